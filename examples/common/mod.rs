@@ -1,0 +1,145 @@
+//! What every example server does besides the thing it shows: arguments, logging, signals, the line that says where
+//! it listens, and the report at the end.
+#![allow(dead_code)] // each example uses its part
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use socketserver::{Engine, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer};
+use socketserver::{ThreadPool, Threading};
+
+/// What `main` and its helpers return.
+pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The command line: `NAME [ADDR] [--option VALUE]...`
+pub struct Args {
+    /// Where to listen.
+    pub addr: String,
+    options: HashMap<String, String>,
+}
+
+/// Options that take a limit on a server, for the examples that offer them.
+pub const LIMITS: &[(&str, &str)] = &[
+    ("max-connections N", "connections served at once"),
+    ("drain MS", "how long a stop leaves connections to finish [10000]"),
+    ("idle-timeout MS", "longest wait for a request"),
+    ("read-timeout MS", "longest wait for more of a request"),
+    ("write-timeout MS", "longest wait for a client that takes nothing [30000]"),
+    ("request-timeout MS", "longest request in all"),
+];
+
+/// Options that choose how connections are served.
+pub const STRATEGY: &[(&str, &str)] = &[
+    ("strategy S", "sequential, threading or thread-pool [threading]"),
+    ("workers N", "threads of a thread-pool [16]"),
+];
+
+/// Reads the command line and runs the example; an error becomes one line and exit status 1.
+pub fn main(about: &str, options: &[&[(&str, &str)]], run: impl FnOnce(Args) -> Outcome) -> ExitCode {
+    env_logger::init();
+    let result = Args::parse(about, &options.concat(), std::env::args().skip(1)).and_then(|args| match args {
+        Some(args) => run(args),
+        None => Ok(()),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Args {
+    fn parse(about: &str, known: &[(&str, &str)], args: impl Iterator<Item = String>) -> Outcome<Option<Self>> {
+        let mut this = Self { addr: "127.0.0.1:1234".to_owned(), options: HashMap::new() };
+        let mut args = args.peekable();
+        if let Some(addr) = args.next_if(|a| !a.starts_with('-')) {
+            this.addr = addr;
+        }
+        while let Some(arg) = args.next() {
+            if arg == "--help" || arg == "-h" {
+                print!("{}", help(about, known));
+                return Ok(None);
+            }
+            let name = arg.strip_prefix("--").unwrap_or("");
+            if !known.iter().any(|(usage, _)| usage.split(' ').next() == Some(name)) {
+                return Err(format!("unknown argument {arg:?}; --help lists what there is").into());
+            }
+            let value = args.next().ok_or(format!("{arg} wants a value"))?;
+            this.options.insert(name.to_owned(), value);
+        }
+        Ok(Some(this))
+    }
+
+    /// An option's value, if it was given.
+    pub fn get<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Outcome<Option<T>> {
+        let Some(text) = self.options.get(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|e| format!("--{name} {text}: {e}").into())
+    }
+
+    /// An option's value in milliseconds, if it was given.
+    pub fn millis(&self, name: &str) -> Outcome<Option<Duration>> {
+        Ok(self.get(name)?.map(Duration::from_millis))
+    }
+
+    /// A builder with the limits of the command line, and with signals.
+    pub fn builder(&self) -> Outcome<ServerBuilder> {
+        let mut builder = ServerBuilder::new().handle_signals();
+        if let Some(limit) = self.get("max-connections")? {
+            builder = builder.max_connections(limit);
+        }
+        if let Some(limit) = self.millis("drain")? {
+            builder = builder.drain_timeout(limit);
+        }
+        if let Some(limit) = self.millis("idle-timeout")? {
+            builder = builder.idle_timeout(limit);
+        }
+        if let Some(limit) = self.millis("read-timeout")? {
+            builder = builder.read_timeout(limit);
+        }
+        if let Some(limit) = self.millis("write-timeout")? {
+            builder = builder.write_timeout(limit);
+        }
+        if let Some(limit) = self.millis("request-timeout")? {
+            builder = builder.request_timeout(limit);
+        }
+        Ok(builder)
+    }
+
+    /// Serves with the strategy that the command line names.
+    pub fn serve(&self, builder: ServerBuilder, handler: impl StreamRequestHandler) -> Outcome {
+        let workers = self.get("workers")?.unwrap_or(16);
+        let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
+            None | Some("threading") => Box::new(Threading::new()),
+            Some("thread-pool") => Box::new(ThreadPool::new(workers)),
+            Some("sequential") => Box::new(Sequential),
+            Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
+        };
+        run(builder.strategy(strategy).bind(&self.addr, handler)?)
+    }
+}
+
+/// Says where the server listens, serves until it is stopped, and reports.
+pub fn run<H, S: Engine<H>>(mut server: TcpServer<H, S>) -> Outcome {
+    println!("listening on {}", server.local_addr());
+    std::io::stdout().flush()?;
+    let report = server.serve_forever()?;
+    let _ = writeln!(std::io::stderr(), "{report}");
+    Ok(())
+}
+
+fn help(about: &str, known: &[(&str, &str)]) -> String {
+    let mut text = format!(
+        "{about}\n\nUsage: [ADDR] [options]\n\n  ADDR  HOST:PORT, [IPV6]:PORT (port 0: any free one) or unix:PATH \
+         [127.0.0.1:1234]\n\n"
+    );
+    for (usage, what) in known.iter().chain(&[("help", "this text")]) {
+        text += &format!("  --{usage:<20} {what}\n");
+    }
+    text + "\nSIGINT and SIGTERM drain the server; a second one stops it at once. RUST_LOG=info logs to stderr.\n"
+}

@@ -1,0 +1,149 @@
+//! The accept loop: one turn of it is a value that any thread can call.
+
+mod seat;
+
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::queue::SegQueue;
+
+use crate::error::{Error, Result};
+use crate::handler::StreamRequestHandler;
+use crate::lifecycle::{Core, ServerHandle};
+use crate::listen::Listener;
+use crate::strategy::{Rejected, ServingStrategy};
+use crate::sys::Epoll;
+
+pub use seat::{Seat, Turn};
+
+/// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
+#[derive(Clone)]
+pub struct Acceptor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    listeners: Arc<Vec<Listener>>,
+    handler: Arc<dyn StreamRequestHandler>,
+    /// Epoll sets between two waits. A thread has one only while it waits.
+    sets: SegQueue<Epoll>,
+    /// How many connections of the kernel's queue may still be served after the request to stop.
+    last: OnceLock<AtomicUsize>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        listeners: &Arc<Vec<Listener>>,
+        handler: Arc<dyn StreamRequestHandler>,
+    ) -> Self {
+        let (core, listeners) = (core.clone(), listeners.clone());
+        Self { shared: Arc::new(Shared { core, listeners, handler, sets: SegQueue::new(), last: OnceLock::new() }) }
+    }
+
+    /// A place to wait for a connection. Take one, call [`Seat::next`], drop it before the request runs: it is used
+    /// again by the next who waits.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the system has no descriptor left for it.
+    pub fn seat(&self) -> Result<Seat<'static>> {
+        let set = match self.shared.sets.pop() {
+            Some(set) => set,
+            None => seat::listening_set(&self.shared)?,
+        };
+        Ok(Seat::pooled(self.clone(), set))
+    }
+
+    /// Makes as many seats ready, so that their descriptors are not missing when connections have taken the rest.
+    pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
+        for _ in 0..seats {
+            self.shared.sets.push(seat::listening_set(&self.shared)?);
+        }
+        Ok(())
+    }
+
+    /// A seat whose turns end, as [`Turn::Watched`], also when this descriptor becomes readable.
+    ///
+    /// # Errors
+    /// [`Error::System`] where the system has no descriptor left for it.
+    pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
+        let set = seat::listening_set(&self.shared)?;
+        Seat::watching(self.clone(), set, fd)
+    }
+
+    /// Accepts on this thread until the server stops, and hands each request to the strategy.
+    ///
+    /// # Errors
+    /// [`Error::Accept`] when the listener fails for good.
+    pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
+        let _here = Accepting::here();
+        let mut seat = match strategy.wake_fd() {
+            Some(fd) => self.seat_watching(fd)?,
+            None => self.seat()?,
+        };
+        loop {
+            match seat.next(None)? {
+                Turn::Request(request) => strategy.process_request(request).unwrap_or_else(Rejected::refuse),
+                Turn::Watched | Turn::Timeout => {}
+                Turn::Stopped => return Ok(()),
+            }
+            strategy.service_actions();
+        }
+    }
+
+    /// The server's remote control.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.shared.core.clone() }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acceptor").field("listeners", &self.shared.listeners).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Takes one of the places that the stop left: what was in the kernel's queue then is served, newcomers are not.
+    fn take_last(&self) -> bool {
+        let left = self.last.get_or_init(|| {
+            let queued = |l: &Listener| l.queued().unwrap_or(self.core.config.backlog);
+            AtomicUsize::new(self.listeners.iter().map(queued).sum())
+        });
+        left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+    }
+}
+
+thread_local! {
+    static ACCEPTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread is the one that accepts, so a request it runs itself must watch for the stop itself.
+pub(crate) struct Accepting(bool);
+
+impl Accepting {
+    pub(crate) fn here() -> Self {
+        Self(ACCEPTING.replace(true))
+    }
+
+    pub(crate) fn is_here() -> bool {
+        ACCEPTING.get()
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        ACCEPTING.set(self.0);
+    }
+}
+
+fn failed_to_wait(source: std::io::Error) -> Error {
+    Error::System { act: "wait for connections".into(), source }
+}

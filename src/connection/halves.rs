@@ -1,0 +1,93 @@
+//! The two directions of a connection, lent apart.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, Read, Write};
+
+use super::input::{strip_end, Input};
+use super::output::Output;
+use super::wire::Wire;
+
+/// The reading half of a [`Connection`](crate::Connection): Python's `rfile`.
+#[derive(Debug)]
+pub struct ReadHalf<'a> {
+    input: &'a mut Input,
+    output: &'a RefCell<Output>,
+    wire: &'a Wire,
+}
+
+impl<'a> ReadHalf<'a> {
+    pub(super) fn new(input: &'a mut Input, output: &'a RefCell<Output>, wire: &'a Wire) -> Self {
+        Self { input, output, wire }
+    }
+
+    /// As [`Connection::read_line`](crate::Connection::read_line).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
+        let n = self.input.line(self.wire, self.output)?;
+        line.push_str(&self.input.take_text(n)?);
+        Ok(n)
+    }
+
+    /// As [`Connection::next_line`](crate::Connection::next_line).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_line(&mut self) -> io::Result<Option<String>> {
+        let n = self.input.line(self.wire, self.output)?;
+        if n == 0 {
+            return Ok(None);
+        }
+        if !self.input.starts_with_line(n) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a line"));
+        }
+        let mut line = self.input.take_text(n)?;
+        line.truncate(strip_end(line.as_bytes()).len());
+        Ok(Some(line))
+    }
+}
+
+impl Read for ReadHalf<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.input.read(self.wire, self.output, buf)
+    }
+}
+
+impl BufRead for ReadHalf<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill(self.wire, self.output)
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.input.consume(n);
+    }
+
+    fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
+        ReadHalf::read_line(self, line)
+    }
+}
+
+/// The writing half of a [`Connection`](crate::Connection): Python's `wfile`.
+#[derive(Debug)]
+pub struct WriteHalf<'a> {
+    output: &'a RefCell<Output>,
+    wire: &'a Wire,
+}
+
+impl<'a> WriteHalf<'a> {
+    pub(super) fn new(output: &'a RefCell<Output>, wire: &'a Wire) -> Self {
+        Self { output, wire }
+    }
+}
+
+impl Write for WriteHalf<'_> {
+    /// Takes all of `data`, always.
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.output.borrow_mut().write(self.wire, data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wire.flush(&mut self.output.borrow_mut())
+    }
+}

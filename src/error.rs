@@ -1,0 +1,97 @@
+//! What can go wrong with a server, as opposed to one of its connections.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a server could not be built, bound or kept serving. Displays as one line that says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting makes no sense. The program's mistake, found when the server is bound.
+    Setting {
+        /// The setting, as the method that sets it is called.
+        name: &'static str,
+        /// What is wrong with the value, and what would be right.
+        why: String,
+    },
+    /// An address could not be listened on.
+    Listen {
+        /// The act that failed: resolve, bind, listen on, …
+        act: &'static str,
+        /// The address, as it was given.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Accepting failed in a way that waiting does not mend (`EBADF`, `EINVAL`, `ENOTSOCK`, …).
+    Accept {
+        /// The address of the listener.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The system refused something else that the server needs.
+    System {
+        /// The act that failed.
+        act: Cow<'static, str>,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// [`ServerHandle::wait`](crate::ServerHandle::wait) in a handler of the same server: it would wait for itself.
+    WaitInHandler,
+}
+
+impl Error {
+    pub(crate) fn setting(name: &'static str, why: impl Into<String>) -> Self {
+        Self::Setting { name, why: why.into() }
+    }
+
+    pub(crate) fn system(act: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
+        let act = act.into();
+        move |source| Self::System { act, source }
+    }
+}
+
+/// What a person can do about an error of a listener.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another address",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder; choose another address"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+        io::ErrorKind::NotFound => "the folder of the socket file does not exist",
+        io::ErrorKind::InvalidInput => "an address is HOST:PORT, [IPV6]:PORT or unix:PATH",
+        _ if source.raw_os_error().is_none() => "check the name, or give an IP address",
+        _ => "see the system's answer",
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { name, why } => write!(f, "{name}: {why}"),
+            Self::Listen { act, address, source } => write!(f, "cannot {act} {address}: {source}; {}", hint(source)),
+            Self::Accept { address, source } => {
+                write!(f, "cannot accept on {address}: {source}; the listener is unusable, bind it anew")
+            }
+            Self::System { act, source } => write!(f, "cannot {act}: {source}"),
+            Self::WaitInHandler => {
+                f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::Accept { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Setting { .. } | Self::WaitInHandler => None,
+        }
+    }
+}

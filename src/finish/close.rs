@@ -1,0 +1,95 @@
+//! Closing without losing what was sent: lingering close.
+//!
+//! Closing a socket with unread input makes the kernel send a reset, which destroys what the peer has not read yet.
+//! So the writing side is closed first, and the input is read into the void, within bounds.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::lifecycle::Core;
+use crate::sys::{self, socket};
+
+/// Longest wait for more unread input.
+const LINGER_IDLE: Duration = Duration::from_secs(2);
+/// Longest lingering close in all.
+const LINGER_TOTAL: Duration = Duration::from_secs(30);
+/// Looks at the unacknowledged output come this often at first, and ever less often.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// When a connection is closed with care for what the peer still has to read: the writing side first, then the
+/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most), then the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LingeringClose {
+    /// Where input is pending that the handler has not read. The default: it costs the others nothing.
+    #[default]
+    IfUnread,
+    /// Always: for protocols whose clients send on while they read.
+    Always,
+    /// Never: the reply may be cut off by a reset.
+    Never,
+}
+
+/// Closes the connection; its output has been flushed, as far as that went.
+pub(super) fn close(core: &Core, connection: &mut Connection) {
+    let wire = connection.wire();
+    if wire.is_broken() || core.control.is_cut() {
+        return;
+    }
+    let by = Instant::now() + LINGER_TOTAL;
+    if wire.is_read_cut() {
+        // Our reading side is shut: from the moment the writing side is, late input makes a reset. And the peer's
+        // end cannot be seen. What remains is to wait until the peer's kernel has all of the output.
+        let _ = wait_acknowledged(core, connection, by);
+        return;
+    }
+    let lingers = match core.config.lingering_close {
+        LingeringClose::Never => false,
+        LingeringClose::Always => !wire.has_ended(),
+        LingeringClose::IfUnread => !wire.has_ended() && socket::unread(wire.as_fd()).is_ok_and(|n| n > 0),
+    };
+    if lingers {
+        let _ = linger(core, connection, by);
+    }
+}
+
+/// Shuts the writing side and reads until the peer ends, is silent for too long, or takes too long in all.
+fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<()> {
+    let (scratch, wire) = connection.scratch();
+    let fd = wire.as_fd();
+    socket::shut_write(fd.as_raw_fd())?;
+    let mut idle = Instant::now() + LINGER_IDLE;
+    loop {
+        match socket::recv(fd.as_raw_fd(), scratch, false) {
+            Ok(0) => return Ok(()),
+            Ok(_) => idle = Instant::now() + LINGER_IDLE,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+        let now = Instant::now();
+        let until = nearest(core, idle.min(by));
+        if until <= now {
+            return Ok(());
+        }
+        let stop = (!core.control.stopping()).then(|| core.control.stop.as_fd());
+        sys::poll([Some(fd), stop], None, Some(until - now))?;
+    }
+}
+
+/// The kernel tells nobody when output is acknowledged, so it is asked now and then, within the bound.
+fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::Result<()> {
+    let mut pause = FIRST_LOOK;
+    while socket::unacknowledged(connection.as_fd())? > 0 && Instant::now() < nearest(core, by) {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+    socket::shut_write(connection.as_fd().as_raw_fd())
+}
+
+/// A stopping server's limit holds here too.
+fn nearest(core: &Core, by: Instant) -> Instant {
+    core.control.drain_deadline(core.config.drain_timeout).map_or(by, |drain| drain.min(by))
+}

@@ -1,0 +1,121 @@
+//! Stage 5: the one place where a connection ends, and where it is accounted for.
+
+mod close;
+pub(crate) mod observe;
+mod outcome;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use crate::connection::Connection;
+use crate::lifecycle::Core;
+use crate::listen::{Accepted, Addr};
+use crate::server::AtLimit;
+use crate::sys::socket;
+
+pub use close::LingeringClose;
+pub(crate) use outcome::{contain, Outcome};
+
+/// Sends what is left, closes, counts and reports: whatever the handler did.
+pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {
+    let flushed = connection.flush_last();
+    let outcome = match (outcome, flushed) {
+        (Outcome::Served, Err(e)) => Outcome::Failed(e.into()),
+        (outcome, _) => outcome,
+    };
+    close::close(core, &mut connection);
+    observe::ended(core, connection.wire().peer(), &outcome);
+    if let Outcome::Panicked(_, Some(payload)) = outcome {
+        crate::handler::forget(payload);
+    }
+}
+
+/// Closes without a handler, after the user's message if there is one. Never waits: the accepting thread calls it.
+pub(crate) fn refuse(core: &Arc<Core>, accepted: Accepted, why: &io::Error) {
+    observe::accepted(core);
+    refuse_admitted(core, accepted, why);
+}
+
+/// As [`refuse`], for a connection that has been counted as accepted.
+pub(crate) fn refuse_admitted(core: &Arc<Core>, accepted: Accepted, why: &io::Error) {
+    let Accepted { socket, peer } = accepted;
+    if let AtLimit::Refuse(message) = &core.config.at_limit {
+        if !message.is_empty() {
+            let _ = socket::send(socket.as_fd().as_raw_fd(), message, &[], false);
+        }
+    }
+    drop(socket);
+    observe::refused(core, &peer, why);
+}
+
+/// What went wrong, for the [`handle_error`](crate::ServerBuilder::handle_error) hook.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure<'a> {
+    /// A handler returned an error, or a limit ended it.
+    #[non_exhaustive]
+    Error {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// What the handler returned.
+        error: &'a (dyn std::error::Error + Send + Sync + 'static),
+    },
+    /// A handler panicked.
+    #[non_exhaustive]
+    Panic {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// The panic's text, or what stands for it.
+        message: &'a str,
+    },
+    /// The peer went away before the handler was done. Not logged above `debug`: it is the peer's right.
+    #[non_exhaustive]
+    Disconnected {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// What the handler met.
+        error: &'a (dyn std::error::Error + Send + Sync + 'static),
+    },
+    /// A connection was closed without a handler.
+    #[non_exhaustive]
+    Refused {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// Why.
+        error: &'a io::Error,
+    },
+    /// Accepting failed for want of descriptors or memory, and rests.
+    #[non_exhaustive]
+    Accept {
+        /// The listener.
+        local: &'a Addr,
+        /// The system's answer.
+        error: &'a io::Error,
+    },
+}
+
+impl std::fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Error { peer, error } => write!(f, "the handler of {peer} failed: {}", brief(error)),
+            Self::Panic { peer, message } => write!(f, "the handler of {peer} panicked: {}", brief(message)),
+            Self::Disconnected { peer, error } => write!(f, "{peer} went away: {}", brief(error)),
+            Self::Refused { peer, error } => write!(f, "refused {peer}: {error}"),
+            Self::Accept { local, error } => write!(f, "cannot accept on {local} for now: {error}"),
+        }
+    }
+}
+
+/// At most this much of a foreign text goes into a log line.
+const LONGEST_TEXT: usize = 100;
+
+/// A text that may come from a peer, fit for one log line: escaped and cut.
+fn brief(text: &(impl std::fmt::Display + ?Sized)) -> String {
+    let text = text.to_string();
+    let mut kept: String = text.chars().take(LONGEST_TEXT).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST_TEXT).is_some() {
+        kept.push('…');
+    }
+    kept
+}

@@ -1,0 +1,65 @@
+//! How a handler ended.
+
+use std::any::Any;
+use std::error::Error;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use crate::connection::Limit;
+use crate::handler::HandlerResult;
+
+/// How a handler ended.
+pub(crate) enum Outcome {
+    Served,
+    Failed(Box<dyn Error + Send + Sync>),
+    /// With the panic's text, and the payload, whose drop may panic again.
+    Panicked(String, Option<Box<dyn Any + Send>>),
+}
+
+/// Runs a handler; no panic comes out.
+pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => Outcome::Served,
+        Ok(Err(e)) => Outcome::Failed(e),
+        Err(payload) => Outcome::Panicked(message(payload.as_ref()), Some(payload)),
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(a panic without a text)").to_owned()
+}
+
+/// What an error of a handler says about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The handler's own.
+    Handler,
+    /// A time limit's.
+    Limit,
+    /// The peer's, who went away.
+    Peer,
+}
+
+impl Cause {
+    pub(crate) fn of(error: &(dyn Error + Send + Sync + 'static)) -> Self {
+        let mut error: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(e) = error {
+            if let Some(e) = e.downcast_ref::<io::Error>() {
+                return Self::of_io(e);
+            }
+            error = e.source();
+        }
+        Self::Handler
+    }
+
+    fn of_io(e: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+        match e.kind() {
+            _ if Limit::of(e).is_some() => Self::Limit,
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof => Self::Peer,
+            _ => Self::Handler,
+        }
+    }
+}

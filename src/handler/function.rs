@@ -1,0 +1,42 @@
+//! Closures as handlers.
+
+use super::{HandlerResult, StreamRequestHandler};
+use crate::connection::Connection;
+
+/// A closure as a [`StreamRequestHandler`]. From [`handler`].
+#[derive(Clone, Copy)]
+pub struct HandlerFn<F>(F);
+
+impl<F> std::fmt::Debug for HandlerFn<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HandlerFn")
+    }
+}
+
+/// Makes a handler of a closure. Spelt out, since the compiler does not infer a closure's arguments through the
+/// bounds of a server.
+///
+/// ```
+/// use std::io::Write;
+/// use socketserver::{handler, Threading, TcpServer};
+///
+/// let hello = handler(|conn| Ok(writeln!(conn, "hello {}", conn.peer_addr())?));
+/// let server = TcpServer::with_strategy("127.0.0.1:0", hello, Threading::new())?;
+/// assert_ne!(server.local_addr().port(), Some(0));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub fn handler<F>(function: F) -> HandlerFn<F>
+where
+    F: Fn(&mut Connection) -> HandlerResult + Send + Sync + 'static,
+{
+    HandlerFn(function)
+}
+
+impl<F> StreamRequestHandler for HandlerFn<F>
+where
+    F: Fn(&mut Connection) -> HandlerResult + Send + Sync + 'static,
+{
+    fn handle(&self, conn: &mut Connection) -> HandlerResult {
+        (self.0)(conn)
+    }
+}

@@ -1,0 +1,141 @@
+//! What all parts of one server share.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::{Condvar, Mutex};
+
+use super::control::Control;
+use super::registry::Registry;
+use super::stats::{Counters, Stats};
+use crate::admit::Permits;
+use crate::server::Config;
+
+/// Shared by the accepting side, the workers, the connections and every handle.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) control: Arc<Control>,
+    pub(crate) permits: CachePadded<Permits>,
+    pub(crate) counters: CachePadded<Counters>,
+    pub(crate) registry: Registry,
+    /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
+    pub(crate) workers: AtomicUsize,
+    /// One line a second for failing accepts.
+    pub(crate) accept_log: Throttle,
+    serving: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, limit: usize) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            config,
+            control: Arc::new(Control::new()?),
+            permits: CachePadded::new(Permits::new(limit)),
+            counters: CachePadded::default(),
+            registry: Registry::default(),
+            workers: AtomicUsize::new(0),
+            accept_log: Throttle::default(),
+            serving: Mutex::new(false),
+            ended: Condvar::new(),
+        }))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let totals = self.counters.totals();
+        Stats {
+            active: self.permits.active(),
+            max_connections: self.permits.limit(),
+            accepted: totals.accepted,
+            served: totals.served,
+            failed: totals.failed,
+            panicked: self.counters.panicked.load(Relaxed),
+            timed_out: self.counters.timed_out.load(Relaxed),
+            disconnected: totals.disconnected,
+            refused: totals.refused,
+        }
+    }
+
+    /// Marks the server as serving until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Serving {
+        self.control.begin();
+        *self.serving.lock() = true;
+        Serving(self.clone())
+    }
+
+    /// Waits until the server is not serving; `false` if that takes longer than `timeout`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
+        let until = timeout.and_then(|t| Instant::now().checked_add(t));
+        let mut serving = self.serving.lock();
+        while *serving {
+            match until {
+                None => self.ended.wait(&mut serving),
+                Some(until) => {
+                    if self.ended.wait_until(&mut serving, until).timed_out() {
+                        return !*serving;
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+/// A run of the server; ends with it, whatever ends it.
+#[derive(Debug)]
+pub(crate) struct Serving(Arc<Core>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.control.end();
+        *self.0.serving.lock() = false;
+        self.0.ended.notify_all();
+    }
+}
+
+thread_local! {
+    /// The server whose handler this thread runs, as an address to compare with.
+    static HANDLING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
+}
+
+/// While it lives, this thread runs a handler of that server.
+pub(crate) struct InHandler(*const Core);
+
+impl InHandler {
+    pub(crate) fn of(core: &Arc<Core>) -> Self {
+        Self(HANDLING.replace(Arc::as_ptr(core)))
+    }
+
+    pub(crate) fn is(core: &Arc<Core>) -> bool {
+        HANDLING.get() == Arc::as_ptr(core)
+    }
+}
+
+impl Drop for InHandler {
+    fn drop(&mut self) {
+        HANDLING.set(self.0);
+    }
+}
+
+/// Lets one event a second through, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle(Mutex<(Option<Instant>, u64)>);
+
+impl Throttle {
+    /// Whether this event passes: then with the number of those left out before it.
+    pub(crate) fn pass(&self) -> Option<u64> {
+        let mut last = self.0.lock();
+        let now = Instant::now();
+        if last.0.is_some_and(|at| now - at < Duration::from_secs(1)) {
+            last.1 += 1;
+            return None;
+        }
+        last.0 = Some(now);
+        Some(std::mem::take(&mut last.1))
+    }
+}

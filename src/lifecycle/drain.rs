@@ -1,0 +1,49 @@
+//! The end of a run: wake who idles, let the rest finish, cut what is left at the limit.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use crate::sys;
+
+/// After the cut, handlers get this long to notice and to return.
+const AFTER_THE_CUT: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Ends what is in progress. Returns at the drain limit plus 100 ms at the latest, with the number of handlers
+    /// that were left running.
+    pub(crate) fn drain(&self) -> io::Result<u64> {
+        let idle = || self.permits.active() == 0 && self.workers.load(SeqCst) == 0;
+        self.registry.wake_idle();
+        let limit = self.config.drain_timeout;
+        if self.wait_for(&idle, || self.control.drain_deadline(limit))? {
+            return Ok(0);
+        }
+        let left = self.permits.active();
+        self.control.cut();
+        self.registry.cut_all();
+        log::warn!(target: "socketserver::drain", "cut {left} connections that were left at the drain limit of {limit:?}");
+        let grace = Instant::now() + AFTER_THE_CUT;
+        self.wait_for(&idle, || Some(grace))?;
+        let abandoned = self.permits.active() as u64;
+        self.counters.forced.fetch_add(abandoned, Relaxed);
+        Ok(abandoned)
+    }
+
+    /// Waits until `idle`; `false` if `deadline`, which may come closer meanwhile, passes first.
+    fn wait_for(&self, idle: &impl Fn() -> bool, deadline: impl Fn() -> Option<Instant>) -> io::Result<bool> {
+        loop {
+            self.control.events.clear();
+            if idle() {
+                return Ok(true);
+            }
+            let left = deadline().map(|d| d.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(false);
+            }
+            sys::poll([Some(self.control.events.as_fd())], None, left)?;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The remote control of a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::{Core, InHandler};
+use super::stats::Stats;
+use crate::error::{Error, Result};
+
+/// The remote control of a server: clone it, keep it, send it to other threads, or take it from a connection with
+/// [`Connection::server`](crate::Connection::server).
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    pub(crate) core: Arc<Core>,
+}
+
+impl ServerHandle {
+    /// Asks the server to stop: it accepts no more, ends the waits of idle connections, lets requests finish within
+    /// the drain limit, cuts the rest, and [`serve_forever`](crate::Server::serve_forever) returns.
+    ///
+    /// Never blocks; may be called from anywhere (a handler, another thread, before serving) and any number of
+    /// times. It holds: a server that was told to stop before it serves returns at once from the next
+    /// `serve_forever`. Once a run has ended by it, the next run starts afresh, and a late second call changes nothing.
+    /// (Python's `shutdown` blocks, and deadlocks in a handler.)
+    pub fn shutdown(&self) {
+        self.core.control.request_stop();
+    }
+
+    /// As [`shutdown`](Self::shutdown), but cuts the connections at once. Also hastens a drain in progress.
+    pub fn shutdown_now(&self) {
+        self.core.control.request_stop_now();
+    }
+
+    /// Whether a stop has been asked for, so that a long request can end early.
+    pub fn is_shutting_down(&self) -> bool {
+        self.core.control.stopping()
+    }
+
+    /// Waits until the server is not serving: `true` then, `false` once `timeout` has passed (`None`: no limit).
+    ///
+    /// # Errors
+    /// [`Error::WaitInHandler`] in a handler of this very server, which would wait for itself.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
+        if InHandler::is(&self.core) {
+            return Err(Error::WaitInHandler);
+        }
+        Ok(self.core.wait(timeout))
+    }
+
+    /// Accepts no more until [`resume`](Self::resume). Connections in progress go on; new ones wait in the kernel's
+    /// queue. One connection whose acceptance has already begun may still be served.
+    pub fn pause(&self) {
+        self.core.control.pause();
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        self.core.control.resume();
+    }
+
+    /// Whether accepting is paused.
+    pub fn is_paused(&self) -> bool {
+        self.core.control.paused()
+    }
+
+    /// Changes how many connections are served at once. A lower limit cuts nobody: it holds once enough have ended.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for zero; [`pause`](Self::pause) is the way to accept nothing.
+    pub fn set_max_connections(&self, limit: usize) -> Result<()> {
+        crate::server::check_limit(limit)?;
+        self.core.permits.set_limit(limit);
+        self.core.control.gate.set();
+        self.core.control.events.set();
+        Ok(())
+    }
+
+    /// The counters at this moment.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+}

@@ -1,0 +1,16 @@
+//! The life of a server: its switch, its counters, its live connections, its end.
+
+mod control;
+mod core;
+mod drain;
+mod handle;
+mod registry;
+mod stats;
+
+pub(crate) use self::core::{Core, InHandler};
+pub(crate) use control::Control;
+pub(crate) use registry::{Slot, SlotState};
+pub(crate) use stats::Counters;
+
+pub use handle::ServerHandle;
+pub use stats::{Report, Stats};

@@ -1,0 +1,114 @@
+//! Counters while a server runs, and the account when it ends.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How connections ended, as the handler's outcome is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) served: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) panicked: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+    pub(crate) disconnected: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) drained: AtomicU64,
+    pub(crate) forced: AtomicU64,
+}
+
+/// A server's counters at one moment, since it was bound. From [`ServerHandle::stats`](crate::ServerHandle::stats).
+///
+/// Once nothing is in progress, `accepted = served + failed + disconnected + refused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections that hold a place now: being served, or being closed.
+    pub active: usize,
+    /// Most connections served at once.
+    pub max_connections: usize,
+    /// Connections taken from the kernel's queue.
+    pub accepted: u64,
+    /// Connections whose handler returned `Ok`.
+    pub served: u64,
+    /// Connections whose handler returned an error, panicked, or was cut at a limit.
+    pub failed: u64,
+    /// Of the failed, those whose handler panicked.
+    pub panicked: u64,
+    /// Of the failed, those that a time limit ended.
+    pub timed_out: u64,
+    /// Connections whose peer went away before the handler was done (`EPIPE`, `ECONNRESET` and the like).
+    pub disconnected: u64,
+    /// Connections closed without a handler: at the limit, or for want of a thread.
+    pub refused: u64,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "active {} of {}, accepted {}, ", self.active, self.max_connections, self.accepted)?;
+        write!(f, "served {}, failed {}, ", self.served, self.failed)?;
+        write!(f, "disconnected {}, refused {}", self.disconnected, self.refused)
+    }
+}
+
+/// The account of one run, which [`serve_forever`](crate::Server::serve_forever) returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections taken from the kernel's queue.
+    pub accepted: u64,
+    /// Connections whose handler returned `Ok`.
+    pub served: u64,
+    /// Connections whose handler returned an error, panicked, or was cut at a limit.
+    pub failed: u64,
+    /// Connections whose peer went away first.
+    pub disconnected: u64,
+    /// Connections closed without a handler.
+    pub refused: u64,
+    /// Connections that ended by themselves between the request to stop and the drain limit.
+    pub drained: u64,
+    /// Connections that were cut at the drain limit.
+    pub forced: u64,
+    /// Handlers that were still running when `serve_forever` returned, although their connections had been cut.
+    pub abandoned: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "accepted {}, served {}, failed {}, ", self.accepted, self.served, self.failed)?;
+        write!(f, "disconnected {}, refused {}, ", self.disconnected, self.refused)?;
+        write!(f, "drained {}, forced {}, abandoned {}", self.drained, self.forced, self.abandoned)
+    }
+}
+
+impl Counters {
+    /// The totals so far, as a report; the difference of two is a run's.
+    pub(crate) fn totals(&self) -> Report {
+        Report {
+            accepted: self.accepted.load(Relaxed),
+            served: self.served.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            disconnected: self.disconnected.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            drained: self.drained.load(Relaxed),
+            forced: self.forced.load(Relaxed),
+            abandoned: 0,
+        }
+    }
+}
+
+impl Report {
+    /// What has come since `before`.
+    pub(crate) fn since(self, before: Report) -> Report {
+        Report {
+            accepted: self.accepted - before.accepted,
+            served: self.served - before.served,
+            failed: self.failed - before.failed,
+            disconnected: self.disconnected - before.disconnected,
+            refused: self.refused - before.refused,
+            drained: self.drained - before.drained,
+            forced: self.forced - before.forced,
+            abandoned: self.abandoned,
+        }
+    }
+}

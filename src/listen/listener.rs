@@ -1,0 +1,147 @@
+//! One listening socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::address::Addr;
+use crate::connection::Socket;
+use crate::error::{Error, Result};
+use crate::sys::socket;
+
+/// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
+/// that has already reset.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    pub(crate) peer: Addr,
+}
+
+/// What a failed `accept` means for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AcceptError {
+    /// Nothing to accept, or only this one connection is gone: go on.
+    Retry,
+    /// The system lacks something: wait a little, then go on.
+    BackOff,
+    /// The listener is of no use any more.
+    Fatal,
+}
+
+impl AcceptError {
+    /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`.
+    pub(crate) fn of(e: &io::Error) -> Self {
+        match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
+            Errno::EAGAIN
+            | Errno::EINTR
+            | Errno::ECONNABORTED
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET
+            | Errno::EOPNOTSUPP
+            | Errno::ETIMEDOUT
+            | Errno::EPERM => Self::Retry,
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => Self::BackOff,
+            _ => Self::Fatal,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listening socket: non-blocking, since several workers, or processes, may race for a connection.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    kind: Kind,
+    local: Addr,
+    /// The file that we made, and its inode: removed at the end if it is still ours.
+    file: Option<(PathBuf, u64)>,
+}
+
+impl Listener {
+    pub(crate) fn tcp(listener: TcpListener, local: SocketAddr) -> Self {
+        Self { kind: Kind::Tcp(listener), local: Addr::Ip(local), file: None }
+    }
+
+    pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, path: Option<&Path>) -> Self {
+        let inode = |p: &Path| std::fs::symlink_metadata(p).map(|m| m.ino());
+        let file = path.and_then(|p| Some((p.to_owned(), inode(p).ok()?)));
+        Self { kind: Kind::Unix(listener), local: Addr::from_unix(local), file }
+    }
+
+    /// Takes over a socket that listens already; its file, if any, stays its maker's.
+    pub(crate) fn adopt_tcp(listener: TcpListener) -> Result<Self> {
+        let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
+        Ok(Self::tcp(listener, local))
+    }
+
+    /// As [`adopt_tcp`](Self::adopt_tcp).
+    pub(crate) fn adopt_unix(listener: UnixListener) -> Result<Self> {
+        let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
+        Ok(Self::unix(listener, &local, None))
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        match &self.kind {
+            Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted { socket: Socket::Tcp(s), peer: Addr::Ip(peer) }),
+            Kind::Unix(l) => {
+                l.accept().map(|(s, peer)| Accepted { socket: Socket::Unix(s), peer: Addr::from_unix(&peer) })
+            }
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> &Addr {
+        &self.local
+    }
+
+    /// How many connections wait to be accepted, where the kernel tells.
+    pub(crate) fn queued(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Tcp(l) => socket::accept_queue(l.as_fd()),
+            Kind::Unix(_) => None,
+        }
+    }
+}
+
+fn adopt<A>(fd: &impl AsFd, local: io::Result<A>, unblocked: io::Result<()>) -> Result<A> {
+    let failed = |act, source| Error::Listen { act, address: "the given socket".to_owned(), source };
+    let local = local.map_err(|e| failed("ask for the address of", e))?;
+    unblocked.map_err(|e| failed("make non-blocking", e))?;
+    match socket::is_listening_stream(fd.as_fd()) {
+        Ok(true) => Ok(local),
+        Ok(false) => Err(failed("use", io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))),
+        Err(e) => Err(failed("use", e)),
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Tcp(l) => l.as_fd(),
+            Kind::Unix(l) => l.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some((path, inode)) = &self.file {
+            if std::fs::symlink_metadata(path).is_ok_and(|m| m.ino() == *inode) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}

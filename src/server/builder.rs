@@ -1,0 +1,334 @@
+//! Settings, and the way to a bound server.
+
+use std::fmt;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{check_limit, AtLimit, Config};
+use super::engine::{Bound, Engine};
+use super::{io_error, TcpServer};
+use crate::error::Result;
+use crate::finish::{Failure, LingeringClose};
+use crate::lifecycle::Core;
+use crate::listen::{bind, Address, BindOptions, Listener};
+use crate::strategy::Threading;
+
+/// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
+/// to change it.
+///
+/// ```
+/// use std::{io::Write, time::Duration};
+/// use socketserver::{handler, ServerBuilder, ThreadPool};
+///
+/// let server = ServerBuilder::new()
+///     .strategy(ThreadPool::new(64))
+///     .idle_timeout(Duration::from_secs(60))
+///     .max_line_length(1000)
+///     .listen("[::1]:0")                                // a second address, in the same server
+///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"hello\n")?)));
+/// # if std::net::TcpListener::bind("[::1]:0").is_ok() {
+/// assert_eq!(server?.local_addrs().count(), 2);
+/// # }
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[must_use = "a builder does nothing until it binds"]
+pub struct ServerBuilder<S = Threading> {
+    strategy: S,
+    config: Config,
+    max_connections: Option<usize>,
+    only_v6: Option<bool>,
+    no_delay: bool,
+    keep_alive: bool,
+    handles_signals: bool,
+    more: Vec<Address>,
+    adopted: Vec<Result<Listener>>,
+}
+
+impl ServerBuilder {
+    /// The defaults, and the strategy [`Threading`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            strategy: Threading::new(),
+            config: Config::default(),
+            max_connections: None,
+            only_v6: None,
+            no_delay: true,
+            keep_alive: true,
+            handles_signals: false,
+            more: Vec::new(),
+            adopted: Vec::new(),
+        }
+    }
+}
+
+/// Settings.
+impl<S> ServerBuilder<S> {
+    /// How connections are served: [`Sequential`](crate::Sequential), [`Threading`],
+    /// [`ThreadPool`](crate::ThreadPool), or a strategy of your own. Defaults to [`Threading`].
+    pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
+        let Self { config, max_connections, only_v6, no_delay, keep_alive, handles_signals, more, adopted, .. } = self;
+        ServerBuilder {
+            strategy,
+            config,
+            max_connections,
+            only_v6,
+            no_delay,
+            keep_alive,
+            handles_signals,
+            more,
+            adopted,
+        }
+    }
+
+    /// How many connections are served at once, exactly. Defaults to the strategy's own limit: 1 for `Sequential`,
+    /// the threads of a `ThreadPool`, for `Threading` 1024 or 64 less than `RLIMIT_NOFILE`.
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.max_connections = Some(limit);
+        self
+    }
+
+    /// What happens to clients beyond that. Defaults to [`AtLimit::Wait`].
+    pub fn at_limit(mut self, policy: AtLimit) -> Self {
+        self.config.at_limit = policy;
+        self
+    }
+
+    /// How long a connection may wait for a request: with nothing read since the last flush, or since the start.
+    /// Defaults to no limit, since a chat may be silent for hours; a server that faces the internet wants one.
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.limits.idle = limit.into();
+        self
+    }
+
+    /// How long one wait for more of a request may take. Defaults to no limit.
+    pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.limits.read = limit.into();
+        self
+    }
+
+    /// How long one wait for a peer that takes nothing may take. Defaults to 30 s.
+    pub fn write_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.limits.write = limit.into();
+        self
+    }
+
+    /// How long a request may take in all: from the start of `handle`, or from the first byte after
+    /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then, and is
+    /// checked whenever the handler waits for the peer. Defaults to no limit.
+    pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.config.limits.request = limit.into();
+        self
+    }
+
+    /// How long a stop leaves the connections to finish; zero cuts them at once. Defaults to 10 s.
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.config.drain_timeout = limit;
+        self
+    }
+
+    /// The most bytes of a line, its end not counted. Defaults to 64 KiB.
+    pub fn max_line_length(mut self, bytes: usize) -> Self {
+        self.config.line_limit = bytes;
+        self
+    }
+
+    /// The read buffer of a connection, in bytes, made at its first read. Defaults to 8 KiB.
+    pub fn read_buffer(mut self, bytes: usize) -> Self {
+        self.config.read_buffer = bytes;
+        self
+    }
+
+    /// The write buffer of a connection, in bytes, at most. Defaults to 8 KiB.
+    pub fn write_buffer(mut self, bytes: usize) -> Self {
+        self.config.write_buffer = bytes;
+        self
+    }
+
+    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1 MiB.
+    pub fn writer_capacity(mut self, bytes: usize) -> Self {
+        self.config.writer_capacity = bytes;
+        self
+    }
+
+    /// When a connection is closed with care for what the peer has still to read. Defaults to
+    /// [`LingeringClose::IfUnread`].
+    pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
+        self.config.lingering_close = policy;
+        self
+    }
+
+    /// How many clients the kernel lets wait to be accepted; it caps the number at `net.core.somaxconn`. Defaults to
+    /// 4096. (Python's 5, and the standard library's 128, drop connections in a burst.)
+    pub fn backlog(mut self, connections: usize) -> Self {
+        self.config.backlog = connections;
+        self
+    }
+
+    /// Whether a listener on an IPv6 address takes IPv6 only, so that `[::]:80` and `0.0.0.0:80` can be had apart.
+    /// Defaults to the system's choice (`net.ipv6.bindv6only`), as a rule both families.
+    pub fn only_v6(mut self, only: bool) -> Self {
+        self.only_v6 = Some(only);
+        self
+    }
+
+    /// Whether small writes are sent at once (`TCP_NODELAY`). Defaults to `true`: output is buffered already.
+    pub fn no_delay(mut self, on: bool) -> Self {
+        self.no_delay = on;
+        self
+    }
+
+    /// Whether the kernel probes silent peers (`SO_KEEPALIVE`), so that a vanished one is noticed. Defaults to `true`.
+    pub fn keep_alive(mut self, on: bool) -> Self {
+        self.keep_alive = on;
+        self
+    }
+
+    /// From binding until `serve_forever` returns, SIGINT and SIGTERM drain the server, and a second one ends the
+    /// process at once, with status 128 + its number, even where a handler spins. Handlers that were installed
+    /// before are called as well, and are restored. Defaults to off: signals are the program's.
+    pub fn handle_signals(mut self) -> Self {
+        self.handles_signals = true;
+        self
+    }
+
+    /// A hook for whatever goes wrong: handlers' errors and panics, refusals, failing accepts (Python's
+    /// `handle_error`). It runs on the thread where that happened; a panic in it is contained. Everything is logged
+    /// besides. Defaults to none.
+    pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
+        self.config.handle_error = Some(Box::new(hook));
+        self
+    }
+
+    /// Listens on this address as well. Each address keeps its own queue; all share the limits.
+    pub fn listen(mut self, address: impl Into<Address>) -> Self {
+        self.more.push(address.into());
+        self
+    }
+}
+
+/// Binding.
+impl<S> ServerBuilder<S> {
+    /// Listens on an address of any kind.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for settings that make no sense, [`Error::Listen`] for an address that cannot be had.
+    pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.more.insert(0, address.into());
+        self.finish(handler)
+    }
+
+    /// Listens on `HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_tcp<H>(self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.bind(address, handler)
+    }
+
+    /// Listens on a Unix socket. A socket file that nobody listens on is replaced, any other file is not; ours is
+    /// removed when the server is dropped.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.bind(path.into(), handler)
+    }
+
+    /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
+    /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); also where the socket does not listen.
+    pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        let adopted = match listener.into() {
+            ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
+            ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
+        };
+        self.adopted.push(adopted);
+        self.finish(handler)
+    }
+
+    fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.config.check()?;
+        let limit = match self.max_connections {
+            Some(limit) => check_limit(limit).and_then(|()| self.strategy.max_connections().map(|_| limit))?,
+            None => self.strategy.max_connections()?,
+        };
+        let options = BindOptions {
+            backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
+            only_v6: self.only_v6,
+            no_delay: self.no_delay,
+            keep_alive: self.keep_alive,
+        };
+        let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
+        for address in &self.more {
+            listeners.extend(bind(address, options)?);
+        }
+        let core = Core::new(self.config, limit).map_err(io_error("make the server's wake-ups"))?;
+        let mut server = TcpServer {
+            bound: Bound { core, listeners: Arc::new(listeners) },
+            handler: Arc::new(handler),
+            strategy: self.strategy,
+            handles_signals: self.handles_signals,
+            signals: None,
+        };
+        server.install_signals()?;
+        Ok(server)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("strategy", &self.strategy)
+            .field("config", &self.config)
+            .field("addresses", &self.more)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A socket for [`ServerBuilder::from_listener`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ListeningSocket {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix stream socket.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for ListeningSocket {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for ListeningSocket {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}

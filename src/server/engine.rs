@@ -1,0 +1,65 @@
+//! What lets one server type run handlers on threads, in processes, or in an event loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::io_error;
+use crate::accept::{Acceptor, Turn};
+use crate::error::Result;
+use crate::handler::StreamRequestHandler;
+use crate::lifecycle::Core;
+use crate::listen::Listener;
+use crate::strategy::{Rejected, ServingStrategy};
+
+/// A server's listeners and what its parts share.
+#[derive(Debug)]
+pub struct Bound {
+    pub(crate) core: Arc<Core>,
+    pub(crate) listeners: Arc<Vec<Listener>>,
+}
+
+/// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
+/// users meet the trait in bounds only.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot serve with `{H}` as the handler",
+    label = "this strategy does not take this handler",
+    note = "a handler implements `StreamRequestHandler`; a closure is made one by `handler(|conn| ...)`",
+    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`"
+)]
+pub trait Engine<H> {
+    #[doc(hidden)]
+    fn max_connections(&self) -> Result<usize>;
+
+    /// Serves until the stop, and drains; how many handlers were left running.
+    #[doc(hidden)]
+    fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64>;
+
+    #[doc(hidden)]
+    fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool>;
+}
+
+impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
+    fn max_connections(&self) -> Result<usize> {
+        ServingStrategy::max_connections(self)
+    }
+
+    fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
+        let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
+        let served = self.serve(&acceptor);
+        if served.is_err() {
+            bound.core.control.request_stop();
+        }
+        let abandoned = bound.core.drain().map_err(io_error("drain"))?;
+        served.map(|()| abandoned)
+    }
+
+    fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
+        let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
+        let _here = crate::accept::Accepting::here();
+        let turn = acceptor.seat()?.next(timeout)?;
+        let Turn::Request(request) = turn else { return Ok(false) };
+        self.process_request(request).unwrap_or_else(Rejected::refuse);
+        self.service_actions();
+        Ok(true)
+    }
+}

@@ -1,0 +1,165 @@
+//! The server: listeners, handler and strategy put together.
+
+mod builder;
+mod config;
+mod engine;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::lifecycle::{Report, ServerHandle};
+use crate::listen::{Addr, Address};
+use crate::strategy::Threading;
+use crate::sys::{limits, signal};
+
+pub use builder::{ListeningSocket, ServerBuilder};
+pub use config::AtLimit;
+pub(crate) use config::{check_limit, Config};
+pub use engine::{Bound, Engine};
+
+/// A stream server: handler `H` serves the connections, strategy `S` says where.
+///
+/// Python's `class Server(ThreadingMixIn, TCPServer)` is `type Server = TcpServer<Handler, Threading>`. A server is
+/// listening as soon as it is bound; settings other than the defaults come from [`ServerBuilder`].
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use socketserver::{Connection, HandlerResult, StreamRequestHandler, TcpServer, Threading};
+///
+/// struct Greeter;
+///
+/// impl StreamRequestHandler for Greeter {
+///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
+///         conn.write_all(b"Thank you for connecting\n")?;
+///         Ok(())
+///     }
+/// }
+///
+/// type Server = TcpServer<Greeter, Threading>;
+///
+/// let mut server = Server::bind("127.0.0.1:0", Greeter)?;
+/// let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+/// let serving = std::thread::spawn(move || server.serve_forever());
+///
+/// let mut greeting = String::new();
+/// std::net::TcpStream::connect(addr)?.read_to_string(&mut greeting)?;
+/// assert_eq!(greeting, "Thank you for connecting\n");
+///
+/// handle.shutdown();
+/// let report = serving.join().unwrap()?;
+/// assert_eq!(report.served, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a server serves when serve_forever is called"]
+pub struct TcpServer<H, S = Threading> {
+    bound: Bound,
+    handler: Arc<H>,
+    strategy: S,
+    handles_signals: bool,
+    signals: Option<signal::Guard>,
+}
+
+impl<H, S: Engine<H>> TcpServer<H, S> {
+    /// Listens on an address, with the strategy's and the server's defaults. Name the strategy in an alias
+    /// (`type Server = TcpServer<Handler, Threading>`).
+    ///
+    /// A name that stands for several addresses is listened on at each; port 0 is a free port, the same for all.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] with the address, the failed act and the system's answer.
+    pub fn bind(address: impl Into<Address>, handler: H) -> Result<Self>
+    where
+        S: Default,
+    {
+        Self::with_strategy(address, handler, S::default())
+    }
+
+    /// As [`bind`](Self::bind), with a strategy made by hand.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Setting`] for a strategy's setting that makes no sense.
+    pub fn with_strategy(address: impl Into<Address>, handler: H, strategy: S) -> Result<Self> {
+        ServerBuilder::new().strategy(strategy).bind(address, handler)
+    }
+
+    /// Serves until [`ServerHandle::shutdown`] (or a signal, see [`ServerBuilder::handle_signals`]), then drains,
+    /// and returns the account of this run. The listeners stay open, so it may be called again; they are closed when
+    /// the server is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the strategy cannot begin. What goes
+    /// wrong with a connection is not an error of the server.
+    pub fn serve_forever(&mut self) -> Result<Report> {
+        self.install_signals()?;
+        let core = self.bound.core.clone();
+        let _serving = core.begin();
+        let before = core.counters.totals();
+        self.warn_of_few_descriptors();
+        let abandoned = self.strategy.run(&self.bound, &self.handler);
+        self.signals = None;
+        let report = core.counters.totals().since(before);
+        Ok(Report { abandoned: abandoned?, ..report })
+    }
+
+    /// Waits for one connection, gives it to the strategy, and returns: `false` once `timeout` has passed (`None`:
+    /// no limit) or the server was told to stop. With strategies that serve elsewhere, it returns before the request
+    /// is done; [`stats`](ServerHandle::stats) tell.
+    ///
+    /// # Errors
+    /// As [`serve_forever`](Self::serve_forever).
+    pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.strategy.handle_request(&self.bound, &self.handler, timeout)
+    }
+}
+
+impl<H, S> TcpServer<H, S> {
+    /// The address of the first listener, with the real port.
+    pub fn local_addr(&self) -> &Addr {
+        self.bound.listeners.first().map_or(&Addr::Unnamed, |l| l.local_addr())
+    }
+
+    /// The addresses of all listeners.
+    pub fn local_addrs(&self) -> impl Iterator<Item = &Addr> {
+        self.bound.listeners.iter().map(|l| l.local_addr())
+    }
+
+    /// The server's remote control.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { core: self.bound.core.clone() }
+    }
+
+    /// The handler that serves the connections.
+    pub fn handler(&self) -> &Arc<H> {
+        &self.handler
+    }
+
+    fn install_signals(&mut self) -> Result<()> {
+        if self.handles_signals && self.signals.is_none() {
+            let control = self.bound.core.control.clone();
+            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            self.signals = Some(guard);
+        }
+        Ok(())
+    }
+
+    /// One line, once a run: a limit that the system will not let it reach.
+    fn warn_of_few_descriptors(&self) {
+        let (limit, descriptors) = (self.bound.core.permits.limit(), limits::descriptors());
+        if limit > descriptors.saturating_sub(RESERVE) {
+            log::warn!(
+                target: "socketserver::limits",
+                "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n) or lower the limit"
+            );
+        }
+    }
+}
+
+/// Descriptors that a server needs besides its connections.
+const RESERVE: usize = 16;
+
+fn io_error(act: &'static str) -> impl FnOnce(io::Error) -> Error {
+    Error::system(act)
+}

@@ -1,0 +1,295 @@
+//! Threads that accept for themselves: leader and followers.
+//!
+//! Every member waits in a seat of its own; the kernel wakes one of them for a connection, and that one serves it,
+//! without a hand-over. A crew either has a fixed size, or sees to it that somebody always waits: the last to leave
+//! a seat hires a successor before it runs user code.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
+use parking_lot::Mutex;
+
+use super::{Rejected, Request};
+use crate::accept::{Acceptor, Seat, Turn};
+use crate::error::{Error, Result};
+use crate::finish::observe;
+use crate::server::AtLimit;
+use crate::sys;
+
+/// After a failed attempt to start a thread that the crew misses.
+const HIRE_AGAIN: Duration = Duration::from_millis(100);
+
+/// How the threads of a strategy are made and kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    /// Bytes; `None` is Rust's default (2 MiB).
+    pub(crate) stack_size: Option<usize>,
+    /// How long a thread waits for work before it ends, while another one waits too.
+    pub(crate) keep_alive: Duration,
+    /// How many threads wait for work at the most.
+    pub(crate) spare: usize,
+    /// A crew of this many, no more and no less; `None`: as many as there are connections.
+    pub(crate) size: Option<usize>,
+}
+
+impl Plan {
+    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut builder = thread::Builder::new().name(self.name.clone());
+        if let Some(bytes) = self.stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        builder.spawn(work).map(drop)
+    }
+}
+
+/// Serves with threads that accept for themselves, or, where somebody must always be there to refuse, by hand-over.
+pub(crate) fn serve(plan: &Plan, by_hand_over: &dyn super::ServingStrategy, acceptor: &Acceptor) -> Result<()> {
+    if matches!(acceptor.core().config.at_limit, AtLimit::Refuse(_)) {
+        return acceptor.run(by_hand_over);
+    }
+    let crew = Crew {
+        acceptor: acceptor.clone(),
+        plan: plan.clone(),
+        members: AtomicUsize::new(0),
+        waiting: AtomicUsize::new(0),
+        fault: Mutex::new(None),
+    };
+    Arc::new(crew).supervise()
+}
+
+struct Crew {
+    acceptor: Acceptor,
+    plan: Plan,
+    /// Threads there are.
+    members: AtomicUsize,
+    /// Threads that wait for a connection, or have been started to.
+    waiting: AtomicUsize,
+    /// What has ended accepting for all.
+    fault: Mutex<Option<Error>>,
+}
+
+impl Crew {
+    /// The calling thread's part until the stop: it hires, and replaces who is missing.
+    fn supervise(self: Arc<Self>) -> Result<()> {
+        let core = self.acceptor.core();
+        let failed = Error::system("supervise the worker threads");
+        self.acceptor.make_ready(self.plan.size.unwrap_or(1))?;
+        if let Err(e) = self.complete() {
+            if self.members.load(SeqCst) == 0 {
+                return Err(Error::System { act: "start a thread".into(), source: e });
+            }
+        }
+        let watch = || -> io::Result<()> {
+            while !core.control.stopping() {
+                core.control.events.clear();
+                let retry = self.complete().is_err().then_some(HIRE_AGAIN);
+                let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
+                sys::poll(wait, None, retry)?;
+            }
+            Ok(())
+        };
+        watch().map_err(failed)?;
+        self.fault.lock().take().map_or(Ok(()), Err)
+    }
+
+    /// Hires whoever is missing: a worker that has died, or one to wait where nobody does.
+    fn complete(self: &Arc<Self>) -> io::Result<()> {
+        match self.plan.size {
+            Some(size) => {
+                while self.members.load(SeqCst) < size {
+                    self.hire()?;
+                }
+            }
+            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits.full() => self.hire()?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Starts a thread; it counts as waiting from now on, so that nobody hires another one in its place.
+    fn hire(self: &Arc<Self>) -> io::Result<()> {
+        self.members.fetch_add(1, SeqCst);
+        self.acceptor.core().workers.fetch_add(1, SeqCst);
+        self.waiting.fetch_add(1, SeqCst);
+        let mut member = Member { crew: self.clone(), waits: true, quiet: true };
+        self.plan.spawn(move || member.work())
+    }
+
+    /// Whether the one who has just taken a request must hire a successor: nobody waits, and one more may be served.
+    fn needs_successor(&self) -> bool {
+        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits.full()
+    }
+
+    /// A seat, as soon as the system has the descriptors for it; `None` when the server stops meanwhile.
+    fn seat(&self) -> Option<Seat<'static>> {
+        loop {
+            match self.acceptor.seat() {
+                Ok(seat) => return Some(seat),
+                Err(e) => observe::waiting_failed(self.acceptor.core(), &e),
+            }
+            let control = &self.acceptor.core().control;
+            let rested = sys::poll([Some(control.stop.as_fd())], None, Some(HIRE_AGAIN));
+            if control.stopping() || rested.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Ends accepting for all, with this cause.
+    fn fail(&self, fault: Error) {
+        self.fault.lock().get_or_insert(fault);
+        self.acceptor.core().control.request_stop();
+    }
+}
+
+/// One thread of the crew. Dropping it strikes it off, however the thread ends.
+struct Member {
+    crew: Arc<Crew>,
+    waits: bool,
+    /// Whether nobody needs to hear of its end: it was never started, or enough others wait.
+    quiet: bool,
+}
+
+impl Member {
+    fn work(&mut self) {
+        self.quiet = false;
+        while let Some(request) = self.next_request() {
+            request.run();
+            if !self.wait_again() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a request, leaves the seat, and sees to a successor. `None`: there is no more work here.
+    fn next_request(&mut self) -> Option<Request> {
+        let crew = self.crew.clone();
+        loop {
+            let mut seat = crew.seat()?;
+            match seat.next(crew.plan.size.is_none().then_some(crew.plan.keep_alive)) {
+                Ok(Turn::Request(request)) => {
+                    drop(seat);
+                    if let Some(request) = self.leave_seat_with(request) {
+                        return Some(request);
+                    }
+                }
+                Ok(Turn::Timeout) => {
+                    if self.retire_unless_last() {
+                        return None;
+                    }
+                }
+                Ok(Turn::Watched) => {}
+                Ok(Turn::Stopped) => return None,
+                Err(e) => {
+                    crew.fail(e);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The request, to be run now; or nothing, where the successor could not be started: then it is refused, and
+    /// this thread goes on waiting.
+    fn leave_seat_with(&mut self, request: Request) -> Option<Request> {
+        self.stop_waiting();
+        if !self.crew.needs_successor() {
+            return Some(request);
+        }
+        match self.crew.hire() {
+            Ok(()) => Some(request),
+            Err(why) => {
+                self.start_waiting();
+                Rejected::new(request, why).refuse();
+                None
+            }
+        }
+    }
+
+    /// Whether this thread is to wait again; not, if enough others do.
+    fn wait_again(&mut self) -> bool {
+        self.start_waiting();
+        if self.crew.plan.size.is_none() && self.crew.waiting.load(SeqCst) > self.crew.plan.spare {
+            return !self.retire_unless_last();
+        }
+        true
+    }
+
+    fn retire_unless_last(&mut self) -> bool {
+        let fewer = |n: usize| (n > 1).then_some(n - 1);
+        let retires = self.crew.waiting.fetch_update(SeqCst, SeqCst, fewer).is_ok();
+        if retires {
+            self.waits = false;
+            self.quiet = true;
+        }
+        retires
+    }
+
+    fn start_waiting(&mut self) {
+        self.crew.waiting.fetch_add(1, SeqCst);
+        self.waits = true;
+    }
+
+    fn stop_waiting(&mut self) {
+        self.crew.waiting.fetch_sub(1, SeqCst);
+        self.waits = false;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if self.waits {
+            self.stop_waiting();
+        }
+        self.crew.members.fetch_sub(1, SeqCst);
+        let core = self.crew.acceptor.core();
+        core.workers.fetch_sub(1, SeqCst);
+        if !self.quiet || core.control.stopping() {
+            core.control.events.set();
+        }
+    }
+}
+
+/// Gives requests to threads that are kept for a while: for [`handle_request`](crate::TcpServer::handle_request), and
+/// for servers that refuse at their limit.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    to: Sender<Request>,
+    from: Receiver<Request>,
+}
+
+impl Default for HandOver {
+    fn default() -> Self {
+        let (to, from) = bounded(0);
+        Self { to, from }
+    }
+}
+
+impl HandOver {
+    /// To a thread that waits, or to a new one.
+    pub(crate) fn give(&self, plan: &Plan, request: Request) -> std::result::Result<(), Rejected> {
+        let request = match self.to.try_send(request) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => request,
+        };
+        let (keep_alive, more) = (plan.keep_alive, self.from.clone());
+        let parcel = Arc::new(Mutex::new(Some(request)));
+        let theirs = parcel.clone();
+        let work = move || {
+            let mut next = theirs.lock().take();
+            drop(theirs);
+            while let Some(request) = next {
+                request.run();
+                next = more.recv_timeout(keep_alive).ok();
+            }
+        };
+        let Err(why) = plan.spawn(work) else { return Ok(()) };
+        let back = parcel.lock().take();
+        back.map_or(Ok(()), |request| Err(Rejected::new(request, why)))
+    }
+}

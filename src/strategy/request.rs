@@ -1,0 +1,89 @@
+//! An admitted connection on its way to a handler.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::accept::Accepting;
+use crate::admit::Permit;
+use crate::connection::{Connection, Wakes};
+use crate::finish;
+use crate::handler::{self, StreamRequestHandler};
+use crate::lifecycle::{InHandler, ServerHandle};
+use crate::listen::{Accepted, Addr};
+
+/// An admitted connection, with its permit and its handler: [`run`](Self::run) it where it shall be served.
+///
+/// Dropped without that, it is refused: the client reads the end of the stream, or the server's message at the limit.
+pub struct Request(Option<Parts>);
+
+struct Parts {
+    accepted: Accepted,
+    handler: Arc<dyn StreamRequestHandler>,
+    permit: Permit,
+}
+
+impl Request {
+    pub(crate) fn new(accepted: Accepted, permit: Permit, handler: Arc<dyn StreamRequestHandler>) -> Self {
+        finish::observe::accepted(permit.core());
+        Self(Some(Parts { accepted, handler, permit }))
+    }
+
+    /// Serves the connection on this thread: `setup`, `handle`, `finish`, close, account. Neither an error nor a
+    /// panic of the handler comes out.
+    pub fn run(mut self) {
+        let Some(Parts { accepted, handler, permit }) = self.0.take() else { return };
+        let core = permit.core();
+        let wakes = if Accepting::is_here() { Wakes::Watches } else { Wakes::Registered };
+        let mut connection = Connection::new(accepted, ServerHandle { core: core.clone() }, wakes);
+        let outcome = {
+            let _inside = InHandler::of(core);
+            finish::contain(|| handler::run(&mut &*handler, &mut connection))
+        };
+        finish::finish(core, connection, outcome);
+        drop(permit);
+    }
+
+    /// Who has connected.
+    pub fn peer_addr(&self) -> &Addr {
+        self.0.as_ref().map_or(&Addr::Unnamed, |parts| &parts.accepted.peer)
+    }
+
+    fn refuse(&mut self, why: &io::Error) {
+        if let Some(Parts { accepted, permit, .. }) = self.0.take() {
+            finish::refuse_admitted(permit.core(), accepted, why);
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.refuse(&io::Error::other("the strategy dropped it"));
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("peer", self.peer_addr()).finish_non_exhaustive()
+    }
+}
+
+/// A request that a strategy could not take, handed back with the cause.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The connection.
+    pub request: Request,
+    /// Why it was not taken.
+    pub why: io::Error,
+}
+
+impl Rejected {
+    /// A request, and why it was not taken.
+    pub fn new(request: Request, why: io::Error) -> Self {
+        Self { request, why }
+    }
+
+    pub(crate) fn refuse(mut self) {
+        self.request.refuse(&self.why);
+    }
+}

@@ -1,0 +1,77 @@
+//! A fixed number of threads.
+
+use std::time::Duration;
+
+use super::crew::{self, HandOver, Plan};
+use super::{Rejected, Request, ServingStrategy};
+use crate::accept::Acceptor;
+use crate::error::{Error, Result};
+
+/// A fixed number of threads, each of which accepts a connection, serves it to its end, and accepts the next.
+///
+/// The queue is the kernel's: a client beyond the last thread waits, connected, until one is free. So a pool suits
+/// short connections; clients that stay (a chat, keep-alive) hold their thread, and
+/// [`idle_timeout`](crate::ServerBuilder::idle_timeout) is what frees it. A panic ends its connection only; an abort,
+/// a segfault or a stack overflow ends the process.
+#[derive(Debug)]
+pub struct ThreadPool {
+    plan: Plan,
+    threads: usize,
+    hand_over: HandOver,
+}
+
+impl Default for ThreadPool {
+    /// 16 threads.
+    fn default() -> Self {
+        Self::new(16)
+    }
+}
+
+impl ThreadPool {
+    /// A pool of this many threads, and so of this many connections at once. Zero is an error when the server is bound.
+    pub fn new(threads: usize) -> Self {
+        let plan = Plan {
+            name: "thread-pool".to_owned(),
+            stack_size: None,
+            keep_alive: Duration::from_secs(10),
+            spare: threads,
+            size: Some(threads),
+        };
+        Self { plan, threads, hand_over: HandOver::default() }
+    }
+
+    /// The stack of each thread, in bytes; the system rounds up to what it needs. Defaults to Rust's 2 MiB.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.plan.stack_size = Some(bytes);
+        self
+    }
+
+    /// The name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to `thread-pool`.
+    #[must_use]
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.plan.name = name.into();
+        self
+    }
+}
+
+impl ServingStrategy for ThreadPool {
+    fn process_request(&self, request: Request) -> std::result::Result<(), Rejected> {
+        self.hand_over.give(&self.plan, request)
+    }
+
+    fn serve(&self, acceptor: &Acceptor) -> Result<()> {
+        crew::serve(&self.plan, self, acceptor)
+    }
+
+    fn max_connections(&self) -> Result<usize> {
+        super::threading::check_name(&self.plan.name)?;
+        match self.threads {
+            0 => Err(Error::setting("ThreadPool::new", "a pool of no threads serves nobody; give it one at least")),
+            n if n > 1 << 20 => {
+                Err(Error::setting("ThreadPool::new", format!("{n} threads are more than a system has")))
+            }
+            n => Ok(n),
+        }
+    }
+}

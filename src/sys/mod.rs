@@ -1,0 +1,11 @@
+//! The system calls, and the only place where `unsafe` is allowed.
+//!
+//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
+//! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits) and [`signal`] (handlers).
+
+mod event;
+pub(crate) mod limits;
+pub(crate) mod signal;
+pub(crate) mod socket;
+
+pub(crate) use event::{poll, Epoll, EventFd, Interest};

@@ -1,0 +1,168 @@
+//! SIGINT and SIGTERM: the first asks every registered server to drain, the second ends the process at once.
+//!
+//! The handler does only what signal-safety(7) allows: atomics, `clock_gettime`, `write`, `_exit`.
+
+use std::io;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_void, siginfo_t};
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use parking_lot::Mutex;
+
+use crate::lifecycle::Control;
+
+const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
+
+/// More servers than this in one process share no signals; the next one gets an error.
+const SLOTS: usize = 64;
+
+static SERVERS: [AtomicPtr<Control>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
+/// Handlers running at this moment: a server is let go only when there is none.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// Whether a first signal has come.
+static SEEN: AtomicBool = AtomicBool::new(false);
+/// The process whose signals these are: a child that inherits the handler must not stop its parent.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+/// The handlers that were there before, as the kernel names them, called after ours.
+static PREVIOUS: [Previous; 2] = [const { Previous::new() }; 2];
+
+static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None });
+
+struct Installed {
+    users: usize,
+    old: Option<[SigAction; 2]>,
+}
+
+struct Previous {
+    function: AtomicUsize,
+    with_info: AtomicBool,
+}
+
+impl Previous {
+    const fn new() -> Self {
+        Self { function: AtomicUsize::new(0), with_info: AtomicBool::new(false) }
+    }
+
+    fn set(&self, handler: SigHandler) {
+        let (function, with_info) = match handler {
+            SigHandler::Handler(f) => (f as usize, false),
+            SigHandler::SigAction(f) => (f as usize, true),
+            SigHandler::SigDfl | SigHandler::SigIgn => (0, false),
+        };
+        self.with_info.store(with_info, SeqCst);
+        self.function.store(function, SeqCst);
+    }
+
+    fn call(&self, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+        let function = self.function.load(SeqCst);
+        if function == 0 {
+            return;
+        }
+        if self.with_info.load(SeqCst) {
+            // SAFETY: `set` stored a function of exactly this type, as the kernel gave it to us.
+            let f: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { std::mem::transmute(function) };
+            f(signal, info, context);
+        } else {
+            // SAFETY: `set` stored a function of exactly this type, as the kernel gave it to us.
+            let f: extern "C" fn(c_int) = unsafe { std::mem::transmute(function) };
+            f(signal);
+        }
+    }
+}
+
+extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let errno = Errno::last_raw();
+    if OWNER.load(SeqCst) == std::process::id() as i32 {
+        INSIDE.fetch_add(1, SeqCst);
+        for server in &SERVERS {
+            // SAFETY: a non-null pointer comes from an Arc that `Guard::drop` gives up only after it has cleared
+            // the slot and seen INSIDE at zero; we are inside.
+            if let Some(control) = unsafe { server.load(SeqCst).as_ref() } {
+                control.request_stop();
+            }
+        }
+        INSIDE.fetch_sub(1, SeqCst);
+        if SEEN.swap(true, SeqCst) {
+            // SAFETY: `_exit` may be called at any time, and does not return.
+            unsafe { libc::_exit(128 + signal) };
+        }
+        let place = usize::from(signal == libc::SIGTERM);
+        PREVIOUS[place].call(signal, info, context);
+    } else {
+        // SAFETY: both calls are async-signal-safe; the signal, blocked while we run, kills this child on return.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
+    Errno::set_raw(errno);
+}
+
+/// While it lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    control: Arc<Control>,
+}
+
+impl Guard {
+    pub(crate) fn install(control: Arc<Control>) -> io::Result<Self> {
+        let mut installed = INSTALLED.lock();
+        let pointer = Arc::as_ptr(&control).cast_mut();
+        let free = SERVERS.iter().find(|s| s.compare_exchange(null_mut(), pointer, SeqCst, SeqCst).is_ok());
+        if free.is_none() {
+            return Err(io::Error::other("64 servers of this process handle signals already"));
+        }
+        installed.users += 1;
+        let guard = Self { control };
+        if installed.users == 1 {
+            SEEN.store(false, SeqCst);
+            OWNER.store(std::process::id() as i32, SeqCst);
+            let old = install_handlers();
+            match old {
+                Ok(old) => installed.old = Some(old),
+                Err(e) => {
+                    drop(installed);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(guard)
+    }
+}
+
+fn install_handlers() -> io::Result<[SigAction; 2]> {
+    let action =
+        SigAction::new(SigHandler::SigAction(on_signal), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
+    let set = |signal: Signal, previous: &Previous| -> io::Result<SigAction> {
+        // SAFETY: the handler is async-signal-safe, see the head of this file.
+        let old = unsafe { sigaction(signal, &action) }?;
+        previous.set(old.handler());
+        Ok(old)
+    };
+    Ok([set(SIGNALS[0], &PREVIOUS[0])?, set(SIGNALS[1], &PREVIOUS[1])?])
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut installed = INSTALLED.lock();
+        let pointer = Arc::as_ptr(&self.control).cast_mut();
+        for server in &SERVERS {
+            let _ = server.compare_exchange(pointer, null_mut(), SeqCst, SeqCst);
+        }
+        while INSIDE.load(SeqCst) != 0 {
+            std::hint::spin_loop();
+        }
+        installed.users -= 1;
+        if installed.users > 0 {
+            return;
+        }
+        for (signal, old) in SIGNALS.into_iter().zip(installed.old.take().into_iter().flatten()) {
+            // SAFETY: this puts back what `sigaction` itself returned.
+            let _ = unsafe { sigaction(signal, &old) };
+        }
+        PREVIOUS.iter().for_each(|p| p.set(SigHandler::SigDfl));
+    }
+}

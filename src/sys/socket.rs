@@ -1,0 +1,146 @@
+//! Sockets: made with our own backlog, read and written without `SIGPIPE`, asked about what is still queued.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::sockopt;
+use nix::sys::socket::{
+    self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// A step of opening a listener, as its error names it.
+pub(crate) type Act = &'static str;
+
+/// Options of a listening TCP socket. Accepted sockets inherit no-delay and keep-alive, at no call each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TcpOptions {
+    pub(crate) backlog: i32,
+    pub(crate) only_v6: Option<bool>,
+    pub(crate) no_delay: bool,
+    pub(crate) keep_alive: bool,
+}
+
+/// Opens, binds and listens; on failure says at which act.
+pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedFd, (Act, io::Error)> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = open(family)?;
+    let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
+    set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
+    if let (AddressFamily::Inet6, Some(only)) = (family, options.only_v6) {
+        set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
+    }
+    set("set TCP_NODELAY on", sock::setsockopt(&fd, sockopt::TcpNoDelay, &options.no_delay))?;
+    set("set SO_KEEPALIVE on", sock::setsockopt(&fd, sockopt::KeepAlive, &options.keep_alive))?;
+    bind_and_listen(fd, &SockaddrStorage::from(addr), options.backlog)
+}
+
+/// A listening Unix socket at an address that the caller has made sure is free.
+pub(crate) fn listen_unix(addr: &sock::UnixAddr, backlog: i32) -> Result<OwnedFd, (Act, io::Error)> {
+    bind_and_listen(open(AddressFamily::Unix)?, addr, backlog)
+}
+
+fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    sock::socket(family, SockType::Stream, flags, None).map_err(|e| ("open a socket for", e.into()))
+}
+
+fn bind_and_listen(fd: OwnedFd, addr: &dyn SockaddrLike, backlog: i32) -> Result<OwnedFd, (Act, io::Error)> {
+    sock::bind(fd.as_raw_fd(), addr).map_err(|e| ("bind", e.into()))?;
+    let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);
+    sock::listen(&fd, backlog).map_err(|e| ("listen on", e.into()))?;
+    Ok(fd)
+}
+
+/// Whether this is a stream socket that listens.
+pub(crate) fn is_listening_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let listening = sock::getsockopt(&fd, sockopt::AcceptConn)?;
+    Ok(listening && sock::getsockopt(&fd, sockopt::SockType)? == SockType::Stream)
+}
+
+/// Reads once: waits as long as the socket's receive timeout says, or not at all.
+pub(crate) fn recv(fd: RawFd, buf: &mut [u8], wait: bool) -> io::Result<usize> {
+    let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+    Ok(sock::recv(fd, buf, flags)?)
+}
+
+/// Writes once, never with `SIGPIPE`, both parts in one call.
+pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], wait: bool) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+    if second.is_empty() {
+        return Ok(sock::send(fd, first, flags)?);
+    }
+    if first.is_empty() {
+        return Ok(sock::send(fd, second, flags)?);
+    }
+    let parts = [IoSlice::new(first), IoSlice::new(second)];
+    Ok(sock::sendmsg::<()>(fd, &parts, &[], flags, None)?)
+}
+
+/// How long a blocking read may wait; `None` for ever.
+pub(crate) fn set_read_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    Ok(sock::setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(timeout))?)
+}
+
+/// How long a blocking write may wait; `None` for ever.
+pub(crate) fn set_write_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    Ok(sock::setsockopt(&fd, sockopt::SendTimeout, &timeval(timeout))?)
+}
+
+/// Zero means "for ever" to the kernel, so the shortest wait is a microsecond.
+fn timeval(timeout: Option<Duration>) -> TimeVal {
+    let micros = timeout.map_or(0, |t| i64::try_from(t.as_micros()).unwrap_or(i64::MAX / 2).max(1));
+    TimeVal::microseconds(micros.min(1 << 50))
+}
+
+/// `shutdown(2)` of the writing side: the peer reads the end of the stream.
+pub(crate) fn shut_write(fd: RawFd) -> io::Result<()> {
+    Ok(sock::shutdown(fd, Shutdown::Write)?)
+}
+
+/// Wakes a reader that is blocked in another thread, with an end of the stream.
+pub(crate) fn shut_read(fd: RawFd) -> io::Result<()> {
+    Ok(sock::shutdown(fd, Shutdown::Read)?)
+}
+
+/// Ends both directions, whoever uses them.
+pub(crate) fn shut_both(fd: RawFd) -> io::Result<()> {
+    Ok(sock::shutdown(fd, Shutdown::Both)?)
+}
+
+/// Bytes that the peer has sent and nobody has read yet.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one c_int through the pointer, which is valid for the call.
+    nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, std::ptr::addr_of_mut!(n)) })?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
+/// Bytes that we have sent and the peer has not acknowledged (SIOCOUTQ).
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the number of TIOCOUTQ) writes one c_int through the pointer, which is valid for the call.
+    nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(n)) })?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
+/// Connections that the kernel holds for `accept`; `None` where it does not tell (all but TCP).
+pub(crate) fn accept_queue(fd: BorrowedFd<'_>) -> Option<usize> {
+    // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = std::mem::size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`, which is that long.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            std::ptr::addr_of_mut!(info).cast(),
+            std::ptr::addr_of_mut!(len),
+        )
+    };
+    (done == 0).then_some(info.tcpi_unacked as usize)
+}
