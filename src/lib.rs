@@ -1,4 +1,132 @@
 //! Network servers without an async runtime: write one small handler, name in one word how connections are served.
+//!
+//! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
+//! limits, timeouts, and a clean stop. It runs on Linux, over TCP and Unix sockets.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use socketserver::{Connection, HandlerResult, StreamRequestHandler, TcpServer, Threading};
+//!
+//! struct Greeter;
+//!
+//! impl StreamRequestHandler for Greeter {
+//!     fn handle(&self, conn: &mut Connection) -> HandlerResult {
+//!         conn.write_all(b"Thank you for connecting\n")?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! type Server = TcpServer<Greeter, Threading>; // Python: class Server(ThreadingMixIn, TCPServer): pass
+//!
+//! let mut server = Server::bind("127.0.0.1:0", Greeter)?; // it listens from here on; port 0: any free one
+//! let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+//! let serving = std::thread::spawn(move || server.serve_forever());
+//!
+//! let mut greeting = String::new();
+//! std::net::TcpStream::connect(addr)?.read_to_string(&mut greeting)?;
+//! assert_eq!(greeting, "Thank you for connecting\n");
+//!
+//! handle.shutdown();
+//! assert_eq!(serving.join().unwrap()?.served, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Choosing a strategy
+//!
+//! | strategy | one connection is | default limit | suits |
+//! |---|---|---|---|
+//! | [`Sequential`] | the accepting thread's work | 1 | tests, tools with one client, handlers that must not overlap |
+//! | [`Threading`] | a thread, kept for the next one | 1024, or 64 less than `RLIMIT_NOFILE` | most servers; connections that stay |
+//! | [`ThreadPool`] | a turn of one of N threads (16) | N | short connections on a fixed number of threads |
+//!
+//! All survive an error or a panic in a handler; an abort, a segfault or a stack overflow ends the process. A strategy
+//! of your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings.
+//!
+//! # Handlers
+//!
+//! [`StreamRequestHandler`] has `setup`, `handle` and `finish`, with `&self`: one value serves all connections, many at
+//! once. [`handler()`] makes one of a closure, and [`per_connection()`] gives each connection a fresh value with
+//! `&mut self` methods ([`StreamRequestHandlerMut`]), as Python does. `?` takes any error.
+//!
+//! # The connection
+//!
+//! A [`Connection`] reads as [`BufRead`](std::io::BufRead) and writes as [`Write`](std::io::Write), buffered both ways.
+//! Output is sent when its buffer is full, at a flush, **before a read that may wait for the peer**, and at the end.
+//! - [`next_line`](Connection::next_line) and [`read_line`](Connection::read_line) are bounded.
+//! - [`next_request`](Connection::next_request) marks where a request ends and the next begins: for the limits, and for
+//!   a stop, which ends the wait between two requests and lets a request finish.
+//! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
+//! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
+//!
+//! # Limits
+//!
+//! | limit | set by | default | what the handler's read or write reports |
+//! |---|---|---|---|
+//! | connections | [`max_connections`](ServerBuilder::max_connections) | the strategy's | nothing: clients wait, or are refused ([`AtLimit`]) |
+//! | idle | [`idle_timeout`](ServerBuilder::idle_timeout) | none | `TimedOut`, [`Limit::Idle`] |
+//! | read | [`read_timeout`](ServerBuilder::read_timeout) | none | `TimedOut`, [`Limit::Read`] |
+//! | write | [`write_timeout`](ServerBuilder::write_timeout) | 30 s | `TimedOut`, [`Limit::Write`] |
+//! | request | [`request_timeout`](ServerBuilder::request_timeout) | none | `TimedOut`, [`Limit::Request`] |
+//! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
+//! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`] inside |
+//!
+//! A server that faces the internet should set idle and request. A handler that returns such an error ends its
+//! connection; it may also answer:
+//! ```
+//! # use std::{io::{Read, Write}, time::Duration};
+//! use socketserver::{handler, Limit, ServerBuilder};
+//!
+//! let mut server = ServerBuilder::new().max_connections(100).idle_timeout(Duration::from_millis(50)).bind_tcp(
+//!     "127.0.0.1:0",
+//!     handler(|conn| match conn.next_request() {
+//!         Err(e) if Limit::of(&e) == Some(Limit::Idle) => Ok(writeln!(conn, "too slow: {e}")?),
+//!         other => Ok(other.map(|_| ())?),
+//!     }),
+//! )?;
+//! let mut silent = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+//! assert!(server.handle_request(None)?); // one connection, instead of all
+//! let mut reply = String::new();
+//! silent.read_to_string(&mut reply)?;
+//! assert_eq!(reply, "too slow: idle limit of 50ms exceeded\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Stopping
+//!
+//! [`ServerHandle::shutdown`], from any thread or from a handler ([`Connection::server`]), never blocks. Who is queued
+//! is served, who waits for a request reads the end of the stream, requests may finish, and at the drain limit the rest
+//! is cut; then [`serve_forever`](TcpServer::serve_forever) returns a [`Report`]. With
+//! [`ServerBuilder::handle_signals`], SIGINT and SIGTERM do the same.
+//!
+//! # Errors and logging
+//!
+//! [`Error`] is what keeps a server from being bound or from serving. What goes wrong with one connection is counted
+//! ([`Stats`], [`Report`]), told to the [`handle_error`](ServerBuilder::handle_error) hook as a [`Failure`], and logged
+//! to `socketserver::handler` (errors and panics: `error`; time limits: `info`; peers that went away: `debug`) or
+//! `socketserver::accept` (refusals, failing accepts: `warn`). The server itself warns in `socketserver::drain` (a stop
+//! has cut connections) and `socketserver::limits` (`RLIMIT_NOFILE` is too low). With `env_logger`:
+//! `RUST_LOG=socketserver=info,socketserver::handler=debug`.
+//!
+//! # Testing a handler
+//!
+//! [`Connection::pair`] gives a connection without a server, and its client's end:
+//! ```
+//! # use std::io::Write;
+//! use socketserver::{handler, Connection, StreamRequestHandler};
+//!
+//! let echo = handler(|conn| {
+//!     let (mut input, mut output) = conn.halves();
+//!     std::io::copy(&mut input, &mut output)?;
+//!     Ok(())
+//! });
+//! let (mut conn, mut client) = Connection::pair()?;
+//! client.write_all(b"hello")?;
+//! client.shutdown(std::net::Shutdown::Write)?;
+//! echo.handle(&mut conn)?;
+//! drop(conn); // sends what is left
+//! assert_eq!(std::io::read_to_string(client)?, "hello");
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! ```
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.

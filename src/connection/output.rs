@@ -1,8 +1,14 @@
 //! The write buffer: made at the first write.
 
+use std::cell::Cell;
 use std::io;
 
 use super::wire::Wire;
+
+thread_local! {
+    /// The buffer of this thread's last connection, for the next: short connections then need no allocation.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What has been written and not yet sent.
 #[derive(Debug)]
@@ -13,7 +19,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(size: usize) -> Self {
-        Self { buf: Vec::new(), size }
+        Self { buf: SPARE.take(), size }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,5 +46,14 @@ impl Output {
         let sent = wire.send_all(&self.buf, &[]);
         self.buf.clear();
         sent
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.buf.capacity() <= self.size {
+            self.buf.clear();
+            SPARE.set(std::mem::take(&mut self.buf));
+        }
     }
 }

@@ -39,11 +39,10 @@ pub(super) fn close(core: &Core, connection: &mut Connection) {
     if wire.is_broken() || core.control.is_cut() {
         return;
     }
-    let by = Instant::now() + LINGER_TOTAL;
     if wire.is_read_cut() {
         // Our reading side is shut: from the moment the writing side is, late input makes a reset. And the peer's
         // end cannot be seen. What remains is to wait until the peer's kernel has all of the output.
-        let _ = wait_acknowledged(core, connection, by);
+        let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
         return;
     }
     let lingers = match core.config.lingering_close {
@@ -52,7 +51,7 @@ pub(super) fn close(core: &Core, connection: &mut Connection) {
         LingeringClose::IfUnread => !wire.has_ended() && socket::unread(wire.as_fd()).is_ok_and(|n| n > 0),
     };
     if lingers {
-        let _ = linger(core, connection, by);
+        let _ = linger(core, connection, Instant::now() + LINGER_TOTAL);
     }
 }
 
