@@ -136,6 +136,10 @@
 // It never prints either: `eprintln!` panics when its reader is gone.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd and pidfd");
 

@@ -5,7 +5,7 @@ mod seat;
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam::queue::SegQueue;
 
@@ -26,7 +26,8 @@ pub struct Acceptor {
 
 struct Shared {
     core: Arc<Core>,
-    listeners: Arc<Vec<Listener>>,
+    /// Not owned: a handler that is left running at the end must not keep the listeners open.
+    listeners: Weak<Vec<Listener>>,
     handler: Arc<dyn StreamRequestHandler>,
     /// Epoll sets between two waits. A thread has one only while it waits.
     sets: SegQueue<Epoll>,
@@ -40,7 +41,7 @@ impl Acceptor {
         listeners: &Arc<Vec<Listener>>,
         handler: Arc<dyn StreamRequestHandler>,
     ) -> Self {
-        let (core, listeners) = (core.clone(), listeners.clone());
+        let (core, listeners) = (core.clone(), Arc::downgrade(listeners));
         Self { shared: Arc::new(Shared { core, listeners, handler, sets: SegQueue::new(), last: OnceLock::new() }) }
     }
 
@@ -50,17 +51,19 @@ impl Acceptor {
     /// # Errors
     /// [`Error::System`] where the system has no descriptor left for it.
     pub fn seat(&self) -> Result<Seat<'static>> {
+        let listeners = self.shared.listeners()?;
         let set = match self.shared.sets.pop() {
             Some(set) => set,
-            None => seat::listening_set(&self.shared)?,
+            None => seat::listening_set(&self.shared.core, &listeners)?,
         };
-        Ok(Seat::pooled(self.clone(), set))
+        Ok(Seat::new(self.clone(), listeners, set))
     }
 
     /// Makes as many seats ready, so that their descriptors are not missing when connections have taken the rest.
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
+        let listeners = self.shared.listeners()?;
         for _ in 0..seats {
-            self.shared.sets.push(seat::listening_set(&self.shared)?);
+            self.shared.sets.push(seat::listening_set(&self.shared.core, &listeners)?);
         }
         Ok(())
     }
@@ -70,8 +73,9 @@ impl Acceptor {
     /// # Errors
     /// [`Error::System`] where the system has no descriptor left for it.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
-        let set = seat::listening_set(&self.shared)?;
-        Seat::watching(self.clone(), set, fd)
+        let listeners = self.shared.listeners()?;
+        let set = seat::listening_set(&self.shared.core, &listeners)?;
+        Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
     /// Accepts on this thread until the server stops, and hands each request to the strategy.
@@ -79,7 +83,6 @@ impl Acceptor {
     /// # Errors
     /// [`Error::Accept`] when the listener fails for good.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
-        let _here = Accepting::here();
         let mut seat = match strategy.wake_fd() {
             Some(fd) => self.seat_watching(fd)?,
             None => self.seat()?,
@@ -106,16 +109,21 @@ impl Acceptor {
 
 impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acceptor").field("listeners", &self.shared.listeners).finish_non_exhaustive()
+        f.debug_struct("Acceptor").field("core", &self.shared.core).finish_non_exhaustive()
     }
 }
 
 impl Shared {
+    fn listeners(&self) -> Result<Arc<Vec<Listener>>> {
+        let gone = || failed_to_wait(std::io::Error::other("the server has been dropped"));
+        self.listeners.upgrade().ok_or_else(gone)
+    }
+
     /// Takes one of the places that the stop left: what was in the kernel's queue then is served, newcomers are not.
-    fn take_last(&self) -> bool {
+    fn take_last(&self, listeners: &[Listener]) -> bool {
         let left = self.last.get_or_init(|| {
             let queued = |l: &Listener| l.queued().unwrap_or(self.core.config.backlog);
-            AtomicUsize::new(self.listeners.iter().map(queued).sum())
+            AtomicUsize::new(listeners.iter().map(queued).sum())
         });
         left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
     }
@@ -125,7 +133,7 @@ thread_local! {
     static ACCEPTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, this thread is the one that accepts, so a request it runs itself must watch for the stop itself.
+/// While it lives, this thread is the one that serves, so a request it runs itself must watch for the stop itself.
 pub(crate) struct Accepting(bool);
 
 impl Accepting {

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{failed_to_wait, Acceptor, Shared};
+use super::{failed_to_wait, Acceptor};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse};
@@ -47,17 +48,18 @@ enum Gate {
 #[derive(Debug)]
 pub struct Seat<'a> {
     acceptor: Acceptor,
+    listeners: Arc<Vec<Listener>>,
     /// Taken out when the seat is dropped.
     set: Option<Epoll>,
     watched: Option<BorrowedFd<'a>>,
 }
 
 /// An epoll set with all listeners, each waking one waiting thread only, and the stop switch.
-pub(super) fn listening_set(shared: &Shared) -> Result<Epoll> {
+pub(super) fn listening_set(core: &Core, listeners: &[Listener]) -> Result<Epoll> {
     let make = || -> io::Result<Epoll> {
         let set = Epoll::new()?;
-        set.add(&shared.core.control.stop, Interest::Read, STOP)?;
-        for (token, listener) in (0..).zip(shared.listeners.iter()) {
+        set.add(&core.control.stop, Interest::Read, STOP)?;
+        for (token, listener) in (0..).zip(listeners) {
             set.add(listener, Interest::ReadExclusive, token)?;
         }
         Ok(set)
@@ -65,16 +67,17 @@ pub(super) fn listening_set(shared: &Shared) -> Result<Epoll> {
     make().map_err(failed_to_wait)
 }
 
-impl Seat<'static> {
-    pub(super) fn pooled(acceptor: Acceptor, set: Epoll) -> Self {
-        Self { acceptor, set: Some(set), watched: None }
-    }
-}
-
 impl<'a> Seat<'a> {
-    pub(super) fn watching(acceptor: Acceptor, set: Epoll, fd: BorrowedFd<'a>) -> Result<Self> {
-        set.add(fd, Interest::Read, WATCHED).map_err(failed_to_wait)?;
-        Ok(Self { acceptor, set: Some(set), watched: Some(fd) })
+    pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: Epoll) -> Self {
+        Self { acceptor, listeners, set: Some(set), watched: None }
+    }
+
+    pub(super) fn watch(mut self, fd: BorrowedFd<'a>) -> Result<Self> {
+        self.watched = Some(fd);
+        if let Some(set) = &self.set {
+            set.add(fd, Interest::Read, WATCHED).map_err(failed_to_wait)?;
+        }
+        Ok(self)
     }
 
     /// Waits for the next event, for ever or up to `timeout`. At the connection limit it waits for a place (or
@@ -113,9 +116,10 @@ impl<'a> Seat<'a> {
     /// After the request to stop: what the kernel's queue held then is still served, within the drain limit.
     fn next_at_stop(&mut self, deadline: Option<Instant>) -> Result<Turn> {
         let core = self.core();
+        core.wake_idle(); // they may hold the permits that the queue waits for
         let drain = core.control.drain_deadline(core.config.drain_timeout);
         let over = left(drain) == Some(Duration::ZERO) || core.control.paused();
-        if over || !self.acceptor.shared.take_last() {
+        if over || !self.acceptor.shared.take_last(&self.listeners) {
             return Ok(Turn::Stopped);
         }
         match self.wait_for_permit(drain.into_iter().chain(deadline).min(), true)? {
@@ -180,7 +184,7 @@ impl<'a> Seat<'a> {
 
     fn accept(&self, listener: usize, permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
-        let Some(listener) = shared.listeners.get(listener) else { return Ok(None) };
+        let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
         match listener.accept() {
             Ok(accepted) => Ok(Some(Request::new(accepted, permit, shared.handler.clone()))),
             Err(e) => {
@@ -192,12 +196,12 @@ impl<'a> Seat<'a> {
 
     fn accept_any(&self, permit: Permit) -> Option<Request> {
         let shared = &self.acceptor.shared;
-        let accepted = shared.listeners.iter().find_map(|l| l.accept().ok())?;
+        let accepted = self.listeners.iter().find_map(|l| l.accept().ok())?;
         Some(Request::new(accepted, permit, shared.handler.clone()))
     }
 
     fn refuse_one(&self, listener: usize) -> Result<()> {
-        let Some(listener) = self.acceptor.shared.listeners.get(listener) else { return Ok(()) };
+        let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
         match listener.accept() {
             Ok(accepted) => {
                 refuse(self.core(), accepted, &io::Error::other("the connection limit is reached"));
@@ -233,7 +237,7 @@ impl<'a> Seat<'a> {
         sys::poll(wait, None, Some(BACK_OFF)).map(drop)
     }
 
-    fn core(&self) -> &std::sync::Arc<Core> {
+    fn core(&self) -> &Arc<Core> {
         self.acceptor.core()
     }
 }

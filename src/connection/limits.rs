@@ -50,7 +50,8 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Inside an [`io::Error`] of a connection: this limit has ended the wait. The connection stays usable.
+/// Inside an [`io::Error`] of a connection: this limit has ended the wait. After [`Limit::Idle`] and
+/// [`Limit::Read`] the connection stays usable; after [`Limit::Write`] it can no longer be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitExceeded {

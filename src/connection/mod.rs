@@ -23,12 +23,11 @@ pub use input::LineTooLong;
 pub(crate) use limits::Limits;
 pub use limits::{Limit, LimitExceeded};
 pub(crate) use socket::Socket;
-pub(crate) use wire::Wakes;
+pub(crate) use wire::{Wakes, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
 use output::Output;
-use wire::Wire;
 
 /// A connection, as its handler sees it: buffered both ways, with time limits, over TCP or a Unix socket.
 ///
@@ -130,7 +129,7 @@ impl Connection {
     ///
     /// Bounded, unlike the standard library's: a line of more than
     /// [`max_line_length`](crate::ServerBuilder::max_line_length) bytes (64 KiB by default), its end not counted, is
-    /// an error. After an error nothing of the line has been consumed.
+    /// an error, and nothing of it is consumed; nor is it when a limit ends the wait.
     ///
     /// # Errors
     /// [`LineTooLong`] inside [`io::ErrorKind::InvalidData`]; the same kind for a line that is not UTF-8, which is

@@ -19,7 +19,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(size: usize) -> Self {
-        Self { buf: SPARE.take(), size }
+        Self { buf: SPARE.try_with(Cell::take).unwrap_or_default(), size }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -53,7 +53,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         if self.buf.capacity() <= self.size {
             self.buf.clear();
-            SPARE.set(std::mem::take(&mut self.buf));
+            let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.buf)));
         }
     }
 }

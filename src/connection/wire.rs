@@ -62,6 +62,8 @@ pub(crate) struct Wire {
     read_cut: Cell<bool>,
     /// Whether sending has failed.
     broken: Cell<bool>,
+    /// Whether reading has failed.
+    failed: Cell<bool>,
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
     mailbox: OnceCell<Arc<Mailbox>>,
@@ -85,6 +87,7 @@ impl Wire {
             ended: Cell::new(false),
             read_cut: Cell::new(false),
             broken: Cell::new(false),
+            failed: Cell::new(false),
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
@@ -115,6 +118,11 @@ impl Wire {
     /// Whether the peer has ended the stream.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// Whether the peer has ended the stream, or vanished.
+    pub(crate) fn has_lost_peer(&self) -> bool {
+        self.ended.get() || self.broken.get() || self.failed.get()
     }
 
     /// Whether the drain has shut our reading side.
@@ -228,7 +236,7 @@ impl Wire {
                 Ok(Some(n))
             }
             Err(e) if would_wait(&e) => Ok(None),
-            Err(e) => Err(e),
+            Err(e) => Err(self.read_failed(e)),
         }
     }
 
@@ -255,9 +263,14 @@ impl Wire {
                     return Ok(n);
                 }
                 Err(e) if would_wait(&e) => check(deadline)?,
-                Err(e) => return Err(e),
+                Err(e) => return Err(self.read_failed(e)),
             }
         }
+    }
+
+    fn read_failed(&self, e: io::Error) -> io::Error {
+        self.failed.set(true);
+        e
     }
 
     fn turn(&self, idle: bool, from: SlotState, to: SlotState) -> bool {
@@ -292,11 +305,18 @@ impl Wire {
     ) -> io::Result<()> {
         let control = self.control();
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
-        let stop = drain.is_none().then(|| control.stop.as_fd());
+        let stop = match (drain, self.wakes) {
+            (None, _) => Some(control.stop.as_fd()),
+            (Some(_), Wakes::Watches) => Some(control.events.as_fd()), // the stop may become urgent
+            (Some(_), Wakes::Registered) => None,
+        };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         let ready = sys::poll([read, stop, bell], write, left)?;
+        if drain.is_some() && ready.has(1) {
+            control.events.clear();
+        }
         if ready.none() {
             check(by)?;
             if drain.is_some_and(|at| at <= Instant::now()) {

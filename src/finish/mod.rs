@@ -25,7 +25,7 @@ pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outc
         (outcome, _) => outcome,
     };
     close::close(core, &mut connection);
-    observe::ended(core, connection.wire().peer(), &outcome);
+    observe::ended(core, connection.wire(), &outcome);
     if let Outcome::Panicked(_, Some(payload)) = outcome {
         crate::handler::forget(payload);
     }

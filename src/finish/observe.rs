@@ -8,6 +8,7 @@ use log::Level;
 
 use super::outcome::{Cause, Outcome};
 use super::Failure;
+use crate::connection::Wire;
 use crate::error::Error;
 use crate::lifecycle::{Core, Counters};
 use crate::listen::Addr;
@@ -17,10 +18,11 @@ pub(crate) fn accepted(core: &Core) {
     core.counters.accepted.fetch_add(1, Relaxed);
 }
 
-/// A connection was closed without a handler.
+/// A connection was closed without a handler: one line a second above `debug`.
 pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
     core.counters.refused.fetch_add(1, Relaxed);
-    report(core, Level::Warn, &Failure::Refused { peer, error });
+    let level = if core.refusal_log.pass().is_some() { Level::Warn } else { Level::Debug };
+    report(core, level, &Failure::Refused { peer, error });
 }
 
 /// Accepting rests: one line a second.
@@ -46,7 +48,8 @@ fn left_out_before(events: u64) {
 }
 
 /// A connection was served, or not, and is closed.
-pub(crate) fn ended(core: &Core, peer: &Addr, outcome: &Outcome) {
+pub(crate) fn ended(core: &Core, wire: &Wire, outcome: &Outcome) {
+    let peer = wire.peer();
     let Counters { served, failed, panicked, timed_out, disconnected, drained, forced, .. } = &*core.counters;
     let one = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Relaxed);
     if core.control.stopping() {
@@ -61,7 +64,7 @@ pub(crate) fn ended(core: &Core, peer: &Addr, outcome: &Outcome) {
             one(panicked);
             report(core, Level::Error, &Failure::Panic { peer, message });
         }
-        Outcome::Failed(error) => match Cause::of(&**error) {
+        Outcome::Failed(error) => match Cause::of(&**error, wire.has_lost_peer()) {
             Cause::Peer => {
                 one(disconnected);
                 report(core, Level::Debug, &Failure::Disconnected { peer, error: &**error });

@@ -43,22 +43,24 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) fn of(error: &(dyn Error + Send + Sync + 'static)) -> Self {
+    /// `lost`: whether the connection itself has met its peer's end. Without that, an error of a peer's kind comes
+    /// from something else that the handler talks to.
+    pub(crate) fn of(error: &(dyn Error + Send + Sync + 'static), lost: bool) -> Self {
         let mut error: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(e) = error {
             if let Some(e) = e.downcast_ref::<io::Error>() {
-                return Self::of_io(e);
+                return Self::of_io(e, lost);
             }
             error = e.source();
         }
         Self::Handler
     }
 
-    fn of_io(e: &io::Error) -> Self {
+    fn of_io(e: &io::Error, lost: bool) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
         match e.kind() {
             _ if Limit::of(e).is_some() => Self::Limit,
-            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof => Self::Peer,
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof if lost => Self::Peer,
             _ => Self::Handler,
         }
     }

@@ -17,8 +17,8 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
 pub type HandlerResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Serves connections. One handler serves them all, many at once where the strategy says so, hence `&self`; what it
-/// changes lies behind a lock or an atomic. For a fresh value per connection see [`per_connection`]; for a closure,
-/// [`handler`].
+/// changes lies behind a lock or an atomic. For a fresh value per connection see [`per_connection()`]; for a closure,
+/// [`handler()`].
 ///
 /// The methods run in Python's order: `setup`, `handle`, `finish`. An error or a panic in one of them ends that
 /// connection only, after what it had written has been sent; it is counted, logged, and told to the

@@ -15,6 +15,8 @@ const NOW: u8 = 2;
 pub(crate) struct Control {
     level: AtomicU8,
     paused: AtomicBool,
+    /// Whether idle connections have been told of the stop.
+    woken: AtomicBool,
     /// Whether the drain limit has passed and connections are cut.
     cut: AtomicBool,
     /// Whether a run has ended by the stop that is set: the next run then starts afresh.
@@ -35,6 +37,7 @@ impl Control {
         Ok(Self {
             level: AtomicU8::new(RUN),
             paused: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             obeyed: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -76,6 +79,11 @@ impl Control {
         }
     }
 
+    /// Whether the caller is the one to tell idle connections of the stop.
+    pub(crate) fn first_to_wake(&self) -> bool {
+        !self.woken.swap(true, SeqCst)
+    }
+
     /// From here on, what ends was cut.
     pub(crate) fn cut(&self) {
         self.cut.store(true, SeqCst);
@@ -103,6 +111,7 @@ impl Control {
         if self.obeyed.swap(false, SeqCst) {
             self.level.store(RUN, SeqCst);
             self.stopped_at.store(0, SeqCst);
+            self.woken.store(false, SeqCst);
             self.cut.store(false, SeqCst);
             self.stop.clear();
             self.events.clear();

@@ -27,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) workers: AtomicUsize,
     /// One line a second for failing accepts.
     pub(crate) accept_log: Throttle,
+    /// The same for refusals.
+    pub(crate) refusal_log: Throttle,
     serving: Mutex<bool>,
     ended: Condvar,
 }
@@ -41,6 +43,7 @@ impl Core {
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
             accept_log: Throttle::default(),
+            refusal_log: Throttle::default(),
             serving: Mutex::new(false),
             ended: Condvar::new(),
         }))

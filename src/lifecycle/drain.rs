@@ -16,7 +16,7 @@ impl Core {
     /// that were left running.
     pub(crate) fn drain(&self) -> io::Result<u64> {
         let idle = || self.permits.active() == 0 && self.workers.load(SeqCst) == 0;
-        self.registry.wake_idle();
+        self.wake_idle();
         let limit = self.config.drain_timeout;
         if self.wait_for(&idle, || self.control.drain_deadline(limit))? {
             return Ok(0);
@@ -24,12 +24,19 @@ impl Core {
         let left = self.permits.active();
         self.control.cut();
         self.registry.cut_all();
-        log::warn!(target: "socketserver::drain", "cut {left} connections that were left at the drain limit of {limit:?}");
+        log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         let grace = Instant::now() + AFTER_THE_CUT;
         self.wait_for(&idle, || Some(grace))?;
         let abandoned = self.permits.active() as u64;
         self.counters.forced.fetch_add(abandoned, Relaxed);
         Ok(abandoned)
+    }
+
+    /// Ends the waits of idle connections, once a stop; those who begin to wait later see the switch themselves.
+    pub(crate) fn wake_idle(&self) {
+        if self.control.first_to_wake() {
+            self.registry.wake_idle();
+        }
     }
 
     /// Waits until `idle`; `false` if `deadline`, which may come closer meanwhile, passes first.

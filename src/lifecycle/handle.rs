@@ -16,7 +16,7 @@ pub struct ServerHandle {
 
 impl ServerHandle {
     /// Asks the server to stop: it accepts no more, ends the waits of idle connections, lets requests finish within
-    /// the drain limit, cuts the rest, and [`serve_forever`](crate::Server::serve_forever) returns.
+    /// the drain limit, cuts the rest, and [`serve_forever`](crate::TcpServer::serve_forever) returns.
     ///
     /// Never blocks; may be called from anywhere (a handler, another thread, before serving) and any number of
     /// times. It holds: a server that was told to stop before it serves returns at once from the next

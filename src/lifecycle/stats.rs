@@ -51,7 +51,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// The account of one run, which [`serve_forever`](crate::Server::serve_forever) returns.
+/// The account of one run, which [`serve_forever`](crate::TcpServer::serve_forever) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {

@@ -220,7 +220,8 @@ impl<S> ServerBuilder<S> {
     /// Listens on an address of any kind.
     ///
     /// # Errors
-    /// [`Error::Setting`] for settings that make no sense, [`Error::Listen`] for an address that cannot be had.
+    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense, [`Error::Listen`](crate::Error::Listen)
+    /// for an address that cannot be had.
     pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,

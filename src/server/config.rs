@@ -15,7 +15,8 @@ pub enum AtLimit {
     #[default]
     Wait,
     /// It is accepted, sent this message as far as the socket takes it at once, and closed. An accepting thread is
-    /// then always there, which costs a hand-over per connection.
+    /// then always there, which costs a hand-over per connection. Not with [`Sequential`](crate::Sequential), whose
+    /// accepting thread is busy then.
     Refuse(Vec<u8>),
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::io_error;
-use crate::accept::{Acceptor, Turn};
+use crate::accept::{Accepting, Acceptor, Turn};
 use crate::error::Result;
 use crate::handler::StreamRequestHandler;
 use crate::lifecycle::Core;
@@ -45,7 +45,10 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
-        let served = self.serve(&acceptor);
+        let served = {
+            let _here = Accepting::here();
+            self.serve(&acceptor)
+        };
         if served.is_err() {
             bound.core.control.request_stop();
         }
@@ -55,7 +58,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
 
     fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
-        let _here = crate::accept::Accepting::here();
+        let _here = Accepting::here();
         let turn = acceptor.seat()?.next(timeout)?;
         let Turn::Request(request) = turn else { return Ok(false) };
         self.process_request(request).unwrap_or_else(Rejected::refuse);

@@ -255,18 +255,38 @@ impl Drop for Member {
     }
 }
 
+/// A thread that has just given its permit back gets this long to come for the next request.
+const ABOUT_TO_WAIT: Duration = Duration::from_millis(100);
+
+/// Counts a thread while it lives.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn new(threads: &Arc<AtomicUsize>) -> Self {
+        threads.fetch_add(1, SeqCst);
+        Self(threads.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
 /// Gives requests to threads that are kept for a while: for [`handle_request`](crate::TcpServer::handle_request), and
 /// for servers that refuse at their limit.
 #[derive(Debug)]
 pub(crate) struct HandOver {
     to: Sender<Request>,
     from: Receiver<Request>,
+    threads: Arc<AtomicUsize>,
 }
 
 impl Default for HandOver {
     fn default() -> Self {
         let (to, from) = bounded(0);
-        Self { to, from }
+        Self { to, from, threads: Arc::default() }
     }
 }
 
@@ -277,10 +297,16 @@ impl HandOver {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => request,
         };
+        if plan.size.is_some_and(|size| self.threads.load(SeqCst) >= size) {
+            let given = self.to.send_timeout(request, ABOUT_TO_WAIT);
+            return given.map_err(|e| Rejected::new(e.into_inner(), io::Error::other("all threads are busy")));
+        }
+        let place = Place::new(&self.threads);
         let (keep_alive, more) = (plan.keep_alive, self.from.clone());
         let parcel = Arc::new(Mutex::new(Some(request)));
         let theirs = parcel.clone();
         let work = move || {
+            let _place = place;
             let mut next = theirs.lock().take();
             drop(theirs);
             while let Some(request) = next {

@@ -77,6 +77,9 @@ impl ServingStrategy for Threading {
 
     fn max_connections(&self) -> Result<usize> {
         check_name(&self.plan.name)?;
+        if self.plan.keep_alive.is_zero() {
+            return Err(Error::setting("keep_alive", "a thread that waits for no time would wait again and again"));
+        }
         if self.plan.spare == 0 {
             return Err(Error::setting("spare_threads", "one thread at least must wait for connections"));
         }
