@@ -109,6 +109,7 @@ fn json(s: &Stats) -> String {
         ("failed", s.failed),
         ("panicked", s.panicked),
         ("timed_out", s.timed_out),
+        ("crashed", s.crashed),
         ("disconnected", s.disconnected),
         ("refused", s.refused),
     ];

@@ -41,6 +41,11 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// [`Forking`](crate::Forking) in a process with other threads, whose locks a child would find locked for ever.
+    Threads {
+        /// How many threads there are besides the serving one.
+        others: u64,
+    },
     /// [`ServerHandle::wait`](crate::ServerHandle::wait) in a handler of the same server: it would wait for itself.
     WaitInHandler,
 }
@@ -80,6 +85,11 @@ impl fmt::Display for Error {
                 write!(f, "cannot accept on {address}: {source}; the listener is unusable, bind it anew")
             }
             Self::System { act, source } => write!(f, "cannot {act}: {source}"),
+            Self::Threads { others } => write!(
+                f,
+                "cannot fork: this process has {others} other threads, whose locks a child would find locked for ever; \
+                 serve before starting threads, or see Forking::allow_threads"
+            ),
             Self::WaitInHandler => {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
@@ -91,7 +101,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::Accept { source, .. } | Self::System { source, .. } => Some(source),
-            Self::Setting { .. } | Self::WaitInHandler => None,
+            Self::Setting { .. } | Self::Threads { .. } | Self::WaitInHandler => None,
         }
     }
 }

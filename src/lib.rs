@@ -153,6 +153,7 @@ mod listen;
 mod strategy;
 
 mod error;
+pub mod guide;
 mod lifecycle;
 mod server;
 #[allow(unsafe_code)] // the only place, see its head
@@ -168,4 +169,4 @@ pub use handler::{
 pub use lifecycle::{Report, ServerHandle, Stats};
 pub use listen::{Addr, Address};
 pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer};
-pub use strategy::{Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};
+pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer};
+use socketserver::{Engine, Forking, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer};
 use socketserver::{ThreadPool, Threading};
 
 /// What `main` and its helpers return.
@@ -34,7 +34,7 @@ pub const LIMITS: &[(&str, &str)] = &[
 
 /// Options that choose how connections are served.
 pub const STRATEGY: &[(&str, &str)] = &[
-    ("strategy S", "sequential, threading or thread-pool [threading]"),
+    ("strategy S", "sequential, threading, thread-pool or forking [threading]"),
     ("workers N", "threads of a thread-pool [16]"),
 ];
 
@@ -117,6 +117,7 @@ impl Args {
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
             Some("thread-pool") => Box::new(ThreadPool::new(workers)),
+            Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };

@@ -13,8 +13,7 @@ use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::Listener;
-use crate::strategy::{Rejected, ServingStrategy};
-use crate::sys::Epoll;
+use crate::strategy::ServingStrategy;
 
 pub use seat::{Seat, Turn};
 
@@ -30,7 +29,7 @@ struct Shared {
     listeners: Weak<Vec<Listener>>,
     handler: Arc<dyn StreamRequestHandler>,
     /// Epoll sets between two waits. A thread has one only while it waits.
-    sets: SegQueue<Epoll>,
+    sets: SegQueue<seat::ListeningSet>,
     /// How many connections of the kernel's queue may still be served after the request to stop.
     last: OnceLock<AtomicUsize>,
 }
@@ -89,7 +88,12 @@ impl Acceptor {
         };
         loop {
             match seat.next(None)? {
-                Turn::Request(request) => strategy.process_request(request).unwrap_or_else(Rejected::refuse),
+                Turn::Request(request) => {
+                    if let Err(rejected) = strategy.process_request(request) {
+                        rejected.refuse();
+                        seat.back_off().map_err(failed_to_wait)?;
+                    }
+                }
                 Turn::Watched | Turn::Timeout => {}
                 Turn::Stopped => return Ok(()),
             }

@@ -50,12 +50,24 @@ pub struct Seat<'a> {
     acceptor: Acceptor,
     listeners: Arc<Vec<Listener>>,
     /// Taken out when the seat is dropped.
-    set: Option<Epoll>,
+    set: Option<ListeningSet>,
     watched: Option<BorrowedFd<'a>>,
 }
 
 /// An epoll set with all listeners, each waking one waiting thread only, and the stop switch.
-pub(super) fn listening_set(core: &Core, listeners: &[Listener]) -> Result<Epoll> {
+#[derive(Debug)]
+pub(super) struct ListeningSet {
+    epoll: Epoll,
+    core: Arc<Core>,
+}
+
+impl Drop for ListeningSet {
+    fn drop(&mut self) {
+        self.core.disown(&self.epoll);
+    }
+}
+
+pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<ListeningSet> {
     let make = || -> io::Result<Epoll> {
         let set = Epoll::new()?;
         set.add(&core.control.stop, Interest::Read, STOP)?;
@@ -64,18 +76,20 @@ pub(super) fn listening_set(core: &Core, listeners: &[Listener]) -> Result<Epoll
         }
         Ok(set)
     };
-    make().map_err(failed_to_wait)
+    let epoll = make().map_err(failed_to_wait)?;
+    core.own(&epoll);
+    Ok(ListeningSet { epoll, core: core.clone() })
 }
 
 impl<'a> Seat<'a> {
-    pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: Epoll) -> Self {
+    pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: ListeningSet) -> Self {
         Self { acceptor, listeners, set: Some(set), watched: None }
     }
 
     pub(super) fn watch(mut self, fd: BorrowedFd<'a>) -> Result<Self> {
         self.watched = Some(fd);
         if let Some(set) = &self.set {
-            set.add(fd, Interest::Read, WATCHED).map_err(failed_to_wait)?;
+            set.epoll.add(fd, Interest::Read, WATCHED).map_err(failed_to_wait)?;
         }
         Ok(self)
     }
@@ -132,7 +146,7 @@ impl<'a> Seat<'a> {
 
     fn wait(&self, deadline: Option<Instant>) -> Result<Option<u64>> {
         let Some(set) = &self.set else { return Ok(None) };
-        set.wait(left(deadline)).map_err(failed_to_wait)
+        set.epoll.wait(left(deadline)).map_err(failed_to_wait)
     }
 
     /// A permit: at once, as a rule; otherwise as the policy at the limit says.
@@ -153,8 +167,8 @@ impl<'a> Seat<'a> {
     fn wait_for_permit(&self, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
         let core = self.core();
         let _gate = match deadline {
-            None => core.permits.gate.lock(),
-            Some(deadline) => match core.permits.gate.try_lock_until(deadline) {
+            None => core.gate.lock(),
+            Some(deadline) => match core.gate.try_lock_until(deadline) {
                 Some(gate) => gate,
                 None => return Ok(Gate::Timeout),
             },
@@ -224,11 +238,11 @@ impl<'a> Seat<'a> {
 
     /// Rests until one of our connections closes, the server stops, or the time is over. Sets that nobody waits with
     /// are descriptors that connections can have.
-    fn back_off(&self) -> io::Result<()> {
+    pub(super) fn back_off(&self) -> io::Result<()> {
         let core = self.core();
         while self.acceptor.shared.sets.pop().is_some() {}
-        let Some(_gate) = core.permits.gate.try_lock() else {
-            drop(core.permits.gate.try_lock_for(BACK_OFF)); // another one rests already: as long as that one
+        let Some(_gate) = core.gate.try_lock() else {
+            drop(core.gate.try_lock_for(BACK_OFF)); // another one rests already: as long as that one
             return Ok(());
         };
         let _awaited = Awaited::mark(core);
@@ -255,14 +269,14 @@ struct Awaited<'a>(&'a Core);
 
 impl<'a> Awaited<'a> {
     fn mark(core: &'a Core) -> Self {
-        core.permits.await_return(true);
+        core.permits().await_return(true);
         Self(core)
     }
 }
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        self.0.permits.await_return(false);
+        self.0.permits().await_return(false);
     }
 }
 

@@ -3,31 +3,18 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::lifecycle::Core;
 
-/// How many may be served at once, and how many are.
-#[derive(Debug)]
-pub(crate) struct Permits {
+/// How many may be served at once, and how many are; children see it too.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
     limit: AtomicUsize,
     active: AtomicUsize,
     /// Whether someone waits at the gate for a permit to come back.
     awaited: AtomicBool,
-    /// Held by the one who waits at the gate; the others queue behind.
-    pub(crate) gate: Mutex<()>,
 }
 
-impl Permits {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit: AtomicUsize::new(limit),
-            active: AtomicUsize::new(0),
-            awaited: AtomicBool::new(false),
-            gate: Mutex::new(()),
-        }
-    }
-
+impl Count {
     pub(crate) fn limit(&self) -> usize {
         self.limit.load(SeqCst)
     }
@@ -58,7 +45,7 @@ pub(crate) struct Permit(Arc<Core>);
 impl Permit {
     /// A permit, unless as many as allowed are out.
     pub(crate) fn take(core: &Arc<Core>) -> Option<Self> {
-        let permits = &core.permits;
+        let permits = core.permits();
         let limit = permits.limit();
         let more = |active: usize| (active < limit).then_some(active + 1);
         permits.active.fetch_update(SeqCst, SeqCst, more).ok()?;
@@ -73,12 +60,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let core = &self.0;
-        core.permits.active.fetch_sub(1, SeqCst);
-        if core.permits.awaited.load(SeqCst) {
-            core.control.gate.set();
+        core.permits().active.fetch_sub(1, SeqCst);
+        if core.permits().awaited.load(SeqCst) {
+            core.control.ring_gate();
         }
         if core.control.stopping() {
-            core.control.events.set();
+            core.control.ring();
         }
     }
 }

@@ -12,6 +12,7 @@ use super::socket::Socket;
 use super::writer::{ConnectionWriter, Mailbox};
 use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
 use crate::listen::{Accepted, Addr};
+use crate::strategy::forking::SlotRef;
 use crate::sys::{self, socket};
 
 /// Below this, what is left of a limit is armed whole, not by halves.
@@ -34,6 +35,11 @@ struct Deadline {
 }
 
 impl Deadline {
+    /// `None`, as good as never, where the time cannot be told.
+    fn new(since: Instant, limit: Limit, after: Duration) -> Option<Self> {
+        Some(Self { at: since.checked_add(after)?, why: LimitExceeded { limit, after } })
+    }
+
     fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
@@ -67,6 +73,8 @@ pub(crate) struct Wire {
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
     mailbox: OnceCell<Arc<Mailbox>>,
+    /// In a forked child: where its parent reads when the request must have ended.
+    told: OnceCell<SlotRef>,
 }
 
 impl Wire {
@@ -91,6 +99,7 @@ impl Wire {
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
+            told: OnceCell::new(),
             server,
         }
     }
@@ -151,11 +160,25 @@ impl Wire {
         if limits.request.is_some() && self.request_since.get().is_none() {
             self.request_since.set(Some(Instant::now()));
         }
+        self.tell_deadline();
+    }
+
+    /// Tells the parent of this child, from now on, when the request must have ended.
+    pub(crate) fn tell_deadlines(&self, slot: SlotRef) {
+        let _ = self.told.set(slot);
+        self.tell_deadline();
+    }
+
+    fn tell_deadline(&self) {
+        let Some(slot) = self.told.get() else { return };
+        let deadline = self.request_deadline().map_or(0, |d| self.control().millis(d.at).max(1));
+        slot.set_deadline(deadline);
     }
 
     pub(super) fn between_requests(&self, output: &RefCell<Output>) -> io::Result<()> {
         self.flush(&mut output.borrow_mut())?;
         self.between.set(true);
+        self.tell_deadline();
         Ok(())
     }
 
@@ -163,19 +186,20 @@ impl Wire {
         self.between.set(false);
         self.fresh.set(false);
         self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
+        self.tell_deadline();
     }
 
     /// The first limit to end a wait for this: `own`, counted from now, or the request's, counted from its start.
     fn deadline(&self, limit: Limit, own: Option<Duration>) -> Option<Deadline> {
-        let from = |since: Instant, limit, after: Duration| {
-            Some(Deadline { at: since.checked_add(after)?, why: LimitExceeded { limit, after } })
-        };
-        let own = own.and_then(|after| from(Instant::now(), limit, after));
-        let request = match (self.limits.get().request, self.request_since.get()) {
-            (Some(after), Some(since)) if !self.between.get() => from(since, Limit::Request, after),
+        let own = own.and_then(|after| Deadline::new(Instant::now(), limit, after));
+        own.into_iter().chain(self.request_deadline()).min_by_key(|d| d.at)
+    }
+
+    fn request_deadline(&self) -> Option<Deadline> {
+        match (self.limits.get().request, self.request_since.get()) {
+            (Some(after), Some(since)) if !self.between.get() => Deadline::new(since, Limit::Request, after),
             _ => None,
-        };
-        own.into_iter().chain(request).min_by_key(|d| d.at)
+        }
     }
 
     fn read_deadline(&self, idle: bool) -> Option<Deadline> {

@@ -8,26 +8,43 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Limit};
 use crate::lifecycle::Core;
 use crate::listen::{Accepted, Addr};
 use crate::server::AtLimit;
 use crate::sys::socket;
 
 pub use close::LingeringClose;
-pub(crate) use outcome::{contain, Outcome};
+pub(crate) use outcome::{contain, Cause, Outcome};
 
 /// Sends what is left, closes, counts and reports: whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {
-    let flushed = connection.flush_last();
-    let outcome = match (outcome, flushed) {
-        (Outcome::Served, Err(e)) => Outcome::Failed(e.into()),
-        (outcome, _) => outcome,
-    };
-    close::close(core, &mut connection);
+    let outcome = end(core, &mut connection, outcome);
     observe::ended(core, connection.wire(), &outcome);
     if let Outcome::Panicked(_, Some(payload)) = outcome {
         crate::handler::forget(payload);
+    }
+}
+
+/// The same in a forked child, whose parent counts and reports: what `judge` makes of it.
+pub(crate) fn finish_in_child<T>(
+    core: &Arc<Core>,
+    mut connection: Connection,
+    outcome: Outcome,
+    judge: impl FnOnce(&Outcome, bool) -> T,
+) -> T {
+    let outcome = end(core, &mut connection, outcome);
+    let judged = judge(&outcome, connection.wire().has_lost_peer());
+    std::mem::forget(outcome);
+    judged
+}
+
+fn end(core: &Core, connection: &mut Connection, outcome: Outcome) -> Outcome {
+    let flushed = connection.flush_last();
+    close::close(core, connection);
+    match (outcome, flushed) {
+        (Outcome::Served, Err(e)) => Outcome::Failed(e.into()),
+        (outcome, _) => outcome,
     }
 }
 
@@ -77,6 +94,24 @@ pub enum Failure<'a> {
         /// What the handler met.
         error: &'a (dyn std::error::Error + Send + Sync + 'static),
     },
+    /// A handler's process has exited by itself ([`Forking`](crate::Forking)).
+    #[non_exhaustive]
+    Exited {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// The exit code.
+        code: i32,
+    },
+    /// A handler's process was killed by a signal ([`Forking`](crate::Forking)).
+    #[non_exhaustive]
+    Killed {
+        /// Whose connection it was.
+        peer: &'a Addr,
+        /// The signal's name, as `SIGSEGV`.
+        signal: &'static str,
+        /// The limit for which the server itself has sent the signal.
+        limit: Option<Limit>,
+    },
     /// A connection was closed without a handler.
     #[non_exhaustive]
     Refused {
@@ -101,6 +136,11 @@ impl std::fmt::Display for Failure<'_> {
             Self::Error { peer, error } => write!(f, "the handler of {peer} failed: {}", brief(error)),
             Self::Panic { peer, message } => write!(f, "the handler of {peer} panicked: {}", brief(message)),
             Self::Disconnected { peer, error } => write!(f, "{peer} went away: {}", brief(error)),
+            Self::Exited { peer, code } => write!(f, "the process of {peer} exited with {code}"),
+            Self::Killed { peer, signal, limit: Some(limit) } => {
+                write!(f, "the process of {peer} was ended by {signal} at the {limit} limit")
+            }
+            Self::Killed { peer, signal, limit: None } => write!(f, "the process of {peer} was killed by {signal}"),
             Self::Refused { peer, error } => write!(f, "refused {peer}: {error}"),
             Self::Accept { local, error } => write!(f, "cannot accept on {local} for now: {error}"),
         }

@@ -2,25 +2,25 @@
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use log::Level;
 
 use super::outcome::{Cause, Outcome};
 use super::Failure;
-use crate::connection::Wire;
+use crate::connection::{Limit, Wire};
 use crate::error::Error;
 use crate::lifecycle::{Core, Counters};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
 pub(crate) fn accepted(core: &Core) {
-    core.counters.accepted.fetch_add(1, Relaxed);
+    core.counters().accepted.fetch_add(1, Relaxed);
 }
 
 /// A connection was closed without a handler: one line a second above `debug`.
 pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
-    core.counters.refused.fetch_add(1, Relaxed);
+    core.counters().refused.fetch_add(1, Relaxed);
     let level = if core.refusal_log.pass().is_some() { Level::Warn } else { Level::Debug };
     report(core, level, &Failure::Refused { peer, error });
 }
@@ -50,34 +50,84 @@ fn left_out_before(events: u64) {
 /// A connection was served, or not, and is closed.
 pub(crate) fn ended(core: &Core, wire: &Wire, outcome: &Outcome) {
     let peer = wire.peer();
-    let Counters { served, failed, panicked, timed_out, disconnected, drained, forced, .. } = &*core.counters;
-    let one = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Relaxed);
+    count_end(core);
+    match outcome {
+        Outcome::Served => one(&core.counters().served),
+        Outcome::Panicked(message, _) => panicked(core, peer, message),
+        Outcome::Failed(error) => failed(core, peer, Cause::of(&**error, wire.has_lost_peer()), &**error),
+    }
+}
+
+/// How the process of a connection has ended.
+pub(crate) enum Ended {
+    Served,
+    Failed(String),
+    TimedOut(String),
+    Disconnected(String),
+    Panicked(String),
+    Exited(i32),
+    Killed { signal: &'static str, limit: Option<Limit> },
+}
+
+/// The same as [`ended`] for a connection that was served in another process.
+pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
+    count_end(core);
+    let told = |cause, text: &String| {
+        failed(core, peer, cause, &*Box::<dyn std::error::Error + Send + Sync>::from(text.as_str()))
+    };
+    let counters = core.counters();
+    match ended {
+        Ended::Served => one(&counters.served),
+        Ended::Failed(text) => told(Cause::Handler, text),
+        Ended::TimedOut(text) => told(Cause::Limit, text),
+        Ended::Disconnected(text) => told(Cause::Peer, text),
+        Ended::Panicked(message) => panicked(core, peer, message),
+        Ended::Exited(code) => {
+            one(&counters.failed);
+            one(&counters.crashed);
+            report(core, Level::Error, &Failure::Exited { peer, code: *code });
+        }
+        Ended::Killed { signal, limit } => {
+            one(&counters.failed);
+            one(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
+            report(core, Level::Error, &Failure::Killed { peer, signal, limit: *limit });
+        }
+    }
+}
+
+fn one(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+fn count_end(core: &Core) {
     if core.control.stopping() {
+        let Counters { drained, forced, .. } = core.counters();
         one(if core.control.is_cut() { forced } else { drained });
     }
-    match outcome {
-        Outcome::Served => {
-            one(served);
+}
+
+fn panicked(core: &Core, peer: &Addr, message: &str) {
+    one(&core.counters().failed);
+    one(&core.counters().panicked);
+    report(core, Level::Error, &Failure::Panic { peer, message });
+}
+
+fn failed(core: &Core, peer: &Addr, cause: Cause, error: &(dyn std::error::Error + Send + Sync + 'static)) {
+    let counters = core.counters();
+    match cause {
+        Cause::Peer => {
+            one(&counters.disconnected);
+            report(core, Level::Debug, &Failure::Disconnected { peer, error });
         }
-        Outcome::Panicked(message, _) => {
-            one(failed);
-            one(panicked);
-            report(core, Level::Error, &Failure::Panic { peer, message });
+        Cause::Limit => {
+            one(&counters.failed);
+            one(&counters.timed_out);
+            report(core, Level::Info, &Failure::Error { peer, error });
         }
-        Outcome::Failed(error) => match Cause::of(&**error, wire.has_lost_peer()) {
-            Cause::Peer => {
-                one(disconnected);
-                report(core, Level::Debug, &Failure::Disconnected { peer, error: &**error });
-            }
-            cause => {
-                one(failed);
-                if cause == Cause::Limit {
-                    one(timed_out);
-                }
-                let level = if cause == Cause::Limit { Level::Info } else { Level::Error };
-                report(core, level, &Failure::Error { peer, error: &**error });
-            }
-        },
+        Cause::Handler => {
+            one(&counters.failed);
+            report(core, Level::Error, &Failure::Error { peer, error });
+        }
     }
 }
 
@@ -97,6 +147,6 @@ fn report(core: &Core, level: Level, failure: &Failure<'_>) {
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
         Failure::Accept { .. } | Failure::Refused { .. } => "socketserver::accept",
-        Failure::Error { .. } | Failure::Panic { .. } | Failure::Disconnected { .. } => "socketserver::handler",
+        _ => "socketserver::handler",
     }
 }

@@ -1,18 +1,22 @@
 //! The switch of a server. Everything that waits, waits for a descriptor, so that a signal handler can turn it.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::block::Block;
+use crate::sys::shared::Shared;
 use crate::sys::EventFd;
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
 const NOW: u8 = 2;
 
-/// Asks for a stop or a pause, and wakes whoever waits.
-#[derive(Debug)]
-pub(crate) struct Control {
+/// The positions of the switch, which children see too.
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
     level: AtomicU8,
     paused: AtomicBool,
     /// Whether idle connections have been told of the stop.
@@ -21,9 +25,17 @@ pub(crate) struct Control {
     cut: AtomicBool,
     /// Whether a run has ended by the stop that is set: the next run then starts afresh.
     obeyed: AtomicBool,
-    epoch: Instant,
-    /// Nanoseconds after `epoch`, plus one; zero while nobody has asked for a stop.
+    /// Nanoseconds after the control's epoch, plus one; zero while nobody has asked for a stop.
     stopped_at: AtomicU64,
+}
+
+/// Asks for a stop or a pause, and wakes whoever waits.
+#[derive(Debug)]
+pub(crate) struct Control {
+    block: Arc<Shared<Block>>,
+    epoch: Instant,
+    /// Whether this is a forked child, which keeps `stop` alone of the descriptors below.
+    in_child: AtomicBool,
     /// Readable from the request to stop until the next run: every wait includes it.
     pub(crate) stop: EventFd,
     /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
@@ -33,19 +45,48 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(block: Arc<Shared<Block>>) -> io::Result<Self> {
         Ok(Self {
-            level: AtomicU8::new(RUN),
-            paused: AtomicBool::new(false),
-            woken: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
-            obeyed: AtomicBool::new(false),
+            block,
             epoch: Instant::now(),
-            stopped_at: AtomicU64::new(0),
+            in_child: AtomicBool::new(false),
             stop: EventFd::new()?,
             gate: EventFd::new()?,
             events: EventFd::new()?,
         })
+    }
+
+    fn switch(&self) -> &Switch {
+        &self.block.switch
+    }
+
+    /// In a forked child: the descriptors that are to be closed, and used no more.
+    pub(crate) fn become_child(&self) -> [RawFd; 2] {
+        self.in_child.store(true, SeqCst);
+        [self.gate.as_fd().as_raw_fd(), self.events.as_fd().as_raw_fd()]
+    }
+
+    pub(crate) fn in_child(&self) -> bool {
+        self.in_child.load(SeqCst)
+    }
+
+    /// Wakes the one at the gate.
+    pub(crate) fn ring_gate(&self) {
+        if !self.in_child() {
+            self.gate.set();
+        }
+    }
+
+    /// Wakes the supervisor.
+    pub(crate) fn ring(&self) {
+        if !self.in_child() {
+            self.events.set();
+        }
+    }
+
+    /// Milliseconds since the server was made, for times that children tell their parent.
+    pub(crate) fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Asks for a drain. Async-signal-safe.
@@ -60,19 +101,19 @@ impl Control {
 
     fn raise_to(&self, level: u8) {
         let nanos = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
-        let _ = self.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
-        self.level.fetch_max(level, SeqCst);
+        let _ = self.switch().stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
+        self.switch().level.fetch_max(level, SeqCst);
         self.stop.set();
-        self.events.set();
+        self.ring();
     }
 
     pub(crate) fn stopping(&self) -> bool {
-        self.level.load(SeqCst) != RUN
+        self.switch().level.load(SeqCst) != RUN
     }
 
     /// When connections are cut, for a drain that may take `limit`; `None` while no stop was asked for.
     pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
-        match (self.stopped_at.load(SeqCst), self.level.load(SeqCst)) {
+        match (self.switch().stopped_at.load(SeqCst), self.switch().level.load(SeqCst)) {
             (0, _) | (_, RUN) => None,
             (at, NOW) => Some(self.epoch + Duration::from_nanos(at - 1)),
             (at, _) => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
@@ -81,38 +122,38 @@ impl Control {
 
     /// Whether the caller is the one to tell idle connections of the stop.
     pub(crate) fn first_to_wake(&self) -> bool {
-        !self.woken.swap(true, SeqCst)
+        !self.switch().woken.swap(true, SeqCst)
     }
 
     /// From here on, what ends was cut.
     pub(crate) fn cut(&self) {
-        self.cut.store(true, SeqCst);
+        self.switch().cut.store(true, SeqCst);
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(SeqCst)
+        self.switch().cut.load(SeqCst)
     }
 
     pub(crate) fn pause(&self) {
-        self.paused.store(true, SeqCst);
+        self.switch().paused.store(true, SeqCst);
     }
 
     pub(crate) fn resume(&self) {
-        self.paused.store(false, SeqCst);
-        self.gate.set();
+        self.switch().paused.store(false, SeqCst);
+        self.ring_gate();
     }
 
     pub(crate) fn paused(&self) -> bool {
-        self.paused.load(SeqCst)
+        self.switch().paused.load(SeqCst)
     }
 
     /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.
     pub(crate) fn begin(&self) {
-        if self.obeyed.swap(false, SeqCst) {
-            self.level.store(RUN, SeqCst);
-            self.stopped_at.store(0, SeqCst);
-            self.woken.store(false, SeqCst);
-            self.cut.store(false, SeqCst);
+        if self.switch().obeyed.swap(false, SeqCst) {
+            self.switch().level.store(RUN, SeqCst);
+            self.switch().stopped_at.store(0, SeqCst);
+            self.switch().woken.store(false, SeqCst);
+            self.switch().cut.store(false, SeqCst);
             self.stop.clear();
             self.events.clear();
         }
@@ -120,6 +161,6 @@ impl Control {
 
     /// A run has ended.
     pub(crate) fn end(&self) {
-        self.obeyed.store(self.stopping(), SeqCst);
+        self.switch().obeyed.store(self.stopping(), SeqCst);
     }
 }

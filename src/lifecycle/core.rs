@@ -2,26 +2,31 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
+use super::block::Block;
 use super::control::Control;
 use super::registry::Registry;
 use super::stats::{Counters, Stats};
-use crate::admit::Permits;
+use crate::admit::Count;
 use crate::server::Config;
+use crate::sys::shared::Shared;
 
 /// Shared by the accepting side, the workers, the connections and every handle.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) control: Arc<Control>,
-    pub(crate) permits: CachePadded<Permits>,
-    pub(crate) counters: CachePadded<Counters>,
+    block: Arc<Shared<Block>>,
+    /// Held by the one who waits for a permit; the others queue behind.
+    pub(crate) gate: Mutex<()>,
+    /// Descriptors that a forked child has no business with.
+    pub(crate) descriptors: Mutex<Vec<RawFd>>,
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
@@ -35,11 +40,14 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, limit: usize) -> io::Result<Arc<Self>> {
+        let block = Arc::new(Shared::<Block>::new()?);
+        block.permits.set_limit(limit);
         Ok(Arc::new(Self {
             config,
-            control: Arc::new(Control::new()?),
-            permits: CachePadded::new(Permits::new(limit)),
-            counters: CachePadded::default(),
+            control: Arc::new(Control::new(block.clone())?),
+            block,
+            gate: Mutex::new(()),
+            descriptors: Mutex::default(),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
             accept_log: Throttle::default(),
@@ -49,16 +57,36 @@ impl Core {
         }))
     }
 
+    /// This descriptor is nothing for a forked child.
+    pub(crate) fn own(&self, fd: &impl AsFd) {
+        self.descriptors.lock().push(fd.as_fd().as_raw_fd());
+    }
+
+    /// This descriptor is about to be closed.
+    pub(crate) fn disown(&self, fd: &impl AsFd) {
+        let fd = fd.as_fd().as_raw_fd();
+        self.descriptors.lock().retain(|other| *other != fd);
+    }
+
+    pub(crate) fn permits(&self) -> &Count {
+        &self.block.permits
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.block.counters
+    }
+
     pub(crate) fn stats(&self) -> Stats {
-        let totals = self.counters.totals();
+        let totals = self.counters().totals();
         Stats {
-            active: self.permits.active(),
-            max_connections: self.permits.limit(),
+            active: self.permits().active(),
+            max_connections: self.permits().limit(),
             accepted: totals.accepted,
             served: totals.served,
             failed: totals.failed,
-            panicked: self.counters.panicked.load(Relaxed),
-            timed_out: self.counters.timed_out.load(Relaxed),
+            panicked: totals.panicked,
+            timed_out: totals.timed_out,
+            crashed: totals.crashed,
             disconnected: totals.disconnected,
             refused: totals.refused,
         }

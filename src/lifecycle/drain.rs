@@ -6,29 +6,30 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
+use crate::strategy::ServingStrategy;
 use crate::sys;
 
 /// After the cut, handlers get this long to notice and to return.
 const AFTER_THE_CUT: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// Ends what is in progress. Returns at the drain limit plus 100 ms at the latest, with the number of handlers
+    /// Ends what is in progress; the strategy looks after its part meanwhile. Returns at the drain limit plus 100 ms at the latest, with the number of handlers
     /// that were left running.
-    pub(crate) fn drain(&self) -> io::Result<u64> {
-        let idle = || self.permits.active() == 0 && self.workers.load(SeqCst) == 0;
+    pub(crate) fn drain(&self, strategy: &dyn ServingStrategy) -> io::Result<u64> {
+        let idle = || self.permits().active() == 0 && self.workers.load(SeqCst) == 0;
         self.wake_idle();
         let limit = self.config.drain_timeout;
-        if self.wait_for(&idle, || self.control.drain_deadline(limit))? {
+        if self.wait_for(strategy, &idle, || self.control.drain_deadline(limit))? {
             return Ok(0);
         }
-        let left = self.permits.active();
+        let left = self.permits().active();
         self.control.cut();
         self.registry.cut_all();
         log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         let grace = Instant::now() + AFTER_THE_CUT;
-        self.wait_for(&idle, || Some(grace))?;
-        let abandoned = self.permits.active() as u64;
-        self.counters.forced.fetch_add(abandoned, Relaxed);
+        self.wait_for(strategy, &idle, || Some(grace))?;
+        let abandoned = self.permits().active() as u64;
+        self.counters().forced.fetch_add(abandoned, Relaxed);
         Ok(abandoned)
     }
 
@@ -40,9 +41,15 @@ impl Core {
     }
 
     /// Waits until `idle`; `false` if `deadline`, which may come closer meanwhile, passes first.
-    fn wait_for(&self, idle: &impl Fn() -> bool, deadline: impl Fn() -> Option<Instant>) -> io::Result<bool> {
+    fn wait_for(
+        &self,
+        strategy: &dyn ServingStrategy,
+        idle: &impl Fn() -> bool,
+        deadline: impl Fn() -> Option<Instant>,
+    ) -> io::Result<bool> {
         loop {
             self.control.events.clear();
+            strategy.service_actions();
             if idle() {
                 return Ok(true);
             }
@@ -50,7 +57,7 @@ impl Core {
             if left == Some(Duration::ZERO) {
                 return Ok(false);
             }
-            sys::poll([Some(self.control.events.as_fd())], None, left)?;
+            sys::poll([Some(self.control.events.as_fd()), strategy.wake_fd()], None, left)?;
         }
     }
 }

@@ -69,9 +69,9 @@ impl ServerHandle {
     /// [`Error::Setting`] for zero; [`pause`](Self::pause) is the way to accept nothing.
     pub fn set_max_connections(&self, limit: usize) -> Result<()> {
         crate::server::check_limit(limit)?;
-        self.core.permits.set_limit(limit);
-        self.core.control.gate.set();
-        self.core.control.events.set();
+        self.core.permits().set_limit(limit);
+        self.core.control.ring_gate();
+        self.core.control.ring();
         Ok(())
     }
 

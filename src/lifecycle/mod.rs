@@ -1,5 +1,6 @@
 //! The life of a server: its switch, its counters, its live connections, its end.
 
+mod block;
 mod control;
 mod core;
 mod drain;
@@ -8,6 +9,7 @@ mod registry;
 mod stats;
 
 pub(crate) use self::core::{Core, InHandler};
+pub(crate) use block::Block;
 pub(crate) use control::Control;
 pub(crate) use registry::{Slot, SlotState};
 pub(crate) use stats::Counters;

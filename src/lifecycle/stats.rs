@@ -11,6 +11,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) panicked: AtomicU64,
     pub(crate) timed_out: AtomicU64,
+    pub(crate) crashed: AtomicU64,
     pub(crate) disconnected: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) drained: AtomicU64,
@@ -37,6 +38,8 @@ pub struct Stats {
     pub panicked: u64,
     /// Of the failed, those that a time limit ended.
     pub timed_out: u64,
+    /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
+    pub crashed: u64,
     /// Connections whose peer went away before the handler was done (`EPIPE`, `ECONNRESET` and the like).
     pub disconnected: u64,
     /// Connections closed without a handler: at the limit, or for want of a thread.
@@ -59,8 +62,14 @@ pub struct Report {
     pub accepted: u64,
     /// Connections whose handler returned `Ok`.
     pub served: u64,
-    /// Connections whose handler returned an error, panicked, or was cut at a limit.
+    /// Connections whose handler returned an error, panicked, crashed, or was cut at a limit.
     pub failed: u64,
+    /// Of the failed, those whose handler panicked.
+    pub panicked: u64,
+    /// Of the failed, those that a time limit ended.
+    pub timed_out: u64,
+    /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
+    pub crashed: u64,
     /// Connections whose peer went away first.
     pub disconnected: u64,
     /// Connections closed without a handler.
@@ -75,7 +84,8 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accepted {}, served {}, failed {}, ", self.accepted, self.served, self.failed)?;
+        write!(f, "accepted {}, served {}, failed {} ", self.accepted, self.served, self.failed)?;
+        write!(f, "(panicked {}, timed out {}, crashed {}), ", self.panicked, self.timed_out, self.crashed)?;
         write!(f, "disconnected {}, refused {}, ", self.disconnected, self.refused)?;
         write!(f, "drained {}, forced {}, abandoned {}", self.drained, self.forced, self.abandoned)
     }
@@ -88,6 +98,9 @@ impl Counters {
             accepted: self.accepted.load(Relaxed),
             served: self.served.load(Relaxed),
             failed: self.failed.load(Relaxed),
+            panicked: self.panicked.load(Relaxed),
+            timed_out: self.timed_out.load(Relaxed),
+            crashed: self.crashed.load(Relaxed),
             disconnected: self.disconnected.load(Relaxed),
             refused: self.refused.load(Relaxed),
             drained: self.drained.load(Relaxed),
@@ -104,6 +117,9 @@ impl Report {
             accepted: self.accepted - before.accepted,
             served: self.served - before.served,
             failed: self.failed - before.failed,
+            panicked: self.panicked - before.panicked,
+            timed_out: self.timed_out - before.timed_out,
+            crashed: self.crashed - before.crashed,
             disconnected: self.disconnected - before.disconnected,
             refused: self.refused - before.refused,
             drained: self.drained - before.drained,

@@ -290,6 +290,7 @@ impl<S> ServerBuilder<S> {
             listeners.extend(bind(address, options)?);
         }
         let core = Core::new(self.config, limit).map_err(io_error("make the server's wake-ups"))?;
+        listeners.iter().for_each(|listener| core.own(listener));
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),

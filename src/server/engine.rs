@@ -52,7 +52,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
         if served.is_err() {
             bound.core.control.request_stop();
         }
-        let abandoned = bound.core.drain().map_err(io_error("drain"))?;
+        let abandoned = bound.core.drain(self).map_err(io_error("drain"))?;
         served.map(|()| abandoned)
     }
 

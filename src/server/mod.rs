@@ -96,11 +96,11 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
         self.install_signals()?;
         let core = self.bound.core.clone();
         let _serving = core.begin();
-        let before = core.counters.totals();
+        let before = core.counters().totals();
         self.warn_of_few_descriptors();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
-        let report = core.counters.totals().since(before);
+        let report = core.counters().totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
 
@@ -148,7 +148,7 @@ impl<H, S> TcpServer<H, S> {
 
     /// One line, once a run: a limit that the system will not let it reach.
     fn warn_of_few_descriptors(&self) {
-        let (limit, descriptors) = (self.bound.core.permits.limit(), limits::descriptors());
+        let (limit, descriptors) = (self.bound.core.permits().limit(), limits::descriptors());
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",

@@ -106,7 +106,7 @@ impl Crew {
                     self.hire()?;
                 }
             }
-            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits.full() => self.hire()?,
+            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits().full() => self.hire()?,
             None => {}
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Crew {
 
     /// Whether the one who has just taken a request must hire a successor: nobody waits, and one more may be served.
     fn needs_successor(&self) -> bool {
-        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits.full()
+        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits().full()
     }
 
     /// A seat, as soon as the system has the descriptors for it; `None` when the server stops meanwhile.
@@ -250,7 +250,7 @@ impl Drop for Member {
         let core = self.crew.acceptor.core();
         core.workers.fetch_sub(1, SeqCst);
         if !self.quiet || core.control.stopping() {
-            core.control.events.set();
+            core.control.ring();
         }
     }
 }

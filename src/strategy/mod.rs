@@ -1,6 +1,7 @@
 //! Stage 3: where a request runs. What Python's `ThreadingMixIn` and `ForkingMixIn` override.
 
 mod crew;
+pub(crate) mod forking;
 mod request;
 mod sequential;
 mod thread_pool;
@@ -11,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use crate::accept::Acceptor;
 use crate::error::Result;
 
+pub use forking::Forking;
 pub use request::{Rejected, Request};
 pub use sequential::Sequential;
 pub use thread_pool::ThreadPool;

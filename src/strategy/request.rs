@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::accept::Accepting;
 use crate::admit::Permit;
 use crate::connection::{Connection, Wakes};
-use crate::finish;
+use crate::finish::{self, Outcome};
 use crate::handler::{self, StreamRequestHandler};
-use crate::lifecycle::{InHandler, ServerHandle};
+use crate::lifecycle::{Core, InHandler, ServerHandle};
 use crate::listen::{Accepted, Addr};
+use crate::strategy::forking::SlotRef;
 
 /// An admitted connection, with its permit and its handler: [`run`](Self::run) it where it shall be served.
 ///
@@ -47,6 +48,31 @@ impl Request {
     /// Who has connected.
     pub fn peer_addr(&self) -> &Addr {
         self.0.as_ref().map_or(&Addr::Unnamed, |parts| &parts.accepted.peer)
+    }
+
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
+        self.0.as_ref().map(|parts| parts.permit.core())
+    }
+
+    /// In a forked child: serves the connection, and tells how it went. The permit is the parent's.
+    pub(crate) fn run_in_child<T>(mut self, slot: SlotRef, judge: impl FnOnce(&Outcome, bool) -> T) -> Option<T> {
+        let Parts { accepted, handler, permit } = self.0.take()?;
+        let core = permit.core().clone();
+        std::mem::forget(permit);
+        let mut connection = Connection::new(accepted, ServerHandle { core: core.clone() }, Wakes::Watches);
+        connection.wire().tell_deadlines(slot);
+        let outcome = {
+            let _inside = InHandler::of(&core);
+            finish::contain(|| handler::run(&mut &*handler, &mut connection))
+        };
+        Some(finish::finish_in_child(&core, connection, outcome, judge))
+    }
+
+    /// In the parent of a forked child: closes this copy of the socket, and keeps the permit.
+    pub(crate) fn keep_permit(mut self) -> Option<(Addr, Permit)> {
+        let Parts { accepted: Accepted { socket, peer }, permit, .. } = self.0.take()?;
+        drop(socket);
+        Some((peer, permit))
     }
 
     fn refuse(&mut self, why: &io::Error) {

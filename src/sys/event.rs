@@ -63,6 +63,23 @@ impl Epoll {
         Ok(self.0.add(fd, EpollEvent::new(flags, token))?)
     }
 
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        let _ = self.0.delete(fd);
+    }
+
+    /// The tokens of those that are ready now, without a wait.
+    pub(crate) fn ready<'a>(&self, tokens: &'a mut [u64; 32]) -> io::Result<&'a [u64]> {
+        let mut events = [EpollEvent::empty(); 32];
+        let n = match self.0.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            done => done?,
+        };
+        for (token, event) in tokens.iter_mut().zip(&events[..n]) {
+            *token = event.data();
+        }
+        Ok(&tokens[..n])
+    }
+
     /// Waits for one ready descriptor; `None` after `timeout`, or when a signal came in between.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
         let mut event = [EpollEvent::empty()];
@@ -71,6 +88,12 @@ impl Epoll {
             Ok(_) => Ok(Some(event[0].data())),
             Err(e) => Err(e.into()),
         }
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0 .0.as_fd()
     }
 }
 

@@ -1,10 +1,13 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
-//! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits) and [`signal`] (handlers).
+//! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
+//! [`shared`] (memory in common with children) and [`signal`] (handlers).
 
 mod event;
 pub(crate) mod limits;
+pub(crate) mod process;
+pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
 

@@ -29,6 +29,9 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 /// The handlers that were there before, as the kernel names them, called after ours.
 static PREVIOUS: [Previous; 2] = [const { Previous::new() }; 2];
 
+/// Children to take along when a second signal ends the process at once; 0: none.
+static CHILDREN: [AtomicI32; 1024] = [const { AtomicI32::new(0) }; 1024];
+
 static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None });
 
 struct Installed {
@@ -86,6 +89,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         }
         INSIDE.fetch_sub(1, SeqCst);
         if SEEN.swap(true, SeqCst) {
+            for pid in CHILDREN.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
+                // SAFETY: kill takes two integers and is async-signal-safe; the child has not been waited for, so
+                // the number is still its own.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
             // SAFETY: `_exit` may be called at any time, and does not return.
             unsafe { libc::_exit(128 + signal) };
         }
@@ -99,6 +107,25 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         }
     }
     Errno::set_raw(errno);
+}
+
+/// Whether some server of this process handles SIGINT and SIGTERM.
+pub(crate) fn are_handled() -> bool {
+    INSTALLED.lock().users > 0
+}
+
+/// A child is to be taken along by a second signal. Beyond a thousand of them, the rest finish by themselves.
+pub(crate) fn child_begins(pid: i32) {
+    let _ = CHILDREN.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
+}
+
+/// To be called before the child is waited for, after which its number may be another's.
+pub(crate) fn child_ends(pid: i32) {
+    for child in &CHILDREN {
+        if child.compare_exchange(pid, 0, SeqCst, SeqCst).is_ok() {
+            return;
+        }
+    }
 }
 
 /// While it lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.

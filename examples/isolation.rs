@@ -1,0 +1,44 @@
+//! A handler that crashes on request, in processes of its own: others are unharmed, and the server says what happened.
+//! `cargo run --example isolation`, then `nc 127.0.0.1 1234` twice; type `crash`, `exit`, `hog` or `spin` in one, and
+//! anything in the other.
+
+mod common;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use socketserver::{Connection, Failure, Forking, HandlerResult, StreamRequestHandler};
+
+struct Fragile;
+
+impl StreamRequestHandler for Fragile {
+    fn handle(&self, conn: &mut Connection) -> HandlerResult {
+        writeln!(conn, "process {}: crash, exit, hog, spin, or anything else", std::process::id())?;
+        while conn.next_request()? {
+            match conn.next_line()?.as_deref() {
+                Some("crash") => std::process::abort(),
+                Some("exit") => std::process::exit(3),
+                Some("hog") => drop(vec![1_u8; 1 << 30]), // over the limit on memory
+                Some("spin") => while std::hint::black_box(true) {}, // over the limit on time
+                _ => writeln!(conn, "process {} is well", std::process::id())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    common::main("Crashes on request, and goes on.", &[common::LIMITS], |args| {
+        let strategy = Forking::new().limit_memory(512 << 20).limit_core(0).no_new_privs();
+        let server = args
+            .builder()?
+            .strategy(strategy)
+            .request_timeout(Duration::from_secs(2))
+            .handle_error(|failure: &Failure<'_>| {
+                let _ = writeln!(std::io::stderr(), "{failure}");
+            })
+            .bind(&args.addr, Fragile)?;
+        common::run(server)
+    })
+}

@@ -1,0 +1,62 @@
+//! The child's part: let go of what is the parent's, serve, say how it went.
+
+use std::os::fd::RawFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::slots::{SlotRef, Verdict};
+use super::Forking;
+use crate::finish::{Cause, Outcome};
+use crate::strategy::Request;
+
+/// Serves the connection; the exit code. `others` are the descriptors of other children. Nothing unwinds out of here,
+/// and nothing that is the parent's is dropped: the caller exits.
+pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], strategy: &Forking) -> i32 {
+    let serve = || match request.take() {
+        Some(request) => serve(request, slot, others, strategy),
+        None => Verdict::Failed,
+    };
+    let verdict = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|payload| {
+        slot.say(Verdict::Panicked, "outside of the handler");
+        std::mem::forget(payload);
+        Verdict::Panicked
+    });
+    verdict.exit_code()
+}
+
+fn serve(request: Request, slot: &SlotRef, others: &[RawFd], strategy: &Forking) -> Verdict {
+    let Some(core) = request.core().cloned() else { return Verdict::Failed };
+    for fd in core.control.become_child().into_iter().chain(others.iter().copied()) {
+        let _ = nix::unistd::close(fd);
+    }
+    for fd in core.descriptors.lock().drain(..) {
+        let _ = nix::unistd::close(fd);
+    }
+    if let Err(e) = strategy.bounds.apply() {
+        slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
+        return Verdict::Unbound;
+    }
+    if let Some(hook) = &strategy.after_fork {
+        hook();
+    }
+    let judged = request.run_in_child(slot.clone(), |outcome, lost| {
+        let (verdict, text) = verdict(outcome, lost);
+        slot.say(verdict, &text);
+        verdict
+    });
+    judged.unwrap_or(Verdict::Failed)
+}
+
+fn verdict(outcome: &Outcome, lost: bool) -> (Verdict, String) {
+    match outcome {
+        Outcome::Served => (Verdict::Served, String::new()),
+        Outcome::Panicked(message, _) => (Verdict::Panicked, message.clone()),
+        Outcome::Failed(error) => {
+            let verdict = match Cause::of(&**error, lost) {
+                Cause::Handler => Verdict::Failed,
+                Cause::Limit => Verdict::TimedOut,
+                Cause::Peer => Verdict::Disconnected,
+            };
+            (verdict, error.to_string())
+        }
+    }
+}

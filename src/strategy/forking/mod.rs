@@ -1,0 +1,232 @@
+//! A process for each connection.
+
+mod bounds;
+mod child;
+mod children;
+mod slots;
+
+use std::cell::{OnceCell, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Rejected, Request, ServingStrategy};
+use crate::accept::Acceptor;
+use crate::error::{Error, Result};
+use crate::sys::process::{self, ChildSignals};
+use crate::sys::Epoll;
+
+use bounds::Bounds;
+use children::Children;
+
+pub(crate) use slots::{SlotRef, Slots};
+
+/// A process for each connection: what happens in a handler, happens to that connection only.
+///
+/// A panic, an abort, an exit, a segfault, a stack overflow, a leak, an endless loop: the child is gone, its end is
+/// classified, counted, logged and told to the [`handle_error`](crate::ServerBuilder::handle_error) hook, and the
+/// server goes on. Memory is copied on write, so a handler sees the server's state as it was at the fork, and changes
+/// only its own copy. What a handler may do there, and the exit codes, are in [the guide](crate::guide::forking).
+///
+/// The server must have no other threads, since `fork` copies only one of them and every lock as it is: it refuses to
+/// start, and to fork, where there are some ([`Error::Threads`]). Unlike Python's `ForkingMixIn`, it never waits for a
+/// child at its limit, reaps its own children only, and a child keeps neither the listener nor the signal handlers.
+///
+/// ```no_run
+/// use std::io::Write;
+/// use socketserver::{Connection, Forking, HandlerResult, StreamRequestHandler, TcpServer};
+///
+/// struct Greeter;
+///
+/// impl StreamRequestHandler for Greeter {
+///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
+///         Ok(writeln!(conn, "Hello from process {}", std::process::id())?)
+///     }
+/// }
+///
+/// type Server = TcpServer<Greeter, Forking>;
+/// Server::bind("127.0.0.1:1234", Greeter)?.serve_forever()?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Forking {
+    bounds: Bounds,
+    after_fork: Option<Box<dyn Fn() + Send>>,
+    threads_allowed: bool,
+    /// Made when the first child is to be forked, so never in the process of another server.
+    children: RefCell<Option<Children>>,
+    /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
+    wakes: OnceCell<Epoll>,
+    signals: OnceCell<ChildSignals>,
+}
+
+impl Default for Forking {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Forking {
+    /// Default limit: 128 children.
+    pub fn new() -> Self {
+        Self {
+            bounds: Bounds::default(),
+            after_fork: None,
+            threads_allowed: false,
+            children: RefCell::new(None),
+            wakes: OnceCell::new(),
+            signals: OnceCell::new(),
+        }
+    }
+
+    /// Called in each child before its handler: the place to reseed random number generators, which otherwise give
+    /// every child the same numbers. A panic in it fails the connection.
+    #[must_use]
+    pub fn after_fork(mut self, hook: impl Fn() + Send + 'static) -> Self {
+        self.after_fork = Some(Box::new(hook));
+        self
+    }
+
+    /// Processor time of a child, in seconds (`RLIMIT_CPU`); over it, SIGXCPU. Defaults to the server's own limit.
+    #[must_use]
+    pub fn limit_cpu(mut self, seconds: u64) -> Self {
+        self.bounds.cpu = Some(seconds);
+        self
+    }
+
+    /// Address space of a child, in bytes (`RLIMIT_AS`); over it, allocation fails, which aborts the child. Defaults
+    /// to the server's own limit.
+    #[must_use]
+    pub fn limit_memory(mut self, bytes: u64) -> Self {
+        self.bounds.memory = Some(bytes);
+        self
+    }
+
+    /// Descriptors of a child (`RLIMIT_NOFILE`). Defaults to the server's own limit.
+    #[must_use]
+    pub fn limit_files(mut self, count: u64) -> Self {
+        self.bounds.files = Some(count);
+        self
+    }
+
+    /// Size of a child's core dump, in bytes (`RLIMIT_CORE`); 0 for none. Defaults to the server's own limit.
+    #[must_use]
+    pub fn limit_core(mut self, bytes: u64) -> Self {
+        self.bounds.core = Some(bytes);
+        self
+    }
+
+    /// A child, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to off.
+    #[must_use]
+    pub fn no_new_privs(mut self) -> Self {
+        self.bounds.no_new_privs = true;
+        self
+    }
+
+    /// The niceness of a child, from -20 to 19; a higher one yields to other processes. Defaults to the server's own.
+    #[must_use]
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.bounds.nice = Some(nice);
+        self
+    }
+
+    /// The file mode creation mask of a child. Defaults to the server's own.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.bounds.umask = Some(mask);
+        self
+    }
+
+    /// The working directory of a child. Defaults to the server's own.
+    #[must_use]
+    pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.bounds.current_dir = Some(path.into());
+        self
+    }
+
+    pub(crate) fn allow_threads_unchecked(&mut self) {
+        self.threads_allowed = true;
+    }
+
+    /// Other threads than this one make a fork unsafe.
+    fn check_threads(&self) -> Result<()> {
+        if self.threads_allowed {
+            return Ok(());
+        }
+        match process::threads() {
+            Ok(1) => Ok(()),
+            Ok(count) => Err(Error::Threads { others: count.saturating_sub(1) }),
+            Err(e) => {
+                Err(Error::System { act: "count the threads of this process (in /proc/self/task)".into(), source: e })
+            }
+        }
+    }
+
+    /// The descriptor set that tells of children; made once.
+    fn wakes(&self) -> io::Result<&Epoll> {
+        if self.wakes.get().is_none() {
+            let _ = self.wakes.set(Epoll::new()?);
+        }
+        self.wakes.get().ok_or_else(|| io::Error::other("no descriptor set"))
+    }
+
+    /// Forks; the child never comes back from here.
+    fn fork(&self, request: Request) -> std::result::Result<(), Rejected> {
+        if let Err(e) = self.check_threads() {
+            return Err(Rejected::new(request, io::Error::other(e)));
+        }
+        let wakes = match self.wakes() {
+            Ok(wakes) => wakes,
+            Err(why) => return Err(Rejected::new(request, why)),
+        };
+        let Some(core) = request.core().cloned() else { return Ok(()) };
+        let mut children = self.children.borrow_mut();
+        let children = children.get_or_insert_with(|| Children::new(&core));
+        let signals = self.signals.get_or_init(|| ChildSignals {
+            reset: process::handled_signals(),
+            ignore_interrupt: crate::sys::signal::are_handled(),
+        });
+        children.fork(wakes, request, |request, slot, others| {
+            process::fork_child(signals, || child::run(request, slot, others, self))
+        })
+    }
+}
+
+impl ServingStrategy for Forking {
+    fn process_request(&self, request: Request) -> std::result::Result<(), Rejected> {
+        self.fork(request)
+    }
+
+    fn service_actions(&self) {
+        if let (Some(children), Some(wakes)) = (self.children.borrow_mut().as_mut(), self.wakes.get()) {
+            children.reap(wakes);
+        }
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wakes.get().map(AsFd::as_fd)
+    }
+
+    fn serve(&self, acceptor: &Acceptor) -> Result<()> {
+        self.check_threads()?;
+        self.wakes().map_err(Error::system("make the descriptor set for children"))?;
+        acceptor.run(self)
+    }
+
+    fn max_connections(&self) -> Result<usize> {
+        self.bounds.check()?;
+        Ok(128)
+    }
+}
+
+impl fmt::Debug for Forking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forking").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+/// After the limit of a request, its child gets this long to end by itself before it is told to.
+const AFTER_THE_LIMIT: Duration = Duration::from_millis(250);
+/// From SIGTERM to SIGKILL.
+const FROM_TERM_TO_KILL: Duration = Duration::from_millis(50);

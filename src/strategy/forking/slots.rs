@@ -1,0 +1,125 @@
+//! What a child tells its parent, in memory that both see: where its request ends at the latest, and how it went.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
+use std::sync::Arc;
+
+use crate::sys::shared::Shared;
+
+/// As many as fit a page.
+const PER_PAGE: usize = 16;
+/// The longest text, in bytes.
+const TEXT: usize = 232;
+
+/// One child's words.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Milliseconds after the control's epoch; 0: no limit runs.
+    deadline: AtomicU64,
+    verdict: AtomicU32,
+    length: AtomicU32,
+    text: [AtomicU8; TEXT],
+}
+
+/// How a handler has ended, as its child says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Verdict {
+    Served = 1,
+    Failed = 2,
+    TimedOut = 3,
+    Disconnected = 4,
+    Panicked = 5,
+    Unbound = 6,
+}
+
+impl Verdict {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Served, Self::Failed, Self::TimedOut, Self::Disconnected, Self::Panicked, Self::Unbound];
+
+    /// The exit code of the child; see the guide.
+    pub(crate) fn exit_code(self) -> i32 {
+        match self {
+            Self::Served => 0,
+            Self::Panicked => 101,
+            Self::Failed => 110,
+            Self::TimedOut => 111,
+            Self::Disconnected => 112,
+            Self::Unbound => 113,
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn set_deadline(&self, millis: u64) {
+        self.deadline.store(millis, SeqCst);
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        Some(self.deadline.load(SeqCst)).filter(|d| *d > 0)
+    }
+
+    /// In the child, at the end. What does not fit is cut.
+    pub(super) fn say(&self, verdict: Verdict, text: &str) {
+        let mut length = text.len().min(TEXT);
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        for (to, from) in self.text.iter().zip(&text.as_bytes()[..length]) {
+            to.store(*from, SeqCst);
+        }
+        self.length.store(length as u32, SeqCst);
+        self.verdict.store(verdict as u32, SeqCst);
+    }
+
+    /// In the parent, when the child has ended: what it said, if it came to say something.
+    pub(super) fn said(&self) -> Option<(Verdict, String)> {
+        let number = self.verdict.load(SeqCst);
+        let verdict = Verdict::ALL.into_iter().find(|v| *v as u32 == number)?;
+        let length = (self.length.load(SeqCst) as usize).min(TEXT);
+        let text: Vec<u8> = self.text[..length].iter().map(|b| b.load(SeqCst)).collect();
+        Some((verdict, String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    fn clear(&self) {
+        self.deadline.store(0, SeqCst);
+        self.verdict.store(0, SeqCst);
+    }
+}
+
+/// A page of slots.
+#[derive(Debug)]
+pub(crate) struct Slots([Slot; PER_PAGE]);
+
+/// A slot, for as long as a child has it.
+#[derive(Debug, Clone)]
+pub(crate) struct SlotRef {
+    page: Arc<Shared<Slots>>,
+    index: usize,
+}
+
+impl std::ops::Deref for SlotRef {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.page.0[self.index]
+    }
+}
+
+/// The slots that no child has.
+#[derive(Debug, Default)]
+pub(super) struct FreeSlots(Vec<SlotRef>);
+
+impl FreeSlots {
+    pub(super) fn take(&mut self) -> std::io::Result<SlotRef> {
+        if self.0.is_empty() {
+            let page = Arc::new(Shared::<Slots>::new()?);
+            self.0.extend((0..PER_PAGE).rev().map(|index| SlotRef { page: page.clone(), index }));
+        }
+        self.0.pop().ok_or_else(|| std::io::Error::other("no slot"))
+    }
+
+    pub(super) fn give_back(&mut self, slot: SlotRef) {
+        slot.clear();
+        self.0.push(slot);
+    }
+}

@@ -1,0 +1,191 @@
+//! Processes: fork, pidfds, waiting for one's own children, and what a child is bound to.
+
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
+use nix::unistd::{fork, ForkResult, Pid};
+
+use crate::strategy::Forking;
+
+impl Forking {
+    /// Forks even where the process has other threads.
+    ///
+    /// # Safety
+    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
+    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
+    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
+    /// ever holds anything that a handler, the logger or the standard library in the child needs.
+    #[must_use]
+    pub unsafe fn allow_threads(mut self) -> Self {
+        self.allow_threads_unchecked();
+        self
+    }
+}
+
+/// How many threads this process has.
+pub(crate) fn threads() -> io::Result<u64> {
+    // A directory has two links of its own and one for each folder in it: a folder is a thread.
+    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+}
+
+/// Signals that have a handler now, and so must be reset in a child. Faults are left out: their handlers (the
+/// standard library's tells of a stack overflow) concern nobody but the process they happen in.
+pub(crate) fn handled_signals() -> Vec<Signal> {
+    let handled = |signal: &Signal| {
+        let mut old = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: with a null action this only writes the present one into `old`.
+        let done = unsafe { libc::sigaction(*signal as i32, std::ptr::null(), old.as_mut_ptr()) };
+        // SAFETY: `old` has been written where the call succeeded.
+        done == 0 && !matches!(unsafe { old.assume_init() }.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN)
+    };
+    let faults = [Signal::SIGSEGV, Signal::SIGBUS];
+    Signal::iterator().filter(|s| !faults.contains(s)).filter(handled).collect()
+}
+
+/// What a child does with signals: handlers are the parent's, so they go; SIGCHLD is at its default, so that the
+/// child's own children can be waited for; SIGINT, where the server handles it, is left to the parent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChildSignals {
+    pub(crate) reset: Vec<Signal>,
+    pub(crate) ignore_interrupt: bool,
+}
+
+impl ChildSignals {
+    fn apply(&self) {
+        let set = |signal: Signal, to: SigHandler| {
+            // SAFETY: a default or ignored signal runs no code.
+            let _ = unsafe { sigaction(signal, &SigAction::new(to, SaFlags::empty(), SigSet::empty())) };
+        };
+        for signal in &self.reset {
+            set(*signal, SigHandler::SigDfl);
+        }
+        set(Signal::SIGCHLD, SigHandler::SigDfl);
+        if self.ignore_interrupt {
+            set(Signal::SIGINT, SigHandler::SigIgn);
+        }
+    }
+}
+
+/// Forks a child that runs `body`, which says how to exit, and never comes back. No signal reaches the child before
+/// its handlers are reset, so none can be taken for the parent's. Buffered standard output is written before, so that
+/// it is not written twice.
+///
+/// The caller has made sure that this process has no other threads, or has it from the user that they do no harm.
+pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let _ = io::stdout().flush();
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: single-threaded, or the user's promise (`allow_threads`): the child may run any code.
+    let forked = unsafe { fork() };
+    if let Ok(ForkResult::Child) = forked {
+        signals.apply();
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+        exit(body());
+    }
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    match forked? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => exit(0),
+    }
+}
+
+/// Ends the process without destructors and `atexit` functions, which are the parent's.
+fn exit(code: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: `_exit` may be called at any time, and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// A descriptor that becomes readable when the child ends.
+pub(crate) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// How a child has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By a signal.
+    Killed(Signal),
+    /// Somebody else has waited for it, or SIGCHLD is ignored: nobody can know.
+    Gone,
+}
+
+/// The end of this child, if it has ended. Never waits, and takes no other child's end.
+pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
+    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Killed(signal)),
+        Ok(_) | Err(Errno::EINTR) => None,
+        Err(_) => Some(Status::Gone),
+    }
+}
+
+/// Kills a child that has no pidfd, and waits for it, which is a matter of moments.
+pub(crate) fn end_now(pid: Pid) -> Status {
+    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    match nix::sys::wait::waitpid(pid, None) {
+        Ok(WaitStatus::Exited(_, code)) => Status::Exited(code),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Status::Killed(signal),
+        _ => Status::Gone,
+    }
+}
+
+/// Sends a signal to that very process, never to another that has got its number.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) {
+    // SAFETY: pidfd_send_signal takes two integers, a null siginfo and no flags.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as i32,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
+/// A timer that makes a descriptor readable.
+#[derive(Debug)]
+pub(crate) struct Timer(TimerFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
+    }
+
+    /// Readable after this time, instead of any time set before.
+    pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
+        let after = after.clamp(Duration::from_nanos(1), Duration::from_secs(1 << 31));
+        Ok(self.0.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty())?)
+    }
+
+    /// Unreadable, and not set.
+    pub(crate) fn unset(&self) {
+        let _ = self.0.unset();
+    }
+}
+
+impl std::os::fd::AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The niceness of this process; a higher one yields to others.
+pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: setpriority takes three integers.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop).map_err(io::Error::from)
+}

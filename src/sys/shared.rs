@@ -1,0 +1,55 @@
+//! Memory that a process shares with its children.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
+
+/// A type of atomics only, for which all zeroes is a value and which needs no drop.
+///
+/// # Safety
+/// Exactly that: other processes change the value at any time, and it begins as zeroes.
+pub(crate) unsafe trait Shareable: Sync {}
+
+/// A value in memory that is shared with every child forked later (`MAP_SHARED | MAP_ANONYMOUS`), zeroed at first.
+#[derive(Debug)]
+pub(crate) struct Shared<T: Shareable>(NonNull<T>);
+
+impl<T: Shareable> Shared<T> {
+    pub(crate) fn new() -> io::Result<Self> {
+        let length = NonZeroUsize::new(std::mem::size_of::<T>()).unwrap_or(NonZeroUsize::MIN);
+        let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
+        let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
+        Ok(Self(memory.cast()))
+    }
+}
+
+impl<T: Shareable> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the mapping is as long as T, page-aligned, zeroed (a value, says the trait), and lives as long as
+        // `self`; it holds atomics only, so that a shared reference is all that is needed to change it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Shareable> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `new` made, and no reference outlives `self`.
+        let _ = unsafe { munmap(self.0.cast(), std::mem::size_of::<T>().max(1)) };
+    }
+}
+
+// SAFETY: the pointer is the only owner of the mapping, and T is Sync.
+unsafe impl<T: Shareable> Send for Shared<T> {}
+// SAFETY: only shared references to a Sync value are given out.
+unsafe impl<T: Shareable> Sync for Shared<T> {}
+
+// SAFETY: plain atomics, all of them.
+unsafe impl Shareable for crate::lifecycle::Block {}
+// SAFETY: plain atomics, all of them.
+unsafe impl Shareable for crate::strategy::forking::Slots {}
