@@ -130,7 +130,7 @@ pub fn run<H, S: Engine<H>>(mut server: TcpServer<H, S>) -> Outcome {
     println!("listening on {}", server.local_addr());
     std::io::stdout().flush()?;
     let report = server.serve_forever()?;
-    let _ = writeln!(std::io::stderr(), "{report}");
+    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub use halves::{ReadHalf, WriteHalf};
 pub use input::LineTooLong;
 pub(crate) use limits::Limits;
 pub use limits::{Limit, LimitExceeded};
+pub(crate) use output::warm_up;
 pub(crate) use socket::Socket;
 pub(crate) use wire::{Wakes, Wire};
 pub use writer::{ConnectionWriter, SendError};

@@ -10,6 +10,12 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Makes this thread's spare buffer known to the thread's end. A forking parent does that once, or every child would,
+/// which costs it a dozen page faults in the dynamic linker.
+pub(crate) fn warm_up() {
+    SPARE.with(|_| ());
+}
+
 /// What has been written and not yet sent.
 #[derive(Debug)]
 pub(super) struct Output {

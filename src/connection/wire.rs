@@ -75,6 +75,7 @@ pub(crate) struct Wire {
     mailbox: OnceCell<Arc<Mailbox>>,
     /// In a forked child: where its parent reads when the request must have ended.
     told: OnceCell<SlotRef>,
+    told_deadline: Cell<u64>,
 }
 
 impl Wire {
@@ -100,6 +101,7 @@ impl Wire {
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
             told: OnceCell::new(),
+            told_deadline: Cell::new(0),
             server,
         }
     }
@@ -172,7 +174,9 @@ impl Wire {
     fn tell_deadline(&self) {
         let Some(slot) = self.told.get() else { return };
         let deadline = self.request_deadline().map_or(0, |d| self.control().millis(d.at).max(1));
-        slot.set_deadline(deadline);
+        if deadline != self.told_deadline.replace(deadline) {
+            slot.set_deadline(deadline);
+        }
     }
 
     pub(super) fn between_requests(&self, output: &RefCell<Output>) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Processes: fork, pidfds, waiting for one's own children, and what a child is bound to.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -35,42 +35,46 @@ pub(crate) fn threads() -> io::Result<u64> {
     Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
-/// Signals that have a handler now, and so must be reset in a child. Faults are left out: their handlers (the
-/// standard library's tells of a stack overflow) concern nobody but the process they happen in.
-pub(crate) fn handled_signals() -> Vec<Signal> {
-    let handled = |signal: &Signal| {
-        let mut old = std::mem::MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: with a null action this only writes the present one into `old`.
-        let done = unsafe { libc::sigaction(*signal as i32, std::ptr::null(), old.as_mut_ptr()) };
-        // SAFETY: `old` has been written where the call succeeded.
-        done == 0 && !matches!(unsafe { old.assume_init() }.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN)
-    };
-    let faults = [Signal::SIGSEGV, Signal::SIGBUS];
-    Signal::iterator().filter(|s| !faults.contains(s)).filter(handled).collect()
-}
-
 /// What a child does with signals: handlers are the parent's, so they go; SIGCHLD is at its default, so that the
-/// child's own children can be waited for; SIGINT, where the server handles it, is left to the parent.
-#[derive(Debug, Clone, Default)]
+/// child's own children can be waited for; SIGINT, where the server handles it, is left to the parent, since a
+/// terminal sends it to all.
+#[derive(Debug, Clone)]
 pub(crate) struct ChildSignals {
-    pub(crate) reset: Vec<Signal>,
-    pub(crate) ignore_interrupt: bool,
+    reset: Vec<Signal>,
+    ignore: Option<Signal>,
+    /// Whether SIGCHLD is ignored here, so that nobody learns how a child has ended.
+    pub(crate) unwaited: bool,
 }
 
 impl ChildSignals {
+    /// From the handlers there are now. Those of faults are left: they concern nobody but the process they happen in
+    /// (the standard library's tells of a stack overflow).
+    pub(crate) fn of_this_process(server_handles_interrupt: bool) -> Self {
+        let faults = [Signal::SIGSEGV, Signal::SIGBUS];
+        let ignore = server_handles_interrupt.then_some(Signal::SIGINT);
+        let unwaited = disposition(Signal::SIGCHLD) == Some(libc::SIG_IGN);
+        let is_handled = |s: &Signal| !matches!(disposition(*s), None | Some(libc::SIG_DFL | libc::SIG_IGN));
+        let handled = Signal::iterator().filter(|s| !faults.contains(s) && Some(*s) != ignore).filter(is_handled);
+        let reset = handled.chain(unwaited.then_some(Signal::SIGCHLD)).collect();
+        Self { reset, ignore, unwaited }
+    }
+
     fn apply(&self) {
         let set = |signal: Signal, to: SigHandler| {
             // SAFETY: a default or ignored signal runs no code.
             let _ = unsafe { sigaction(signal, &SigAction::new(to, SaFlags::empty(), SigSet::empty())) };
         };
-        for signal in &self.reset {
-            set(*signal, SigHandler::SigDfl);
-        }
-        set(Signal::SIGCHLD, SigHandler::SigDfl);
-        if self.ignore_interrupt {
-            set(Signal::SIGINT, SigHandler::SigIgn);
-        }
+        self.reset.iter().for_each(|signal| set(*signal, SigHandler::SigDfl));
+        self.ignore.iter().for_each(|signal| set(*signal, SigHandler::SigIgn));
     }
+}
+
+fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null action this only writes the present one into `now`.
+    let done = unsafe { libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: `now` has been written where the call succeeded.
+    (done == 0).then(|| unsafe { now.assume_init() }.sa_sigaction)
 }
 
 /// Forks a child that runs `body`, which says how to exit, and never comes back. No signal reaches the child before
@@ -93,6 +97,18 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     match forked? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => exit(0),
+    }
+}
+
+/// In a child: closes what is the parent's, neighbours in one call.
+pub(crate) fn close_all(mut fds: Vec<RawFd>) {
+    fds.sort_unstable();
+    let mut rest = fds.as_slice();
+    while let Some(first) = rest.first() {
+        let run = (1..rest.len()).find(|i| rest[*i] != first + *i as RawFd).unwrap_or(rest.len());
+        // SAFETY: close_range takes three integers; these descriptors are used no more in this process.
+        unsafe { libc::close_range(*first as u32, rest[run - 1] as u32, 0) };
+        rest = &rest[run..];
     }
 }
 

@@ -7,12 +7,19 @@ use super::slots::{SlotRef, Verdict};
 use super::Forking;
 use crate::finish::{Cause, Outcome};
 use crate::strategy::Request;
+use crate::sys::process;
 
 /// Serves the connection; the exit code. `others` are the descriptors of other children. Nothing unwinds out of here,
 /// and nothing that is the parent's is dropped: the caller exits.
-pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], strategy: &Forking) -> i32 {
+pub(super) fn run(
+    request: &mut Option<Request>,
+    slot: &SlotRef,
+    others: &[RawFd],
+    strategy: &Forking,
+    unwaited: bool,
+) -> i32 {
     let serve = || match request.take() {
-        Some(request) => serve(request, slot, others, strategy),
+        Some(request) => serve(request, slot, others, strategy, unwaited),
         None => Verdict::Failed,
     };
     let verdict = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|payload| {
@@ -23,14 +30,10 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd
     verdict.exit_code()
 }
 
-fn serve(request: Request, slot: &SlotRef, others: &[RawFd], strategy: &Forking) -> Verdict {
+fn serve(request: Request, slot: &SlotRef, others: &[RawFd], strategy: &Forking, unwaited: bool) -> Verdict {
     let Some(core) = request.core().cloned() else { return Verdict::Failed };
-    for fd in core.control.become_child().into_iter().chain(others.iter().copied()) {
-        let _ = nix::unistd::close(fd);
-    }
-    for fd in core.descriptors.lock().drain(..) {
-        let _ = nix::unistd::close(fd);
-    }
+    let ours = core.control.become_child().into_iter().chain(std::mem::take(&mut *core.descriptors.lock()));
+    process::close_all(ours.chain(others.iter().copied()).collect());
     if let Err(e) = strategy.bounds.apply() {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
@@ -40,7 +43,9 @@ fn serve(request: Request, slot: &SlotRef, others: &[RawFd], strategy: &Forking)
     }
     let judged = request.run_in_child(slot.clone(), |outcome, lost| {
         let (verdict, text) = verdict(outcome, lost);
-        slot.say(verdict, &text);
+        if unwaited || verdict != Verdict::Served {
+            slot.say(verdict, &text); // an exit code of 0 says the other
+        }
         verdict
     });
     judged.unwrap_or(Verdict::Failed)

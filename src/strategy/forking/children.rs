@@ -133,6 +133,7 @@ impl Children {
         let ended = match (status, said) {
             (Status::Killed(signal), _) => Ended::Killed { signal: signal.as_str(), limit },
             (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => said_to_be(verdict, text),
+            (Status::Exited(0), None) => Ended::Served,
             (Status::Exited(code), _) => Ended::Exited(code),
             (Status::Gone, Some((verdict, text))) => said_to_be(verdict, text),
             (Status::Gone, None) => Ended::Failed("nobody knows how its process ended: SIGCHLD is ignored".to_owned()),

@@ -183,12 +183,12 @@ impl Forking {
         let Some(core) = request.core().cloned() else { return Ok(()) };
         let mut children = self.children.borrow_mut();
         let children = children.get_or_insert_with(|| Children::new(&core));
-        let signals = self.signals.get_or_init(|| ChildSignals {
-            reset: process::handled_signals(),
-            ignore_interrupt: crate::sys::signal::are_handled(),
+        let signals = self.signals.get_or_init(|| {
+            crate::connection::warm_up();
+            ChildSignals::of_this_process(crate::sys::signal::are_handled())
         });
         children.fork(wakes, request, |request, slot, others| {
-            process::fork_child(signals, || child::run(request, slot, others, self))
+            process::fork_child(signals, || child::run(request, slot, others, self, signals.unwaited))
         })
     }
 }
