@@ -38,9 +38,11 @@
 //! | [`Sequential`] | the accepting thread's work | 1 | tests, tools with one client, handlers that must not overlap |
 //! | [`Threading`] | a thread, kept for the next one | 1024, or 64 less than `RLIMIT_NOFILE` | most servers; connections that stay |
 //! | [`ThreadPool`] | a turn of one of N threads (16) | N | short connections on a fixed number of threads |
+//! | [`Forking`] | a process | 128 | handlers that must not harm each other |
 //!
-//! All survive an error or a panic in a handler; an abort, a segfault or a stack overflow ends the process. A strategy
-//! of your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings.
+//! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
+//! [`Forking`], that of the connection; [the guide](guide::forking) tells what a handler may do there. A strategy of
+//! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings.
 //!
 //! # Handlers
 //!
