@@ -41,6 +41,7 @@ pub(crate) fn the_counters_add_up(of: &Traits) {
     half.half_close();
     assert_eq!(half.rest(), "", "a line that was cut off is not taken for a whole one");
     drop(half);
-    server.until_stats("3 failed, 1 disconnected", |s| s["failed"] == 3 && s["panicked"] == 1 && s["disconnected"] == 1);
+    server
+        .until_stats("3 failed, 1 disconnected", |s| s["failed"] == 3 && s["panicked"] == 1 && s["disconnected"] == 1);
     server.until_stats("the rest was served", |s| s["active"] == 1 && s["refused"] == 0 && s.add_up());
 }

@@ -88,10 +88,14 @@ impl Client {
     /// The next line without its end; empty at the end of the stream.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        self.try_line().unwrap()
+    }
+
+    fn try_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        self.socket.read_line(&mut line).unwrap();
+        self.socket.read_line(&mut line)?;
         line.truncate(line.trim_end().len());
-        line
+        Ok(line)
     }
 
     /// One line there, one line back.
@@ -99,6 +103,12 @@ impl Client {
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\n"));
         self.line()
+    }
+
+    /// As [`ask`](Self::ask), of a server that may refuse us.
+    pub fn try_ask(&mut self, line: &str) -> io::Result<String> {
+        self.try_send(format!("{line}\n").as_bytes())?;
+        self.try_line()
     }
 
     /// Ends our direction of the stream.

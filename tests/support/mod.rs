@@ -10,7 +10,7 @@ use std::ops::Index;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,10 +51,18 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Runs an example to its end: for those that end by themselves.
+#[track_caller]
 pub fn run(name: &str, args: &[&str]) -> Output {
     let mut command = Command::new(example(name));
-    command.args(args).env("RUST_LOG", "info").stdin(Stdio::null());
-    command.output().unwrap()
+    command.args(args).env("RUST_LOG", "info");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let (done, output) = mpsc::channel();
+    thread::spawn(move || done.send(child.wait_with_output()));
+    output.recv_timeout(AT_ONCE * 5).map(Result::unwrap).unwrap_or_else(|_| {
+        kill("KILL", &pid.to_string());
+        panic!("{name} {args:?} does not end");
+    })
 }
 
 /// A command for a program that the system may lack: `None`, with a line that says so, where it does. With
