@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::process::{Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use support::{comes_true, run, tool, until, Client, Server, AT_ONCE};
@@ -237,13 +238,17 @@ fn netcat_is_greeted() {
 fn curl_is_greeted() {
     let Some(mut curl) = tool("curl") else { return };
     let server = Server::start("threading_server", &[]);
-    curl.args(["--silent", "--max-time", "30", &format!("telnet://{}", server.addr())]);
+    curl.args(["--silent", "--no-buffer", "--max-time", "30", &format!("telnet://{}", server.addr())]);
     assert_eq!(told(&mut curl), "Thank you for connecting\n");
 }
 
-/// What a client prints, whose input stays open and silent.
-fn told(client: &mut std::process::Command) -> String {
+/// The first line that a client prints, whose input stays open and silent. Some then wait for a word of their user.
+fn told(client: &mut Command) -> String {
     let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let _silent = child.stdin.take();
-    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    let mut line = String::new();
+    let read = BufReader::new(child.stdout.take().unwrap()).read_line(&mut line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    read.unwrap();
+    line
 }
