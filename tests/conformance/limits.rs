@@ -1,0 +1,82 @@
+//! What a client can take of a server is bounded, and who stays within the bounds does not notice them.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::support::Client;
+use crate::Traits;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Exact both ways: so many run side by side, and never one more.
+pub(crate) fn never_serves_more_than_the_limit(of: &Traits) {
+    let limit = if of.concurrent { 3 } else { 1 };
+    let text = limit.to_string();
+    let server = of.start(&["--max-connections", &text, "--workers", &text]);
+    let mut held: Vec<Client> = (0..limit).map(|_| server.connect()).collect();
+    let began = Instant::now();
+    held.iter_mut().for_each(|client| client.send_and_see_it_taken("SLEEP 800"));
+    let mut waits = server.connect();
+    waits.send("ECHO waited\n");
+    for client in &mut held {
+        assert_eq!(client.line(), "slept");
+    }
+    let took = began.elapsed();
+    assert!(took < 800 * MS * 2, "{limit} sleeps of 800 ms took {took:?}: not side by side");
+    assert!(waits.hears_nothing_for(200 * MS), "one more than the limit was served");
+    assert_eq!(server.queued(), 1, "whoever is too many waits in the kernel's queue");
+    held.pop();
+    assert_eq!(waits.line(), "waited", "a place is free again");
+}
+
+pub(crate) fn cuts_who_idles_and_nobody_else(of: &Traits) {
+    let server = of.start(&["--idle-timeout", "600"]);
+    let mut active = server.connect();
+    for i in 0..10 {
+        sleep(100 * MS); // 1 s in all, but never 600 ms without a request
+        assert_eq!(active.ask(&format!("ECHO {i}")), i.to_string());
+    }
+    drop(active);
+    let mut idle = server.connect();
+    assert_eq!(idle.ask("ECHO begins"), "begins");
+    let began = Instant::now();
+    assert_eq!(idle.rest(), "");
+    assert_took(began, 600 * MS);
+    drop(idle);
+    server.until_stats("one was too slow", |s| s["timed_out"] == 1 && s["failed"] == 1);
+    server.until_logged("idle limit of 600ms exceeded");
+}
+
+pub(crate) fn cuts_who_trickles(of: &Traits) {
+    let server = of.start(&["--request-timeout", "500"]);
+    let mut client = server.connect();
+    client.send("ECHO ");
+    let began = Instant::now();
+    while began.elapsed() < 5000 * MS && client.hears_nothing_for(20 * MS) {
+        if client.try_send(b"a").is_err() {
+            break;
+        }
+    }
+    assert_took(began, 500 * MS);
+    drop(client);
+    assert_eq!(server.ask("ECHO next"), "next");
+    server.until_stats("one was too slow", |s| s["timed_out"] == 1 && s["failed"] == 1);
+    server.until_logged("request limit of 500ms exceeded");
+}
+
+/// 16 MB are more than the kernel's buffers take, so the handler waits for a client that does not read.
+pub(crate) fn cuts_who_takes_no_answer(of: &Traits) {
+    let server = of.start(&["--write-timeout", "500"]);
+    let mut client = server.connect();
+    client.send("BIG 16000000\n");
+    server.until_logged("write limit of 500ms exceeded");
+    drop(client);
+    server.until_stats("one was too slow", |s| s["timed_out"] == 1 && s["failed"] == 1);
+}
+
+/// A limit is kept: not early (but for the time that the two clocks were read apart), nor ten times too late.
+#[track_caller]
+fn assert_took(since: Instant, limit: Duration) {
+    let took = since.elapsed();
+    assert!(took > limit - 50 * MS && took < limit * 10, "{took:?} for a limit of {limit:?}");
+}

@@ -1,0 +1,125 @@
+//! A stop loses no request, keeps nobody waiting, and ends within its limit.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{procfs, until, Server, AT_ONCE};
+use crate::Traits;
+
+/// The default drain limit, 10 s, is never reached where a test asks for less than this.
+const MS: Duration = Duration::from_millis(1);
+
+pub(crate) fn lets_a_request_in_flight_finish(of: &Traits) {
+    let mut server = of.start(&[]);
+    let mut client = server.connect();
+    client.send_and_see_it_taken("SLEEP 500");
+    server.signal("TERM");
+    assert_eq!(client.line(), "slept");
+    assert_eq!(client.rest(), "", "then the connection ends, without waiting for another request");
+    server.ended().well_within(AT_ONCE);
+    server.until_logged("served 1, failed 0, disconnected 0, refused 0, drained 1, forced 0, abandoned 0");
+}
+
+pub(crate) fn ends_idle_clients_at_once(of: &Traits) {
+    let mut server = of.start(&[]);
+    let mut clients: Vec<_> = (0..if of.concurrent { 3 } else { 1 }).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("ECHO then silence"), "then silence");
+    }
+    let ended = server.term();
+    for client in &mut clients {
+        assert_eq!(client.rest(), "");
+    }
+    ended.well_within(AT_ONCE);
+    server.until_logged("failed 0, disconnected 0");
+}
+
+pub(crate) fn cuts_half_a_request_at_the_drain_limit(of: &Traits) {
+    let mut server = of.start(&["--drain", "500"]);
+    let mut half = server.connect();
+    assert_eq!(half.ask("ECHO served"), "served");
+    half.send("ECHO half a li");
+    let ours = half.local_addr().port();
+    until("the server reads the half line", || procfs::unread(server.port(), ours) == Some(0));
+    let began = Instant::now();
+    let ended = server.term();
+    let took = began.elapsed();
+    assert!(took > 450 * MS, "the client was cut after {took:?}, its limit is 500 ms");
+    ended.well_within(5000 * MS);
+    assert!(half.until_closed().is_empty());
+    server.until_logged("forced 1, abandoned 0");
+}
+
+/// Whoever had connected before the stop is served after it.
+pub(crate) fn serves_who_waits_in_the_queue(of: &Traits) {
+    let mut server = of.start(&["--max-connections", "1", "--workers", "1"]);
+    let mut first = server.connect();
+    first.send_and_see_it_taken("SLEEP 500");
+    let mut queued = server.connect();
+    queued.send("ECHO from the queue\n");
+    until("the second waits in the queue", || server.queued() == 1);
+    server.signal_and_see_it_taken("TERM");
+    assert_eq!(first.line(), "slept");
+    assert_eq!(queued.line(), "from the queue");
+    assert_eq!(queued.rest(), "");
+    server.ended().well_within(AT_ONCE);
+    server.until_logged("accepted 2, served 2");
+}
+
+pub(crate) fn stops_from_within_a_handler(of: &Traits) {
+    let mut server = of.start(&[]);
+    let mut client = server.connect();
+    client.send("SHUTDOWN\nECHO sent along\n");
+    assert_eq!(client.rest(), "sent along\n", "what has arrived is answered");
+    server.ended().well_within(AT_ONCE);
+}
+
+pub(crate) fn stops_at_once_when_nothing_runs(of: &Traits) {
+    for (signal, warm) in [("TERM", false), ("TERM", true), ("INT", true)] {
+        let mut server = of.start(&[]);
+        if warm {
+            assert_eq!(server.ask("ECHO warm"), "warm");
+        }
+        server.signal(signal);
+        server.ended().well_within(AT_ONCE);
+    }
+}
+
+pub(crate) fn a_second_sigterm_ends_a_spinning_handler(of: &Traits) {
+    let mut server = spinning(of);
+    server.signal_and_see_it_taken("TERM");
+    assert!(server.is_running(), "the first one waits for the request");
+    assert_eq!(end_by(&mut server, "TERM"), 143);
+}
+
+pub(crate) fn a_second_sigint_ends_a_spinning_handler(of: &Traits) {
+    let mut server = spinning(of);
+    server.signal_and_see_it_taken("INT");
+    assert!(server.is_running(), "the first one waits for the request");
+    assert_eq!(end_by(&mut server, "INT"), 130);
+}
+
+/// As when a user presses Ctrl-C while a supervisor's SIGTERM is being obeyed.
+pub(crate) fn the_first_signal_may_be_another_one(of: &Traits) {
+    let mut server = spinning(of);
+    server.signal_and_see_it_taken("TERM");
+    assert_eq!(end_by(&mut server, "INT"), 130);
+}
+
+/// A server with a handler that computes for ever and never looks at its connection, and a drain that would wait.
+fn spinning(of: &Traits) -> Server {
+    let server = of.start(&["--drain", "60000"]);
+    let mut client = server.connect();
+    client.send_and_see_it_taken("SPIN");
+    let before = procfs::ticks(server.pid());
+    until("the handler spins", || procfs::ticks(server.pid()) > before + 2);
+    std::mem::forget(client); // stays connected until the test's process ends
+    server
+}
+
+#[track_caller]
+fn end_by(server: &mut Server, signal: &str) -> i32 {
+    server.signal(signal);
+    let ended = server.ended();
+    assert!(ended.after < AT_ONCE, "the second signal took {:?}", ended.after);
+    ended.code().expect("an exit status")
+}

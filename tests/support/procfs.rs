@@ -1,0 +1,94 @@
+//! What the kernel tells about a server: its descriptors, threads, children, and the queues of its sockets.
+
+use std::fs;
+
+/// Open descriptors.
+pub fn fds(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// All that descend from this process, not the process itself.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let all: Vec<(u32, u32)> = pids().filter_map(|p| Some((p, stat(p)?.parent))).collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while next < found.len() {
+        let parent = found[next];
+        found.extend(all.iter().filter(|(_, its)| *its == parent).map(|(p, _)| *p));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Descendants that have died and were not reaped.
+pub fn zombies(pid: u32) -> usize {
+    descendants(pid).into_iter().filter_map(stat).filter(|s| s.state == 'Z').count()
+}
+
+/// Processor time that it and its descendants have used, in the kernel's ticks.
+pub fn ticks(pid: u32) -> u64 {
+    descendants(pid).into_iter().chain([pid]).filter_map(stat).map(|s| s.ticks).sum()
+}
+
+/// Whether a signal waits to be delivered to the process.
+pub fn signals_pending(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    pending.is_some_and(|mask| mask.trim().chars().any(|c| c != '0'))
+}
+
+struct Stat {
+    state: char,
+    parent: u32,
+    ticks: u64,
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?; // the name before may contain anything
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
+    let state = fields.first()?.chars().next()?;
+    Some(Stat { state, parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)? })
+}
+
+/// One line of `/proc/net/tcp`; the receive queue of a listening socket is the number of clients that wait.
+struct Socket {
+    local: u16,
+    remote: u16,
+    listens: bool,
+    received: usize,
+}
+
+fn sockets() -> Vec<Socket> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().skip(1).filter_map(parse_socket).collect()
+}
+
+fn parse_socket(line: &str) -> Option<Socket> {
+    let mut fields = line.split_whitespace().skip(1);
+    let mut port = || u16::from_str_radix(fields.next()?.rsplit_once(':')?.1, 16).ok();
+    let (local, remote) = (port()?, port()?);
+    let listens = fields.next()? == "0A";
+    let received = usize::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
+    Some(Socket { local, remote, listens, received })
+}
+
+/// How many clients wait to be accepted on this port.
+pub fn accept_queue(port: u16) -> usize {
+    sockets().iter().filter(|s| s.listens && s.local == port).map(|s| s.received).sum()
+}
+
+/// How much the owner of the end at `local` has not read of what `remote` has sent; `None` where there is no such end.
+pub fn unread(local: u16, remote: u16) -> Option<usize> {
+    sockets().iter().find(|s| !s.listens && s.local == local && s.remote == remote).map(|s| s.received)
+}
