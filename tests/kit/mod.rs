@@ -132,6 +132,7 @@ pub fn expect(client: &mut impl Read, text: &str) {
 }
 
 /// Echoes lines; `quit` ends, `fail` is an error, `panic` panics, `stop` shuts the server down.
+#[derive(Debug)]
 pub struct Lines;
 
 impl StreamRequestHandler for Lines {
