@@ -292,7 +292,10 @@ impl Wire {
     ) -> io::Result<()> {
         let control = self.control();
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
-        let stop = drain.is_none().then(|| control.stop.as_fd());
+        let stop = match drain {
+            None => Some(control.stop.as_fd()),
+            Some(at) => (at > Instant::now()).then(|| control.now.as_fd()),
+        };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));

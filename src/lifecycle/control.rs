@@ -24,6 +24,8 @@ pub(crate) struct Control {
     stopped_at: AtomicU64,
     /// Readable from the request to stop until the next run: every wait includes it.
     pub(crate) stop: EventFd,
+    /// Readable once the stop has become urgent: for who watches the switch himself and knows of the stop.
+    pub(crate) now: EventFd,
     /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
     pub(crate) gate: EventFd,
     /// Rung for the thread that supervises: a connection or a worker ended, the stop became urgent.
@@ -40,6 +42,7 @@ impl Control {
             epoch: Instant::now(),
             stopped_at: AtomicU64::new(0),
             stop: EventFd::new()?,
+            now: EventFd::new()?,
             gate: EventFd::new()?,
             events: EventFd::new()?,
         })
@@ -53,6 +56,7 @@ impl Control {
     /// Asks for an end without waiting for connections.
     pub(crate) fn request_stop_now(&self) {
         self.raise_to(NOW);
+        self.now.set();
     }
 
     fn raise_to(&self, level: u8) {
@@ -105,6 +109,7 @@ impl Control {
             self.stopped_at.store(0, SeqCst);
             self.cut.store(false, SeqCst);
             self.stop.clear();
+            self.now.clear();
             self.events.clear();
         }
     }
