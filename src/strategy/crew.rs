@@ -38,7 +38,23 @@ pub(crate) struct Plan {
     pub(crate) size: Option<usize>,
 }
 
+/// The largest stack: more is a slip, and would overflow in the standard library.
+const LARGEST_STACK: usize = 1 << 40;
+
 impl Plan {
+    /// For the strategies' settings, when the server is bound.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.name.contains('\0') {
+            return Err(Error::setting("thread_name", "a name cannot contain a NUL"));
+        }
+        match self.stack_size {
+            Some(bytes) if bytes > LARGEST_STACK => {
+                Err(Error::setting("stack_size", format!("{bytes} bytes are more than a thread can have")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut builder = thread::Builder::new().name(self.name.clone());
         if let Some(bytes) = self.stack_size {
