@@ -186,9 +186,10 @@ impl Member {
     /// Waits for a request, leaves the seat, and sees to a successor. `None`: there is no more work here.
     fn next_request(&mut self) -> Option<Request> {
         let crew = self.crew.clone();
+        let mut patience = crew.plan.size.is_none().then_some(crew.plan.keep_alive);
         loop {
             let mut seat = crew.seat()?;
-            match seat.next(crew.plan.size.is_none().then_some(crew.plan.keep_alive)) {
+            match seat.next(patience) {
                 Ok(Turn::Request(request)) => {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
@@ -199,6 +200,7 @@ impl Member {
                     if self.retire_unless_last() {
                         return None;
                     }
+                    patience = None; // the last one stays, without looking at the clock; who joins it retires
                 }
                 Ok(Turn::Watched) => {}
                 Ok(Turn::Stopped) => return None,
