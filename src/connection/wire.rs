@@ -300,6 +300,9 @@ impl Wire {
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         let ready = sys::poll([read, stop, bell], write, left)?;
+        if ready.has(2) {
+            self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next
+        }
         if ready.none() {
             check(by)?;
             if drain.is_some_and(|at| at <= Instant::now()) {
@@ -428,3 +431,6 @@ fn check(deadline: Option<Deadline>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
