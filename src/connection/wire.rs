@@ -333,17 +333,17 @@ impl Wire {
     ) -> io::Result<()> {
         let control = self.control();
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
-        let stop = match (drain, self.wakes) {
-            (None, _) => Some(control.stop.as_fd()),
-            (Some(_), Wakes::Watches) => Some(control.events.as_fd()), // the stop may become urgent
-            (Some(_), Wakes::Registered) => None,
+        let stop = match drain {
+            None => Some(control.stop.as_fd()),
+            // A child has only the one descriptor; its parent ends it when the stop becomes urgent.
+            Some(at) => (at > Instant::now() && !control.in_child()).then(|| control.now.as_fd()),
         };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         let ready = sys::poll([read, stop, bell], write, left)?;
-        if drain.is_some() && ready.has(1) {
-            control.events.clear();
+        if ready.has(2) {
+            self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next
         }
         if ready.none() {
             check(by)?;
@@ -473,3 +473,6 @@ fn check(deadline: Option<Deadline>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

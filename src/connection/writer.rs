@@ -119,6 +119,11 @@ impl Mailbox {
         }
     }
 
+    /// For the owner, whom the bell has woken: also a ring that came late, after the look that took its message.
+    pub(super) fn answer(&self) {
+        self.bell.clear();
+    }
+
     pub(super) fn take(&self) -> Option<Arc<[u8]>> {
         let message = self.queue.pop()?;
         self.bytes.fetch_sub(message.len(), SeqCst);

@@ -38,6 +38,8 @@ pub(crate) struct Control {
     in_child: AtomicBool,
     /// Readable from the request to stop until the next run: every wait includes it.
     pub(crate) stop: EventFd,
+    /// Readable once the stop has become urgent: for who watches the switch himself and knows of the stop.
+    pub(crate) now: EventFd,
     /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
     pub(crate) gate: EventFd,
     /// Rung for the thread that supervises: a connection or a worker ended, the stop became urgent.
@@ -51,6 +53,7 @@ impl Control {
             epoch: Instant::now(),
             in_child: AtomicBool::new(false),
             stop: EventFd::new()?,
+            now: EventFd::new()?,
             gate: EventFd::new()?,
             events: EventFd::new()?,
         })
@@ -61,9 +64,9 @@ impl Control {
     }
 
     /// In a forked child: the descriptors that are to be closed, and used no more.
-    pub(crate) fn become_child(&self) -> [RawFd; 2] {
+    pub(crate) fn become_child(&self) -> [RawFd; 3] {
         self.in_child.store(true, SeqCst);
-        [self.gate.as_fd().as_raw_fd(), self.events.as_fd().as_raw_fd()]
+        [&self.now, &self.gate, &self.events].map(|fd| fd.as_fd().as_raw_fd())
     }
 
     pub(crate) fn in_child(&self) -> bool {
@@ -97,6 +100,9 @@ impl Control {
     /// Asks for an end without waiting for connections.
     pub(crate) fn request_stop_now(&self) {
         self.raise_to(NOW);
+        if !self.in_child() {
+            self.now.set();
+        }
     }
 
     fn raise_to(&self, level: u8) {
@@ -155,6 +161,7 @@ impl Control {
             self.switch().woken.store(false, SeqCst);
             self.switch().cut.store(false, SeqCst);
             self.stop.clear();
+            self.now.clear();
             self.events.clear();
         }
     }

@@ -99,19 +99,26 @@ impl FromStr for Address {
     /// [`io::ErrorKind::InvalidInput`] where a port or a path is missing or malformed.
     fn from_str(text: &str) -> io::Result<Self> {
         let address = Self::from(text);
+        address.check().map(|()| address)
+    }
+}
+
+impl Address {
+    /// Whether it can be one: there is a port, or a name.
+    pub(super) fn check(&self) -> io::Result<()> {
         let malformed = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        match &address {
+        match self {
             Self::Tcp(text) => match text.rsplit_once(':') {
                 None => malformed("no port"),
                 Some((_, port)) if port.parse::<u16>().is_err() => malformed("the port is no number up to 65535"),
                 Some((host, _)) if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) => {
                     malformed("an IPv6 address stands in brackets")
                 }
-                Some(_) => Ok(address),
+                Some(_) => Ok(()),
             },
             Self::Unix(path) if path.as_os_str().is_empty() => malformed("no path"),
             Self::Abstract(name) if name.is_empty() => malformed("no name"),
-            Self::Unix(_) | Self::Abstract(_) => Ok(address),
+            Self::Unix(_) | Self::Abstract(_) => Ok(()),
         }
     }
 }

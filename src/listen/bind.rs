@@ -28,6 +28,8 @@ const PORT_TRIES: usize = 8;
 /// Listens on every address that the text stands for: a name that has several gets a listener on each.
 pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listener>> {
     let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: address.to_string(), source };
+    // Without a name for a Unix socket, the kernel would choose one that nobody knows.
+    address.check().map_err(|e| failed(("listen on", e)))?;
     match address {
         Address::Tcp(text) => {
             let resolved = resolve(text).map_err(|e| failed(("resolve", e)))?;
@@ -47,7 +49,6 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
 
 /// All addresses, each once, in the resolver's order.
 fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
-    text.parse::<Address>()?;
     let mut found: Vec<SocketAddr> = Vec::new();
     for addr in text.to_socket_addrs()? {
         if !found.contains(&addr) {

@@ -59,8 +59,15 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
     fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
         let _here = Accepting::here();
-        let turn = acceptor.seat()?.next(timeout)?;
-        let Turn::Request(request) = turn else { return Ok(false) };
+        bound.core.control.begin();
+        let request = match acceptor.seat()?.next(timeout)? {
+            Turn::Request(request) => request,
+            Turn::Stopped => {
+                bound.core.control.end(); // so that it is told once, as serve_forever does
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        };
         self.process_request(request).unwrap_or_else(Rejected::refuse);
         self.service_actions();
         Ok(true)

@@ -111,7 +111,6 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever).
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let _serving = self.bound.core.begin();
         self.strategy.handle_request(&self.bound, &self.handler, timeout)
     }
 }

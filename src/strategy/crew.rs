@@ -38,7 +38,23 @@ pub(crate) struct Plan {
     pub(crate) size: Option<usize>,
 }
 
+/// The largest stack: more is a slip, and would overflow in the standard library.
+const LARGEST_STACK: usize = 1 << 40;
+
 impl Plan {
+    /// For the strategies' settings, when the server is bound.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.name.contains('\0') {
+            return Err(Error::setting("thread_name", "a name cannot contain a NUL"));
+        }
+        match self.stack_size {
+            Some(bytes) if bytes > LARGEST_STACK => {
+                Err(Error::setting("stack_size", format!("{bytes} bytes are more than a thread can have")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut builder = thread::Builder::new().name(self.name.clone());
         if let Some(bytes) = self.stack_size {
@@ -170,9 +186,10 @@ impl Member {
     /// Waits for a request, leaves the seat, and sees to a successor. `None`: there is no more work here.
     fn next_request(&mut self) -> Option<Request> {
         let crew = self.crew.clone();
+        let mut patience = crew.plan.size.is_none().then_some(crew.plan.keep_alive);
         loop {
             let mut seat = crew.seat()?;
-            match seat.next(crew.plan.size.is_none().then_some(crew.plan.keep_alive)) {
+            match seat.next(patience) {
                 Ok(Turn::Request(request)) => {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
@@ -183,6 +200,7 @@ impl Member {
                     if self.retire_unless_last() {
                         return None;
                     }
+                    patience = None; // the last one stays, without looking at the clock; who joins it retires
                 }
                 Ok(Turn::Watched) => {}
                 Ok(Turn::Stopped) => return None,

@@ -65,7 +65,7 @@ impl ServingStrategy for ThreadPool {
     }
 
     fn max_connections(&self) -> Result<usize> {
-        super::threading::check_name(&self.plan.name)?;
+        self.plan.check()?;
         match self.threads {
             0 => Err(Error::setting("ThreadPool::new", "a pool of no threads serves nobody; give it one at least")),
             n if n > 1 << 20 => {

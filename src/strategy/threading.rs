@@ -76,20 +76,10 @@ impl ServingStrategy for Threading {
     }
 
     fn max_connections(&self) -> Result<usize> {
-        check_name(&self.plan.name)?;
-        if self.plan.keep_alive.is_zero() {
-            return Err(Error::setting("keep_alive", "a thread that waits for no time would wait again and again"));
-        }
+        self.plan.check()?;
         if self.plan.spare == 0 {
             return Err(Error::setting("spare_threads", "one thread at least must wait for connections"));
         }
         Ok(1024.min(crate::sys::limits::descriptors().saturating_sub(64)).max(1))
     }
-}
-
-pub(super) fn check_name(name: &str) -> Result<()> {
-    if name.contains('\0') {
-        return Err(Error::setting("thread_name", "a name cannot contain a NUL"));
-    }
-    Ok(())
 }

@@ -1,0 +1,29 @@
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+
+/// A writer's thread may be held up between queuing its message and ringing.
+#[test]
+fn a_bell_that_rings_late_is_silenced() {
+    let (conn, _client) = Connection::pair().unwrap();
+    let _writer = conn.writer().unwrap();
+    let wire = conn.wire();
+    let mailbox = wire.mailbox.get().unwrap();
+    mailbox.bell.set(); // `rung` is false: the message has been taken already
+    wire.flush_mailbox(&mut conn.output.borrow_mut()).unwrap();
+    let deadline = || {
+        let why = crate::connection::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
+        Some(super::Deadline { at: Instant::now() + why.after, why })
+    };
+    wire.wait(None, None, deadline()).unwrap();
+    assert!(wire.wait(None, None, deadline()).is_err(), "the second wait waits");
+}
+
+#[test]
+fn a_broken_wire_stays_broken() {
+    let (mut conn, client) = Connection::pair().unwrap();
+    drop(client);
+    assert!(conn.write_all(b"x").and_then(|()| conn.flush()).is_err());
+    assert!(conn.wire().is_broken());
+}
