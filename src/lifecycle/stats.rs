@@ -84,10 +84,10 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accepted {}, served {}, failed {} ", self.accepted, self.served, self.failed)?;
-        write!(f, "(panicked {}, timed out {}, crashed {}), ", self.panicked, self.timed_out, self.crashed)?;
+        write!(f, "accepted {}, served {}, failed {}, ", self.accepted, self.served, self.failed)?;
         write!(f, "disconnected {}, refused {}, ", self.disconnected, self.refused)?;
-        write!(f, "drained {}, forced {}, abandoned {}", self.drained, self.forced, self.abandoned)
+        write!(f, "drained {}, forced {}, abandoned {}; ", self.drained, self.forced, self.abandoned)?;
+        write!(f, "of the failed: panicked {}, timed out {}, crashed {}", self.panicked, self.timed_out, self.crashed)
     }
 }
 

@@ -89,4 +89,7 @@ strategies! {
     thread_pool: Traits {
         name: "thread-pool", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
     };
+    forking: Traits {
+        name: "forking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+    };
 }

@@ -174,7 +174,11 @@ impl Server {
 
     /// As [`start`](Self::start), at this address.
     pub fn start_at(addr: &str, name: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(example(name));
+        Self::start_command(Command::new(example(name)), addr, args)
+    }
+
+    /// As [`start_at`](Self::start_at), by a command that becomes the example in the end.
+    pub fn start_command(mut command: Command, addr: &str, args: &[&str]) -> Self {
         command.arg(addr).args(args).env("RUST_LOG", "info").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
@@ -185,7 +189,7 @@ impl Server {
         until("the first line on stdout", || !server.out.get().is_empty() || !server.is_running());
         server.listened_after = started.elapsed();
         let first = server.out.get().into_iter().next().unwrap_or_default();
-        let at = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{name} began with {first:?}"));
+        let at = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("it began with {first:?}"));
         server.addr = at.to_owned();
         server
     }

@@ -34,6 +34,29 @@ pub fn ticks(pid: u32) -> u64 {
     descendants(pid).into_iter().chain([pid]).filter_map(stat).map(|s| s.ticks).sum()
 }
 
+/// The state of a process, as `ps` shows it; `None` where there is no such process.
+pub fn state(pid: u32) -> Option<char> {
+    stat(pid).map(|s| s.state)
+}
+
+/// Whether a tracer is attached.
+pub fn traced(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
+}
+
+/// Each descriptor, with what it is open on; sockets and pipes without their number.
+pub fn fd_kinds(pid: u32) -> Vec<(u32, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let kind = |entry: fs::DirEntry| {
+        let fd = entry.file_name().to_str()?.parse().ok()?;
+        let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+        let kind = target.strip_suffix(']').and_then(|t| t.split_once(":[")).filter(|(k, _)| *k != "anon_inode");
+        Some((fd, kind.map_or(target.clone(), |(k, _)| k.to_owned())))
+    };
+    entries.filter_map(kind).collect()
+}
+
 /// Whether a signal waits to be delivered to the process.
 pub fn signals_pending(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
