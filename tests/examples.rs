@@ -144,6 +144,9 @@ fn greets(name: &str) {
 fn the_echo_server_echoes_or_greets() {
     let server = Server::start("echo_server", &["--buf", "100"]);
     let mut client = server.connect();
+    for word in ["a dialogue", "needs no flush"] {
+        assert_eq!(client.ask(word), word); // sent because the handler waits for more
+    }
     client.send(vec![b'e'; 100_000]);
     client.half_close();
     assert_eq!(client.rest().len(), 100_000);

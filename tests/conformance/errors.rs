@@ -35,7 +35,7 @@ pub(crate) fn what_was_written_before_a_panic_arrives(of: &Traits) {
     let server = of.start(&[]);
     for fatal in ["PANIC", "ERROR"] {
         let mut client = server.connect();
-        client.send(format!("ECHO kept\n{fatal}\n")); // in one segment: no wait in between flushes the answer
+        client.send(format!("ECHO kept\n{fatal}\n")); // in one segment
         assert_eq!(client.rest(), "kept\n", "before {fatal}");
     }
 }
