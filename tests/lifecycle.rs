@@ -281,8 +281,7 @@ fn most_at_once(limit: usize, change: impl Fn(&ServerHandle)) -> usize {
     let report = server.stop();
     assert_eq!(report.served, 60);
     adds_up(&report);
-    let most = most.load(SeqCst);
-    most
+    most.load(SeqCst)
 }
 
 #[test]

@@ -82,3 +82,6 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
