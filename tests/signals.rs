@@ -3,10 +3,10 @@
 
 mod kit;
 
-use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
 use kit::{connect, expect, read_all, until, Lines};
@@ -82,7 +82,7 @@ fn over() {
 
 struct Process {
     child: Child,
-    out: BufReader<PipeReader>,
+    out: Option<BufReader<ChildStdout>>,
     addr: Option<SocketAddr>,
 }
 
@@ -90,14 +90,14 @@ impl Process {
     fn start(role: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", "role", "--nocapture"]).env(ROLE, role);
-        let (read, write) = std::io::pipe().unwrap();
-        let mut process = Self { child: command.stdout(write).spawn().unwrap(), out: BufReader::new(read), addr: None };
-        drop(command); // and with it our writing end
+        let mut process = Self { child: command.stdout(Stdio::piped()).spawn().unwrap(), out: None, addr: None };
+        let mut out = BufReader::new(process.child.stdout.take().unwrap());
         while process.addr.is_none() {
             let mut line = String::new();
-            assert_ne!(process.out.read_line(&mut line).unwrap(), 0, "{role} has ended early");
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "{role} has ended early");
             process.addr = line.strip_prefix("listening ").map(|addr| addr.trim_end().parse().unwrap());
         }
+        process.out = Some(out);
         process
     }
 
@@ -117,7 +117,7 @@ impl Process {
             status.is_some()
         });
         let mut text = String::new();
-        self.out.read_to_string(&mut text).unwrap();
+        self.out.as_mut().unwrap().read_to_string(&mut text).unwrap();
         (status.unwrap(), text)
     }
 }
