@@ -139,15 +139,19 @@ fn a_read_through_one_half_flushes_the_other() {
 }
 
 #[test]
-fn next_request_flushes_and_consumes_nothing() {
+fn next_request_flushes_before_it_waits_and_consumes_nothing() {
     let (mut conn, mut client) = Connection::pair().unwrap();
     client.write_all(b"a\nb\n").unwrap();
     assert!(conn.next_request().unwrap());
     assert_eq!(conn.next_line().unwrap().as_deref(), Some("a"));
     conn.write_all(b"A").unwrap();
     assert!(conn.next_request().unwrap(), "the second request is there already");
-    assert_eq!(arrived(&mut client), "A");
+    assert_eq!(arrived(&mut client), "", "both answers go out together");
     assert_eq!(conn.next_line().unwrap().as_deref(), Some("b"));
+    conn.write_all(b"B").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(!conn.next_request().unwrap());
+    assert_eq!(arrived(&mut client), "AB");
 }
 
 #[test]

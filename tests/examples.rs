@@ -87,9 +87,9 @@ fn an_address_that_cannot_be_had_is_one_line_with_a_hint() {
     let cases: &[(&str, &[&str])] = &[
         (server.addr(), &["bind", "os error 98", "another program listens there"]),
         ("no-such-host.invalid:80", &["resolve", "check the name, or give an IP address"]),
-        ("localhost", &["resolve", "no port", "an address is HOST:PORT"]),
-        ("127.0.0.1:99999", &["resolve", "65535", "an address is HOST:PORT"]),
-        ("::1:0", &["resolve", "brackets", "an address is HOST:PORT"]),
+        ("localhost", &["no port", "an address is HOST:PORT"]),
+        ("127.0.0.1:99999", &["65535", "an address is HOST:PORT"]),
+        ("::1:0", &["brackets", "an address is HOST:PORT"]),
         ("192.0.2.1:0", &["bind", "os error 99", "no interface of this machine"]), // reserved for documentation
         ("unix:/no/such/folder/x.sock", &["bind", "os error 2", "folder of the socket file does not exist"]),
     ];

@@ -114,8 +114,9 @@ fn f9_a_child_has_its_connection_and_one_control_descriptor() {
     others.iter_mut().for_each(|client| assert_eq!(client.ask("ECHO on"), "on"));
     let mut client = server.connect();
     let child = child_of(&mut client);
-    let mut kinds: Vec<String> =
-        procfs::fd_kinds(child).into_iter().filter(|(fd, _)| *fd > 2).map(|(_, k)| k).collect();
+    let is_servers = |kind: &String| *kind == "socket" || kind.starts_with("anon_inode"); // files are the program's own
+    let kinds = procfs::fd_kinds(child).into_iter().filter(|(fd, _)| *fd > 2).map(|(_, kind)| kind);
+    let mut kinds: Vec<String> = kinds.filter(is_servers).collect();
     kinds.sort();
     assert_eq!(kinds, ["anon_inode:[eventfd]", "socket"]);
 }
@@ -225,7 +226,7 @@ fn h5_h6_h9_a_death_is_told_by_name_and_hurts_nobody_else() {
         assert_eq!(witness.ask("ECHO well"), "well", "after {line}");
     }
     server.until_stats("five failures", |s| s["failed"] == 5 && s["crashed"] == 4 && s["panicked"] == 1);
-    assert_eq!(procfs::zombies(server.pid()), 0);
+    until("no zombie", || procfs::zombies(server.pid()) == 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod kit;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
@@ -81,24 +82,27 @@ fn over() {
 
 struct Process {
     child: Child,
-    out: BufReader<ChildStdout>,
-    addr: std::net::SocketAddr,
+    out: Option<BufReader<ChildStdout>>,
+    addr: Option<SocketAddr>,
 }
 
 impl Process {
     fn start(role: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "role", "--nocapture"]).env(ROLE, role).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        loop {
+        command.args(["--exact", "role", "--nocapture"]).env(ROLE, role);
+        let mut process = Self { child: command.stdout(Stdio::piped()).spawn().unwrap(), out: None, addr: None };
+        let mut out = BufReader::new(process.child.stdout.take().unwrap());
+        while process.addr.is_none() {
             let mut line = String::new();
             assert_ne!(out.read_line(&mut line).unwrap(), 0, "{role} has ended early");
-            if let Some(addr) = line.strip_prefix("listening ") {
-                let addr = addr.trim_end().parse().unwrap();
-                return Self { child, out, addr };
-            }
+            process.addr = line.strip_prefix("listening ").map(|addr| addr.trim_end().parse().unwrap());
         }
+        process.out = Some(out);
+        process
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.addr.unwrap())
     }
 
     fn signal(&self, name: &str) {
@@ -113,7 +117,7 @@ impl Process {
             status.is_some()
         });
         let mut text = String::new();
-        self.out.read_to_string(&mut text).unwrap();
+        self.out.as_mut().unwrap().read_to_string(&mut text).unwrap();
         (status.unwrap(), text)
     }
 }
@@ -129,13 +133,13 @@ impl Drop for Process {
 fn either_signal_drains() {
     for signal in ["-INT", "-TERM"] {
         let mut process = Process::start("drain");
-        let mut client = connect(process.addr);
+        let mut client = process.connect();
         client.write_all(b"before\nhalf").unwrap();
         expect(&mut client, "before\n");
         thread::sleep(Duration::from_millis(50)); // so that the half is read
         process.signal(signal);
         until("it no longer accepts", || {
-            let mut late = connect(process.addr);
+            let mut late = process.connect();
             late.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             late.write_all(b"late\n").is_err() || !late.read(&mut [0]).is_ok_and(|n| n > 0)
         });
@@ -150,7 +154,7 @@ fn either_signal_drains() {
 fn the_second_signal_ends_the_process_at_once() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let mut process = Process::start("spin");
-        let mut client = connect(process.addr);
+        let mut client = process.connect();
         expect(&mut client, "here\n");
         process.signal("-TERM");
         thread::sleep(Duration::from_millis(100));

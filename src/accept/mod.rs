@@ -123,13 +123,20 @@ impl Shared {
         self.listeners.upgrade().ok_or_else(gone)
     }
 
-    /// Takes one of the places that the stop left: what was in the kernel's queue then is served, newcomers are not.
-    fn take_last(&self, listeners: &[Listener]) -> bool {
-        let left = self.last.get_or_init(|| {
+    /// What was in the kernel's queue when the stop came: that is still served, newcomers are not.
+    fn last(&self, listeners: &[Listener]) -> &AtomicUsize {
+        self.last.get_or_init(|| {
             let queued = |l: &Listener| l.queued().unwrap_or(self.core.config.backlog);
             AtomicUsize::new(listeners.iter().map(queued).sum())
-        });
-        left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+        })
+    }
+
+    fn has_last(&self, listeners: &[Listener]) -> bool {
+        self.last(listeners).load(SeqCst) > 0
+    }
+
+    fn take_last(&self, listeners: &[Listener]) -> bool {
+        self.last(listeners).fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 }
 

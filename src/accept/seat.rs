@@ -133,11 +133,13 @@ impl<'a> Seat<'a> {
         core.wake_idle(); // they may hold the permits that the queue waits for
         let drain = core.control.drain_deadline(core.config.drain_timeout);
         let over = left(drain) == Some(Duration::ZERO) || core.control.paused();
-        if over || !self.acceptor.shared.take_last(&self.listeners) {
+        if over || !self.acceptor.shared.has_last(&self.listeners) {
             return Ok(Turn::Stopped);
         }
         match self.wait_for_permit(drain.into_iter().chain(deadline).min(), true)? {
-            Gate::Permit(permit) => Ok(self.accept_any(permit).map_or(Turn::Stopped, Turn::Request)),
+            Gate::Permit(permit) if self.acceptor.shared.take_last(&self.listeners) => {
+                Ok(self.accept_any(permit).map_or(Turn::Stopped, Turn::Request))
+            }
             Gate::Watched => Ok(Turn::Watched),
             _ if left(deadline) == Some(Duration::ZERO) => Ok(Turn::Timeout),
             _ => Ok(Turn::Stopped),

@@ -100,8 +100,8 @@ impl Connection {
         self.wire.server()
     }
 
-    /// Ends one request and waits for the next: flushes, waits for its first byte under the idle limit, and starts
-    /// the request limit anew. `false` when the peer has ended the stream, or when the server drains and nothing
+    /// Ends one request and waits for the next, if it is not there already: flushes, waits for its first byte under
+    /// the idle limit, and starts the request limit anew. `false` when the peer has ended the stream, or when the server drains and nothing
     /// has arrived.
     ///
     /// ```
@@ -119,7 +119,7 @@ impl Connection {
     /// # Errors
     /// [`Limit::Idle`], or what flushing and reading meet.
     pub fn next_request(&mut self) -> io::Result<bool> {
-        self.wire.between_requests(&self.output)?;
+        self.wire.between_requests();
         let some = !self.fill_buf()?.is_empty();
         self.wire.request_begins();
         Ok(some)

@@ -64,8 +64,8 @@ pub(crate) struct Wire {
     read_full: Cell<bool>,
     /// Whether the peer has ended the stream.
     ended: Cell<bool>,
-    /// Whether the drain has shut our reading side, so that the peer's end can no longer be seen.
-    read_cut: Cell<bool>,
+    /// Whether the stop has ended a wait for a request, so that nobody reads what the peer may still send.
+    stopped: Cell<bool>,
     /// Whether sending has failed.
     broken: Cell<bool>,
     /// Whether reading has failed.
@@ -94,7 +94,7 @@ impl Wire {
             fresh: Cell::new(true),
             read_full: Cell::new(false),
             ended: Cell::new(false),
-            read_cut: Cell::new(false),
+            stopped: Cell::new(false),
             broken: Cell::new(false),
             failed: Cell::new(false),
             armed_read: Cell::new(None),
@@ -118,6 +118,10 @@ impl Wire {
         &self.server
     }
 
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self.socket, Socket::Tcp(_))
+    }
+
     fn control(&self) -> &Control {
         &self.server.core.control
     }
@@ -136,9 +140,9 @@ impl Wire {
         self.ended.get() || self.broken.get() || self.failed.get()
     }
 
-    /// Whether the drain has shut our reading side.
-    pub(crate) fn is_read_cut(&self) -> bool {
-        self.read_cut.get()
+    /// Whether the stop has ended a wait for a request.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     /// Whether sending has failed.
@@ -179,11 +183,9 @@ impl Wire {
         }
     }
 
-    pub(super) fn between_requests(&self, output: &RefCell<Output>) -> io::Result<()> {
-        self.flush(&mut output.borrow_mut())?;
+    pub(super) fn between_requests(&self) {
         self.between.set(true);
         self.tell_deadline();
-        Ok(())
     }
 
     pub(super) fn request_begins(&self) {
@@ -268,12 +270,19 @@ impl Wire {
         }
     }
 
+    /// Instead of a wait for a request, when the server stops: a request that has arrived is still served.
+    fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let arrived = self.recv_now(buf)?;
+        self.stopped.set(arrived.is_none());
+        Ok(arrived.unwrap_or(0))
+    }
+
     /// The plain path: a blocking call, which the kernel's receive timeout or another thread's `shutdown` ends.
     fn recv_blocking(&self, buf: &mut [u8], idle: bool) -> io::Result<usize> {
         let deadline = self.read_deadline(idle);
         loop {
             if self.is_stopping_idle(idle) {
-                return Ok(self.recv_now(buf)?.unwrap_or(0));
+                return self.recv_last(buf);
             }
             self.arm(&self.armed_read, deadline, socket::set_read_timeout)?;
             self.turn(idle, SlotState::Busy, SlotState::Idle);
@@ -283,7 +292,7 @@ impl Wire {
             }
             let read = socket::recv(self.fd(), buf, true);
             if idle && !self.turn(idle, SlotState::Idle, SlotState::Busy) {
-                self.read_cut.set(true);
+                self.stopped.set(true); // and our reading side is shut
             }
             match read {
                 Ok(n) => {
@@ -314,11 +323,11 @@ impl Wire {
         let deadline = self.read_deadline(idle);
         loop {
             self.flush_mailbox(&mut output.borrow_mut())?;
+            if self.is_stopping_idle(idle) {
+                return self.recv_last(buf);
+            }
             if let Some(n) = self.recv_now(buf)? {
                 return Ok(n);
-            }
-            if self.is_stopping_idle(idle) {
-                return Ok(0);
             }
             self.wait(Some(self.as_fd()), None, deadline)?;
         }

@@ -39,9 +39,10 @@ pub(super) fn close(core: &Core, connection: &mut Connection) {
     if wire.is_broken() || core.control.is_cut() {
         return;
     }
-    if wire.is_read_cut() {
-        // Our reading side is shut: from the moment the writing side is, late input makes a reset. And the peer's
-        // end cannot be seen. What remains is to wait until the peer's kernel has all of the output.
+    if wire.is_stopped() {
+        // The peer may send its next request at any time, and nobody will read it: from the moment the socket is
+        // closed, or both its sides are shut, that makes a reset. So the peer's kernel must have all of the output
+        // before. (A lingering close is no way here: an idle peer would not end, and hold the stop up.)
         let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
         return;
     }
@@ -78,8 +79,12 @@ fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<(
     }
 }
 
-/// The kernel tells nobody when output is acknowledged, so it is asked now and then, within the bound.
+/// The kernel tells nobody when output is acknowledged, so it is asked now and then, within the bound. (A Unix
+/// socket hands over what it is given at once, and keeps it.)
 fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::Result<()> {
+    if !connection.wire().is_tcp() {
+        return Ok(());
+    }
     let mut pause = FIRST_LOOK;
     while socket::unacknowledged(connection.as_fd())? > 0 && Instant::now() < nearest(core, by) {
         std::thread::sleep(pause);

@@ -159,3 +159,16 @@ fn brief(text: &(impl std::fmt::Display + ?Sized)) -> String {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_text_is_escaped_and_cut() {
+        assert_eq!(brief("plain, ä"), "plain, ä");
+        assert_eq!(brief("a\r\nforged line\u{1b}[2J"), "a\\r\\nforged line\\u{1b}[2J");
+        assert_eq!(brief(&"ä".repeat(LONGEST_TEXT)), "ä".repeat(LONGEST_TEXT));
+        assert_eq!(brief(&"ä".repeat(LONGEST_TEXT + 1)), "ä".repeat(LONGEST_TEXT) + "…");
+    }
+}

@@ -37,6 +37,12 @@ pub type HandlerResult = Result<(), Box<dyn Error + Send + Sync>>;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler",
+    label = "not a `StreamRequestHandler`",
+    note = "a closure is made one by `handler(|conn| ...)`",
+    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`"
+)]
 pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Called first. Where it fails, neither `handle` nor `finish` is called.
     ///

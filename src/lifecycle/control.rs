@@ -100,17 +100,23 @@ impl Control {
     /// Asks for an end without waiting for connections.
     pub(crate) fn request_stop_now(&self) {
         self.raise_to(NOW);
-        if !self.in_child() {
-            self.now.set();
-        }
     }
 
     fn raise_to(&self, level: u8) {
         let nanos = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
-        let _ = self.switch().stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
-        self.switch().level.fetch_max(level, SeqCst);
-        self.stop.set();
-        self.ring();
+        loop {
+            let _ = self.switch().stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
+            self.switch().level.fetch_max(level, SeqCst);
+            if level == NOW && !self.in_child() {
+                self.now.set();
+            }
+            self.stop.set();
+            self.ring();
+            // A run that has begun in between has taken some of this away: once more, for that run.
+            if self.stopping() && self.switch().stopped_at.load(SeqCst) != 0 {
+                return;
+            }
+        }
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -163,6 +169,11 @@ impl Control {
             self.stop.clear();
             self.now.clear();
             self.events.clear();
+            // A request that came in between is for this run, and must show.
+            match self.switch().level.load(SeqCst) {
+                RUN => {}
+                level => self.raise_to(level),
+            }
         }
     }
 
@@ -171,3 +182,6 @@ impl Control {
         self.switch().obeyed.store(self.stopping(), SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

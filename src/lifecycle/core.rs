@@ -170,3 +170,18 @@ impl Throttle {
         Some(std::mem::take(&mut last.1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttle_lets_one_a_second_through_and_counts_the_rest() {
+        let throttle = Throttle::default();
+        assert_eq!(throttle.pass(), Some(0));
+        assert_eq!((throttle.pass(), throttle.pass()), (None, None));
+        throttle.0.lock().0 = Instant::now().checked_sub(Duration::from_secs(1));
+        assert_eq!(throttle.pass(), Some(2));
+        assert_eq!(throttle.pass(), None);
+    }
+}

@@ -95,3 +95,6 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,3 +145,20 @@ impl Drop for Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_s_failures_are_sorted_as_accept_2_says() {
+        use Errno as E;
+        let retry = [E::EAGAIN, E::EINTR, E::ECONNABORTED, E::EPROTO, E::ENETDOWN, E::ENETUNREACH, E::EPERM];
+        let back_off = [E::EMFILE, E::ENFILE, E::ENOBUFS, E::ENOMEM];
+        let fatal = [E::EBADF, E::EINVAL, E::ENOTSOCK, E::EFAULT];
+        let of = |errno: &Errno| AcceptError::of(&io::Error::from_raw_os_error(*errno as i32));
+        retry.iter().for_each(|e| assert_eq!(of(e), AcceptError::Retry, "{e}"));
+        back_off.iter().for_each(|e| assert_eq!(of(e), AcceptError::BackOff, "{e}"));
+        fatal.iter().for_each(|e| assert_eq!(of(e), AcceptError::Fatal, "{e}"));
+    }
+}

@@ -337,3 +337,6 @@ impl HandOver {
         back.map_or(Ok(()), |request| Err(Rejected::new(request, why)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use socketserver::{Connection, HandlerResult, StreamRequestHandlerMut, TcpServer, Threading};
+use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandlerMut, TcpServer, Threading};
 
 struct Counter {
     lines: usize,
@@ -13,4 +13,5 @@ impl StreamRequestHandlerMut for Counter {
 
 fn main() {
     let _ = TcpServer::<Counter, Threading>::bind("127.0.0.1:0", Counter { lines: 0 });
+    let _ = ServerBuilder::new().bind("127.0.0.1:0", Counter { lines: 0 });
 }
