@@ -6,7 +6,7 @@ use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use kit::{read_all, serve, strategies};
-use socketserver::{handler, Connection, HandlerResult, LineTooLong, ServerBuilder};
+use socketserver::{handler, Connection, HandlerResult, LineTooLong, LingeringClose, ServerBuilder};
 
 const MAX: usize = 10;
 
@@ -130,7 +130,8 @@ fn the_bound_is_exact_whatever_the_line_end() {
         (x(MAX) + "\n" + &x(MAX) + "\r\n" + &x(MAX + 1) + "\n", "10\n10\nInvalidData Some(10)"),
     ];
     for buffer in [1, 3, MAX, MAX + 1, MAX + 2, 8192] {
-        let server = ServerBuilder::new().max_line_length(MAX).read_buffer(buffer);
+        let server =
+            ServerBuilder::new().lingering_close(LingeringClose::Always).max_line_length(MAX).read_buffer(buffer);
         let server = serve(server.bind_tcp("127.0.0.1:0", handler(measure)).unwrap());
         for (text, answer) in &cases {
             assert_eq!(server.ask(text), *answer, "{text:.20?}, read buffer {buffer}");

@@ -38,7 +38,7 @@ pub(crate) struct Plan {
     pub(crate) size: Option<usize>,
 }
 
-/// The largest stack: more is a slip, and would overflow in the standard library.
+/// The largest stack, 1 TiB: more is a slip, and no thread would ever start.
 const LARGEST_STACK: usize = 1 << 40;
 
 impl Plan {
