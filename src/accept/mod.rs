@@ -77,15 +77,20 @@ impl Acceptor {
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
+    /// A seat that also hears of what the strategy waits for.
+    pub(crate) fn seat_for<'a, S: ServingStrategy + ?Sized>(&self, strategy: &'a S) -> Result<Seat<'a>> {
+        match strategy.wake_fd() {
+            Some(fd) => self.seat_watching(fd),
+            None => self.seat(),
+        }
+    }
+
     /// Accepts on this thread until the server stops, and hands each request to the strategy.
     ///
     /// # Errors
     /// [`Error::Accept`] when the listener fails for good.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
-        let mut seat = match strategy.wake_fd() {
-            Some(fd) => self.seat_watching(fd)?,
-            None => self.seat()?,
-        };
+        let mut seat = self.seat_for(strategy)?;
         loop {
             match seat.next(None)? {
                 Turn::Request(request) => {

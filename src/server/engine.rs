@@ -1,7 +1,7 @@
 //! What lets one server type run handlers on threads, in processes, or in an event loop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::io_error;
 use crate::accept::{Accepting, Acceptor, Turn};
@@ -60,16 +60,23 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
         let _here = Accepting::here();
         bound.core.control.begin();
-        let request = match acceptor.seat()?.next(timeout)? {
-            Turn::Request(request) => request,
-            Turn::Stopped => {
-                bound.core.control.end(); // so that it is told once, as serve_forever does
-                return Ok(false);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        loop {
+            self.service_actions();
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            match acceptor.seat_for(self)?.next(left)? {
+                Turn::Request(request) => {
+                    self.process_request(request).unwrap_or_else(Rejected::refuse);
+                    self.service_actions();
+                    return Ok(true);
+                }
+                Turn::Watched => {}
+                Turn::Timeout => return Ok(false),
+                Turn::Stopped => {
+                    bound.core.control.end(); // so that it is told once, as serve_forever does
+                    return Ok(false);
+                }
             }
-            _ => return Ok(false),
-        };
-        self.process_request(request).unwrap_or_else(Rejected::refuse);
-        self.service_actions();
-        Ok(true)
+        }
     }
 }

@@ -10,19 +10,10 @@ use crate::strategy::Request;
 use crate::sys::process;
 
 /// Serves the connection; the exit code. `others` are the descriptors of other children. Nothing unwinds out of here,
-/// and nothing that is the parent's is dropped: the caller exits.
-pub(super) fn run(
-    request: &mut Option<Request>,
-    slot: &SlotRef,
-    others: &[RawFd],
-    strategy: &Forking,
-    unwaited: bool,
-) -> i32 {
-    let serve = || match request.take() {
-        Some(request) => serve(request, slot, others, strategy, unwaited),
-        None => Verdict::Failed,
-    };
-    let verdict = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|payload| {
+/// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
+pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], part: Part<'_>) -> i32 {
+    let serve = AssertUnwindSafe(|| serve(request, slot, others, part));
+    let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
         slot.say(Verdict::Panicked, "outside of the handler");
         std::mem::forget(payload);
         Verdict::Panicked
@@ -30,23 +21,33 @@ pub(super) fn run(
     verdict.exit_code()
 }
 
-fn serve(request: Request, slot: &SlotRef, others: &[RawFd], strategy: &Forking, unwaited: bool) -> Verdict {
-    let Some(core) = request.core().cloned() else { return Verdict::Failed };
+/// What a child does besides serving.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) strategy: &'a Forking,
+    /// Whether nobody learns its exit code.
+    pub(super) unwaited: bool,
+}
+
+fn serve(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], part: Part<'_>) -> Verdict {
+    let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
     let ours = core.control.become_child().into_iter().chain(std::mem::take(&mut *core.descriptors.lock()));
     process::close_all(ours.chain(others.iter().copied()).collect());
-    if let Err(e) = strategy.bounds.apply() {
+    if let Err(e) = part.strategy.bounds.apply() {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
     }
-    if let Some(hook) = &strategy.after_fork {
+    if let Some(hook) = &part.strategy.after_fork {
         hook();
     }
-    let judged = request.run_in_child(slot.clone(), |outcome, lost| {
-        let (verdict, text) = verdict(outcome, lost);
-        if unwaited || verdict != Verdict::Served {
-            slot.say(verdict, &text); // an exit code of 0 says the other
-        }
-        verdict
+    let judged = request.take().and_then(|request| {
+        request.run_in_child(slot.clone(), |outcome, lost| {
+            let (verdict, text) = verdict(outcome, lost);
+            if part.unwaited || verdict != Verdict::Served {
+                slot.say(verdict, &text); // an exit code of 0 says the other
+            }
+            verdict
+        })
     });
     judged.unwrap_or(Verdict::Failed)
 }

@@ -19,6 +19,7 @@ use crate::sys::process::{self, ChildSignals};
 use crate::sys::Epoll;
 
 use bounds::Bounds;
+use child::Part;
 use children::Children;
 
 pub(crate) use slots::{SlotRef, Slots};
@@ -188,7 +189,9 @@ impl Forking {
             ChildSignals::of_this_process(crate::sys::signal::are_handled())
         });
         children.fork(wakes, request, |request, slot, others| {
-            process::fork_child(signals, || child::run(request, slot, others, self, signals.unwaited))
+            process::fork_child(signals, || {
+                child::run(request, slot, others, Part { strategy: self, unwaited: signals.unwaited })
+            })
         })
     }
 }

@@ -1,0 +1,366 @@
+//! Programs that fork: each is this very executable, started again under the name of a case, with one thread. The
+//! parent half drives it as a client and looks at what it prints at its end.
+
+use std::cell::Cell;
+use std::env;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{exit, Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use socketserver::{handler, Connection, Error, Failure, Forking, HandlerResult, ServerBuilder, TcpServer};
+
+const CASE: &str = "SOCKETSERVER_FORK_CASE";
+
+/// A case: its name, what the program does, and what its clients expect.
+type Case = (&'static str, fn(), fn(&mut Program));
+
+const CASES: &[Case] = &[
+    ("f2_other_threads_are_refused_at_the_start", threads_before, ends_with_the_refusal),
+    ("f2_other_threads_are_refused_at_each_fork", threads_later, is_refused_later),
+    ("the_opt_out_forks_beside_other_threads", opted_out, serves_and_stops),
+    ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
+    ("f18_the_hook_runs_in_each_child", hooked, children_differ),
+    ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
+    ("h12_the_ends_of_other_children_stay_theirs", with_own_child, own_child_is_waited_for),
+    ("bounds_hold_in_children_only", bounded, bounds_are_seen),
+    ("bounds_that_cannot_be_set_fail_the_connection", badly_bounded, fails_for_its_bounds),
+    ("the_hook_in_the_parent_hears_of_every_end", reporting, every_end_is_reported),
+    ("single_requests_leave_no_zombie", one_by_one, is_served_one_by_one),
+    ("it_serves_again_after_a_stop", twice, serves_twice),
+];
+
+fn main() {
+    if let Ok(name) = env::var(CASE) {
+        let (_, program, _) = CASES.iter().find(|(n, ..)| *n == name).expect("a case");
+        return program();
+    }
+    let wanted: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let chosen =
+        CASES.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
+    let (mut passed, mut failed) = (0, 0);
+    for (name, _, client) in chosen {
+        let ok = thread::spawn(|| client(&mut Program::start(name))).join().is_ok();
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        *if ok { &mut passed } else { &mut failed } += 1;
+    }
+    println!(
+        "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored;",
+        if failed == 0 { "ok" } else { "FAILED" }
+    );
+    exit(i32::from(failed > 0));
+}
+
+// ---- the driving half ----
+
+struct Program {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    addr: String,
+}
+
+impl Program {
+    fn start(name: &str) -> Self {
+        let mut command = Command::new(env::current_exe().unwrap());
+        let mut child = command.env(CASE, name).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let (pid, mut out) = (child.id().to_string(), BufReader::new(child.stdout.take().unwrap()));
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(60)); // a program that hangs fails its case
+            Command::new("kill").args(["-s", "KILL", &pid]).stderr(Stdio::null()).status()
+        });
+        let mut addr = String::new();
+        out.read_line(&mut addr).unwrap();
+        Self { child, out, addr: addr.trim().to_owned() }
+    }
+
+    /// One line there, one back; nothing where the connection ends instead.
+    fn ask(&self, line: &str) -> String {
+        let client = TcpStream::connect(&self.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let _ = writeln!(&client, "{line}");
+        let mut answer = String::new();
+        let _ = BufReader::new(client).read_line(&mut answer);
+        answer.trim_end().to_owned()
+    }
+
+    /// What it prints until its end, which is a success.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success(), "the program failed: {rest}");
+        rest
+    }
+
+    fn stop(&mut self) -> String {
+        assert_eq!(self.ask("stop"), "stopping");
+        self.rest()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// ---- the program's handler ----
+
+fn answer(conn: &mut Connection) -> HandlerResult {
+    let Some(line) = conn.next_line()? else { return Ok(()) };
+    let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
+    match command {
+        "stop" => {
+            conn.server().shutdown();
+            writeln!(conn, "stopping")?;
+        }
+        "status" => writeln!(conn, "{}", shell(rest)?)?,
+        "proc" => {
+            let file = std::fs::read_to_string(format!("/proc/self/{rest}"))?;
+            writeln!(conn, "{}", file.split_whitespace().collect::<Vec<_>>().join(" "))?;
+        }
+        "mess" => {
+            env::set_current_dir("/")?;
+            env::set_var("MESS", "made");
+            std::mem::forget(std::fs::File::open("/dev/null")?);
+            writeln!(conn, "{}", state()?)?;
+        }
+        "state" => writeln!(conn, "{}", state()?)?,
+        "number" => writeln!(conn, "{}", NUMBER.get())?,
+        "fail" => return Err("as it was told".into()),
+        "panic" => panic!("as it was told"),
+        "exit" => exit(7),
+        _ => writeln!(conn, "{line}")?,
+    }
+    Ok(())
+}
+
+thread_local! {
+    static NUMBER: Cell<u32> = const { Cell::new(0) };
+}
+
+fn shell(script: &str) -> std::io::Result<i32> {
+    Ok(Command::new("sh").args(["-c", script]).status()?.code().unwrap_or(-1))
+}
+
+fn state() -> std::io::Result<String> {
+    let files = std::fs::read_dir("/proc/self/fd")?.count();
+    let mess = env::var("MESS").unwrap_or_default();
+    Ok(format!("{} {files} {mess}", env::current_dir()?.display()))
+}
+
+fn bind(strategy: Forking) -> TcpServer<impl socketserver::StreamRequestHandler, Forking> {
+    let server = ServerBuilder::new().strategy(strategy).bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    server
+}
+
+fn serve(strategy: Forking) {
+    println!("{}", bind(strategy).serve_forever().unwrap());
+}
+
+fn idle_thread() {
+    thread::spawn(|| loop {
+        thread::park();
+    });
+}
+
+// ---- the cases ----
+
+fn threads_before() {
+    idle_thread();
+    match bind(Forking::new()).serve_forever() {
+        Err(e @ Error::Threads { others: 1 }) => println!("{e}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ends_with_the_refusal(program: &mut Program) {
+    let told = program.rest();
+    assert!(told.contains("1 other thread") && told.contains("before starting threads"), "{told}");
+}
+
+fn threads_later() {
+    let mut server = bind(Forking::new());
+    assert!(server.handle_request(None).unwrap());
+    idle_thread();
+    assert!(server.handle_request(None).unwrap());
+    println!("refused {}", server.handle().stats().refused);
+}
+
+fn is_refused_later(program: &mut Program) {
+    assert_eq!(program.ask("one"), "one");
+    assert_eq!(program.ask("two"), "");
+    assert_eq!(program.rest().trim(), "refused 1");
+}
+
+#[allow(unsafe_code)]
+fn opted_out() {
+    idle_thread();
+    // SAFETY: the other thread does nothing, and so holds nothing.
+    serve(unsafe { Forking::new().allow_threads() });
+}
+
+fn serves_and_stops(program: &mut Program) {
+    assert_eq!(program.ask("one"), "one");
+    assert!(program.stop().contains("served 2"));
+}
+
+/// As a program with a SIGCHLD handler of its own that waits for whoever has ended.
+fn reaped_by_others() {
+    use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+    use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+    extern "C" fn reap(_: i32) {
+        while let Ok(WaitStatus::Exited(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
+    }
+    let action = SigAction::new(SigHandler::Handler(reap), SaFlags::SA_RESTART, SigSet::empty());
+    #[allow(unsafe_code)]
+    // SAFETY: waitpid is async-signal-safe.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }.unwrap();
+    let strategy = Forking::new();
+    let server = ServerBuilder::new().strategy(strategy).max_connections(2);
+    let mut server = server.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn serves_many_and_stops(program: &mut Program) {
+    for _ in 0..30 {
+        assert_eq!(program.ask("on"), "on");
+    }
+    let report = program.stop();
+    assert!(report.contains("accepted 31"), "{report}");
+}
+
+fn hooked() {
+    serve(Forking::new().after_fork(|| NUMBER.set(std::process::id())));
+}
+
+fn children_differ(program: &mut Program) {
+    let numbers = [program.ask("number"), program.ask("number"), program.ask("number")];
+    assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != "0", "{numbers:?}");
+    program.stop();
+}
+
+fn plain() {
+    serve(Forking::new());
+}
+
+fn nothing_is_left_of_a_handler(program: &mut Program) {
+    let before = program.ask("state");
+    let mess = program.ask("mess");
+    assert!(mess.starts_with("/ ") && mess.ends_with(" made"), "{mess}");
+    assert_eq!(program.ask("state"), before);
+    program.stop();
+}
+
+fn with_own_child() {
+    let mut own = Command::new("sh").args(["-c", "exit 72"]).spawn().unwrap();
+    serve(Forking::new());
+    println!("own {}", own.wait().unwrap().code().unwrap());
+}
+
+fn own_child_is_waited_for(program: &mut Program) {
+    for _ in 0..20 {
+        assert_eq!(program.ask("status exit 7"), "7");
+    }
+    assert!(program.stop().ends_with("own 72\n"));
+}
+
+fn bounded() {
+    let strategy = Forking::new().limit_cpu(17).limit_files(50).limit_core(0).limit_memory(1 << 30);
+    serve(strategy.no_new_privs().nice(5).umask(0o77).current_dir("/proc"));
+}
+
+fn bounds_are_seen(program: &mut Program) {
+    let limits = program.ask("proc limits");
+    for limit in ["cpu time 17 17", "open files 50 50", "core file size 0 0", "address space 1073741824 1073741824"] {
+        assert!(limits.contains(limit), "{limit} is not in {limits}");
+    }
+    let status = program.ask("proc status");
+    assert!(status.contains("NoNewPrivs: 1") && status.contains("Umask: 0077"), "{status}");
+    let stat = program.ask("proc stat");
+    assert_eq!(stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16), Some("5"), "the niceness");
+    assert!(program.ask("state").starts_with("/proc "));
+    let own = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
+    assert!(!own.contains("17"), "the server is bound itself: {own}");
+    program.stop();
+}
+
+fn badly_bounded() {
+    let strategy = Forking::new().current_dir("/no/such/folder");
+    let mut server = bind(strategy);
+    server.handle_request(None).unwrap();
+    let stats = server.handle();
+    while stats.stats().active > 0 {
+        server.handle_request(Some(Duration::from_millis(10))).unwrap();
+    }
+    println!("failed {}", stats.stats().failed);
+}
+
+fn fails_for_its_bounds(program: &mut Program) {
+    assert_eq!(program.ask("anything"), "");
+    assert_eq!(program.rest().trim(), "failed 1");
+}
+
+fn reporting() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let builder = ServerBuilder::new().strategy(Forking::new()).handle_error(move |failure: &Failure<'_>| {
+        let text = failure.to_string();
+        hears.lock().unwrap().push(text.split_once(' ').map_or(text.clone(), |(_, rest)| rest.to_owned()));
+    });
+    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    let report = server.serve_forever().unwrap();
+    println!("failed {}, panicked {}, crashed {}", report.failed, report.panicked, report.crashed);
+    heard.lock().unwrap().iter().for_each(|text| println!("{text}"));
+}
+
+fn every_end_is_reported(program: &mut Program) {
+    for line in ["fail", "panic", "exit"] {
+        assert_eq!(program.ask(line), "");
+    }
+    let told = program.stop();
+    assert!(told.starts_with("failed 3, panicked 1, crashed 1\n"), "{told}");
+    for part in ["failed: as it was told", "panicked: as it was told", "exited with 7"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+}
+
+fn one_by_one() {
+    let mut server = bind(Forking::new());
+    for _ in 0..5 {
+        assert!(server.handle_request(None).unwrap());
+    }
+    let handle = server.handle();
+    while handle.stats().active > 0 {
+        assert!(!server.handle_request(Some(Duration::from_millis(10))).unwrap());
+    }
+    let task = format!("/proc/self/task/{}/children", std::process::id());
+    println!("served {}, children {:?}", handle.stats().served, std::fs::read_to_string(task).unwrap());
+}
+
+fn is_served_one_by_one(program: &mut Program) {
+    for _ in 0..5 {
+        assert_eq!(program.ask("on"), "on");
+    }
+    assert_eq!(program.rest().trim(), "served 5, children \"\"");
+}
+
+fn twice() {
+    let mut server = bind(Forking::new());
+    let first = server.serve_forever().unwrap();
+    let second = server.serve_forever().unwrap();
+    println!("{} {}", first.served, second.served);
+}
+
+fn serves_twice(program: &mut Program) {
+    for _ in 0..2 {
+        assert_eq!(program.ask("on"), "on");
+        assert_eq!(program.ask("stop"), "stopping");
+    }
+    assert_eq!(program.rest().trim(), "2 2");
+}
