@@ -102,23 +102,23 @@ fn the_queue_is_bounded_in_bytes() {
     let (tell, told) = mpsc::channel();
     let full = handler(move |conn| {
         let writer = conn.writer()?;
-        let results = ["x".repeat(11), "12345".into(), "12345".into(), "6".into()].map(|m| writer.send(m.into_bytes()));
+        let results = ["x".repeat(75), "12345".into(), "12345".into(), "6".into()].map(|m| writer.send(m.into_bytes()));
         let queued = writer.queued();
         conn.flush()?;
         Ok(tell.send((results, queued, writer.queued(), writer.send(*b"0123456789")))?)
     });
-    let server = serve(ServerBuilder::new().writer_capacity(10).bind_tcp("127.0.0.1:0", full).unwrap());
+    let server = serve(ServerBuilder::new().writer_capacity(10 + 2 * 64).bind_tcp("127.0.0.1:0", full).unwrap());
     assert_eq!(read_all(&mut server.connect()), "12345123450123456789");
     let (results, before, after, then) = told.recv_timeout(LONG).unwrap();
     assert_eq!(results, [Err(SendError::Full), Ok(()), Ok(()), Err(SendError::Full)]);
-    assert_eq!((before, after, then), (10, 0, Ok(())));
+    assert_eq!((before, after, then), (10 + 2 * 64, 0, Ok(())), "a message costs 64 bytes besides its own");
 }
 
 #[test]
 fn the_default_queue_takes_a_mebibyte() {
     let (conn, _client) = Connection::pair().unwrap();
     let writer = conn.writer().unwrap();
-    let message: Arc<[u8]> = vec![0; 1 << 20].into();
+    let message: Arc<[u8]> = vec![0; (1 << 20) - 64].into();
     assert_eq!(writer.send(message.clone()), Ok(()));
     assert_eq!(writer.send(*b"x"), Err(SendError::Full));
     drop(_client); // so that nothing waits for a reader at the end

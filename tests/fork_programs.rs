@@ -231,7 +231,7 @@ fn serves_many_and_stops(program: &mut Program) {
         assert_eq!(program.ask("on"), "on");
     }
     let report = program.stop();
-    assert!(report.contains("accepted 31"), "{report}");
+    assert!(report.contains("accepted 31, served 31"), "{report}");
 }
 
 fn hooked() {
@@ -276,7 +276,7 @@ fn bounded() {
 
 fn bounds_are_seen(program: &mut Program) {
     let limits = program.ask("proc limits");
-    for limit in ["cpu time 17 17", "open files 50 50", "core file size 0 0", "address space 1073741824 1073741824"] {
+    for limit in ["cpu time 17 18", "open files 50 50", "core file size 0 0", "address space 1073741824 1073741824"] {
         assert!(limits.contains(limit), "{limit} is not in {limits}");
     }
     let status = program.ask("proc status");

@@ -31,7 +31,7 @@ struct Shared {
     /// Epoll sets between two waits. A thread has one only while it waits.
     sets: SegQueue<seat::ListeningSet>,
     /// How many connections of the kernel's queue may still be served after the request to stop.
-    last: OnceLock<AtomicUsize>,
+    last: OnceLock<Vec<AtomicUsize>>,
 }
 
 impl Acceptor {
@@ -95,8 +95,11 @@ impl Acceptor {
             match seat.next(None)? {
                 Turn::Request(request) => {
                     if let Err(rejected) = strategy.process_request(request) {
+                        let lacking = rejected.is_for_want_of_resources();
                         rejected.refuse();
-                        seat.back_off().map_err(failed_to_wait)?;
+                        if lacking {
+                            seat.back_off().map_err(failed_to_wait)?;
+                        }
                     }
                 }
                 Turn::Watched | Turn::Timeout => {}
@@ -128,20 +131,28 @@ impl Shared {
         self.listeners.upgrade().ok_or_else(gone)
     }
 
-    /// What was in the kernel's queue when the stop came: that is still served, newcomers are not.
-    fn last(&self, listeners: &[Listener]) -> &AtomicUsize {
+    /// What was in the kernel's queue when the stop came, for each listener: that is still served, newcomers are not.
+    /// Where the kernel does not tell (a Unix socket), it is what comes before the queue is first found empty.
+    fn last(&self, listeners: &[Listener]) -> &[AtomicUsize] {
         self.last.get_or_init(|| {
-            let queued = |l: &Listener| l.queued().unwrap_or(self.core.config.backlog);
-            AtomicUsize::new(listeners.iter().map(queued).sum())
+            let queued = |l: &Listener| AtomicUsize::new(l.queued().unwrap_or(self.core.config.backlog));
+            listeners.iter().map(queued).collect()
         })
     }
 
-    fn has_last(&self, listeners: &[Listener]) -> bool {
-        self.last(listeners).load(SeqCst) > 0
+    fn last_left(&self, listeners: &[Listener]) -> bool {
+        self.last(listeners).iter().any(|n| n.load(SeqCst) > 0)
     }
 
-    fn take_last(&self, listeners: &[Listener]) -> bool {
-        self.last(listeners).fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+    fn take_last(&self, listeners: &[Listener], place: usize) -> bool {
+        let last = self.last(listeners).get(place);
+        last.is_some_and(|n| n.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok())
+    }
+
+    fn none_left(&self, listeners: &[Listener], place: usize) {
+        if let Some(n) = self.last(listeners).get(place) {
+            n.store(0, SeqCst);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Listener};
 use crate::server::AtLimit;
 use crate::strategy::Request;
-use crate::sys::{self, Epoll, Interest};
+use crate::sys::{self, process, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -58,12 +58,11 @@ pub struct Seat<'a> {
 #[derive(Debug)]
 pub(super) struct ListeningSet {
     epoll: Epoll,
-    core: Arc<Core>,
 }
 
 impl Drop for ListeningSet {
     fn drop(&mut self) {
-        self.core.disown(&self.epoll);
+        process::disown(&self.epoll);
     }
 }
 
@@ -77,8 +76,8 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
         Ok(set)
     };
     let epoll = make().map_err(failed_to_wait)?;
-    core.own(&epoll);
-    Ok(ListeningSet { epoll, core: core.clone() })
+    process::own(&epoll);
+    Ok(ListeningSet { epoll })
 }
 
 impl<'a> Seat<'a> {
@@ -131,19 +130,18 @@ impl<'a> Seat<'a> {
     fn next_at_stop(&mut self, deadline: Option<Instant>) -> Result<Turn> {
         let core = self.core();
         core.wake_idle(); // they may hold the permits that the queue waits for
-        let drain = core.control.drain_deadline(core.config.drain_timeout);
-        let over = left(drain) == Some(Duration::ZERO) || core.control.paused();
-        if over || !self.acceptor.shared.has_last(&self.listeners) {
-            return Ok(Turn::Stopped);
-        }
-        match self.wait_for_permit(drain.into_iter().chain(deadline).min(), true)? {
-            Gate::Permit(permit) if self.acceptor.shared.take_last(&self.listeners) => {
-                Ok(self.accept_any(permit).map_or(Turn::Stopped, Turn::Request))
+        while !core.control.paused() && self.acceptor.shared.last_left(&self.listeners) {
+            match self.wait_for_permit(deadline, true)? {
+                Gate::Permit(permit) => match self.accept_last(permit)? {
+                    Some(request) => return Ok(Turn::Request(request)),
+                    None => continue,
+                },
+                Gate::Watched => return Ok(Turn::Watched),
+                Gate::Timeout => return Ok(Turn::Timeout),
+                Gate::Full | Gate::Stopped => break,
             }
-            Gate::Watched => Ok(Turn::Watched),
-            _ if left(deadline) == Some(Duration::ZERO) => Ok(Turn::Timeout),
-            _ => Ok(Turn::Stopped),
         }
+        Ok(Turn::Stopped)
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Result<Option<u64>> {
@@ -165,35 +163,35 @@ impl<'a> Seat<'a> {
         self.wait_for_permit(deadline, false)
     }
 
-    /// One thread at a time waits here, for a descriptor, since a signal can ring nothing else.
+    /// One thread at a time waits here, for a descriptor, since a signal can ring nothing else. While `stopping`,
+    /// until the drain is over.
     fn wait_for_permit(&self, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
         let core = self.core();
-        let _gate = match deadline {
-            None => core.gate.lock(),
-            Some(deadline) => match core.gate.try_lock_until(deadline) {
-                Some(gate) => gate,
-                None => return Ok(Gate::Timeout),
-            },
+        let drain = || core.control.drain_deadline(core.config.drain_timeout).filter(|_| stopping);
+        let until = || drain().into_iter().chain(deadline).min();
+        let gate = match until() {
+            None => Some(core.gate.lock()),
+            Some(until) => core.gate.try_lock_until(until),
         };
         let _awaited = Awaited::mark(core);
         loop {
             core.control.gate.clear();
-            if core.control.stopping() != stopping {
+            if core.control.stopping() != stopping || core.control.is_cut() || left(drain()) == Some(Duration::ZERO) {
                 return Ok(Gate::Stopped);
+            }
+            if gate.is_none() || left(deadline) == Some(Duration::ZERO) {
+                return Ok(Gate::Timeout);
             }
             if !core.control.paused() {
                 if let Some(permit) = Permit::take(core) {
                     return Ok(Gate::Permit(permit));
                 }
             }
-            let stop = (!stopping).then(|| core.control.stop.as_fd());
-            let wait = [Some(core.control.gate.as_fd()), stop, self.watched];
-            let ready = sys::poll(wait, None, left(deadline)).map_err(failed_to_wait)?;
+            let switch = if stopping { &core.control.now } else { &core.control.stop };
+            let wait = [Some(core.control.gate.as_fd()), Some(switch.as_fd()), self.watched];
+            let ready = sys::poll(wait, None, left(until())).map_err(failed_to_wait)?;
             if ready.has(2) {
                 return Ok(Gate::Watched);
-            }
-            if left(deadline) == Some(Duration::ZERO) {
-                return Ok(Gate::Timeout);
             }
         }
     }
@@ -210,10 +208,23 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn accept_any(&self, permit: Permit) -> Option<Request> {
+    /// One of those that were in the queue at the stop, unless they are gone meanwhile.
+    fn accept_last(&self, permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
-        let accepted = self.listeners.iter().find_map(|l| l.accept().ok())?;
-        Some(Request::new(accepted, permit, shared.handler.clone()))
+        for (place, listener) in self.listeners.iter().enumerate() {
+            if !shared.take_last(&self.listeners, place) {
+                continue;
+            }
+            match listener.accept() {
+                Ok(accepted) => return Ok(Some(Request::new(accepted, permit, shared.handler.clone()))),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
+                Err(e) => {
+                    drop(permit);
+                    return self.after_failure(listener, e).map(|()| None);
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn refuse_one(&self, listener: usize) -> Result<()> {

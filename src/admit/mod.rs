@@ -60,6 +60,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let core = &self.0;
+        if core.control.in_child() {
+            return; // it is the parent's to give back
+        }
         core.permits().active.fetch_sub(1, SeqCst);
         if core.permits().awaited.load(SeqCst) {
             core.control.ring_gate();

@@ -7,7 +7,7 @@ use crate::lifecycle::Core;
 use crate::server::Config;
 
 fn core(limit: usize) -> Arc<Core> {
-    Core::new(Config::default(), limit).unwrap()
+    Core::new(Config::default(), limit, usize::MAX).unwrap()
 }
 
 #[test]

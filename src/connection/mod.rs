@@ -77,7 +77,7 @@ impl Connection {
     /// Where the system has no descriptors left.
     pub fn pair() -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
-        let core = Core::new(Config::default(), 1)?;
+        let core = Core::new(Config::default(), 1, 1)?;
         let accepted = Accepted { socket: Socket::Unix(ours), peer: Addr::Unnamed };
         Ok((Self::new(accepted, ServerHandle { core }, Wakes::Registered), theirs))
     }
@@ -120,9 +120,9 @@ impl Connection {
     /// [`Limit::Idle`], or what flushing and reading meet.
     pub fn next_request(&mut self) -> io::Result<bool> {
         self.wire.between_requests();
-        let some = !self.fill_buf()?.is_empty();
-        self.wire.request_begins();
-        Ok(some)
+        let filled = self.fill_buf().map(|data| !data.is_empty());
+        self.wire.request_begins(); // also after an error, so that no limit is off for good
+        filled
     }
 
     /// Reads a line with its end into `line`; 0 at the end of the stream. A last line without an end is returned as

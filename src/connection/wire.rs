@@ -27,6 +27,9 @@ pub(crate) enum Wakes {
     Watches,
 }
 
+/// A wait may be broken off and begun again about this many times by a timeout that was armed for a shorter one.
+const FEW: u32 = 8;
+
 /// A deadline that knows which limit it comes from.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
@@ -83,6 +86,9 @@ impl Wire {
         let limits = server.core.config.limits;
         let slot =
             (wakes == Wakes::Registered).then(|| server.core.registry.enter(accepted.socket.as_fd().as_raw_fd()));
+        if server.core.control.is_cut() {
+            let _ = socket::shut_both(accepted.socket.as_fd().as_raw_fd()); // it came too late to be cut with the rest
+        }
         Self {
             socket: accepted.socket,
             peer: accepted.peer,
@@ -171,7 +177,14 @@ impl Wire {
 
     /// Tells the parent of this child, from now on, when the request must have ended.
     pub(crate) fn tell_deadlines(&self, slot: SlotRef) {
+        self.told_deadline.set(u64::from(self.limits.get().request.is_some())); // what the parent has put there differs
         let _ = self.told.set(slot);
+        self.tell_deadline();
+    }
+
+    /// The request is over; what is left has limits of its own.
+    pub(crate) fn tell_no_deadline(&self) {
+        self.between.set(true);
         self.tell_deadline();
     }
 
@@ -273,7 +286,7 @@ impl Wire {
     /// Instead of a wait for a request, when the server stops: a request that has arrived is still served.
     fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
         let arrived = self.recv_now(buf)?;
-        self.stopped.set(arrived.is_none());
+        self.stopped.set(self.stopped.get() || arrived.is_none());
         Ok(arrived.unwrap_or(0))
     }
 
@@ -344,8 +357,7 @@ impl Wire {
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
         let stop = match drain {
             None => Some(control.stop.as_fd()),
-            // A child has only the one descriptor; its parent ends it when the stop becomes urgent.
-            Some(at) => (at > Instant::now() && !control.in_child()).then(|| control.now.as_fd()),
+            Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
@@ -391,6 +403,10 @@ impl Wire {
             match socket::send(self.fd(), first, second, waits) {
                 Ok(n) => {
                     stalled = None;
+                    waits = false;
+                    if n < first.len() + second.len() {
+                        check(self.request_deadline())?; // progress is no excuse
+                    }
                     let of_first = n.min(first.len());
                     first = &first[of_first..];
                     second = &second[n - of_first..];
@@ -446,8 +462,9 @@ impl Wire {
         }
     }
 
-    /// Sets the kernel's timeout, lazily: before the first wait, and again only when it is longer than the time
-    /// left; then to half of that, so that a peer who trickles costs a few calls in all.
+    /// Sets the kernel's timeout, lazily: before the first wait, and again when it is longer than the time left, then
+    /// to half of that, so that a peer who trickles costs a few calls in all; or when it is so short that the wait
+    /// would be broken off many times.
     fn arm(
         &self,
         armed: &Cell<Option<Duration>>,
@@ -456,7 +473,8 @@ impl Wire {
     ) -> io::Result<()> {
         let wanted = match (deadline.map(|d| d.left().max(Duration::from_micros(1))), armed.get()) {
             (None, None) => return Ok(()),
-            (Some(left), Some(now)) if now <= left => return Ok(()),
+            (Some(left), Some(now)) if now <= left && now >= left / FEW => return Ok(()),
+            (Some(left), Some(now)) if now < left => Some(left),
             (Some(left), Some(_)) if left > FINE => Some(left / 2),
             (left, _) => left,
         };

@@ -37,7 +37,7 @@ impl ConnectionWriter {
         Self { mailbox }
     }
 
-    /// Queues a message. Never blocks. An `Arc<[u8]>` is shared, not copied: one message to a whole room.
+    /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>` is shared, not copied: one message to a whole room.
     ///
     /// # Errors
     /// [`SendError::Full`] when the peer reads too slowly and
@@ -47,7 +47,7 @@ impl ConnectionWriter {
         self.mailbox.put(message.into())
     }
 
-    /// How many bytes wait to be sent.
+    /// How many bytes wait to be sent, 64 for each message included.
     pub fn queued(&self) -> usize {
         self.mailbox.bytes.load(SeqCst)
     }
@@ -73,6 +73,9 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// What a message costs besides its bytes, so that a million empty ones are bounded too.
+const OVERHEAD: usize = 64;
 
 /// The queue between the writers and the one who serves the connection.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Mailbox {
         if self.closed.load(SeqCst) {
             return Err(SendError::Closed);
         }
-        let more = |n: usize| n.checked_add(message.len()).filter(|n| *n <= self.capacity);
+        let more = |n: usize| n.checked_add(message.len() + OVERHEAD).filter(|n| *n <= self.capacity);
         self.bytes.fetch_update(SeqCst, SeqCst, more).map_err(|_| SendError::Full)?;
         self.queue.push(message);
         if !self.rung.swap(true, SeqCst) {
@@ -126,7 +129,7 @@ impl Mailbox {
 
     pub(super) fn take(&self) -> Option<Arc<[u8]>> {
         let message = self.queue.pop()?;
-        self.bytes.fetch_sub(message.len(), SeqCst);
+        self.bytes.fetch_sub(message.len() + OVERHEAD, SeqCst);
         Some(message)
     }
 

@@ -20,7 +20,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// When a connection is closed with care for what the peer still has to read: the writing side first, then the
-/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most), then the socket.
+/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most; 2 s in all after a time
+/// limit), then the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LingeringClose {
@@ -34,7 +35,8 @@ pub enum LingeringClose {
 }
 
 /// Closes the connection; its output has been flushed, as far as that went.
-pub(super) fn close(core: &Core, connection: &mut Connection) {
+/// A peer that a limit has cut gets less patience.
+pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
     if wire.is_broken() || core.control.is_cut() {
         return;
@@ -52,7 +54,8 @@ pub(super) fn close(core: &Core, connection: &mut Connection) {
         LingeringClose::IfUnread => !wire.has_ended() && socket::unread(wire.as_fd()).is_ok_and(|n| n > 0),
     };
     if lingers {
-        let _ = linger(core, connection, Instant::now() + LINGER_TOTAL);
+        let patience = if is_limit { LINGER_IDLE } else { LINGER_TOTAL };
+        let _ = linger(core, connection, Instant::now() + patience);
     }
 }
 
@@ -74,7 +77,8 @@ fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<(
         if until <= now {
             return Ok(());
         }
-        let stop = (!core.control.stopping()).then(|| core.control.stop.as_fd());
+        let control = &core.control;
+        let stop = if !control.stopping() { Some(control.stop.as_fd()) } else { control.urgent() };
         sys::poll([Some(fd), stop], None, Some(until - now))?;
     }
 }

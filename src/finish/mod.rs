@@ -20,10 +20,10 @@ pub(crate) use outcome::{contain, Cause, Outcome};
 /// Sends what is left, closes, counts and reports: whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {
     let outcome = end(core, &mut connection, outcome);
-    observe::ended(core, connection.wire(), &outcome);
-    if let Outcome::Panicked(_, Some(payload)) = outcome {
-        crate::handler::forget(payload);
-    }
+    let (peer, lost) = (connection.wire().peer().clone(), connection.wire().has_lost_peer());
+    drop(connection); // before the hook, which may take its time
+    observe::ended(core, &peer, lost, &outcome);
+    crate::handler::forget(outcome);
 }
 
 /// The same in a forked child, whose parent counts and reports: what `judge` makes of it.
@@ -33,6 +33,7 @@ pub(crate) fn finish_in_child<T>(
     outcome: Outcome,
     judge: impl FnOnce(&Outcome, bool) -> T,
 ) -> T {
+    connection.wire().tell_no_deadline();
     let outcome = end(core, &mut connection, outcome);
     let judged = judge(&outcome, connection.wire().has_lost_peer());
     std::mem::forget(outcome);
@@ -41,7 +42,7 @@ pub(crate) fn finish_in_child<T>(
 
 fn end(core: &Core, connection: &mut Connection, outcome: Outcome) -> Outcome {
     let flushed = connection.flush_last();
-    close::close(core, connection);
+    close::close(core, connection, outcome.is_limit());
     match (outcome, flushed) {
         (Outcome::Served, Err(e)) => Outcome::Failed(e.into()),
         (outcome, _) => outcome,

@@ -8,7 +8,7 @@ use log::Level;
 
 use super::outcome::{Cause, Outcome};
 use super::Failure;
-use crate::connection::{Limit, Wire};
+use crate::connection::Limit;
 use crate::error::Error;
 use crate::lifecycle::{Core, Counters};
 use crate::listen::Addr;
@@ -48,13 +48,12 @@ fn left_out_before(events: u64) {
 }
 
 /// A connection was served, or not, and is closed.
-pub(crate) fn ended(core: &Core, wire: &Wire, outcome: &Outcome) {
-    let peer = wire.peer();
+pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
     count_end(core);
     match outcome {
         Outcome::Served => one(&core.counters().served),
-        Outcome::Panicked(message, _) => panicked(core, peer, message),
-        Outcome::Failed(error) => failed(core, peer, Cause::of(&**error, wire.has_lost_peer()), &**error),
+        Outcome::Panicked(message) => panicked(core, peer, message),
+        Outcome::Failed(error) => failed(core, peer, Cause::of(&**error, lost), &**error),
     }
 }
 
@@ -100,7 +99,7 @@ fn one(counter: &AtomicU64) {
 }
 
 fn count_end(core: &Core) {
-    if core.control.stopping() {
+    if core.control.stopping() && core.is_serving() {
         let Counters { drained, forced, .. } = core.counters();
         one(if core.control.is_cut() { forced } else { drained });
     }

@@ -12,8 +12,15 @@ use crate::handler::HandlerResult;
 pub(crate) enum Outcome {
     Served,
     Failed(Box<dyn Error + Send + Sync>),
-    /// With the panic's text, and the payload, whose drop may panic again.
-    Panicked(String, Option<Box<dyn Any + Send>>),
+    /// With the panic's text.
+    Panicked(String),
+}
+
+impl Outcome {
+    /// Whether a time limit has ended the handler.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, Self::Failed(e) if Cause::of(&**e, false) == Cause::Limit)
+    }
 }
 
 /// Runs a handler; no panic comes out.
@@ -21,7 +28,11 @@ pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => Outcome::Served,
         Ok(Err(e)) => Outcome::Failed(e),
-        Err(payload) => Outcome::Panicked(message(payload.as_ref()), Some(payload)),
+        Err(payload) => {
+            let message = message(payload.as_ref());
+            crate::handler::forget(payload);
+            Outcome::Panicked(message)
+        }
     }
 }
 
@@ -46,14 +57,15 @@ impl Cause {
     /// `lost`: whether the connection itself has met its peer's end. Without that, an error of a peer's kind comes
     /// from something else that the handler talks to.
     pub(crate) fn of(error: &(dyn Error + Send + Sync + 'static), lost: bool) -> Self {
-        let mut error: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(e) = error {
-            if let Some(e) = e.downcast_ref::<io::Error>() {
-                return Self::of_io(e, lost);
-            }
-            error = e.source();
+        // The chain is the user's code.
+        fn next<'a>(e: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+            (*e).source()
         }
-        Self::Handler
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let mut chain = std::iter::successors(Some(error as &(dyn Error + 'static)), next);
+            chain.find_map(|e| e.downcast_ref::<io::Error>()).map(|e| Self::of_io(e, lost))
+        }));
+        found.ok().flatten().unwrap_or(Self::Handler)
     }
 
     fn of_io(e: &io::Error, lost: bool) -> Self {

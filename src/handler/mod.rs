@@ -3,7 +3,6 @@
 mod function;
 mod per_connection;
 
-use std::any::Any;
 use std::error::Error;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -115,9 +114,10 @@ pub(crate) fn run<H: StreamRequestHandlerMut>(handler: &mut H, conn: &mut Connec
     }
 }
 
-/// Drops the payload of a panic, whose own drop may panic; that second payload is leaked.
-pub(crate) fn forget(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+/// Drops what is the user's (an error, the payload of a panic), and whose drop may panic; that second payload is
+/// leaked.
+pub(crate) fn forget<T>(value: T) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         std::mem::forget(second);
     }
 }

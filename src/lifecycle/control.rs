@@ -1,12 +1,13 @@
 //! The switch of a server. Everything that waits, waits for a descriptor, so that a signal handler can turn it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::block::Block;
+use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::EventFd;
 
@@ -48,7 +49,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(block: Arc<Shared<Block>>) -> io::Result<Self> {
-        Ok(Self {
+        let control = Self {
             block,
             epoch: Instant::now(),
             in_child: AtomicBool::new(false),
@@ -56,17 +57,28 @@ impl Control {
             now: EventFd::new()?,
             gate: EventFd::new()?,
             events: EventFd::new()?,
-        })
+        };
+        control.descriptors().into_iter().for_each(process::own);
+        Ok(control)
     }
 
     fn switch(&self) -> &Switch {
         &self.block.switch
     }
 
-    /// In a forked child: the descriptors that are to be closed, and used no more.
-    pub(crate) fn become_child(&self) -> [RawFd; 3] {
+    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`.
+    pub(crate) fn become_child(&self) {
         self.in_child.store(true, SeqCst);
-        [&self.now, &self.gate, &self.events].map(|fd| fd.as_fd().as_raw_fd())
+        process::close_owned(self.stop.as_fd());
+    }
+
+    fn descriptors(&self) -> [&EventFd; 4] {
+        [&self.stop, &self.now, &self.gate, &self.events]
+    }
+
+    /// What becomes readable when the stop becomes urgent. A child does not have it: its parent ends it then.
+    pub(crate) fn urgent(&self) -> Option<BorrowedFd<'_>> {
+        (!self.in_child()).then(|| self.now.as_fd())
     }
 
     pub(crate) fn in_child(&self) -> bool {
@@ -180,6 +192,12 @@ impl Control {
     /// A run has ended.
     pub(crate) fn end(&self) {
         self.switch().obeyed.store(self.stopping(), SeqCst);
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.descriptors().into_iter().for_each(process::disown);
     }
 }
 

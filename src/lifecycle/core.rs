@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +21,11 @@ use crate::sys::shared::Shared;
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) control: Arc<Control>,
+    /// The most connections that the strategy can serve at once, whatever the limit.
+    pub(crate) capacity: usize,
     block: Arc<Shared<Block>>,
     /// Held by the one who waits for a permit; the others queue behind.
     pub(crate) gate: Mutex<()>,
-    /// Descriptors that a forked child has no business with.
-    pub(crate) descriptors: Mutex<Vec<RawFd>>,
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
@@ -39,15 +38,15 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, limit: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(config: Config, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
         let block = Arc::new(Shared::<Block>::new()?);
-        block.permits.set_limit(limit);
+        block.permits.set_limit(limit.min(capacity));
         Ok(Arc::new(Self {
             config,
+            capacity,
             control: Arc::new(Control::new(block.clone())?),
             block,
             gate: Mutex::new(()),
-            descriptors: Mutex::default(),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
             accept_log: Throttle::default(),
@@ -55,17 +54,6 @@ impl Core {
             serving: Mutex::new(false),
             ended: Condvar::new(),
         }))
-    }
-
-    /// This descriptor is nothing for a forked child.
-    pub(crate) fn own(&self, fd: &impl AsFd) {
-        self.descriptors.lock().push(fd.as_fd().as_raw_fd());
-    }
-
-    /// This descriptor is about to be closed.
-    pub(crate) fn disown(&self, fd: &impl AsFd) {
-        let fd = fd.as_fd().as_raw_fd();
-        self.descriptors.lock().retain(|other| *other != fd);
     }
 
     pub(crate) fn permits(&self) -> &Count {
@@ -90,6 +78,11 @@ impl Core {
             disconnected: totals.disconnected,
             refused: totals.refused,
         }
+    }
+
+    /// Whether a run is on: what an abandoned handler does afterwards belongs to none.
+    pub(crate) fn is_serving(&self) -> bool {
+        *self.serving.lock()
     }
 
     /// Marks the server as serving until the guard is dropped.

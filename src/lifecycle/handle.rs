@@ -36,7 +36,8 @@ impl ServerHandle {
         self.core.control.stopping()
     }
 
-    /// Waits until the server is not serving: `true` then, `false` once `timeout` has passed (`None`: no limit).
+    /// Waits until the server is not serving: `true` then, `false` once `timeout` has passed (`None`: no limit). A
+    /// server that has not begun yet is not serving; whoever starts it on another thread joins that thread instead.
     ///
     /// # Errors
     /// [`Error::WaitInHandler`] in a handler of this very server, which would wait for itself.
@@ -69,7 +70,7 @@ impl ServerHandle {
     /// [`Error::Setting`] for zero; [`pause`](Self::pause) is the way to accept nothing.
     pub fn set_max_connections(&self, limit: usize) -> Result<()> {
         crate::server::check_limit(limit)?;
-        self.core.permits().set_limit(limit);
+        self.core.permits().set_limit(limit.min(self.core.capacity));
         self.core.control.ring_gate();
         self.core.control.ring();
         Ok(())

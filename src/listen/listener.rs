@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::address::Addr;
 use crate::connection::Socket;
 use crate::error::{Error, Result};
-use crate::sys::socket;
+use crate::sys::{process, socket};
 
 /// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
 /// that has already reset.
@@ -27,7 +27,7 @@ pub(crate) struct Accepted {
 pub(crate) enum AcceptError {
     /// Nothing to accept, or only this one connection is gone: go on.
     Retry,
-    /// The system lacks something: wait a little, then go on.
+    /// The system lacks something (EMFILE, ENFILE, ENOBUFS, ENOMEM), or says what nobody expects: wait, then go on.
     BackOff,
     /// The listener is of no use any more.
     Fatal,
@@ -50,8 +50,8 @@ impl AcceptError {
             | Errno::EOPNOTSUPP
             | Errno::ETIMEDOUT
             | Errno::EPERM => Self::Retry,
-            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => Self::BackOff,
-            _ => Self::Fatal,
+            Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EFAULT => Self::Fatal,
+            _ => Self::BackOff,
         }
     }
 }
@@ -73,12 +73,14 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn tcp(listener: TcpListener, local: SocketAddr) -> Self {
+        process::own(&listener);
         Self { kind: Kind::Tcp(listener), local: Addr::Ip(local), file: None }
     }
 
     pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, path: Option<&Path>) -> Self {
         let inode = |p: &Path| std::fs::symlink_metadata(p).map(|m| m.ino());
         let file = path.and_then(|p| Some((p.to_owned(), inode(p).ok()?)));
+        process::own(&listener);
         Self { kind: Kind::Unix(listener), local: Addr::from_unix(local), file }
     }
 
@@ -138,6 +140,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        process::disown(self);
         if let Some((path, inode)) = &self.file {
             if std::fs::symlink_metadata(path).is_ok_and(|m| m.ino() == *inode) {
                 let _ = std::fs::remove_file(path);

@@ -89,7 +89,7 @@ impl<S> ServerBuilder<S> {
         }
     }
 
-    /// How many connections are served at once, exactly. Defaults to the strategy's own limit: 1 for `Sequential`,
+    /// How many connections are served at once, exactly; of a `ThreadPool` never more than it has threads. Defaults to the strategy's own limit: 1 for `Sequential`,
     /// the threads of a `ThreadPool`, for `Threading` 1024 or 64 less than `RLIMIT_NOFILE`.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
@@ -194,7 +194,8 @@ impl<S> ServerBuilder<S> {
 
     /// From binding until `serve_forever` returns, SIGINT and SIGTERM drain the server, and a second one ends the
     /// process at once, with status 128 + its number, even where a handler spins. Handlers that were installed
-    /// before are called as well, and are restored. Defaults to off: signals are the program's.
+    /// before are called as well, and are restored. A signal that was ignored (as SIGINT is in background jobs of a
+    /// script) is handled too: asked for is asked for. Defaults to off: signals are the program's.
     pub fn handle_signals(mut self) -> Self {
         self.handles_signals = true;
         self
@@ -275,10 +276,9 @@ impl<S> ServerBuilder<S> {
         S: Engine<H>,
     {
         self.config.check()?;
-        let limit = match self.max_connections {
-            Some(limit) => check_limit(limit).and_then(|()| self.strategy.max_connections().map(|_| limit))?,
-            None => self.strategy.max_connections()?,
-        };
+        let (default, capacity) = self.strategy.connection_limits()?;
+        let limit = self.max_connections.unwrap_or(default);
+        check_limit(limit)?;
         let options = BindOptions {
             backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
             only_v6: self.only_v6,
@@ -289,8 +289,7 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let core = Core::new(self.config, limit).map_err(io_error("make the server's wake-ups"))?;
-        listeners.iter().for_each(|listener| core.own(listener));
+        let core = Core::new(self.config, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),

@@ -27,20 +27,21 @@ pub struct Bound {
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`"
 )]
 pub trait Engine<H> {
+    /// The default limit on connections, and the most that there can be.
     #[doc(hidden)]
-    fn max_connections(&self) -> Result<usize>;
+    fn connection_limits(&self) -> Result<(usize, usize)>;
 
     /// Serves until the stop, and drains; how many handlers were left running.
     #[doc(hidden)]
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64>;
 
     #[doc(hidden)]
-    fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool>;
+    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool>;
 }
 
 impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
-    fn max_connections(&self) -> Result<usize> {
-        ServingStrategy::max_connections(self)
+    fn connection_limits(&self) -> Result<(usize, usize)> {
+        Ok((self.max_connections()?, self.capacity()))
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
@@ -56,7 +57,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
         served.map(|()| abandoned)
     }
 
-    fn handle_request(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
+    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
         let _here = Accepting::here();
         bound.core.control.begin();

@@ -111,7 +111,7 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever).
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        self.strategy.handle_request(&self.bound, &self.handler, timeout)
+        self.strategy.run_once(&self.bound, &self.handler, timeout)
     }
 }
 

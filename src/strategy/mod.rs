@@ -28,6 +28,7 @@ pub trait ServingStrategy: Send {
     ///
     /// # Errors
     /// [`Rejected`] hands the request back with the cause, and the server refuses it: counts, reports and closes it.
+    /// Where the cause is that the system lacks something (`EAGAIN`, `ENOMEM`, `EMFILE`, …), accepting rests for 100 ms.
     fn process_request(&self, request: Request) -> std::result::Result<(), Rejected>;
 
     /// Called after every turn of [`Acceptor::run`]: the place to reap children or look after threads (Python's
@@ -46,6 +47,11 @@ pub trait ServingStrategy: Send {
     /// When the listener fails for good, or the strategy cannot begin.
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         acceptor.run(self)
+    }
+
+    /// The most requests that this strategy can run at once, whatever the limit: by default there is no such number.
+    fn capacity(&self) -> usize {
+        usize::MAX
     }
 
     /// How many connections are served at once where the builder sets no limit: by default 1024, or 64 less than
@@ -73,6 +79,10 @@ impl<S: ServingStrategy + ?Sized> ServingStrategy for Box<S> {
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         (**self).serve(acceptor)
+    }
+
+    fn capacity(&self) -> usize {
+        (**self).capacity()
     }
 
     fn max_connections(&self) -> Result<usize> {

@@ -109,6 +109,12 @@ impl Rejected {
         Self { request, why }
     }
 
+    /// Whether the system lacks something (threads, processes, memory, descriptors), so that accepting had better rest.
+    pub(crate) fn is_for_want_of_resources(&self) -> bool {
+        use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+        matches!(self.why.raw_os_error(), Some(EAGAIN | EMFILE | ENFILE | ENOBUFS | ENOMEM))
+    }
+
     pub(crate) fn refuse(mut self) {
         self.request.refuse(&self.why);
     }

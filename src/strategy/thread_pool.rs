@@ -64,6 +64,10 @@ impl ServingStrategy for ThreadPool {
         crew::serve(&self.plan, self, acceptor)
     }
 
+    fn capacity(&self) -> usize {
+        self.threads
+    }
+
     fn max_connections(&self) -> Result<usize> {
         self.plan.check()?;
         match self.threads {

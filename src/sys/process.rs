@@ -1,16 +1,18 @@
 //! Processes: fork, pidfds, waiting for one's own children, and what a child is bound to.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc;
+use nix::libc::{self, siginfo_t};
 use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{fork, ForkResult, Pid};
+
+use parking_lot::Mutex;
 
 use crate::strategy::Forking;
 
@@ -42,8 +44,6 @@ pub(crate) fn threads() -> io::Result<u64> {
 pub(crate) struct ChildSignals {
     reset: Vec<Signal>,
     ignore: Option<Signal>,
-    /// Whether SIGCHLD is ignored here, so that nobody learns how a child has ended.
-    pub(crate) unwaited: bool,
 }
 
 impl ChildSignals {
@@ -56,7 +56,7 @@ impl ChildSignals {
         let is_handled = |s: &Signal| !matches!(disposition(*s), None | Some(libc::SIG_DFL | libc::SIG_IGN));
         let handled = Signal::iterator().filter(|s| !faults.contains(s) && Some(*s) != ignore).filter(is_handled);
         let reset = handled.chain(unwaited.then_some(Signal::SIGCHLD)).collect();
-        Self { reset, ignore, unwaited }
+        Self { reset, ignore }
     }
 
     fn apply(&self) {
@@ -90,7 +90,7 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     let forked = unsafe { fork() };
     if let Ok(ForkResult::Child) = forked {
         signals.apply();
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         exit(body());
     }
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
@@ -100,15 +100,37 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     }
 }
 
-/// In a child: closes what is the parent's, neighbours in one call.
-pub(crate) fn close_all(mut fds: Vec<RawFd>) {
+/// Descriptors of all servers of this process that a child has no business with.
+static OWNED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// This descriptor is nothing for a child.
+pub(crate) fn own(fd: &impl AsFd) {
+    OWNED.lock().push(fd.as_fd().as_raw_fd());
+}
+
+/// This descriptor is about to be closed.
+pub(crate) fn disown(fd: &impl AsFd) {
+    let fd = fd.as_fd().as_raw_fd();
+    OWNED.lock().retain(|other| *other != fd);
+}
+
+/// In a child: closes what is the parents', but for one. Neighbours go in one call, where the kernel has it.
+pub(crate) fn close_owned(but: BorrowedFd<'_>) {
+    let mut fds = std::mem::take(&mut *OWNED.lock());
+    fds.retain(|fd| *fd != but.as_raw_fd());
     fds.sort_unstable();
     let mut rest = fds.as_slice();
     while let Some(first) = rest.first() {
-        let run = (1..rest.len()).find(|i| rest[*i] != first + *i as RawFd).unwrap_or(rest.len());
+        let length = (1..rest.len()).find(|i| rest[*i] != first + *i as RawFd).unwrap_or(rest.len());
+        let (run, others) = rest.split_at(length);
         // SAFETY: close_range takes three integers; these descriptors are used no more in this process.
-        unsafe { libc::close_range(*first as u32, rest[run - 1] as u32, 0) };
-        rest = &rest[run..];
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, *first, *first + length as RawFd - 1, 0) };
+        if closed != 0 {
+            for fd in run {
+                let _ = nix::unistd::close(*fd);
+            }
+        }
+        rest = others;
     }
 }
 
@@ -132,28 +154,44 @@ pub(crate) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
 pub(crate) enum Status {
     /// By itself, with this code.
     Exited(i32),
-    /// By a signal.
-    Killed(Signal),
+    /// By a signal of this name.
+    Killed(&'static str),
     /// Somebody else has waited for it, or SIGCHLD is ignored: nobody can know.
     Gone,
 }
 
 /// The end of this child, if it has ended. Never waits, and takes no other child's end.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
-    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Killed(signal)),
-        Ok(_) | Err(Errno::EINTR) => None,
-        Err(_) => Some(Status::Gone),
+    // SAFETY: siginfo_t is plain integers, for which all zeroes is a value.
+    let mut info: siginfo_t = unsafe { std::mem::zeroed() };
+    let (kind, id) = (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t);
+    // SAFETY: waitid writes one siginfo_t through the pointer, which is valid for the call.
+    let done = unsafe { libc::waitid(kind, id, std::ptr::addr_of_mut!(info), libc::WEXITED | libc::WNOHANG) };
+    match (done, Errno::last()) {
+        (0, _) => status(&info),
+        (_, Errno::EINTR) => None,
+        _ => Some(Status::Gone),
     }
 }
 
-/// Kills a child that has no pidfd, and waits for it, which is a matter of moments.
+/// What `waitid` has written; nothing where the child has not ended.
+fn status(info: &siginfo_t) -> Option<Status> {
+    // SAFETY: `waitid` fills these fields; where no child has ended they are zeroes.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    match info.si_code {
+        _ if pid == 0 => None,
+        libc::CLD_EXITED => Some(Status::Exited(status)),
+        _ => Some(Status::Killed(Signal::try_from(status).map_or("a real-time signal", Signal::as_str))),
+    }
+}
+
+/// Kills a child that cannot be watched, and waits for it, which is a matter of moments. It has not been waited for, so
+/// the number is still its own.
 pub(crate) fn end_now(pid: Pid) -> Status {
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     match nix::sys::wait::waitpid(pid, None) {
         Ok(WaitStatus::Exited(_, code)) => Status::Exited(code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Status::Killed(signal),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Status::Killed(signal.as_str()),
         _ => Status::Gone,
     }
 }
@@ -162,13 +200,7 @@ pub(crate) fn end_now(pid: Pid) -> Status {
 pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) {
     // SAFETY: pidfd_send_signal takes two integers, a null siginfo and no flags.
     unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal as i32,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, std::ptr::null::<siginfo_t>(), 0)
     };
 }
 
@@ -194,7 +226,7 @@ impl Timer {
     }
 }
 
-impl std::os::fd::AsFd for Timer {
+impl AsFd for Timer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

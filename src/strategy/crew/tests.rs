@@ -7,7 +7,7 @@ use crate::lifecycle::Core;
 use crate::server::Config;
 
 fn crew(size: Option<usize>) -> Arc<Crew> {
-    let core = Core::new(Config::default(), 100).unwrap();
+    let core = Core::new(Config::default(), 100, usize::MAX).unwrap();
     let listeners = Arc::default();
     std::mem::forget(Arc::clone(&listeners)); // as a server that is never dropped
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(handler(|_| Ok(()))));

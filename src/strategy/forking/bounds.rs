@@ -61,7 +61,9 @@ impl Bounds {
         ];
         for (resource, limit) in limits {
             if let Some(limit) = limit {
-                setrlimit(resource, limit, limit)?;
+                // Over the soft limit on processor time comes SIGXCPU, over the hard one SIGKILL, which says less.
+                let hard = if resource == Resource::RLIMIT_CPU { limit.saturating_add(1) } else { limit };
+                setrlimit(resource, limit, hard)?;
             }
         }
         Ok(())

@@ -1,18 +1,16 @@
 //! The child's part: let go of what is the parent's, serve, say how it went.
 
-use std::os::fd::RawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::slots::{SlotRef, Verdict};
 use super::Forking;
 use crate::finish::{Cause, Outcome};
 use crate::strategy::Request;
-use crate::sys::process;
 
-/// Serves the connection; the exit code. `others` are the descriptors of other children. Nothing unwinds out of here,
+/// Serves the connection; the exit code. Nothing unwinds out of here,
 /// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
-pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], part: Part<'_>) -> i32 {
-    let serve = AssertUnwindSafe(|| serve(request, slot, others, part));
+pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> i32 {
+    let serve = AssertUnwindSafe(|| serve(request, slot, strategy));
     let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
         slot.say(Verdict::Panicked, "outside of the handler");
         std::mem::forget(payload);
@@ -21,31 +19,20 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd
     verdict.exit_code()
 }
 
-/// What a child does besides serving.
-#[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) strategy: &'a Forking,
-    /// Whether nobody learns its exit code.
-    pub(super) unwaited: bool,
-}
-
-fn serve(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], part: Part<'_>) -> Verdict {
+fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
-    let ours = core.control.become_child().into_iter().chain(std::mem::take(&mut *core.descriptors.lock()));
-    process::close_all(ours.chain(others.iter().copied()).collect());
-    if let Err(e) = part.strategy.bounds.apply() {
+    core.control.become_child();
+    if let Err(e) = strategy.bounds.apply() {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
     }
-    if let Some(hook) = &part.strategy.after_fork {
+    if let Some(hook) = &strategy.after_fork {
         hook();
     }
     let judged = request.take().and_then(|request| {
         request.run_in_child(slot.clone(), |outcome, lost| {
             let (verdict, text) = verdict(outcome, lost);
-            if part.unwaited || verdict != Verdict::Served {
-                slot.say(verdict, &text); // an exit code of 0 says the other
-            }
+            slot.say(verdict, &text);
             verdict
         })
     });
@@ -55,7 +42,7 @@ fn serve(request: &mut Option<Request>, slot: &SlotRef, others: &[RawFd], part: 
 fn verdict(outcome: &Outcome, lost: bool) -> (Verdict, String) {
     match outcome {
         Outcome::Served => (Verdict::Served, String::new()),
-        Outcome::Panicked(message, _) => (Verdict::Panicked, message.clone()),
+        Outcome::Panicked(message) => (Verdict::Panicked, message.clone()),
         Outcome::Failed(error) => {
             let verdict = match Cause::of(&**error, lost) {
                 Cause::Handler => Verdict::Failed,

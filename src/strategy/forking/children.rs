@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,12 +39,15 @@ pub(super) struct Children {
     core: Arc<Core>,
     all: HashMap<u64, Child>,
     free: FreeSlots,
-    timer: Option<Timer>,
+    timer: Timer,
 }
 
 impl Children {
-    pub(super) fn new(core: &Arc<Core>) -> Self {
-        Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer: None }
+    pub(super) fn new(core: &Arc<Core>, wakes: &Epoll) -> io::Result<Self> {
+        let timer = Timer::new()?;
+        wakes.add(&timer, Interest::Read, TIMER)?;
+        process::own(&timer);
+        Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
     }
 
     /// Forks a child for the request. The parent keeps the permit, and closes its copy of the socket without
@@ -53,18 +56,22 @@ impl Children {
         &mut self,
         wakes: &Epoll,
         request: Request,
-        fork: impl FnOnce(&mut Option<Request>, &SlotRef, &[RawFd]) -> io::Result<Pid>,
+        fork: impl FnOnce(&mut Option<Request>, &SlotRef) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
         let slot = match self.free.take() {
             Ok(slot) => slot,
             Err(why) => return Err(Rejected::new(request, why)),
         };
+        if let Some(limit) = self.core.config.limits.request {
+            slot.set_deadline(self.core.control.millis(Instant::now() + limit));
+            // the child tells more, once it can
+        }
         let mut request = Some(request);
-        let forked = fork(&mut request, &slot, &self.descriptors(wakes));
+        let forked = fork(&mut request, &slot);
         match (forked, request) {
             (Ok(pid), Some(request)) => {
                 let Some((peer, permit)) = request.keep_permit() else { return Ok(()) };
-                self.adopt(wakes, Child { pidfd: process::pidfd(pid).ok(), pid, peer, slot, ending: None, permit });
+                self.adopt(wakes, Child { pidfd: None, pid, peer, slot, ending: None, permit });
                 Ok(())
             }
             (Err(why), Some(request)) => {
@@ -75,24 +82,22 @@ impl Children {
         }
     }
 
-    /// What a child closes: all that tells the parent of the others.
-    fn descriptors(&self, wakes: &Epoll) -> Vec<RawFd> {
-        let pidfds = self.all.values().filter_map(|c| c.pidfd.as_ref());
-        let timer = self.timer.as_ref().map(|t| t.as_fd().as_raw_fd());
-        pidfds.map(AsRawFd::as_raw_fd).chain(timer).chain([wakes.as_fd().as_raw_fd()]).collect()
-    }
-
-    fn adopt(&mut self, wakes: &Epoll, child: Child) {
-        signal::child_begins(child.pid.as_raw());
+    /// From here on the child is watched. One that has ended already may be gone (SIGCHLD ignored, another's `waitpid`);
+    /// one that cannot be watched is not left running.
+    fn adopt(&mut self, wakes: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
-        match &child.pidfd {
-            Some(fd) if wakes.add(fd, Interest::Read, token).is_ok() => {
+        let watched = process::pidfd(child.pid).and_then(|fd| wakes.add(&fd, Interest::Read, token).map(|()| fd));
+        match watched {
+            Ok(fd) => {
+                process::own(&fd);
+                signal::child_begins(child.pid.as_raw());
+                child.pidfd = Some(fd);
                 self.all.insert(token, child);
-                self.time(wakes);
+                self.time();
             }
-            // With SIGCHLD ignored it may be gone already. And one that nobody can watch is not left running.
-            _ => {
-                signal::child_ends(child.pid.as_raw());
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.bury(child, Status::Gone),
+            Err(e) => {
+                log::error!(target: "socketserver::accept", "ended the process of {}, which cannot be watched: {e}", child.peer);
                 let status = process::end_now(child.pid);
                 self.bury(child, status);
             }
@@ -107,7 +112,7 @@ impl Children {
                 self.reap_one(wakes, *token);
             }
             if ready.contains(&TIMER) || self.core.control.is_cut() {
-                self.end_who_must(wakes);
+                self.end_who_must();
             }
             if ready.len() < 32 {
                 break;
@@ -118,8 +123,11 @@ impl Children {
     fn reap_one(&mut self, wakes: &Epoll, token: u64) {
         let Some(child) = self.all.get(&token) else { return };
         let Some(pidfd) = &child.pidfd else { return };
-        signal::child_ends(child.pid.as_raw());
-        let Some(status) = process::ended(pidfd.as_fd()) else { return };
+        signal::child_ends(child.pid.as_raw()); // before it is waited for: then its number may be another's
+        let Some(status) = process::ended(pidfd.as_fd()) else {
+            return signal::child_begins(child.pid.as_raw());
+        };
+        process::disown(pidfd);
         wakes.remove(pidfd); // before it is closed: other children may hold copies
         if let Some(child) = self.all.remove(&token) {
             self.bury(child, status);
@@ -131,12 +139,13 @@ impl Children {
         let said = child.slot.said();
         let limit = child.ending.map(|(limit, _)| limit);
         let ended = match (status, said) {
-            (Status::Killed(signal), _) => Ended::Killed { signal: signal.as_str(), limit },
+            (Status::Killed(signal), _) => Ended::Killed { signal, limit },
             (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => said_to_be(verdict, text),
-            (Status::Exited(0), None) => Ended::Served,
             (Status::Exited(code), _) => Ended::Exited(code),
             (Status::Gone, Some((verdict, text))) => said_to_be(verdict, text),
-            (Status::Gone, None) => Ended::Failed("nobody knows how its process ended: SIGCHLD is ignored".to_owned()),
+            (Status::Gone, None) => {
+                Ended::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
+            }
         };
         self.free.give_back(child.slot);
         observe::child_ended(&self.core, &child.peer, &ended);
@@ -144,19 +153,10 @@ impl Children {
     }
 
     /// Sets the timer to when somebody must be ended, where the server limits requests or cuts its drain.
-    fn time(&mut self, wakes: &Epoll) {
-        let Some(after) = self.next_look() else {
-            if let Some(timer) = &self.timer {
-                timer.unset();
-            }
-            return;
-        };
-        if self.timer.is_none() {
-            let made = Timer::new().and_then(|timer| wakes.add(&timer, Interest::Read, TIMER).map(|()| timer));
-            self.timer = made.ok();
-        }
-        if let Some(timer) = &self.timer {
-            let _ = timer.set(after);
+    fn time(&self) {
+        match self.next_look() {
+            Some(after) => drop(self.timer.set(after)),
+            None => self.timer.unset(),
         }
     }
 
@@ -170,13 +170,13 @@ impl Children {
             let millis = self.core.control.millis(now);
             let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(millis)) + AFTER_THE_LIMIT;
             let running = self.all.values().filter(|c| c.ending.is_none()).filter_map(|c| c.slot.deadline());
-            running.map(left).min().unwrap_or(limit + AFTER_THE_LIMIT)
+            running.map(left).min().unwrap_or(Duration::MAX).min(limit + AFTER_THE_LIMIT)
         });
         kill.into_iter().chain(looks).min()
     }
 
     /// SIGTERM for those over their limit, SIGKILL for those who have had it for a while.
-    fn end_who_must(&mut self, wakes: &Epoll) {
+    fn end_who_must(&mut self) {
         let (now, cut) = (Instant::now(), self.core.control.is_cut());
         let millis = self.core.control.millis(now);
         let late = |deadline: u64| millis >= deadline.saturating_add(AFTER_THE_LIMIT.as_millis() as u64);
@@ -195,7 +195,17 @@ impl Children {
                 _ => {}
             }
         }
-        self.time(wakes);
+        self.time();
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.all.values().for_each(|child| {
+            signal::child_ends(child.pid.as_raw());
+            child.pidfd.iter().for_each(process::disown);
+        });
+        process::disown(&self.timer);
     }
 }
 

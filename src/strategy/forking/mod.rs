@@ -10,16 +10,17 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Rejected, Request, ServingStrategy};
 use crate::accept::Acceptor;
 use crate::error::{Error, Result};
+use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals};
 use crate::sys::Epoll;
 
 use bounds::Bounds;
-use child::Part;
 use children::Children;
 
 pub(crate) use slots::{SlotRef, Slots};
@@ -59,7 +60,7 @@ pub struct Forking {
     children: RefCell<Option<Children>>,
     /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
     wakes: OnceCell<Epoll>,
-    signals: OnceCell<ChildSignals>,
+    signals: RefCell<Option<ChildSignals>>,
 }
 
 impl Default for Forking {
@@ -77,7 +78,7 @@ impl Forking {
             threads_allowed: false,
             children: RefCell::new(None),
             wakes: OnceCell::new(),
-            signals: OnceCell::new(),
+            signals: RefCell::new(None),
         }
     }
 
@@ -167,7 +168,9 @@ impl Forking {
     /// The descriptor set that tells of children; made once.
     fn wakes(&self) -> io::Result<&Epoll> {
         if self.wakes.get().is_none() {
-            let _ = self.wakes.set(Epoll::new()?);
+            let wakes = Epoll::new()?;
+            process::own(&wakes);
+            let _ = self.wakes.set(wakes);
         }
         self.wakes.get().ok_or_else(|| io::Error::other("no descriptor set"))
     }
@@ -177,22 +180,34 @@ impl Forking {
         if let Err(e) = self.check_threads() {
             return Err(Rejected::new(request, io::Error::other(e)));
         }
-        let wakes = match self.wakes() {
+        let Some(core) = request.core().cloned() else { return Ok(()) };
+        let mut children = self.children.borrow_mut();
+        let wakes = match self.make_ready(&core, &mut children) {
             Ok(wakes) => wakes,
             Err(why) => return Err(Rejected::new(request, why)),
         };
-        let Some(core) = request.core().cloned() else { return Ok(()) };
-        let mut children = self.children.borrow_mut();
-        let children = children.get_or_insert_with(|| Children::new(&core));
-        let signals = self.signals.get_or_init(|| {
+        let Some(children) = children.as_mut() else { return Ok(()) };
+        let mut signals = self.signals.borrow_mut();
+        let signals = signals.get_or_insert_with(|| {
             crate::connection::warm_up();
             ChildSignals::of_this_process(crate::sys::signal::are_handled())
         });
-        children.fork(wakes, request, |request, slot, others| {
-            process::fork_child(signals, || {
-                child::run(request, slot, others, Part { strategy: self, unwaited: signals.unwaited })
-            })
-        })
+        children.fork(wakes, request, |request, slot| process::fork_child(signals, || child::run(request, slot, self)))
+    }
+
+    /// What is needed before there can be children; made at the first.
+    fn make_ready(&self, core: &Arc<Core>, children: &mut Option<Children>) -> io::Result<&Epoll> {
+        let wakes = self.wakes()?;
+        if children.is_none() {
+            *children = Some(Children::new(core, wakes)?);
+        }
+        Ok(wakes)
+    }
+}
+
+impl Drop for Forking {
+    fn drop(&mut self) {
+        self.wakes.get().into_iter().for_each(process::disown);
     }
 }
 
@@ -213,7 +228,10 @@ impl ServingStrategy for Forking {
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         self.check_threads()?;
-        self.wakes().map_err(Error::system("make the descriptor set for children"))?;
+        self.make_ready(acceptor.core(), &mut self.children.borrow_mut())
+            .and_then(|_| process::pidfd(nix::unistd::Pid::this()))
+            .map_err(Error::system("prepare to watch children (by pidfd)"))?;
+        *self.signals.borrow_mut() = None; // there may be other handlers than at the last run
         acceptor.run(self)
     }
 
