@@ -188,3 +188,13 @@ pub fn threads_named(name: &str) -> usize {
 pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("list descriptors").count() - 1
 }
+
+/// How often the thread of this name has gone to sleep so far.
+pub fn switches(name: &str) -> Option<u64> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let text =
+        |task: &std::fs::DirEntry, file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+    let task = tasks.into_iter().find(|t| text(t, "comm").trim() == name)?;
+    let status = text(&task, "status");
+    status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
