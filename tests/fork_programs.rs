@@ -27,6 +27,9 @@ const CASES: &[Case] = &[
     ("h12_the_ends_of_other_children_stay_theirs", with_own_child, own_child_is_waited_for),
     ("bounds_hold_in_children_only", bounded, bounds_are_seen),
     ("bounds_that_cannot_be_set_fail_the_connection", badly_bounded, fails_for_its_bounds),
+    ("a_panic_in_after_fork_fails_the_connection", badly_hooked, fails_for_its_hook),
+    ("a_hang_in_after_fork_ends_at_the_request_limit", hung, ends_at_the_limit),
+    ("a_child_has_nothing_of_another_server", beside_another, has_nothing_of_another),
     ("the_hook_in_the_parent_hears_of_every_end", reporting, every_end_is_reported),
     ("single_requests_leave_no_zombie", one_by_one, is_served_one_by_one),
     ("it_serves_again_after_a_stop", twice, serves_twice),
@@ -132,6 +135,7 @@ fn answer(conn: &mut Connection) -> HandlerResult {
         "fail" => return Err("as it was told".into()),
         "panic" => panic!("as it was told"),
         "exit" => exit(7),
+        "quit" => exit(0),
         _ => writeln!(conn, "{line}")?,
     }
     Ok(())
@@ -290,19 +294,65 @@ fn bounds_are_seen(program: &mut Program) {
 }
 
 fn badly_bounded() {
-    let strategy = Forking::new().current_dir("/no/such/folder");
+    serve_one(Forking::new().current_dir("/no/such/folder"));
+}
+
+/// One connection, and what has become of it when nothing is in progress any more.
+fn serve_one(strategy: Forking) {
     let mut server = bind(strategy);
     server.handle_request(None).unwrap();
-    let stats = server.handle();
-    while stats.stats().active > 0 {
+    let handle = server.handle();
+    while handle.stats().active > 0 {
         server.handle_request(Some(Duration::from_millis(10))).unwrap();
     }
-    println!("failed {}", stats.stats().failed);
+    println!("{}", handle.stats());
 }
 
 fn fails_for_its_bounds(program: &mut Program) {
     assert_eq!(program.ask("anything"), "");
-    assert_eq!(program.rest().trim(), "failed 1");
+    let stats = program.rest();
+    assert!(stats.contains("active 0 of 128, accepted 1, served 0, failed 1, disconnected 0, refused 0"), "{stats}");
+}
+
+fn badly_hooked() {
+    serve_one(Forking::new().after_fork(|| panic!("in the hook")));
+}
+
+fn fails_for_its_hook(program: &mut Program) {
+    fails_for_its_bounds(program);
+}
+
+fn hung() {
+    let strategy = Forking::new().after_fork(|| loop {
+        thread::park();
+    });
+    let builder = ServerBuilder::new().strategy(strategy).request_timeout(Duration::from_millis(200));
+    let mut server = builder.drain_timeout(Duration::ZERO).bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    assert!(server.handle_request(None).unwrap());
+    let handle = server.handle();
+    while handle.stats().active > 0 {
+        server.handle_request(Some(Duration::from_millis(10))).unwrap();
+    }
+    println!("timed out {}", handle.stats().timed_out);
+}
+
+fn ends_at_the_limit(program: &mut Program) {
+    assert_eq!(program.ask("anything"), "");
+    assert_eq!(program.rest().trim(), "timed out 1");
+}
+
+fn beside_another() {
+    let other = ServerBuilder::new().strategy(Forking::new()).bind("127.0.0.1:0", handler(answer)).unwrap();
+    serve(Forking::new());
+    drop(other);
+}
+
+fn has_nothing_of_another(program: &mut Program) {
+    let mut alone = Program::start("h10_what_a_handler_changes_ends_with_it");
+    assert_eq!(program.ask("state"), alone.ask("state"), "the same number of descriptors");
+    program.stop();
+    alone.stop();
 }
 
 fn reporting() {
@@ -320,12 +370,12 @@ fn reporting() {
 }
 
 fn every_end_is_reported(program: &mut Program) {
-    for line in ["fail", "panic", "exit"] {
+    for line in ["fail", "panic", "exit", "quit"] {
         assert_eq!(program.ask(line), "");
     }
     let told = program.stop();
-    assert!(told.starts_with("failed 3, panicked 1, crashed 1\n"), "{told}");
-    for part in ["failed: as it was told", "panicked: as it was told", "exited with 7"] {
+    assert!(told.starts_with("failed 4, panicked 1, crashed 2\n"), "{told}");
+    for part in ["failed: as it was told", "panicked: as it was told", "exited with 7", "exited with 0"] {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
 }
