@@ -62,7 +62,7 @@ pub struct TcpServer<H, S = Threading> {
     signals: Option<signal::Guard>,
 }
 
-impl<H, S: Engine<H>> TcpServer<H, S> {
+impl<H, S> TcpServer<H, S> {
     /// Listens on an address, with the strategy's and the server's defaults. Name the strategy in an alias
     /// (`type Server = TcpServer<Handler, Threading>`).
     ///
@@ -72,7 +72,7 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     /// [`Error::Listen`] with the address, the failed act and the system's answer.
     pub fn bind(address: impl Into<Address>, handler: H) -> Result<Self>
     where
-        S: Default,
+        S: Engine<H> + Default,
     {
         Self::with_strategy(address, handler, S::default())
     }
@@ -81,7 +81,10 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     ///
     /// # Errors
     /// As there, and [`Error::Setting`] for a strategy's setting that makes no sense.
-    pub fn with_strategy(address: impl Into<Address>, handler: H, strategy: S) -> Result<Self> {
+    pub fn with_strategy(address: impl Into<Address>, handler: H, strategy: S) -> Result<Self>
+    where
+        S: Engine<H>,
+    {
         ServerBuilder::new().strategy(strategy).bind(address, handler)
     }
 
@@ -92,7 +95,10 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     /// # Errors
     /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the strategy cannot begin. What goes
     /// wrong with a connection is not an error of the server.
-    pub fn serve_forever(&mut self) -> Result<Report> {
+    pub fn serve_forever(&mut self) -> Result<Report>
+    where
+        S: Engine<H>,
+    {
         self.install_signals()?;
         let core = self.bound.core.clone();
         let _serving = core.begin();
@@ -110,7 +116,10 @@ impl<H, S: Engine<H>> TcpServer<H, S> {
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever).
-    pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool> {
+    pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool>
+    where
+        S: Engine<H>,
+    {
         self.strategy.run_once(&self.bound, &self.handler, timeout)
     }
 }
