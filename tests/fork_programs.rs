@@ -21,6 +21,7 @@ const CASES: &[Case] = &[
     ("f2_other_threads_are_refused_at_the_start", threads_before, ends_with_the_refusal),
     ("f2_other_threads_are_refused_at_each_fork", threads_later, is_refused_later),
     ("the_opt_out_forks_beside_other_threads", opted_out, serves_and_stops),
+    ("f4_unflushed_output_is_written_once", with_unflushed_output, is_written_once),
     ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
     ("f18_the_hook_runs_in_each_child", hooked, children_differ),
     ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
@@ -136,6 +137,10 @@ fn answer(conn: &mut Connection) -> HandlerResult {
         "panic" => panic!("as it was told"),
         "exit" => exit(7),
         "quit" => exit(0),
+        "say" => {
+            print!("from a child, ");
+            writeln!(conn, "said")?;
+        }
         _ => writeln!(conn, "{line}")?,
     }
     Ok(())
@@ -210,6 +215,21 @@ fn opted_out() {
 fn serves_and_stops(program: &mut Program) {
     assert_eq!(program.ask("one"), "one");
     assert!(program.stop().contains("served 2"));
+}
+
+fn with_unflushed_output() {
+    let mut server = bind(Forking::new());
+    print!("[not flushed]");
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn is_written_once(program: &mut Program) {
+    for _ in 0..5 {
+        assert_eq!(program.ask("say"), "said");
+    }
+    let told = program.stop();
+    assert_eq!(told.matches("[not flushed]").count(), 1, "{told}");
+    assert_eq!(told.matches("from a child").count(), 5, "{told}");
 }
 
 /// As a program with a SIGCHLD handler of its own that waits for whoever has ended.
