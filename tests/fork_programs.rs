@@ -424,7 +424,7 @@ fn twice() {
     let mut server = bind(Forking::new());
     let first = server.serve_forever().unwrap();
     let second = server.serve_forever().unwrap();
-    println!("{} {}", first.served, second.served);
+    println!("{}", first.served + second.served); // the queue of the first stop may hold the next client already
 }
 
 fn serves_twice(program: &mut Program) {
@@ -432,5 +432,5 @@ fn serves_twice(program: &mut Program) {
         assert_eq!(program.ask("on"), "on");
         assert_eq!(program.ask("stop"), "stopping");
     }
-    assert_eq!(program.rest().trim(), "2 2");
+    assert_eq!(program.rest().trim(), "4");
 }

@@ -1,5 +1,10 @@
 //! The socket of a connection, with its waits: who may end them, and when.
 
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -7,10 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::limits::{Limit, LimitExceeded, Limits};
-use super::output::Output;
 use super::socket::Socket;
-use super::writer::{ConnectionWriter, Mailbox};
-use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
+use super::writer::Mailbox;
+use crate::lifecycle::{Control, ServerHandle, Slot};
 use crate::listen::{Accepted, Addr};
 use crate::strategy::forking::SlotRef;
 use crate::sys::{self, socket};
@@ -230,121 +234,7 @@ impl Wire {
         }
     }
 
-    // Reading.
-
-    /// One read. Flushes before it waits. `empty`: whether the caller has nothing buffered.
-    pub(super) fn recv(&self, output: &RefCell<Output>, buf: &mut [u8], empty: bool) -> io::Result<usize> {
-        if self.ended.get() {
-            return Ok(0);
-        }
-        let n = match self.recv_ahead(output, buf)? {
-            Some(n) => n,
-            None => {
-                let idle = self.between.get() || (self.fresh.get() && empty);
-                if self.wakes == Wakes::Watches || self.mailbox.get().is_some() {
-                    self.recv_watching(output, buf, idle)?
-                } else {
-                    self.recv_blocking(buf, idle)?
-                }
-            }
-        };
-        if n == 0 && self.control().is_cut() {
-            return Err(self.drain_exceeded());
-        }
-        self.fresh.set(self.fresh.get() && n == 0);
-        self.read_full.set(n == buf.len());
-        Ok(n)
-    }
-
-    /// Before a wait, what is buffered is flushed; where the last read left something behind, a look without a wait
-    /// comes first, so that many requests are answered in one write.
-    fn recv_ahead(&self, output: &RefCell<Output>, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        let mut output = output.borrow_mut();
-        if !output.is_empty() {
-            if self.read_full.get() {
-                if let Some(n) = self.recv_now(buf)? {
-                    return Ok(Some(n));
-                }
-            }
-            self.flush(&mut output)?;
-        }
-        Ok(None)
-    }
-
-    /// What has arrived, without a wait; `None` if that is nothing.
-    fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        match socket::recv(self.fd(), buf, false) {
-            Ok(n) => {
-                self.ended.set(n == 0);
-                Ok(Some(n))
-            }
-            Err(e) if would_wait(&e) => Ok(None),
-            Err(e) => Err(self.read_failed(e)),
-        }
-    }
-
-    /// Instead of a wait for a request, when the server stops: a request that has arrived is still served.
-    fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let arrived = self.recv_now(buf)?;
-        self.stopped.set(self.stopped.get() || arrived.is_none());
-        Ok(arrived.unwrap_or(0))
-    }
-
-    /// The plain path: a blocking call, which the kernel's receive timeout or another thread's `shutdown` ends.
-    fn recv_blocking(&self, buf: &mut [u8], idle: bool) -> io::Result<usize> {
-        let deadline = self.read_deadline(idle);
-        loop {
-            if self.is_stopping_idle(idle) {
-                return self.recv_last(buf);
-            }
-            self.arm(&self.armed_read, deadline, socket::set_read_timeout)?;
-            self.turn(idle, SlotState::Busy, SlotState::Idle);
-            if self.is_stopping_idle(idle) {
-                self.turn(idle, SlotState::Idle, SlotState::Busy);
-                continue;
-            }
-            let read = socket::recv(self.fd(), buf, true);
-            if idle && !self.turn(idle, SlotState::Idle, SlotState::Busy) {
-                self.stopped.set(true); // and our reading side is shut
-            }
-            match read {
-                Ok(n) => {
-                    self.ended.set(n == 0);
-                    return Ok(n);
-                }
-                Err(e) if would_wait(&e) => check(deadline)?,
-                Err(e) => return Err(self.read_failed(e)),
-            }
-        }
-    }
-
-    fn read_failed(&self, e: io::Error) -> io::Error {
-        self.failed.set(true);
-        e
-    }
-
-    fn turn(&self, idle: bool, from: SlotState, to: SlotState) -> bool {
-        !idle || self.slot.borrow().as_ref().is_some_and(|slot| slot.turn(from, to))
-    }
-
-    fn is_stopping_idle(&self, idle: bool) -> bool {
-        idle && self.control().stopping()
-    }
-
-    /// The watching path: polls the stop switch and the writers' bell besides.
-    fn recv_watching(&self, output: &RefCell<Output>, buf: &mut [u8], idle: bool) -> io::Result<usize> {
-        let deadline = self.read_deadline(idle);
-        loop {
-            self.flush_mailbox(&mut output.borrow_mut())?;
-            if self.is_stopping_idle(idle) {
-                return self.recv_last(buf);
-            }
-            if let Some(n) = self.recv_now(buf)? {
-                return Ok(n);
-            }
-            self.wait(Some(self.as_fd()), None, deadline)?;
-        }
-    }
+    // Waiting.
 
     /// Waits for the socket, the stop and the bell, until the first deadline.
     fn wait(
@@ -378,88 +268,6 @@ impl Wire {
 
     fn drain_exceeded(&self) -> io::Error {
         LimitExceeded { limit: Limit::Drain, after: self.server.core.config.drain_timeout }.into()
-    }
-
-    // Writing.
-
-    /// Sends both parts whole; waits for the peer as long as the write limit allows without progress.
-    pub(super) fn send_all(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
-        if self.broken.get() {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "an earlier write has failed"));
-        }
-        self.send_parts(first, second).map_err(|e| {
-            self.broken.set(true);
-            if self.control().is_cut() && Limit::of(&e).is_none() {
-                return self.drain_exceeded();
-            }
-            e
-        })
-    }
-
-    fn send_parts(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
-        let mut waits = false;
-        let mut stalled: Option<Option<Deadline>> = None;
-        while !(first.is_empty() && second.is_empty()) {
-            match socket::send(self.fd(), first, second, waits) {
-                Ok(n) => {
-                    stalled = None;
-                    waits = false;
-                    if n < first.len() + second.len() {
-                        check(self.request_deadline())?; // progress is no excuse
-                    }
-                    let of_first = n.min(first.len());
-                    first = &first[of_first..];
-                    second = &second[n - of_first..];
-                }
-                Err(e) if would_wait(&e) => {
-                    let limit = self.limits.get().write;
-                    let deadline = *stalled.get_or_insert_with(|| self.deadline(Limit::Write, limit));
-                    check(deadline)?;
-                    waits = self.may_wait_to_send(deadline)?;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    /// The peer takes no more for now. Waits here, or arms the kernel's timeout and says that the next call may wait.
-    fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
-        match self.wakes {
-            Wakes::Watches => self.wait(None, Some(self.as_fd()), deadline).map(|()| false),
-            Wakes::Registered => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),
-        }
-    }
-
-    /// Sends the buffer, then what other threads have written.
-    pub(super) fn flush(&self, output: &mut Output) -> io::Result<()> {
-        output.send(self)?;
-        self.fresh.set(true);
-        self.flush_mailbox(output)
-    }
-
-    fn flush_mailbox(&self, output: &mut Output) -> io::Result<()> {
-        let Some(mailbox) = self.mailbox.get() else { return Ok(()) };
-        mailbox.hush();
-        while let Some(message) = mailbox.take() {
-            output.write(self, &message)?;
-        }
-        output.send(self)
-    }
-
-    pub(super) fn writer(&self) -> io::Result<ConnectionWriter> {
-        if self.mailbox.get().is_none() {
-            let mailbox = Mailbox::new(self.server.core.config.writer_capacity)?;
-            let _ = self.mailbox.set(Arc::new(mailbox));
-        }
-        let mailbox = self.mailbox.get().ok_or_else(|| io::Error::other("no mailbox"))?;
-        Ok(ConnectionWriter::new(mailbox.clone()))
-    }
-
-    pub(super) fn close_writers(&self) {
-        if let Some(mailbox) = self.mailbox.get() {
-            mailbox.close();
-        }
     }
 
     /// Sets the kernel's timeout, lazily: before the first wait, and again when it is longer than the time left, then
@@ -500,6 +308,3 @@ fn check(deadline: Option<Deadline>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -102,7 +102,9 @@ pub(crate) fn a_second_sigint_ends_a_spinning_handler(of: &Traits) {
 pub(crate) fn the_first_signal_may_be_another_one(of: &Traits) {
     let mut server = spinning(of);
     server.signal_and_see_it_taken("TERM");
-    assert_eq!(end_by(&mut server, "INT"), 130);
+    // Taken is not yet handled: the two handlers may run side by side on two threads, and either may be the second.
+    let code = end_by(&mut server, "INT");
+    assert!([130, 143].contains(&code), "exit status {code}");
 }
 
 /// A server with a handler that computes for ever and never looks at its connection, and a drain that would wait.
