@@ -6,14 +6,33 @@ mod common;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use socketserver::handler;
+use socketserver::{factory, handler, HandlerResult, Protocol, Transport};
 
 const GREETING: &[u8] = b"Hello from the server, what can I do for you?\r\n";
+
+/// The same for an event loop.
+struct Echo {
+    greets: bool,
+}
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        if self.greets {
+            transport.write(GREETING)?;
+            transport.close();
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        Ok(transport.write(data)?)
+    }
+}
 
 fn main() -> ExitCode {
     let own = [
         ("mode M", "echo or greet [echo]"),
-        ("buf BYTES", "size of the read buffer [8192]"),
+        ("buf BYTES", "size of the read buffer, but for an event loop [8192]"),
         ("heap MIB", "memory to hold while serving [0]"),
     ];
     common::main("Echoes what clients send.", &[common::STRATEGY, &own, common::LIMITS], |args| {
@@ -36,7 +55,7 @@ fn main() -> ExitCode {
                 }
             }
         });
-        let served = args.serve(args.builder()?.read_buffer(size), echo);
+        let served = args.serve(args.builder()?.read_buffer(size), echo, factory(move |_peer| Echo { greets }));
         std::hint::black_box(&heap);
         served
     })

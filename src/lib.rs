@@ -155,15 +155,26 @@ mod listen;
 mod strategy;
 
 mod error;
+mod event_loop;
 pub mod guide;
 mod lifecycle;
 mod server;
 #[allow(unsafe_code)] // the only place, see its head
 mod sys;
 
+#[cfg(feature = "testing")]
+pub mod testing {
+    //! For tests of handlers and protocols (feature `testing`).
+    pub use crate::event_loop::TestLoop;
+}
+
 pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, LineTooLong, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, Result};
+pub use event_loop::{
+    factory, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, ListeningPort, Lost, LostReason, Peer, Protocol,
+    QueueFull, Reactor, ReactorGone, ReactorHandle, TimerId, Transport, WriteError,
+};
 pub use finish::{Failure, LingeringClose};
 pub use handler::{
     handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,

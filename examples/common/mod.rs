@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, Forking, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer};
-use socketserver::{ThreadPool, Threading};
+use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
+use socketserver::{StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -34,7 +34,7 @@ pub const LIMITS: &[(&str, &str)] = &[
 
 /// Options that choose how connections are served.
 pub const STRATEGY: &[(&str, &str)] = &[
-    ("strategy S", "sequential, threading, thread-pool or forking [threading]"),
+    ("strategy S", "sequential, threading, thread-pool, forking or event-loop [threading]"),
     ("workers N", "threads of a thread-pool [16]"),
 ];
 
@@ -111,14 +111,20 @@ impl Args {
         Ok(builder)
     }
 
-    /// Serves with the strategy that the command line names.
-    pub fn serve(&self, builder: ServerBuilder, handler: impl StreamRequestHandler) -> Outcome {
+    /// Serves with the strategy that the command line names: the handler, or, in an event loop, the factory's protocols.
+    pub fn serve(
+        &self,
+        builder: ServerBuilder,
+        handler: impl StreamRequestHandler,
+        factory: impl Factory + 'static,
+    ) -> Outcome {
         let workers = self.get("workers")?.unwrap_or(16);
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
             Some("thread-pool") => Box::new(ThreadPool::new(workers)),
             Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
+            Some("event-loop") => return run(builder.strategy(EventLoop::new()).bind(&self.addr, factory)?),
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
         run(builder.strategy(strategy).bind(&self.addr, handler)?)

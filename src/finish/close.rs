@@ -12,12 +12,12 @@ use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
 /// Longest wait for more unread input.
-const LINGER_IDLE: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_IDLE: Duration = Duration::from_secs(2);
 /// Longest lingering close in all.
-const LINGER_TOTAL: Duration = Duration::from_secs(30);
+pub(crate) const LINGER_TOTAL: Duration = Duration::from_secs(30);
 /// Looks at the unacknowledged output come this often at first, and ever less often.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
+pub(crate) const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// When a connection is closed with care for what the peer still has to read: the writing side first, then the
 /// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most; 2 s in all after a time

@@ -15,7 +15,8 @@ use crate::server::AtLimit;
 use crate::sys::socket;
 
 pub use close::LingeringClose;
-pub(crate) use outcome::{contain, Cause, Outcome};
+pub(crate) use close::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+pub(crate) use outcome::{contain, panic_message, Cause, Outcome};
 
 /// Sends what is left, closes, counts and reports: whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {
@@ -121,6 +122,16 @@ pub enum Failure<'a> {
         /// Why.
         error: &'a io::Error,
     },
+    /// A callback has held up an event loop, and with it all its connections.
+    #[non_exhaustive]
+    Stalled {
+        /// Which callback.
+        callback: &'static str,
+        /// Whose connection it was, where it was one's.
+        peer: Option<&'a Addr>,
+        /// How long it took.
+        took: std::time::Duration,
+    },
     /// Accepting failed for want of descriptors or memory, and rests.
     #[non_exhaustive]
     Accept {
@@ -143,6 +154,12 @@ impl std::fmt::Display for Failure<'_> {
             }
             Self::Killed { peer, signal, limit: None } => write!(f, "the process of {peer} was killed by {signal}"),
             Self::Refused { peer, error } => write!(f, "refused {peer}: {error}"),
+            Self::Stalled { callback, peer: Some(peer), took } => {
+                write!(f, "the loop stood still for {} ms in {callback} of {peer}", took.as_millis())
+            }
+            Self::Stalled { callback, peer: None, took } => {
+                write!(f, "the loop stood still for {} ms in {callback}", took.as_millis())
+            }
             Self::Accept { local, error } => write!(f, "cannot accept on {local} for now: {error}"),
         }
     }

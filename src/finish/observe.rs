@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use log::Level;
 
@@ -10,7 +11,7 @@ use super::outcome::{Cause, Outcome};
 use super::Failure;
 use crate::connection::Limit;
 use crate::error::Error;
-use crate::lifecycle::{Core, Counters};
+use crate::lifecycle::{Core, Counters, Throttle};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
@@ -30,6 +31,13 @@ pub(crate) fn accept_failed(core: &Core, local: &Addr, error: &io::Error) {
     if let Some(left_out) = core.accept_log.pass() {
         report(core, Level::Warn, &Failure::Accept { local, error });
         left_out_before(left_out);
+    }
+}
+
+/// A callback has held up an event loop: one line a second.
+pub(crate) fn stalled(core: &Core, log: &Throttle, callback: &'static str, peer: Option<&Addr>, took: Duration) {
+    if log.pass().is_some() {
+        report(core, Level::Warn, &Failure::Stalled { callback, peer, took });
     }
 }
 
@@ -146,6 +154,7 @@ fn report(core: &Core, level: Level, failure: &Failure<'_>) {
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
         Failure::Accept { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Stalled { .. } => "socketserver::event_loop",
         _ => "socketserver::handler",
     }
 }

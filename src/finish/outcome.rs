@@ -29,14 +29,15 @@ pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
         Ok(Ok(())) => Outcome::Served,
         Ok(Err(e)) => Outcome::Failed(e),
         Err(payload) => {
-            let message = message(payload.as_ref());
+            let message = panic_message(payload.as_ref());
             crate::handler::forget(payload);
             Outcome::Panicked(message)
         }
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// The text of a panic, or what stands for it.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("(a panic without a text)").to_owned()

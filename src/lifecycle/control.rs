@@ -135,6 +135,11 @@ impl Control {
         self.switch().level.load(SeqCst) != RUN
     }
 
+    /// Whether the stop leaves connections no time.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.switch().level.load(SeqCst) == NOW
+    }
+
     /// When connections are cut, for a drain that may take `limit`; `None` while no stop was asked for.
     pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
         match (self.switch().stopped_at.load(SeqCst), self.switch().level.load(SeqCst)) {

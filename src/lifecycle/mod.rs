@@ -8,7 +8,7 @@ mod handle;
 mod registry;
 mod stats;
 
-pub(crate) use self::core::{Core, InHandler};
+pub(crate) use self::core::{Core, InHandler, Throttle};
 pub(crate) use block::Block;
 pub(crate) use control::Control;
 pub(crate) use registry::{Slot, SlotState};

@@ -1,14 +1,16 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
-//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
+//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors), [`Poller`] (the event loop's set),
 //! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children) and [`signal`] (handlers).
 
 mod event;
 pub(crate) mod limits;
+mod poller;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
 
 pub(crate) use event::{poll, Epoll, EventFd, Interest};
+pub(crate) use poller::{Poller, Readiness};

@@ -80,6 +80,25 @@ pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], wait: bool) -> io::Re
     Ok(sock::sendmsg::<()>(fd, &parts, &[], flags, None)?)
 }
 
+/// Writes many parts in one call, without a wait and without `SIGPIPE`.
+pub(crate) fn send_parts(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(sock::sendmsg::<()>(fd, parts, &[], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?)
+}
+
+/// Makes the close that follows a reset: what is queued on either side is given up.
+pub(crate) fn reset_at_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(sock::setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
+}
+
+/// The error that a broken connection has pending, which is cleared.
+pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> io::Error {
+    match sock::getsockopt(&fd, sockopt::SocketError) {
+        Ok(0) => io::ErrorKind::ConnectionReset.into(),
+        Ok(errno) => io::Error::from_raw_os_error(errno),
+        Err(e) => e.into(),
+    }
+}
+
 /// How long a blocking read may wait; `None` for ever.
 pub(crate) fn set_read_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
     Ok(sock::setsockopt(&fd, sockopt::ReceiveTimeout, &timeval(timeout))?)

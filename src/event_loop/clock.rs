@@ -1,0 +1,24 @@
+//! Monotonic time; in tests, as the test says.
+
+use std::time::Instant;
+
+#[cfg(feature = "testing")]
+use std::{cell::Cell, rc::Rc};
+
+#[derive(Debug, Clone)]
+pub(super) enum Clock {
+    /// `CLOCK_MONOTONIC`: no change of the wall clock shows.
+    System,
+    #[cfg(feature = "testing")]
+    Manual(Rc<Cell<Instant>>),
+}
+
+impl Clock {
+    pub(super) fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(feature = "testing")]
+            Self::Manual(now) => now.get(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! One connection of a loop: what is known of it between two callbacks.
+
+use std::time::{Duration, Instant};
+
+use super::group::Group;
+use super::io::Io;
+use super::lost::LostReason;
+use super::outbox::Outbox;
+use super::protocol::Protocol;
+use super::timers::TimerId;
+use crate::admit::Permit;
+use crate::connection::{Limit, LimitExceeded, Limits};
+use crate::listen::Addr;
+use crate::sys::Readiness;
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In conversation.
+    Open,
+    /// To be closed when its output is sent; nothing is read.
+    Flushing,
+    /// Sent, but not acknowledged: a close now might lose it. Looked at again after the pause.
+    Acknowledging { pause: Duration, until: Instant },
+    /// Half-closed: the peer's input is read into the void until it ends.
+    Lingering { idle: Instant, until: Instant },
+    /// To be taken out.
+    Over,
+}
+
+/// Why a connection is not read from: each reason is taken back by who gave it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Paused {
+    /// The protocol's wish.
+    pub(super) by_protocol: bool,
+    /// Too much is queued for the peer.
+    pub(super) by_output: bool,
+    /// The peer's stream has ended.
+    pub(super) at_eof: bool,
+}
+
+impl Paused {
+    pub(super) fn any(self) -> bool {
+        self.by_protocol || self.by_output || self.at_eof
+    }
+}
+
+/// Who says when a request begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Nobody: it begins with input, and ends with the answer's last byte.
+    None,
+    /// The protocol.
+    Explicit,
+}
+
+pub(super) struct Conn {
+    pub(super) io: Io,
+    pub(super) peer: Addr,
+    /// Taken out while a callback runs.
+    pub(super) protocol: Option<Box<dyn Protocol>>,
+    /// Given back when the protocol is dropped.
+    pub(super) permit: Option<Permit>,
+    pub(super) port: usize,
+    pub(super) out: Outbox,
+    pub(super) phase: Phase,
+    pub(super) reason: Option<LostReason>,
+    pub(super) paused: Paused,
+    /// What epoll watches for; `None` while it does not know the socket.
+    pub(super) watched: Option<Readiness>,
+    /// Whether it is in the list of those to be settled at the end of the turn.
+    pub(super) dirty: bool,
+    /// The kernel takes no more output for now.
+    pub(super) blocked: bool,
+    /// Whether `pause_writing` was the last that the protocol heard.
+    pub(super) told_to_pause: bool,
+    /// Whether `reading_resumed` is due.
+    pub(super) resumed: bool,
+    /// Whether `shutting_down` was called.
+    pub(super) told_to_shut_down: bool,
+    pub(super) marks: Marks,
+    /// When the connection began, or was last read from or flushed.
+    pub(super) since: Instant,
+    pub(super) request_since: Option<Instant>,
+    pub(super) blocked_since: Instant,
+    /// Overrides the server's limits.
+    pub(super) limits: Option<Box<Limits>>,
+    /// The timer for the next limit, and when it fires: never later than the limit.
+    pub(super) limit_timer: Option<(TimerId, Instant)>,
+    pub(super) timers: Vec<TimerId>,
+    pub(super) groups: Vec<Group>,
+}
+
+impl Conn {
+    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: usize, now: Instant) -> Self {
+        Self {
+            io,
+            peer,
+            protocol: None,
+            permit,
+            port,
+            out: Outbox::default(),
+            phase: Phase::Open,
+            reason: None,
+            paused: Paused::default(),
+            watched: None,
+            dirty: false,
+            blocked: false,
+            told_to_pause: false,
+            resumed: false,
+            told_to_shut_down: false,
+            marks: Marks::None,
+            since: now,
+            request_since: None,
+            blocked_since: now,
+            limits: None,
+            limit_timer: None,
+            timers: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether a stop may close it: nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        let in_request = self.marks == Marks::Explicit && self.request_since.is_some();
+        self.is_open() && self.out.is_empty() && !self.paused.by_protocol && !in_request
+    }
+
+    /// What epoll shall watch for.
+    pub(super) fn wanted(&self) -> Readiness {
+        let read = match self.phase {
+            Phase::Open => !self.paused.any(),
+            Phase::Lingering { .. } => true,
+            Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
+        };
+        Readiness { read, write: self.blocked, hangup: false }
+    }
+
+    /// When the next limit is over, and which it is.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, LimitExceeded)> {
+        let at = |since: Instant, limit, after: Option<Duration>| {
+            let after = after?;
+            Some((since.checked_add(after)?, LimitExceeded { limit, after }))
+        };
+        let write = at(self.blocked_since, Limit::Write, limits.write).filter(|_| self.blocked);
+        if self.phase != Phase::Open {
+            return write;
+        }
+        let waits = self.out.is_empty() && !self.paused.by_protocol;
+        let between = self.marks == Marks::None || self.request_since.is_none();
+        let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
+        let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
+        let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
+        [write, idle, read, request].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}

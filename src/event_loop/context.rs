@@ -1,0 +1,236 @@
+//! What a callback may do besides its own connection.
+
+use std::any::Any;
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::group::Group;
+use super::handle::ReactorHandle;
+use super::lost::{LostReason, WriteError};
+use super::outbox::WORTH_SHARING;
+use super::port::ListeningPort;
+use super::slab::ConnId;
+use super::state::{Soon, State, Task};
+use super::timers::TimerId;
+use crate::lifecycle::ServerHandle;
+use crate::listen::Addr;
+
+/// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
+/// [`Transport`](super::Transport) is one as well, by `Deref`.
+///
+/// What is done to another connection touches its queue and its flags only: no callback of it runs before this one has
+/// returned. An id of a connection that is gone stands for nothing, and the method says so by `false` or `None`.
+pub struct Context<'a> {
+    pub(super) state: &'a mut State,
+}
+
+impl Context<'_> {
+    /// Queues bytes for another connection; `false` if it is gone or closing, or did not keep up and is aborted now.
+    pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        self.state.write(id, bytes).is_ok()
+    }
+
+    /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied for each.
+    /// What becomes of a member who does not read, [`Group`] says.
+    ///
+    /// ```
+    /// # use socketserver::{ConnId, Context, Group};
+    /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
+    ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
+    /// }
+    /// ```
+    pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
+        let shared: Option<Rc<[u8]>> = (bytes.len() >= WORTH_SHARING).then(|| bytes.into());
+        let mut reached = 0;
+        for place in 0..self.state.groups.members(group).len() {
+            let Some(&id) = self.state.groups.members(group).get(place) else { break };
+            let misses = group.is_lossy() && self.state.is_behind(id);
+            if Some(id) == except || misses {
+                continue;
+            }
+            let queued = match &shared {
+                Some(shared) => self.state.write_shared(id, shared),
+                None => self.state.write(id, bytes),
+            };
+            reached += usize::from(queued.is_ok());
+        }
+        reached
+    }
+
+    /// How many connections are in a group.
+    pub fn members(&self, group: Group) -> usize {
+        self.state.groups.members(group).len()
+    }
+
+    /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), in the next turn; `false` if the
+    /// connection is gone.
+    pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
+        let there = self.state.conns.get(id).is_some();
+        if there {
+            self.state.soon.push_back(Soon::Message(id, Box::new(message)));
+        }
+        there
+    }
+
+    /// Closes another connection, as its own [`close`](super::Transport::close) would; `false` if it is gone or closing.
+    pub fn close_connection(&mut self, id: ConnId) -> bool {
+        let open = self.state.is_open(id);
+        self.state.end(id, LostReason::Closed);
+        open
+    }
+
+    /// Cuts another connection, as its own [`abort`](super::Transport::abort) would; `false` if it is gone.
+    pub fn abort_connection(&mut self, id: ConnId) -> bool {
+        let there = self.state.conns.get(id).is_some();
+        self.state.end(id, LostReason::Aborted);
+        there
+    }
+
+    /// Stops reading from a connection; `false` if it is gone or closing.
+    pub fn pause_connection(&mut self, id: ConnId) -> bool {
+        self.state.pause(id)
+    }
+
+    /// Reads from it again; `false` if it is gone or closing.
+    pub fn resume_connection(&mut self, id: ConnId) -> bool {
+        self.state.resume(id)
+    }
+
+    /// The address of a connection's peer; `None` if the connection is gone.
+    pub fn peer_of(&self, id: ConnId) -> Option<Addr> {
+        self.state.conns.get(id).map(|conn| conn.peer.clone())
+    }
+
+    /// How many bytes are queued for a connection; `None` if it is gone.
+    pub fn queued_of(&self, id: ConnId) -> Option<usize> {
+        self.state.conns.get(id).map(|conn| conn.out.len())
+    }
+
+    /// How many connections the loop has.
+    pub fn connections(&self) -> usize {
+        self.state.conns.len()
+    }
+
+    /// Calls `call` when `delay` has passed, never in this turn. Equal times keep their order; the clock is monotonic.
+    /// A panic in it is contained and logged.
+    pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
+        let now = self.now();
+        self.state.timers.set(now, delay, Task::Call(Box::new(call)))
+    }
+
+    /// Cancels a timer; `false` if it has fired already, or was cancelled.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        self.state.cancel(timer)
+    }
+
+    /// Sets a timer anew, `delay` from now; `false` if it has fired already, or was cancelled.
+    pub fn reset(&mut self, timer: TimerId, delay: Duration) -> bool {
+        let now = self.now();
+        self.state.timers.reset(timer, now, delay)
+    }
+
+    /// The time, by the loop's clock.
+    pub fn now(&self) -> Instant {
+        self.state.clock.now()
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.inbox, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+
+    /// Accepts no more on this port. Connections stay.
+    pub fn stop_listening(&mut self, port: &ListeningPort) {
+        self.state.stop_listening(port.place);
+    }
+
+    /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are.
+    pub fn stop(&mut self) {
+        self.state.stop = true;
+    }
+
+    /// Stops listening, tells every protocol, closes connections when they are idle, cuts those that are not when
+    /// `grace` has passed, and ends [`Reactor::run`](super::Reactor::run).
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.state.shutdown(grace);
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("connections", &self.state.conns.len()).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(super) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
+        self.room(id, bytes.len())?;
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.out.push(bytes, &mut self.spares);
+        }
+        self.mark(id);
+        Ok(())
+    }
+
+    fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
+        self.room(id, bytes.len())?;
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.out.push_shared(bytes, &mut self.spares);
+        }
+        self.mark(id);
+        Ok(())
+    }
+
+    /// Whether so much may be queued; whose queue is full is cut.
+    fn room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.is_open()) else { return Err(WriteError::Closed) };
+        let limit = self.settings.max_queued;
+        if conn.out.len() + more <= limit {
+            return Ok(());
+        }
+        let full = super::lost::QueueFull { limit };
+        self.end(id, LostReason::Overflow(full));
+        Err(WriteError::QueueFull(full))
+    }
+
+    fn is_behind(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.len() > self.settings.high_water)
+    }
+
+    pub(super) fn is_open(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.is_open())
+    }
+
+    pub(super) fn pause(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return false };
+        conn.paused.by_protocol = true;
+        conn.resumed = false;
+        self.mark(id);
+        true
+    }
+
+    pub(super) fn resume(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return false };
+        if std::mem::take(&mut conn.paused.by_protocol) {
+            conn.resumed = true;
+            self.mark(id);
+        }
+        true
+    }
+
+    pub(super) fn cancel(&mut self, timer: TimerId) -> bool {
+        match self.timers.cancel(timer) {
+            Some(Task::Protocol(id)) => {
+                self.conns.get_mut(id).into_iter().for_each(|conn| conn.timers.retain(|t| *t != timer));
+                true
+            }
+            other => other.is_some(),
+        }
+    }
+}

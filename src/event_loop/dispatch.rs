@@ -1,0 +1,63 @@
+//! Calling the user's code: never twice at once, and nothing of it comes out.
+
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::context::Context;
+use super::lost::{LostReason, WriteError};
+use super::protocol::{BoxError, Protocol};
+use super::slab::ConnId;
+use super::state::State;
+use super::transport::Transport;
+use crate::finish::{observe, panic_message};
+use crate::handler::forget;
+
+impl State {
+    /// Calls a protocol; its error or panic ends the connection.
+    pub(super) fn call<R>(
+        &mut self,
+        id: ConnId,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+    ) -> Option<R> {
+        let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.protocol = Some(protocol);
+        }
+        self.note_stall(callback, Some(id));
+        match result {
+            Ok(Ok(done)) => return Some(done),
+            // What a protocol writes when it is closing already is refused, and no news.
+            Ok(Err(e)) if !self.is_open(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
+            Ok(Err(e)) => self.end(id, LostReason::Error(e)),
+            Err(payload) => self.end(id, LostReason::Panic(take_message(payload))),
+        }
+        None
+    }
+
+    /// Calls what belongs to no connection.
+    pub(super) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
+            let text = take_message(payload);
+            log::error!(target: "socketserver::event_loop", "{what} panicked: {}", text.escape_debug());
+        }
+        self.note_stall(what, None);
+    }
+
+    /// All connections wait for each callback, so one that takes long is told.
+    pub(super) fn note_stall(&mut self, callback: &'static str, id: Option<ConnId>) {
+        let before = std::mem::replace(&mut self.now, self.clock.now());
+        let took = self.now.saturating_duration_since(before);
+        if took >= self.settings.slow_callback {
+            let peer = id.and_then(|id| self.conns.get(id)).map(|conn| conn.peer.clone());
+            observe::stalled(&self.core, &self.stalls, callback, peer.as_ref(), took);
+        }
+    }
+}
+
+pub(super) fn take_message(payload: Box<dyn Any + Send>) -> String {
+    let text = panic_message(payload.as_ref());
+    forget(payload);
+    text
+}

@@ -1,0 +1,97 @@
+//! The end of a run: no more is accepted, idle connections are closed, the others may finish, the rest is cut.
+
+use std::time::Duration;
+
+use super::conn::Phase;
+use super::lost::LostReason;
+use super::slab::ConnId;
+use super::state::{token, Drain, State};
+use crate::connection::{Limit, LimitExceeded};
+use crate::error::{Error, Result};
+use crate::sys::Readiness;
+
+impl State {
+    /// At the start of a run: hears of the server's stop.
+    pub(super) fn watch_the_stop(&mut self) -> Result<()> {
+        let (control, read) = (&self.core.control, Readiness { read: true, ..Readiness::default() });
+        self.poller.remove(&control.stop);
+        self.poller.remove(&control.now);
+        self.poller
+            .add(&control.stop, read, token::STOP)
+            .and_then(|()| self.poller.add(&control.now, read, token::NOW))
+            .map_err(Error::system("watch for the stop"))
+    }
+
+    pub(super) fn shutdown(&mut self, grace: Duration) {
+        self.core.control.request_stop();
+        self.begin_drain();
+        let deadline = self.now.checked_add(grace);
+        if let Some(drain) = &mut self.drain {
+            drain.deadline = drain.deadline.into_iter().chain(deadline).min();
+        }
+    }
+
+    pub(super) fn begin_drain(&mut self) {
+        self.poller.remove(&self.core.control.stop);
+        if self.drain.is_some() {
+            return;
+        }
+        self.drain = Some(Drain { deadline: None, cut: false });
+        if !self.core.control.paused() {
+            self.count_the_last();
+        }
+        for id in self.conns.ids() {
+            self.mark(id);
+        }
+    }
+
+    /// A connection of a loop that drains, at the end of a turn: it is told once, and closed when it is idle. What the
+    /// peer has sent before is still served.
+    pub(super) fn drain_one(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
+        if !std::mem::replace(&mut conn.told_to_shut_down, true) {
+            self.call(id, "shutting_down", |p, t| p.shutting_down(t));
+        }
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
+        let has_more = !conn.paused.any() && self.read(id);
+        if has_more {
+            self.mark(id);
+        } else {
+            self.end(id, LostReason::Shutdown);
+        }
+    }
+
+    /// Once a turn: takes in the last of the queue, cuts at the limit, and ends the run when nothing is left.
+    pub(super) fn go_on_draining(&mut self) {
+        if self.drain.is_none() {
+            return;
+        }
+        while self.accept_one_of_the_last() {}
+        if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
+            self.cut();
+        }
+        if self.conns.len() == 0 && !self.has_last() {
+            self.stop = true;
+        }
+    }
+
+    fn cut(&mut self) {
+        self.core.control.cut();
+        self.forget_the_last();
+        if let Some(drain) = &mut self.drain {
+            drain.cut = true;
+        }
+        let left = self.conns.len();
+        if left > 0 {
+            log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
+        }
+        let exceeded = LimitExceeded { limit: Limit::Drain, after: self.core.config.drain_timeout };
+        for id in self.conns.ids() {
+            self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.phase = Phase::Over;
+            }
+        }
+        self.settle();
+    }
+}

@@ -1,0 +1,272 @@
+//! The end of a turn for each connection that it has touched, and the end of a connection.
+
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
+
+use super::conn::{Conn, Marks, Phase};
+use super::context::Context;
+use super::dispatch::take_message;
+use super::lost::{Lost, LostReason};
+use super::slab::ConnId;
+use super::state::State;
+use crate::finish::{observe, LingeringClose, Outcome, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::handler::forget;
+
+impl State {
+    /// Looks after every connection that something has happened to. What that sets off is for the next turn.
+    pub(super) fn settle(&mut self) {
+        let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare_list));
+        for id in ids.drain(..) {
+            self.settle_one(id);
+        }
+        self.spare_list = ids;
+    }
+
+    fn settle_one(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.dirty = false;
+        if std::mem::take(&mut conn.resumed) && conn.is_open() {
+            self.call(id, "reading_resumed", |p, t| p.reading_resumed(t));
+        }
+        self.flush(id);
+        self.mind_flow(id);
+        if self.drain.is_some() {
+            self.drain_one(id);
+        }
+        self.advance(id);
+        self.watch(id);
+        self.mind_limits(id);
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    fn flush(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        while !conn.blocked && !conn.out.is_empty() && matches!(conn.phase, Phase::Open | Phase::Flushing) {
+            match conn.out.send(&conn.io, &mut self.spares) {
+                Ok(whole) => {
+                    conn.since = now;
+                    conn.blocked_since = now;
+                    conn.blocked = !whole;
+                    if conn.out.is_empty() && conn.marks == Marks::None {
+                        conn.request_since = None;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    conn.blocked = true;
+                    conn.blocked_since = now;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return self.end(id, LostReason::Reset(e)),
+            }
+        }
+    }
+
+    /// Tells a protocol whose peer does not keep up, and when it does again.
+    fn mind_flow(&mut self, id: ConnId) {
+        let (high, low) = (self.settings.high_water, self.settings.low_water);
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
+        if !conn.told_to_pause && conn.out.len() > high {
+            conn.told_to_pause = true;
+            conn.paused.by_output = true;
+            self.call(id, "pause_writing", |p, t| p.pause_writing(t));
+        } else if conn.told_to_pause && conn.out.len() <= low {
+            conn.told_to_pause = false;
+            conn.paused.by_output = false;
+            self.call(id, "resume_writing", |p, t| p.resume_writing(t));
+        }
+    }
+
+    /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
+    pub(super) fn end(&mut self, id: ConnId, reason: LostReason) {
+        let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
+        let holds = conn.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
+        match conn.phase {
+            Phase::Open | Phase::Flushing if !holds => {
+                conn.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
+                if reason.resets() {
+                    conn.io.reset_at_close();
+                }
+                conn.reason.replace(reason).into_iter().for_each(forget);
+            }
+            // All has been sent: nothing that happens now is a reason, but the end.
+            Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
+                conn.phase = Phase::Over;
+                forget(reason);
+            }
+            _ => forget(reason),
+        }
+        self.mark(id);
+    }
+
+    /// A connection that is being closed, one step on.
+    fn advance(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let phase = match conn.phase {
+            Phase::Flushing if conn.out.is_empty() => self.after_the_last_byte(conn),
+            phase => phase,
+        };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.phase = phase;
+        }
+        if phase == Phase::Over {
+            self.finish(id);
+        }
+    }
+
+    /// All is sent: closed at once, unless the peer might lose some of it by that.
+    fn after_the_last_byte(&self, conn: &Conn) -> Phase {
+        if conn.paused.at_eof || self.is_cut() {
+            return Phase::Over;
+        }
+        if matches!(conn.reason, Some(LostReason::Shutdown)) {
+            return if conn.io.is_acknowledged() {
+                Phase::Over
+            } else {
+                Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + LINGER_TOTAL }
+            };
+        }
+        let lingers = match self.core.config.lingering_close {
+            LingeringClose::Never => false,
+            LingeringClose::Always => true,
+            LingeringClose::IfUnread => conn.io.has_unread(),
+        };
+        if !lingers {
+            return Phase::Over;
+        }
+        conn.io.shut_write();
+        let patience = if matches!(conn.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
+        Phase::Lingering { idle: self.now + LINGER_IDLE, until: self.now + patience }
+    }
+
+    /// Input of a connection that is half-closed; whether there was any.
+    pub(super) fn discarded(&mut self, id: ConnId, n: usize) -> bool {
+        let now = self.now;
+        if let Some(conn) = self.conns.get_mut(id) {
+            match &mut conn.phase {
+                Phase::Lingering { idle, .. } if n > 0 => *idle = now + LINGER_IDLE,
+                phase => *phase = Phase::Over,
+            }
+        }
+        self.mark(id);
+        n > 0
+    }
+
+    /// Has epoll watch for what the connection waits for. A connection that never waits, it never hears of.
+    fn watch(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let wanted = conn.wanted();
+        if conn.watched == Some(wanted) {
+            return;
+        }
+        let done = match (conn.io.fd(), conn.watched) {
+            (None, _) => Ok(()),
+            (Some(fd), None) => self.poller.add(fd, wanted, id.token()),
+            (Some(fd), Some(_)) => self.poller.modify(fd, wanted, id.token()),
+        };
+        conn.watched = Some(wanted);
+        if let Err(e) = done {
+            let e = io::Error::new(e.kind(), format!("cannot watch the socket: {e}"));
+            self.end(id, LostReason::Error(e.into()));
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.phase = Phase::Over; // nobody would hear of it any more
+            }
+        }
+    }
+
+    /// Sets the timer for the connection's next limit. It is left where it is when the limit has moved away: most
+    /// reads then cost nothing.
+    fn mind_limits(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let due = match conn.phase {
+            Phase::Acknowledging { pause, until } => Some((self.now + pause).min(until)),
+            Phase::Lingering { idle, until } => Some(idle.min(until)),
+            _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
+        };
+        let Some(due) = due else { return };
+        let (now, armed) = (self.now, conn.limit_timer);
+        if armed.is_some_and(|(_, at)| at <= due) {
+            return;
+        }
+        let delay = due.saturating_duration_since(now);
+        let timer = match armed {
+            Some((timer, _)) if self.timers.reset(timer, now, delay) => timer,
+            _ => self.timers.set(now, delay, super::state::Task::Limit(id)),
+        };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.limit_timer = Some((timer, due));
+        }
+    }
+
+    /// The timer for a limit has fired; the limit itself may be later.
+    pub(super) fn limit_is_due(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.limit_timer = None;
+        match &mut conn.phase {
+            Phase::Acknowledging { pause, until } if *until > now && !conn.io.is_acknowledged() => {
+                *pause = (*pause * 2).min(LAST_LOOK);
+            }
+            Phase::Lingering { idle, until } if (*idle).min(*until) > now => {}
+            Phase::Acknowledging { .. } | Phase::Lingering { .. } | Phase::Over => conn.phase = Phase::Over,
+            Phase::Open | Phase::Flushing => {
+                let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(&self.limits_of(conn)));
+                if let Some((_, limit)) = exceeded.filter(|(at, _)| *at <= now) {
+                    self.end(id, LostReason::TimedOut(limit));
+                }
+            }
+        }
+        self.mark(id);
+    }
+
+    /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
+    fn finish(&mut self, id: ConnId) {
+        let Some(mut conn) = self.conns.remove(id) else { return };
+        let unsent = conn.out.len();
+        conn.out.clear(&mut self.spares);
+        self.forget_all_of(id, &mut conn);
+        let Conn { io, peer, protocol, permit, reason, .. } = conn;
+        drop(io);
+        let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent };
+        if let Some(mut protocol) = protocol {
+            let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
+            let told = catch_unwind(AssertUnwindSafe(tell));
+            self.note_stall("connection_lost", None);
+            forget(protocol);
+            if let Err(payload) = told {
+                forget(std::mem::replace(&mut lost.reason, LostReason::Panic(take_message(payload))));
+            }
+        }
+        drop(permit);
+        let (outcome, went_away) = lost.reason.into_outcome();
+        observe::ended(&self.core, &lost.peer, went_away, &outcome);
+        if let Outcome::Failed(e) = outcome {
+            forget(e);
+        }
+    }
+
+    fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
+        for group in conn.groups.drain(..) {
+            self.groups.leave(group, id);
+        }
+        let limit = conn.limit_timer.take().map(|(timer, _)| timer);
+        for timer in conn.timers.drain(..).chain(limit) {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Ends every connection at once; with the loop itself.
+    pub(super) fn end_all(&mut self) {
+        for id in self.conns.ids() {
+            self.end(id, LostReason::Shutdown);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.phase = Phase::Over;
+            }
+            self.finish(id);
+        }
+    }
+}
+
+/// A wait of this long at most, for what nothing would end.
+pub(super) const REST: Duration = Duration::from_millis(100);

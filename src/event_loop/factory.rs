@@ -1,0 +1,111 @@
+//! What makes a protocol for each connection.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::protocol::Protocol;
+use super::slab::ConnId;
+use crate::listen::Addr;
+
+/// Who has connected.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub(super) addr: Addr,
+    pub(super) id: ConnId,
+}
+
+impl Peer {
+    /// The peer's address, as `accept` told it.
+    pub fn addr(&self) -> &Addr {
+        &self.addr
+    }
+
+    /// The connection's id.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr.fmt(f)
+    }
+}
+
+/// Makes a [`Protocol`] for each connection (Twisted's `Factory`). A function or closure `Fn(&Peer) -> P` is one; give
+/// closures through [`factory()`], which lets the compiler infer their argument. What the connections of a server share
+/// lives here, as an `Rc<RefCell<...>>` that each protocol gets a copy of: a loop is one thread.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` makes no protocols",
+    label = "not a `Factory`",
+    note = "a closure is made one by `factory(|peer| MyProtocol::new())`",
+    note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` wants a strategy like `Threading`"
+)]
+pub trait Factory {
+    /// The protocol of a new connection; `None` refuses it: it is closed at once, and counted as refused. So it is
+    /// when this panics.
+    fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>>;
+
+    /// The first listener of this factory in this loop has begun.
+    fn start_factory(&self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
+    /// The last listener has ended. Connections may still be open.
+    fn stop_factory(&self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+}
+
+impl<F, P> Factory for F
+where
+    F: Fn(&Peer) -> P,
+    P: Protocol + 'static,
+{
+    fn build_protocol(&self, _cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
+        Some(Box::new(self(peer)))
+    }
+}
+
+/// A closure as a [`Factory`].
+///
+/// ```
+/// use socketserver::{factory, HandlerResult, Protocol, Reactor, Transport};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///         Ok(transport.write(data)?)
+///     }
+/// }
+///
+/// let mut reactor = Reactor::new()?;
+/// let port = reactor.listen_tcp("127.0.0.1:0", factory(|_peer| Echo))?;
+/// assert_ne!(port.local_addr().port(), Some(0));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub fn factory<F, P>(build: F) -> F
+where
+    F: Fn(&Peer) -> P,
+    P: Protocol + 'static,
+{
+    build
+}
+
+/// A server's factory, which the server keeps as well.
+pub(super) struct Kept<F>(pub(super) Arc<F>);
+
+impl<F: Factory> Factory for Kept<F> {
+    fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
+        self.0.build_protocol(cx, peer)
+    }
+
+    fn start_factory(&self, cx: &mut Context<'_>) {
+        self.0.start_factory(cx);
+    }
+
+    fn stop_factory(&self, cx: &mut Context<'_>) {
+        self.0.stop_factory(cx);
+    }
+}

@@ -1,0 +1,70 @@
+//! Groups: whom to tell, without a list of one's own.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::slab::ConnId;
+
+/// A set of connections to broadcast to: a room, the subscribers of a topic. A connection joins by
+/// [`Transport::join`](super::Transport::join), and has left when it is lost. `Copy` and `Send`: make it where the
+/// factory is made, and give it to the protocols.
+///
+/// A member who does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
+/// to the loop's limit (8 MiB), then its connection is aborted; in one of [`lossy`](Self::lossy), it misses what comes
+/// while its queue is above the high-water mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group {
+    id: u64,
+    lossy: bool,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Group {
+    /// An empty group, whose members get everything or are cut.
+    #[allow(clippy::new_without_default)] // each is another one
+    pub fn new() -> Self {
+        Self { id: NEXT.fetch_add(1, Relaxed), lossy: false }
+    }
+
+    /// An empty group, whose members miss what they are too slow for.
+    pub fn lossy() -> Self {
+        Self { lossy: true, ..Self::new() }
+    }
+
+    pub(super) fn is_lossy(self) -> bool {
+        self.lossy
+    }
+}
+
+/// The members of each group, in the order in which they joined.
+#[derive(Debug, Default)]
+pub(super) struct Groups(HashMap<Group, Vec<ConnId>>);
+
+impl Groups {
+    /// `false` if it was in already.
+    pub(super) fn join(&mut self, group: Group, id: ConnId) -> bool {
+        let members = self.0.entry(group).or_default();
+        let new = !members.contains(&id);
+        if new {
+            members.push(id);
+        }
+        new
+    }
+
+    /// `false` if it was not in.
+    pub(super) fn leave(&mut self, group: Group, id: ConnId) -> bool {
+        let Some(members) = self.0.get_mut(&group) else { return false };
+        let before = members.len();
+        members.retain(|member| *member != id);
+        let left = members.len() < before;
+        if members.is_empty() {
+            self.0.remove(&group);
+        }
+        left
+    }
+
+    pub(super) fn members(&self, group: Group) -> &[ConnId] {
+        self.0.get(&group).map_or(&[], Vec::as_slice)
+    }
+}

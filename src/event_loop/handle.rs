@@ -1,0 +1,143 @@
+//! The loop from other threads.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::SegQueue;
+
+use super::context::Context;
+use super::slab::ConnId;
+use crate::lifecycle::{Core, ServerHandle};
+use crate::sys::EventFd;
+
+pub(super) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+
+/// What other threads want of the loop, in order.
+pub(super) struct Inbox {
+    calls: SegQueue<SentCall>,
+    pub(super) bell: EventFd,
+    /// Whether the bell has been rung since the loop last looked.
+    rung: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Inbox {
+    pub(super) fn new() -> io::Result<Self> {
+        let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { calls: SegQueue::new(), bell: EventFd::new()?, rung, closed })
+    }
+
+    fn send(&self, call: SentCall) -> Result<(), ReactorGone> {
+        if self.closed.load(SeqCst) {
+            return Err(ReactorGone);
+        }
+        self.calls.push(call);
+        if !self.rung.swap(true, SeqCst) {
+            self.bell.set();
+        }
+        Ok(())
+    }
+
+    /// What has been sent until now. What comes from here on rings again.
+    pub(super) fn take(&self) -> Vec<SentCall> {
+        self.bell.clear();
+        self.rung.store(false, SeqCst);
+        std::iter::from_fn(|| self.calls.pop()).take(self.calls.len()).collect()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, SeqCst);
+        drop(self.take());
+    }
+}
+
+/// The loop from other threads: the only way in, since a [`Reactor`](super::Reactor) does not leave its own. Clone it,
+/// keep it, send it.
+///
+/// ```
+/// use std::time::Duration;
+/// use socketserver::Reactor;
+///
+/// let mut reactor = Reactor::new()?;
+/// let handle = reactor.handle();
+/// let other = std::thread::spawn(move || handle.call_from_thread(|cx| cx.stop()));
+/// reactor.run()?;                                       // until the call from the other thread
+/// assert!(other.join().unwrap().is_ok());
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ReactorHandle {
+    inbox: Arc<Inbox>,
+    core: Arc<Core>,
+}
+
+impl ReactorHandle {
+    pub(super) fn new(inbox: &Arc<Inbox>, core: &Arc<Core>) -> Self {
+        Self { inbox: inbox.clone(), core: core.clone() }
+    }
+
+    /// Has `call` called by the loop, which is woken: in the order of the calls, those of one thread and those of
+    /// several, as they arrive. Calls that are sent while others run wait for the next turn. Before the loop runs they are kept.
+    /// A panic in it is contained and logged.
+    ///
+    /// # Errors
+    /// [`ReactorGone`] once the reactor has been dropped. A call that is sent at that very moment may be dropped.
+    pub fn call_from_thread(&self, call: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Result<(), ReactorGone> {
+        self.inbox.send(Box::new(call))
+    }
+
+    /// Queues bytes for a connection. That it is gone by then does not show; use
+    /// [`call_from_thread`](Self::call_from_thread) and [`Context::write_to`] to know.
+    ///
+    /// # Errors
+    /// As [`call_from_thread`](Self::call_from_thread).
+    pub fn write(&self, id: ConnId, bytes: impl Into<Vec<u8>>) -> Result<(), ReactorGone> {
+        let bytes = bytes.into();
+        self.call_from_thread(move |cx| {
+            cx.write_to(id, &bytes);
+        })
+    }
+
+    /// As [`Context::stop`].
+    ///
+    /// # Errors
+    /// As [`call_from_thread`](Self::call_from_thread).
+    pub fn stop(&self) -> Result<(), ReactorGone> {
+        self.call_from_thread(|cx| cx.stop())
+    }
+
+    /// As [`Context::shutdown`].
+    ///
+    /// # Errors
+    /// As [`call_from_thread`](Self::call_from_thread).
+    pub fn shutdown(&self, grace: Duration) -> Result<(), ReactorGone> {
+        self.call_from_thread(move |cx| cx.shutdown(grace))
+    }
+
+    /// Counters, limits, pause and stop, as a server has them.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.core.clone() }
+    }
+}
+
+impl fmt::Debug for ReactorHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReactorHandle").finish_non_exhaustive()
+    }
+}
+
+/// The reactor has been dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReactorGone;
+
+impl fmt::Display for ReactorGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reactor has been dropped")
+    }
+}
+
+impl std::error::Error for ReactorGone {}

@@ -1,0 +1,101 @@
+//! Where a connection's bytes come from and go to.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use crate::connection::Socket;
+use crate::sys::socket;
+
+#[cfg(feature = "testing")]
+use super::memory::Memory;
+
+/// A socket; in tests, memory.
+#[derive(Debug)]
+pub(super) enum Io {
+    Socket(Socket),
+    #[cfg(feature = "testing")]
+    Memory(Memory),
+}
+
+impl Io {
+    /// What to register with epoll; memory is looked at by hand.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Socket(socket) => Some(socket.as_fd()),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Reads once, without a wait.
+    pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.recv(buf),
+        }
+    }
+
+    /// Writes once, without a wait.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.send(parts),
+        }
+    }
+
+    /// Whether input is there that nobody has read.
+    pub(super) fn has_unread(&self) -> bool {
+        match self {
+            Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.has_input(),
+        }
+    }
+
+    /// Whether the peer's kernel has all of the output (a Unix socket hands over what it is given at once).
+    pub(super) fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
+            Self::Socket(Socket::Unix(_)) => true,
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// The peer reads the end of the stream after what was sent.
+    pub(super) fn shut_write(&self) {
+        match self {
+            Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.shut_write(),
+        }
+    }
+
+    /// The close that follows resets the connection.
+    pub(super) fn reset_at_close(&self) {
+        match self {
+            Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.reset(),
+        }
+    }
+
+    /// Why the connection is broken.
+    pub(super) fn pending_error(&self) -> io::Error {
+        match self {
+            Self::Socket(s) => socket::pending_error(s.as_fd()),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => io::ErrorKind::ConnectionReset.into(),
+        }
+    }
+}

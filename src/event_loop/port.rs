@@ -1,0 +1,249 @@
+//! The loop's listeners: one connection is accepted from each at a time, with a permit in hand.
+
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::conn::Conn;
+use super::context::Context;
+use super::dispatch::take_message;
+use super::end::REST;
+use super::factory::{Factory, Peer};
+use super::io::Io;
+use super::protocol::Protocol;
+use super::slab::ConnId;
+use super::state::{token, State, Task};
+use crate::admit::Permit;
+use crate::error::{Error, Result};
+use crate::finish::{observe, refuse, Outcome};
+use crate::listen::{AcceptError, Accepted, Addr, Listener};
+use crate::server::AtLimit;
+
+/// A listener of a reactor, to ask for its address, and to close.
+#[derive(Debug, Clone)]
+pub struct ListeningPort {
+    pub(super) place: usize,
+    pub(super) addr: Addr,
+}
+
+impl ListeningPort {
+    /// The address, with the real port.
+    pub fn local_addr(&self) -> &Addr {
+        &self.addr
+    }
+}
+
+/// The listeners of one address, which share a factory.
+pub(super) struct Port {
+    pub(super) factory: Rc<dyn Factory>,
+    /// The server's, in a server's loop. Empty once the port is closed.
+    listeners: Arc<Vec<Listener>>,
+    /// At a stop: how many of each kernel queue are still to be served.
+    last: Vec<usize>,
+}
+
+impl Port {
+    pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
+        Self { factory, listeners, last: Vec::new() }
+    }
+
+    pub(super) fn local_addr(&self) -> Addr {
+        self.listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
+    }
+}
+
+/// A port's listeners have tokens side by side.
+const PER_PORT: usize = 64;
+
+impl State {
+    pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        if listeners.len() > PER_PORT {
+            return Err(Error::setting("listen", format!("one loop takes {PER_PORT} listeners of a server at most")));
+        }
+        let place = self.ports.len();
+        let port = Port::new(listeners, factory);
+        let addr = port.local_addr();
+        self.ports.push(port);
+        if self.listening {
+            self.watch_port(place, true)?;
+        }
+        self.factory_started(place);
+        Ok(ListeningPort { place, addr })
+    }
+
+    /// A factory that has several ports is told of the first and of the last.
+    fn factory_started(&mut self, place: usize) {
+        let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
+        if self.users_of(&factory) == 1 {
+            self.call_free("start_factory", |cx| factory.start_factory(cx));
+        }
+    }
+
+    fn users_of(&self, factory: &Rc<dyn Factory>) -> usize {
+        let same = |port: &&Port| !port.listeners.is_empty() && Rc::ptr_eq(&port.factory, factory);
+        self.ports.iter().filter(same).count()
+    }
+
+    pub(super) fn stop_listening(&mut self, place: usize) {
+        let Some(port) = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty()) else { return };
+        let listeners = std::mem::take(&mut port.listeners);
+        let factory = port.factory.clone();
+        if self.listening {
+            listeners.iter().for_each(|listener| self.poller.remove(listener));
+        }
+        drop(listeners);
+        if self.users_of(&factory) == 0 {
+            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
+        }
+    }
+
+    pub(super) fn stop_listening_all(&mut self) {
+        (0..self.ports.len()).for_each(|place| self.stop_listening(place));
+    }
+
+    /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue waits.
+    pub(super) fn mind_listeners(&mut self) -> Result<()> {
+        let core = &self.core;
+        let full = core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
+        let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
+        if listen != self.listening {
+            self.listening = listen;
+            for place in 0..self.ports.len() {
+                self.watch_port(place, listen)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
+        let Some(port) = self.ports.get(place) else { return Ok(()) };
+        for (number, listener) in port.listeners.iter().enumerate() {
+            if watch {
+                let token = token::PORTS + (place * PER_PORT + number) as u64;
+                self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))?;
+            } else {
+                self.poller.remove(listener);
+            }
+        }
+        Ok(())
+    }
+
+    /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
+    pub(super) fn accept(&mut self, token: usize) -> Result<()> {
+        let (place, number) = (token / PER_PORT, token % PER_PORT);
+        if self.core.control.paused() || self.drain.is_some() || self.rests {
+            return Ok(());
+        }
+        let Some(listeners) = self.ports.get(place).map(|port| port.listeners.clone()) else { return Ok(()) };
+        let Some(listener) = listeners.get(number) else { return Ok(()) };
+        let permit = Permit::take(&self.core);
+        if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
+            return Ok(());
+        }
+        match (listener.accept(), permit) {
+            (Ok(accepted), Some(permit)) => self.admit(place, accepted, permit),
+            (Ok(accepted), None) => {
+                refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
+            }
+            (Err(e), permit) => {
+                drop(permit);
+                self.accept_failed(listener, e)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
+        match AcceptError::of(&e) {
+            AcceptError::Retry => {}
+            AcceptError::BackOff => {
+                observe::accept_failed(&self.core, listener.local_addr(), &e);
+                if !std::mem::replace(&mut self.rests, true) {
+                    self.timers.set(self.now, REST, Task::Rested);
+                }
+            }
+            AcceptError::Fatal => {
+                return Err(Error::Accept { address: listener.local_addr().to_string(), source: e });
+            }
+        }
+        Ok(())
+    }
+
+    /// A new connection: its protocol is made, and told.
+    fn admit(&mut self, place: usize, accepted: Accepted, permit: Permit) {
+        observe::accepted(&self.core);
+        let Accepted { socket, peer } = accepted;
+        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), place, self.now));
+        let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
+        match self.build(&*factory, id) {
+            Ok(Some(protocol)) => self.begin(id, protocol),
+            Ok(None) => self.refuse_new(id, None),
+            Err(text) => self.refuse_new(id, Some(text)),
+        }
+    }
+
+    fn build(&mut self, factory: &dyn Factory, id: ConnId) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
+        let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
+        let peer = Peer { addr, id };
+        let build = || factory.build_protocol(&mut Context { state: self }, &peer);
+        catch_unwind(AssertUnwindSafe(build)).map_err(take_message)
+    }
+
+    pub(super) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.protocol = Some(protocol);
+        }
+        self.call(id, "connection_made", |p, t| p.connection_made(t));
+        self.mark(id);
+    }
+
+    fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        let Conn { io, peer, permit, .. } = conn;
+        drop(io);
+        drop(permit);
+        match panic {
+            Some(text) => observe::ended(&self.core, &peer, false, &Outcome::Panicked(text)),
+            None => observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it")),
+        }
+    }
+
+    /// At a stop: what the kernel's queues hold now is still served.
+    pub(super) fn count_the_last(&mut self) {
+        let backlog = self.core.config.backlog;
+        for port in &mut self.ports {
+            port.last = port.listeners.iter().map(|listener| listener.queued().unwrap_or(backlog)).collect();
+        }
+    }
+
+    /// Serves one of them; `false` if there is none, or no place.
+    pub(super) fn accept_one_of_the_last(&mut self) -> bool {
+        for place in 0..self.ports.len() {
+            let Some(port) = self.ports.get_mut(place) else { break };
+            let Some(number) = port.last.iter().position(|n| *n > 0) else { continue };
+            let Some(permit) = Permit::take(&self.core) else { return false };
+            let listeners = port.listeners.clone();
+            let Some(listener) = listeners.get(number) else { continue };
+            match listener.accept() {
+                Ok(accepted) => {
+                    port.last[number] -= 1;
+                    self.admit(place, accepted, permit);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => port.last[number] = 0,
+                Err(e) if AcceptError::of(&e) == AcceptError::Retry => port.last[number] -= 1,
+                Err(_) => port.last[number] = 0, // no time is left to wait for better
+            }
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn has_last(&self) -> bool {
+        self.ports.iter().any(|port| port.last.iter().any(|n| *n > 0))
+    }
+
+    pub(super) fn forget_the_last(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.last.clear());
+    }
+}

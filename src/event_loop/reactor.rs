@@ -1,0 +1,245 @@
+//! The loop as a value.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::Clock;
+use super::context::Context;
+use super::engine::EventLoop;
+use super::factory::Factory;
+use super::handle::ReactorHandle;
+use super::port::ListeningPort;
+use super::state::{Soon, State};
+use super::timers::TimerId;
+use crate::error::{Error, Result};
+use crate::lifecycle::{Core, InHandler, Report, ServerHandle};
+use crate::listen::{bind, Address, BindOptions, Listener};
+use crate::server::Config;
+use crate::sys::signal;
+
+/// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
+///
+/// A plain value: as many as you like in a process, each on its thread (it is not `Send`; [`ReactorHandle`] is). It
+/// may be run, stopped, and run again. For one server with the usual limits and signals, a
+/// [`TcpServer`](crate::TcpServer) with the strategy [`EventLoop`] is shorter.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::{rc::Rc, time::Duration};
+/// use socketserver::Reactor;
+///
+/// let mut reactor = Reactor::new()?;
+/// let ticks = Rc::new(Cell::new(0));
+/// let counted = ticks.clone();
+/// reactor.call_when_running(move |cx| {
+///     cx.call_later(Duration::from_millis(1), move |cx| {
+///         counted.set(counted.get() + 1);
+///         cx.stop();
+///     });
+/// });
+/// reactor.run()?;
+/// assert_eq!(ticks.get(), 1);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Reactor {
+    pub(super) state: State,
+    signals: Option<signal::Guard>,
+}
+
+impl Reactor {
+    /// A loop with the defaults: as many connections as the process may have descriptors, less 64; a write limit of
+    /// 30 s; a drain of 10 s; the water marks of [`EventLoop`].
+    ///
+    /// # Errors
+    /// [`Error::System`] where the system has no descriptors left.
+    pub fn new() -> Result<Self> {
+        Self::with(EventLoop::new())
+    }
+
+    /// A loop with these settings.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Setting`].
+    pub fn with(settings: EventLoop) -> Result<Self> {
+        Self::with_clock(settings, Config::default(), Clock::System)
+    }
+
+    pub(super) fn with_clock(settings: EventLoop, config: Config, clock: Clock) -> Result<Self> {
+        let settings = settings.checked()?;
+        let state = Core::new(config, EventLoop::default_limit(), usize::MAX)
+            .and_then(|core| State::new(core, settings, clock))
+            .map_err(Error::system("make an event loop"))?;
+        Self::of(state)
+    }
+
+    pub(super) fn of(mut state: State) -> Result<Self> {
+        state.watch_the_stop()?;
+        Ok(Self { state, signals: None })
+    }
+
+    /// Listens on `HOST:PORT`, on every address that stands for, and serves each connection with a protocol of this
+    /// factory. Connections wait in the kernel's queue until the loop runs.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] with the address, the failed act and the system's answer.
+    pub fn listen_tcp(
+        &mut self,
+        address: impl Into<Address>,
+        factory: impl Factory + 'static,
+    ) -> Result<ListeningPort> {
+        let options = BindOptions { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true };
+        self.listen(Arc::new(bind(&address.into(), options)?), Rc::new(factory))
+    }
+
+    /// Listens on a Unix socket, see [`ServerBuilder::bind_unix`](crate::ServerBuilder::bind_unix).
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_unix(
+        &mut self,
+        path: impl Into<PathBuf>,
+        factory: impl Factory + 'static,
+    ) -> Result<ListeningPort> {
+        self.listen_tcp(path.into(), factory)
+    }
+
+    pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.state.listen(listeners, factory)
+    }
+
+    /// Accepts no more on this port. Connections stay.
+    pub fn stop_listening(&mut self, port: &ListeningPort) {
+        self.state.stop_listening(port.place);
+    }
+
+    /// As [`Context::call_later`].
+    pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
+        Context { state: &mut self.state }.call_later(delay, call)
+    }
+
+    /// As [`Context::cancel`].
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        Context { state: &mut self.state }.cancel(timer)
+    }
+
+    /// As [`Context::reset`].
+    pub fn reset(&mut self, timer: TimerId, delay: Duration) -> bool {
+        Context { state: &mut self.state }.reset(timer, delay)
+    }
+
+    /// Calls `call` in the first turn, in the order of these calls.
+    pub fn call_when_running(&mut self, call: impl FnOnce(&mut Context<'_>) + 'static) {
+        self.state.soon.push_back(Soon::Call(Box::new(call)));
+    }
+
+    /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
+    /// one ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
+    ///
+    /// # Errors
+    /// [`Error::System`] where the handlers cannot be installed.
+    pub fn handle_signals(&mut self) -> Result<()> {
+        if self.signals.is_none() {
+            let control = self.state.core.control.clone();
+            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            self.signals = Some(guard);
+        }
+        Ok(())
+    }
+
+    /// Runs until [`Context::stop`] or [`ReactorHandle::stop`], which leave connections and listeners as they are for
+    /// the next `run`, or until a shutdown is complete, which leaves none. Returns the account of this run.
+    ///
+    /// # Errors
+    /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the system refuses to wait. What goes
+    /// wrong with a connection is not an error of the loop.
+    pub fn run(&mut self) -> Result<Report> {
+        let core = self.state.core.clone();
+        let _serving = core.begin();
+        let before = core.counters().totals();
+        let _inside = InHandler::of(&core);
+        self.run_to_the_end()?;
+        if self.state.drain.take().is_some() {
+            self.state.stop_listening_all();
+        }
+        Ok(core.counters().totals().since(before))
+    }
+
+    /// A failing listener ends the loop as well, but in order.
+    pub(super) fn run_to_the_end(&mut self) -> Result<()> {
+        self.state.watch_the_stop()?;
+        self.state.drain = None;
+        let mut failed = Ok(());
+        loop {
+            match self.turn(None) {
+                Ok(true) => {}
+                Ok(false) => return failed,
+                Err(e) if failed.is_ok() => {
+                    failed = Err(e);
+                    self.state.core.control.request_stop();
+                    self.state.begin_drain();
+                }
+                Err(e) => return failed.and(Err(e)),
+            }
+        }
+    }
+
+    /// One turn, for a program with a loop of its own: waits up to `timeout` (`None`: as long as it takes), does what
+    /// is due, and returns. `false` once the loop was stopped or its shutdown is complete.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.state.stop = false;
+        self.state.turn(timeout)?;
+        Ok(!self.state.stop)
+    }
+
+    /// As [`Context::shutdown`].
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.state.shutdown(grace);
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.inbox, &self.state.core)
+    }
+
+    /// The remote control that servers have: counters, limits, pause and stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+
+    /// Serves one connection to its end; `false` if none came in time, or the server was told to stop.
+    pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        let accepted = |state: &State| state.core.counters().totals().accepted;
+        let before = accepted(&self.state);
+        while accepted(&self.state) == before {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let goes_on = self.turn(left)?;
+            if !goes_on || (left == Some(Duration::ZERO) && accepted(&self.state) == before) {
+                return Ok(false);
+            }
+        }
+        self.state.rests = true; // no other
+        while self.state.conns.len() > 0 && self.turn(None)? {}
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("connections", &self.state.conns.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Reactor {
+    /// Every connection is lost, and told so.
+    fn drop(&mut self) {
+        self.state.end_all();
+        self.state.stop_listening_all();
+        self.state.inbox.close();
+    }
+}

@@ -1,0 +1,112 @@
+//! The connections of a loop, each under a number that is never given to another.
+
+use std::fmt;
+
+/// One connection of a reactor, for as long as that lives: afterwards the id stands for nothing, although its place is
+/// used again. `Copy` and `Send`: keep it, send it, write to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    index: u32,
+    generation: u32,
+}
+
+impl ConnId {
+    /// As one number, with which the kernel tells events.
+    pub(super) fn token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(super) fn from_token(token: u64) -> Self {
+        Self { index: token as u32, generation: (token >> 32) as u32 }
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({self})")
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// Values by [`ConnId`].
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slab<T> {
+    pub(super) fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> ConnId {
+        self.len += 1;
+        if let Some(index) = self.free.pop() {
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                slot.value = Some(value);
+                return ConnId { index, generation: slot.generation };
+            }
+        }
+        let index = self.slots.len() as u32; // bounded by the descriptors of a process
+        self.slots.push(Slot { generation: 1, value: Some(value) });
+        ConnId { index, generation: 1 }
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&T> {
+        let slot = self.slots.get(id.index as usize)?;
+        slot.value.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.value.as_mut().filter(|_| slot.generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<T> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let value = slot.value.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.len -= 1;
+        Some(value)
+    }
+
+    pub(super) fn ids(&self) -> Vec<ConnId> {
+        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
+        live.map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_never_given_twice() {
+        let mut slab = Slab::new();
+        let a = slab.insert("a");
+        assert_eq!(slab.remove(a), Some("a"));
+        let b = slab.insert("b");
+        assert_eq!(a.index, b.index, "the place is used again");
+        assert_eq!((slab.get(a), slab.get(b)), (None, Some(&"b")));
+        assert_eq!((slab.remove(a), slab.len()), (None, 1));
+        assert_eq!(ConnId::from_token(b.token()), b);
+    }
+}

@@ -1,0 +1,165 @@
+//! What a loop knows: its connections, listeners, timers, and what is left to do.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::Clock;
+use super::conn::Conn;
+use super::context::Context;
+use super::group::Groups;
+use super::handle::Inbox;
+use super::outbox::Spares;
+use super::port::Port;
+use super::slab::{ConnId, Slab};
+use super::timers::Timers;
+use super::Settings;
+use crate::connection::Limits;
+use crate::lifecycle::{Core, Throttle};
+use crate::sys::{Poller, Readiness};
+
+/// Most bytes that one connection is read in a turn.
+const READ: usize = 64 << 10;
+
+/// What epoll tells that is no connection: indices that the slab never reaches.
+pub(super) mod token {
+    pub(in super::super) const STOP: u64 = u64::MAX;
+    pub(in super::super) const NOW: u64 = u64::MAX - 1;
+    pub(in super::super) const GATE: u64 = u64::MAX - 2;
+    pub(in super::super) const INBOX: u64 = u64::MAX - 3;
+    /// And above: the listeners, by their place.
+    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 20);
+}
+
+pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
+
+/// What a timer does.
+pub(super) enum Task {
+    Call(Call),
+    Protocol(ConnId),
+    /// A limit of this connection may be over.
+    Limit(ConnId),
+    /// Accepting has rested enough.
+    Rested,
+}
+
+/// What is done in the next turn.
+pub(super) enum Soon {
+    Call(Call),
+    Message(ConnId, Box<dyn Any>),
+}
+
+/// A stop in progress.
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// The limit that [`Reactor::shutdown`](super::Reactor::shutdown) was given; otherwise the server's holds.
+    pub(super) deadline: Option<Instant>,
+    /// Whether the time is over, and connections are cut.
+    pub(super) cut: bool,
+}
+
+/// A loop, without what may be done with it only from outside a turn.
+pub(super) struct State {
+    pub(super) core: Arc<Core>,
+    pub(super) settings: Settings,
+    pub(super) poller: Poller,
+    pub(super) clock: Clock,
+    /// When the wait of this turn ended, or the last callback since.
+    pub(super) now: Instant,
+    pub(super) conns: Slab<Conn>,
+    pub(super) ports: Vec<Port>,
+    /// Whether the listeners are watched.
+    pub(super) listening: bool,
+    /// Whether accepting rests for want of descriptors or memory.
+    pub(super) rests: bool,
+    pub(super) timers: Timers<Task>,
+    pub(super) groups: Groups,
+    /// Connections with something to send, to tell or to decide at the end of the turn.
+    pub(super) dirty: Vec<ConnId>,
+    /// The other list, while one is gone through.
+    pub(super) spare_list: Vec<ConnId>,
+    pub(super) soon: VecDeque<Soon>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) spares: Spares,
+    /// What every connection is read into; lent to the callback.
+    pub(super) buffer: Vec<u8>,
+    pub(super) stop: bool,
+    pub(super) drain: Option<Drain>,
+    pub(super) stalls: Throttle,
+    /// Connections without sockets, which the test kit drives.
+    #[cfg(feature = "testing")]
+    pub(super) in_memory: Vec<ConnId>,
+}
+
+impl State {
+    pub(super) fn new(core: Arc<Core>, settings: Settings, clock: Clock) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let inbox = Arc::new(Inbox::new()?);
+        let read = Readiness { read: true, ..Readiness::default() };
+        poller.add(&core.control.gate, read, token::GATE)?;
+        poller.add(&inbox.bell, read, token::INBOX)?;
+        Ok(Self {
+            core,
+            settings,
+            poller,
+            now: clock.now(),
+            clock,
+            conns: Slab::new(),
+            ports: Vec::new(),
+            listening: false,
+            rests: false,
+            timers: Timers::new(),
+            groups: Groups::default(),
+            dirty: Vec::new(),
+            spare_list: Vec::new(),
+            soon: VecDeque::new(),
+            inbox,
+            spares: Spares::default(),
+            buffer: vec![0; READ],
+            stop: false,
+            drain: None,
+            stalls: Throttle::default(),
+            #[cfg(feature = "testing")]
+            in_memory: Vec::new(),
+        })
+    }
+
+    /// Has the connection looked at when the turn ends.
+    pub(super) fn mark(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            if !std::mem::replace(&mut conn.dirty, true) {
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    pub(super) fn limits_of(&self, conn: &Conn) -> Limits {
+        conn.limits.as_deref().copied().unwrap_or(self.core.config.limits)
+    }
+
+    /// When connections are cut; `None` while nothing stops.
+    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+        let drain = self.drain.as_ref()?;
+        let control = self.core.control.drain_deadline(self.core.config.drain_timeout);
+        match (drain.deadline, control) {
+            (Some(own), _) if !self.core.control.is_urgent() => Some(own),
+            (own, control) => control.or(own),
+        }
+    }
+
+    /// How long the next wait may be.
+    pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        if self.stop || !self.dirty.is_empty() || !self.soon.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
+        let left = due.map(|due| due.saturating_duration_since(self.clock.now()));
+        left.into_iter().chain(timeout).min()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.cut)
+    }
+}

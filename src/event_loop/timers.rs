@@ -1,0 +1,150 @@
+//! Timers: a heap by time, then by the order in which they were set.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+/// A timer that was set: to cancel it, or to set it anew. Once it has fired, the id stands for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    index: u32,
+    generation: u32,
+}
+
+/// Timers that carry a `T` each.
+#[derive(Debug)]
+pub(super) struct Timers<T> {
+    heap: BinaryHeap<Reverse<Entry>>,
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    /// Counts what is put into the heap, so that equal times keep their order.
+    sequence: u64,
+    live: usize,
+}
+
+/// A place in the heap; it counts only while the timer's own sequence is the same.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    at: Instant,
+    sequence: u64,
+    index: u32,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    sequence: u64,
+    task: Option<T>,
+}
+
+/// Cancelled timers stay in the heap until there are this many, and more than half are such.
+const STALE: usize = 50;
+/// Further than this is as good as never: 68 years.
+const NEVER: Duration = Duration::from_secs(1 << 31);
+
+impl<T> Timers<T> {
+    pub(super) fn new() -> Self {
+        Self { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0, live: 0 }
+    }
+
+    /// How many are pending.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn set(&mut self, now: Instant, delay: Duration, task: T) -> TimerId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 1, sequence: 0, task: None });
+            (self.slots.len() - 1) as u32
+        });
+        let id = self.slots.get_mut(index as usize).map_or(TimerId { index, generation: 0 }, |slot| {
+            slot.task = Some(task);
+            TimerId { index, generation: slot.generation }
+        });
+        self.live += 1;
+        self.enqueue(now, delay, index);
+        id
+    }
+
+    fn enqueue(&mut self, now: Instant, delay: Duration, index: u32) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.sequence = sequence;
+        }
+        self.heap.push(Reverse(Entry { at: now + delay.min(NEVER), sequence, index }));
+        self.sweep();
+    }
+
+    /// `false` if it has fired or was cancelled.
+    pub(super) fn reset(&mut self, id: TimerId, now: Instant, delay: Duration) -> bool {
+        let pending = self.slot(id).is_some();
+        if pending {
+            self.enqueue(now, delay, id.index);
+        }
+        pending
+    }
+
+    /// `None` if it has fired or was cancelled.
+    pub(super) fn cancel(&mut self, id: TimerId) -> Option<T> {
+        let task = self.slot(id)?.task.take();
+        self.retire(id.index);
+        self.sweep();
+        task
+    }
+
+    /// When the first is due.
+    pub(super) fn next(&mut self) -> Option<Instant> {
+        while let Some(Reverse(entry)) = self.heap.peek() {
+            if self.is_current(entry) {
+                return Some(entry.at);
+            }
+            self.heap.pop();
+        }
+        None
+    }
+
+    /// Where the timers stand that are set from here on: a turn fires those before only.
+    pub(super) fn mark(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The first one that is due and was set before the mark.
+    pub(super) fn pop(&mut self, now: Instant, mark: u64) -> Option<(TimerId, T)> {
+        self.next().filter(|at| *at <= now)?;
+        if self.heap.peek().is_some_and(|Reverse(entry)| entry.sequence > mark) {
+            return None;
+        }
+        let Reverse(entry) = self.heap.pop()?;
+        let slot = self.slots.get_mut(entry.index as usize)?;
+        let (generation, task) = (slot.generation, slot.task.take()?);
+        self.retire(entry.index);
+        Some((TimerId { index: entry.index, generation }, task))
+    }
+
+    fn slot(&mut self, id: TimerId) -> Option<&mut Slot<T>> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        Some(slot).filter(|slot| slot.generation == id.generation && slot.task.is_some())
+    }
+
+    fn is_current(&self, entry: &Entry) -> bool {
+        let slot = self.slots.get(entry.index as usize);
+        slot.is_some_and(|slot| slot.sequence == entry.sequence && slot.task.is_some())
+    }
+
+    fn retire(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(index);
+            self.live -= 1;
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.heap.len() > STALE && self.heap.len() > 2 * self.live {
+            let mut heap = std::mem::take(&mut self.heap);
+            heap.retain(|Reverse(entry)| self.is_current(entry));
+            self.heap = heap;
+        }
+    }
+}

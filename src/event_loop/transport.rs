@@ -1,0 +1,234 @@
+//! A connection, as its protocol sees it.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use super::conn::{Conn, Marks};
+use super::context::Context;
+use super::group::Group;
+use super::lost::{LostReason, WriteError};
+use super::slab::ConnId;
+use super::state::{State, Task};
+use super::timers::TimerId;
+use crate::connection::Limit;
+use crate::listen::Addr;
+
+/// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
+///
+/// What is written is queued, and sent in one system call when the turn ends. Formatted text goes by
+/// `write!(transport, "...")?`, without any trait in scope.
+pub struct Transport<'a> {
+    cx: Context<'a>,
+    id: ConnId,
+}
+
+impl<'a> Transport<'a> {
+    pub(super) fn new(state: &'a mut State, id: ConnId) -> Self {
+        Self { cx: Context { state }, id }
+    }
+
+    /// The same transport for a shorter time, as adapters that lend it on need it.
+    pub fn reborrow(&mut self) -> Transport<'_> {
+        Transport { cx: Context { state: self.cx.state }, id: self.id }
+    }
+
+    /// Queues bytes for the peer.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] when more than the loop's
+    /// limit (8 MiB) would be queued: nothing of it is, and the connection is aborted. A protocol that has more to say
+    /// than a peer may take at once writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
+    /// [`resume_writing`](super::Protocol::resume_writing).
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.cx.state.write(self.id, bytes)
+    }
+
+    /// What `write!` and `writeln!` call.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). A `Display` that fails writes what it had until then.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), WriteError> {
+        match text.as_str() {
+            Some(text) => self.write(text.as_bytes()),
+            None => {
+                let mut formatted = String::new();
+                let _ = fmt::write(&mut formatted, text);
+                self.write(formatted.as_bytes())
+            }
+        }
+    }
+
+    /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
+    /// still to read ([`LingeringClose`](crate::LingeringClose)). Once is enough.
+    pub fn close(&mut self) {
+        self.cx.state.end(self.id, LostReason::Closed);
+    }
+
+    /// Cuts: what is queued is given up, and the peer's kernel is told by a reset.
+    pub fn abort(&mut self) {
+        self.cx.state.end(self.id, LostReason::Aborted);
+    }
+
+    /// Whether the connection is being closed, by whomever.
+    pub fn is_closing(&self) -> bool {
+        !self.cx.state.is_open(self.id)
+    }
+
+    /// Reads no more until [`resume_reading`](Self::resume_reading); the peer's data waits in the kernel. A broken
+    /// connection is noticed all the same.
+    pub fn pause_reading(&mut self) {
+        self.cx.state.pause(self.id);
+    }
+
+    /// Reads again; [`reading_resumed`](super::Protocol::reading_resumed) is called when this callback has returned.
+    pub fn resume_reading(&mut self) {
+        self.cx.state.resume(self.id);
+    }
+
+    /// Whether the protocol has paused reading.
+    pub fn is_reading_paused(&self) -> bool {
+        self.conn().is_some_and(|conn| conn.paused.by_protocol)
+    }
+
+    /// Bytes that are written and not yet taken by the kernel.
+    pub fn queued(&self) -> usize {
+        self.conn().map_or(0, |conn| conn.out.len())
+    }
+
+    /// Whether more than the high-water mark is queued, or has been and is not yet down to the low one: the time to
+    /// stop writing until [`resume_writing`](super::Protocol::resume_writing).
+    pub fn is_writing_paused(&self) -> bool {
+        let high = self.cx.state.settings.high_water;
+        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.len() > high)
+    }
+
+    /// The connection's id, for others to write to.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The peer's address, as `accept` told it.
+    pub fn peer_addr(&self) -> Addr {
+        self.conn().map_or(Addr::Unnamed, |conn| conn.peer.clone())
+    }
+
+    /// The address of the listener that accepted it.
+    pub fn local_addr(&self) -> Addr {
+        let port = self.conn().and_then(|conn| self.cx.state.ports.get(conn.port));
+        port.map_or(Addr::Unnamed, |port| port.local_addr())
+    }
+
+    /// Joins a group; `false` if it is in it already.
+    pub fn join(&mut self, group: Group) -> bool {
+        let joined = self.cx.state.groups.join(group, self.id);
+        if joined {
+            self.conn_mut().into_iter().for_each(|conn| conn.groups.push(group));
+        }
+        joined
+    }
+
+    /// Leaves a group; `false` if it is not in it.
+    pub fn leave(&mut self, group: Group) -> bool {
+        self.conn_mut().into_iter().for_each(|conn| conn.groups.retain(|g| *g != group));
+        self.cx.state.groups.leave(group, self.id)
+    }
+
+    /// A timer of this connection: [`timer`](super::Protocol::timer) is called when `delay` has passed. It ends with
+    /// the connection. [`cancel`](Context::cancel) and [`reset`](Context::reset) take it as well.
+    pub fn set_timer(&mut self, delay: Duration) -> TimerId {
+        let (now, id) = (self.cx.now(), self.id);
+        let timer = self.cx.state.timers.set(now, delay, Task::Protocol(id));
+        match self.conn_mut() {
+            Some(conn) => conn.timers.push(timer),
+            None => drop(self.cx.state.timers.cancel(timer)),
+        }
+        timer
+    }
+
+    /// Tells the request limit and the drain that a request is in progress from here on, until
+    /// [`request_ends`](Self::request_ends). A protocol that calls neither has a request, for the request limit, from
+    /// the first byte after an answer was sent until the last byte of the next; for a drain it is idle whenever nothing is queued
+    /// and reading is not paused. Receivers of lines and strings tell by themselves.
+    pub fn request_begins(&mut self) {
+        let now = self.cx.now();
+        if let Some(conn) = self.conn_mut() {
+            conn.marks = Marks::Explicit;
+            conn.request_since = Some(now);
+        }
+        self.cx.state.mark(self.id);
+    }
+
+    /// No request is in progress: the idle limit counts, and a drain closes the connection.
+    pub fn request_ends(&mut self) {
+        let now = self.cx.now();
+        if let Some(conn) = self.conn_mut() {
+            conn.marks = Marks::Explicit;
+            if conn.request_since.take().is_some() {
+                conn.since = now;
+            }
+        }
+        self.cx.state.mark(self.id);
+    }
+
+    /// How long the connection may wait for a request; `None`: for ever. Overrides the server's setting.
+    pub fn set_idle_timeout(&mut self, limit: Option<Duration>) {
+        self.set_limit(Limit::Idle, limit);
+    }
+
+    /// How long it may wait for more of a request, each time; `None`: for ever. Overrides the server's setting.
+    pub fn set_read_timeout(&mut self, limit: Option<Duration>) {
+        self.set_limit(Limit::Read, limit);
+    }
+
+    /// How long the peer may take nothing of what is queued; `None`: for ever. Overrides the server's setting.
+    pub fn set_write_timeout(&mut self, limit: Option<Duration>) {
+        self.set_limit(Limit::Write, limit);
+    }
+
+    /// How long a request may take in all; `None`: for ever. Overrides the server's setting.
+    pub fn set_request_timeout(&mut self, limit: Option<Duration>) {
+        self.set_limit(Limit::Request, limit);
+    }
+
+    fn set_limit(&mut self, limit: Limit, value: Option<Duration>) {
+        let default = self.cx.state.core.config.limits;
+        if let Some(conn) = self.conn_mut() {
+            conn.limits.get_or_insert_with(|| Box::new(default)).set(limit, value);
+        }
+        self.cx.state.mark(self.id);
+    }
+
+    /// The server's limit on lines.
+    pub(super) fn max_line_length(&self) -> usize {
+        self.cx.state.core.config.line_limit
+    }
+
+    fn conn(&self) -> Option<&Conn> {
+        self.cx.state.conns.get(self.id)
+    }
+
+    fn conn_mut(&mut self) -> Option<&mut Conn> {
+        self.cx.state.conns.get_mut(self.id)
+    }
+}
+
+impl<'a> Deref for Transport<'a> {
+    type Target = Context<'a>;
+
+    fn deref(&self) -> &Context<'a> {
+        &self.cx
+    }
+}
+
+impl<'a> DerefMut for Transport<'a> {
+    fn deref_mut(&mut self) -> &mut Context<'a> {
+        &mut self.cx
+    }
+}
+
+impl fmt::Debug for Transport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("id", &self.id).finish_non_exhaustive()
+    }
+}

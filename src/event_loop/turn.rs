@@ -1,0 +1,159 @@
+//! A turn of the loop: wait, then all that has come, then all that follows from it.
+//!
+//! The order is fixed, and every step is bounded: what is set off in a turn and can wait is done in the next, so that
+//! nobody is kept waiting for ever by somebody else.
+
+use std::io;
+use std::time::Duration;
+
+use super::lost::LostReason;
+use super::protocol::Eof;
+use super::slab::ConnId;
+use super::state::{token, Soon, State, Task};
+use crate::error::{Error, Result};
+use crate::sys::Readiness;
+
+impl State {
+    /// One turn.
+    pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let events = self.wait(timeout)?;
+        for place in 0..events {
+            match self.poller.event(place) {
+                (token::STOP, _) => self.begin_drain(),
+                (token::NOW, _) => self.poller.remove(&self.core.control.now),
+                (token::GATE, _) => self.core.control.gate.clear(),
+                (token::INBOX, _) => self.take_calls(),
+                (port, _) if port >= token::PORTS => self.accept((port - token::PORTS) as usize)?,
+                (connection, ready) => self.ready(ConnId::from_token(connection), ready),
+            }
+        }
+        self.serve_memory();
+        self.fire_timers();
+        self.do_what_was_put_off();
+        self.settle();
+        self.mind_listeners()?;
+        self.go_on_draining();
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
+        let patience = self.patience(timeout);
+        let events = self.poller.wait(patience).map_err(Error::system("wait for events"))?;
+        self.now = self.clock.now();
+        Ok(events)
+    }
+
+    /// A socket has something to tell.
+    fn ready(&mut self, id: ConnId, ready: Readiness) {
+        // An event of a connection that was closed in this turn has an id that stands for nothing.
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if ready.write || ready.hangup {
+            conn.blocked = false;
+        }
+        let reads = conn.wanted().read;
+        if reads && (ready.read || ready.hangup) {
+            self.read(id);
+        } else if ready.hangup {
+            let error = conn.io.pending_error();
+            self.end(id, LostReason::Reset(error));
+        }
+        self.mark(id);
+    }
+
+    /// Reads once; whether something has come.
+    pub(super) fn read(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = conn.io.recv(&mut buffer);
+        let came = match read {
+            Ok(n) if conn.is_open() => {
+                self.received(id, buffer.get(..n).unwrap_or_default());
+                true
+            }
+            Ok(n) => self.discarded(id, n),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
+            Err(e) => {
+                self.end(id, LostReason::Reset(e));
+                false
+            }
+        };
+        self.buffer = buffer;
+        came
+    }
+
+    fn received(&mut self, id: ConnId, data: &[u8]) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if data.is_empty() {
+            conn.paused.at_eof = true;
+            if let Some(Eof::Close) = self.call(id, "eof_received", |p, t| p.eof_received(t)) {
+                self.end(id, LostReason::PeerClosed);
+            }
+            return;
+        }
+        conn.since = now;
+        if conn.marks == super::conn::Marks::None && conn.request_since.is_none() {
+            conn.request_since = Some(now);
+        }
+        self.call(id, "data_received", |p, t| p.data_received(t, data));
+        self.mark(id);
+    }
+
+    fn fire_timers(&mut self) {
+        let (now, mark) = (self.now, self.timers.mark());
+        while let Some((timer, task)) = self.timers.pop(now, mark) {
+            match task {
+                Task::Call(call) => self.call_free("a timer's call", call),
+                Task::Limit(id) => self.limit_is_due(id),
+                Task::Rested => self.rests = false,
+                Task::Protocol(id) => {
+                    if let Some(conn) = self.conns.get_mut(id) {
+                        conn.timers.retain(|t| *t != timer);
+                    }
+                    if self.is_open(id) {
+                        self.call(id, "timer", |p, t| p.timer(t, timer));
+                    }
+                    self.mark(id);
+                }
+            }
+        }
+    }
+
+    /// From other threads: what is there now; what comes meanwhile is for the next turn.
+    fn take_calls(&mut self) {
+        for call in self.inbox.take() {
+            self.call_free("a call from a thread", call);
+        }
+    }
+
+    fn do_what_was_put_off(&mut self) {
+        for _ in 0..self.soon.len() {
+            match self.soon.pop_front() {
+                Some(Soon::Call(call)) => self.call_free("a call", call),
+                Some(Soon::Message(id, message)) if self.is_open(id) => {
+                    self.call(id, "message", |p, t| p.message(t, message));
+                    self.mark(id);
+                }
+                Some(Soon::Message(..)) | None => {}
+            }
+        }
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[allow(clippy::unused_self)]
+    fn serve_memory(&mut self) {}
+
+    /// Connections without sockets: ready when they would be.
+    #[cfg(feature = "testing")]
+    fn serve_memory(&mut self) {
+        for id in std::mem::take(&mut self.in_memory) {
+            let Some(conn) = self.conns.get(id) else { continue };
+            self.in_memory.push(id);
+            if let (super::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watched) {
+                if let Some(ready) = memory.readiness(watched) {
+                    self.ready(id, ready);
+                }
+            }
+        }
+    }
+}
