@@ -172,8 +172,8 @@ pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, LineTooLong, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, ListeningPort, Lost, LostReason, Peer, Protocol,
-    QueueFull, Reactor, ReactorGone, ReactorHandle, TimerId, Transport, WriteError,
+    factory, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, ListeningPort, Lost, LostReason, Peer,
+    Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use handler::{

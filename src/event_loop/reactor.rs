@@ -98,11 +98,7 @@ impl Reactor {
     ///
     /// # Errors
     /// As [`listen_tcp`](Self::listen_tcp).
-    pub fn listen_unix(
-        &mut self,
-        path: impl Into<PathBuf>,
-        factory: impl Factory + 'static,
-    ) -> Result<ListeningPort> {
+    pub fn listen_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Result<ListeningPort> {
         self.listen_tcp(path.into(), factory)
     }
 

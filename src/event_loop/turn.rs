@@ -16,6 +16,7 @@ use crate::sys::Readiness;
 impl State {
     /// One turn.
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.mind_listeners()?;
         let events = self.wait(timeout)?;
         for place in 0..events {
             match self.poller.event(place) {
@@ -31,7 +32,6 @@ impl State {
         self.fire_timers();
         self.do_what_was_put_off();
         self.settle();
-        self.mind_listeners()?;
         self.go_on_draining();
         Ok(())
     }
