@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use socketserver::{Connection, HandlerResult, Stats, StreamRequestHandler};
+use common::trouble::{answer, Answer, Facts};
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, LineTransport, StreamRequestHandler};
+use socketserver::{TimerId, Transport, WriteError};
 
-const HELP: &str = "ECHO text | SLEEP ms | BIG n [CLOSE] | PANIC | ERROR | ABORT | SEGV | OVERFLOW | SPIN | EXIT n | \
-                    PID | MASTER | PEER | STATS | CLOSE | SHUTDOWN";
-
+/// For most strategies.
 struct Torture {
     master: u32,
 }
@@ -21,104 +21,104 @@ impl StreamRequestHandler for Torture {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         while conn.next_request()? {
             let Some(line) = conn.next_line()? else { break };
-            let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
-            match command {
-                "ECHO" => writeln!(conn, "{rest}")?,
-                "SLEEP" => match rest.parse() {
-                    Ok(ms) => {
-                        sleep(Duration::from_millis(ms));
-                        writeln!(conn, "slept")?;
-                    }
-                    Err(e) => writeln!(conn, "ERR SLEEP {rest}: {e}")?,
-                },
-                "BIG" => {
-                    let (n, then) = rest.split_once(' ').unwrap_or((rest, ""));
-                    match n.parse() {
-                        Ok(n) => big(conn, n)?,
-                        Err(e) => writeln!(conn, "ERR BIG {n}: {e}")?,
-                    }
-                    if then == "CLOSE" {
+            let facts = Facts { master: self.master, peer: conn.peer_addr(), stats: conn.server().stats() };
+            match answer(&line, &facts)? {
+                Answer::Line(text) => writeln!(conn, "{text}")?,
+                Answer::Sleep(time) => {
+                    sleep(time);
+                    writeln!(conn, "slept")?;
+                }
+                Answer::Big { bytes, closes } => {
+                    big(conn, bytes)?;
+                    if closes {
                         break;
                     }
                 }
-                "PANIC" => panic!("a client asked for it"),
-                "ERROR" => return Err("a client asked for it".into()),
-                "ABORT" => std::process::abort(),
-                "SEGV" => segfault(),
-                "OVERFLOW" => writeln!(conn, "{}", overflow(1))?,
-                "SPIN" => spin(),
-                "EXIT" => std::process::exit(rest.parse().unwrap_or(1)),
-                "PID" => writeln!(conn, "{} {}", std::process::id(), thread_id()?)?,
-                "MASTER" => writeln!(conn, "{}", self.master)?,
-                "PEER" => writeln!(conn, "{}", conn.peer_addr())?,
-                "STATS" => {
-                    let stats = json(&conn.server().stats());
-                    writeln!(conn, "{stats}")?;
-                }
-                "CLOSE" => break,
-                "SHUTDOWN" => conn.server().shutdown(),
-                "HELP" => writeln!(conn, "{HELP}")?,
-                _ => writeln!(conn, "ERR unknown command; HELP lists them")?,
+                Answer::Close => break,
+                Answer::Shutdown => conn.server().shutdown(),
             }
         }
         Ok(())
     }
 }
 
-fn big(conn: &mut Connection, mut n: usize) -> std::io::Result<()> {
-    let chunk = [b'x'; 65536];
-    while n > 0 {
-        let part = n.min(chunk.len());
-        conn.write_all(&chunk[..part])?;
-        n -= part;
+const CHUNK: &[u8] = &[b'x'; 65536];
+
+fn big(conn: &mut Connection, mut left: usize) -> std::io::Result<()> {
+    while left > 0 {
+        let part = left.min(CHUNK.len());
+        conn.write_all(&CHUNK[..part])?;
+        left -= part;
     }
     conn.write_all(b"\n")
 }
 
-/// Linux shows each thread's number where it looks up its own.
-fn thread_id() -> std::io::Result<String> {
-    let link = std::fs::read_link("/proc/thread-self")?;
-    Ok(link.file_name().unwrap_or_default().to_string_lossy().into_owned())
+/// The same for an event loop: nothing waits, and while something is under way no line is read.
+struct TortureProtocol {
+    master: u32,
+    /// The rest of a big answer, and whether the connection is closed after it.
+    big: Option<(usize, bool)>,
 }
 
-#[allow(unsafe_code)]
-fn segfault() {
-    // SAFETY: none, on purpose: this is what the client asked for.
-    unsafe { std::ptr::null_mut::<u8>().write_volatile(1) }
-}
+impl LineReceiver for TortureProtocol {
+    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+        let stats = transport.server().stats();
+        let facts = Facts { master: self.master, peer: transport.peer_addr(), stats };
+        match answer(std::str::from_utf8(line)?, &facts)? {
+            Answer::Line(text) => transport.send_line(&text)?,
+            Answer::Sleep(time) => {
+                transport.pause_reading();
+                transport.set_timer(time);
+            }
+            Answer::Big { bytes, closes } => {
+                transport.pause_reading();
+                self.big = Some((bytes, closes));
+                self.go_on(transport)?;
+            }
+            Answer::Close => transport.close(),
+            Answer::Shutdown => transport.server().shutdown(),
+        }
+        Ok(())
+    }
 
-/// Deeper than any stack.
-#[allow(unconditional_recursion)]
-fn overflow(n: u64) -> u64 {
-    let frame = std::hint::black_box([n; 1000]);
-    overflow(n + 1) + frame[(n % 1000) as usize]
-}
+    fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {
+        transport.send_line("slept")?;
+        transport.resume_reading();
+        Ok(())
+    }
 
-fn spin() {
-    loop {
-        std::hint::spin_loop();
+    fn resume_writing(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
+        Ok(self.go_on(transport)?)
     }
 }
 
-fn json(s: &Stats) -> String {
-    let fields = [
-        ("active", s.active as u64),
-        ("max_connections", s.max_connections as u64),
-        ("accepted", s.accepted),
-        ("served", s.served),
-        ("failed", s.failed),
-        ("panicked", s.panicked),
-        ("timed_out", s.timed_out),
-        ("crashed", s.crashed),
-        ("disconnected", s.disconnected),
-        ("refused", s.refused),
-    ];
-    let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
-    format!("{{{}}}", fields.join(", "))
+impl TortureProtocol {
+    /// Writes of a big answer what the peer keeps up with.
+    fn go_on(&mut self, transport: &mut Transport<'_>) -> Result<(), WriteError> {
+        let Some((mut left, closes)) = self.big.take() else { return Ok(()) };
+        while left > 0 && !transport.is_writing_paused() {
+            let part = left.min(CHUNK.len());
+            transport.write(&CHUNK[..part])?;
+            left -= part;
+        }
+        if left > 0 {
+            self.big = Some((left, closes));
+            return Ok(());
+        }
+        transport.write(b"\n")?;
+        if closes {
+            transport.close();
+        } else {
+            transport.resume_reading();
+        }
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
     common::main("Does what its clients ask, harmful or not.", &[common::STRATEGY, common::LIMITS], |args| {
-        args.serve(args.builder()?, Torture { master: std::process::id() })
+        let master = std::process::id();
+        let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
+        args.serve(args.builder()?, Torture { master }, protocol)
     })
 }

@@ -2,6 +2,8 @@
 //! it listens, and the report at the end.
 #![allow(dead_code)] // each example uses its part
 
+pub mod trouble;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write;
@@ -10,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
-use socketserver::{StreamRequestHandler, TcpServer, ThreadPool, Threading};
+use socketserver::{ListeningPort, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -137,6 +139,16 @@ pub fn run<H, S: Engine<H>>(mut server: TcpServer<H, S>) -> Outcome {
     std::io::stdout().flush()?;
     let report = server.serve_forever()?;
     let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
+    Ok(())
+}
+
+/// The same for a reactor with one port.
+pub fn run_reactor(mut reactor: Reactor, port: &ListeningPort) -> Outcome {
+    reactor.handle_signals()?;
+    println!("listening on {}", port.local_addr());
+    std::io::stdout().flush()?;
+    let report = reactor.run()?;
+    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes());
     Ok(())
 }
 

@@ -1,0 +1,96 @@
+//! A chat room in one thread: every line goes to all the others. Works by telnet and nc.
+//! `cargo run --example chat_room`, then `nc 127.0.0.1 1234` in several terminals.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use socketserver::{factory, lines, ConnId, Context, EventLoop, Group, HandlerResult};
+use socketserver::{LineReceiver, LineTransport, Lost, Peer};
+
+const HELP: &str = "The first line is your name; each later one goes to all others. /who, /nick NAME, /quit";
+
+/// Longest name.
+const NAME: usize = 32;
+
+/// What all members share: they live in one thread, so no lock is needed.
+struct Room {
+    /// Who does not read is cut when 8 MiB wait, and costs the others nothing.
+    everyone: Group,
+    names: RefCell<BTreeMap<ConnId, String>>,
+}
+
+struct Member {
+    room: Rc<Room>,
+    id: ConnId,
+    name: Option<String>,
+}
+
+impl LineReceiver for Member {
+    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
+        Ok(transport.send_line("What is your name?")?)
+    }
+
+    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+        let line = printable(line);
+        match (&self.name, line.split_once(' ').unwrap_or((&line, ""))) {
+            (None, _) => self.enter(transport, line.trim())?,
+            (Some(_), ("/quit", _)) => transport.close(),
+            (Some(_), ("/who", _)) => {
+                let names: Vec<String> = self.room.names.borrow().values().cloned().collect();
+                transport.send_line(&names.join(", "))?;
+            }
+            (Some(_), ("/nick", name)) => self.enter(transport, name.trim())?,
+            (Some(_), (command, _)) if command.starts_with('/') => transport.send_line(HELP)?,
+            (Some(name), _) => self.tell_others(transport, &format!("{name}: {line}")),
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, _lost: &Lost) {
+        if let Some(name) = self.room.names.borrow_mut().remove(&self.id) {
+            self.tell_others(cx, &format!("* {name} has left"));
+        }
+    }
+}
+
+impl Member {
+    /// Takes a name, the first or another one, unless somebody has it.
+    fn enter(&mut self, transport: &mut LineTransport<'_>, name: &str) -> HandlerResult {
+        if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
+            return Ok(transport.send_line(&format!("A name has up to {NAME} characters and no / in front. Yours?"))?);
+        }
+        if self.room.names.borrow().values().any(|other| other == name) {
+            return Ok(transport.send_line("Somebody has that name. Another one?")?);
+        }
+        let news = match self.name.replace(name.to_owned()) {
+            Some(old) => format!("* {old} is now {name}"),
+            None => format!("* {name} has joined"),
+        };
+        self.room.names.borrow_mut().insert(self.id, name.to_owned());
+        transport.join(self.room.everyone);
+        self.tell_others(transport, &news);
+        Ok(())
+    }
+
+    fn tell_others(&self, cx: &mut Context<'_>, text: &str) {
+        cx.broadcast(self.room.everyone, format!("{text}\r\n").as_bytes(), Some(self.id));
+    }
+}
+
+/// Without what would play tricks on the others' terminals.
+fn printable(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
+}
+
+fn main() -> ExitCode {
+    let about = format!("A chat room, by telnet or nc. {HELP}");
+    common::main(&about, &[common::LIMITS], |args| {
+        let room = Rc::new(Room { everyone: Group::new(), names: RefCell::default() });
+        let member = move |peer: &Peer| lines(Member { room: room.clone(), id: peer.id(), name: None });
+        common::run(args.builder()?.strategy(EventLoop::new()).bind(&args.addr, factory(member))?)
+    })
+}

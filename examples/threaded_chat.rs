@@ -1,0 +1,103 @@
+//! The chat room of `chat_room` with a thread for each member, who write to each other through `writer()`.
+//! `cargo run --example threaded_chat`, then `nc 127.0.0.1 1234` in several terminals.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use socketserver::{Connection, ConnectionWriter, HandlerResult, SendError, StreamRequestHandler, Threading};
+
+const HELP: &str = "The first line is your name; each later one goes to all others. /who, /nick NAME, /quit";
+
+/// Longest name.
+const NAME: usize = 32;
+
+type Members = BTreeMap<u64, (String, ConnectionWriter)>;
+
+/// One for all members, who come from many threads.
+#[derive(Default)]
+struct Room {
+    members: Mutex<Members>,
+    next: AtomicU64,
+}
+
+impl StreamRequestHandler for Room {
+    fn handle(&self, conn: &mut Connection) -> HandlerResult {
+        let id = self.next.fetch_add(1, Relaxed);
+        let talked = self.talk(conn, id);
+        let left = self.members().remove(&id);
+        if let Some((name, _)) = left {
+            self.tell_others(id, &format!("* {name} has left"));
+        }
+        talked
+    }
+}
+
+impl Room {
+    fn talk(&self, conn: &mut Connection, id: u64) -> HandlerResult {
+        let writer = conn.writer()?;
+        say(&writer, "What is your name?")?;
+        let mut name = None;
+        while conn.next_request()? {
+            let Some(line) = conn.next_line()? else { break };
+            let line: String = line.chars().filter(|c| !c.is_control()).collect();
+            match (&name, line.split_once(' ').unwrap_or((&line, ""))) {
+                (None, _) => self.enter(&writer, id, &mut name, line.trim())?,
+                (Some(_), ("/quit", _)) => break,
+                (Some(_), ("/who", _)) => {
+                    let names: Vec<String> = self.members().values().map(|(name, _)| name.clone()).collect();
+                    say(&writer, &names.join(", "))?;
+                }
+                (Some(_), ("/nick", new)) => self.enter(&writer, id, &mut name, new.trim())?,
+                (Some(_), (command, _)) if command.starts_with('/') => say(&writer, HELP)?,
+                (Some(name), _) => self.tell_others(id, &format!("{name}: {line}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a name, the first or another one, unless somebody has it.
+    fn enter(&self, writer: &ConnectionWriter, id: u64, mine: &mut Option<String>, name: &str) -> HandlerResult {
+        if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
+            return Ok(say(writer, &format!("A name has up to {NAME} characters and no / in front. Yours?"))?);
+        }
+        let mut members = self.members();
+        if members.values().any(|(other, _)| other == name) {
+            return Ok(say(writer, "Somebody has that name. Another one?")?);
+        }
+        members.insert(id, (name.to_owned(), writer.clone()));
+        drop(members);
+        let news = match mine.replace(name.to_owned()) {
+            Some(old) => format!("* {old} is now {name}"),
+            None => format!("* {name} has joined"),
+        };
+        self.tell_others(id, &news);
+        Ok(())
+    }
+
+    /// Who does not read misses what comes while 1 MiB waits for him, and costs the others nothing.
+    fn tell_others(&self, id: u64, text: &str) {
+        let line: Arc<[u8]> = format!("{text}\r\n").into_bytes().into();
+        for (_, (_, writer)) in self.members().iter().filter(|(other, _)| **other != id) {
+            let _ = writer.send(line.clone());
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn say(writer: &ConnectionWriter, text: &str) -> Result<(), SendError> {
+    writer.send(format!("{text}\r\n").into_bytes())
+}
+
+fn main() -> ExitCode {
+    let about = format!("A chat room with a thread for each member. {HELP}");
+    common::main(&about, &[common::LIMITS], |args| {
+        common::run(args.builder()?.strategy(Threading::new()).bind(&args.addr, Room::default())?)
+    })
+}
