@@ -150,6 +150,7 @@ mod accept;
 mod admit;
 mod connection;
 mod finish;
+pub mod framing;
 mod handler;
 mod listen;
 mod strategy;
@@ -162,9 +163,10 @@ mod server;
 mod sys;
 
 pub use accept::{Acceptor, Seat, Turn};
-pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, LineTooLong, ReadHalf, SendError, WriteHalf};
+pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, Result};
 pub use finish::{Failure, LingeringClose};
+pub use framing::LineTooLong;
 pub use handler::{
     handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
 };
