@@ -150,6 +150,7 @@ mod accept;
 mod admit;
 mod connection;
 mod finish;
+pub mod framing;
 mod handler;
 mod listen;
 mod strategy;
@@ -169,13 +170,14 @@ pub mod testing {
 }
 
 pub use accept::{Acceptor, Seat, Turn};
-pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, LineTooLong, ReadHalf, SendError, WriteHalf};
+pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, Result};
 pub use event_loop::{
     factory, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, ListeningPort, Lost, LostReason, Peer,
     Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
+pub use framing::LineTooLong;
 pub use handler::{
     handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
 };

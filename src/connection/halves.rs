@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Write};
 
-use super::input::{strip_end, Input};
+use super::input::Input;
 use super::output::Output;
 use super::wire::Wire;
+use crate::framing::Decoder;
 
 /// The reading half of a [`Connection`](crate::Connection): Python's `rfile`.
 #[derive(Debug)]
@@ -25,9 +26,9 @@ impl<'a> ReadHalf<'a> {
     /// # Errors
     /// As there.
     pub fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
-        let n = self.input.line(self.wire, self.output)?;
-        line.push_str(&self.input.take_text(n)?);
-        Ok(n)
+        let next = self.input.line(self.wire, self.output)?;
+        line.push_str(&self.input.take_line(&next)?);
+        Ok(next.len)
     }
 
     /// As [`Connection::next_line`](crate::Connection::next_line).
@@ -35,16 +36,22 @@ impl<'a> ReadHalf<'a> {
     /// # Errors
     /// As there.
     pub fn next_line(&mut self) -> io::Result<Option<String>> {
-        let n = self.input.line(self.wire, self.output)?;
-        if n == 0 {
+        let next = self.input.line(self.wire, self.output)?;
+        if next.len == 0 {
             return Ok(None);
         }
-        if !self.input.starts_with_line(n) {
+        if !next.whole {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a line"));
         }
-        let mut line = self.input.take_text(n)?;
-        line.truncate(strip_end(line.as_bytes()).len());
-        Ok(Some(line))
+        self.input.take_line_text(&next).map(Some)
+    }
+
+    /// As [`Connection::read_frame`](crate::Connection::read_frame).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
+        self.input.frame(self.wire, self.output, decoder)
     }
 }
 

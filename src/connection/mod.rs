@@ -14,12 +14,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::framing::Decoder;
+#[cfg(doc)]
+use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::{Accepted, Addr};
 use crate::server::Config;
 
 pub use halves::{ReadHalf, WriteHalf};
-pub use input::LineTooLong;
 pub(crate) use limits::Limits;
 pub use limits::{Limit, LimitExceeded};
 pub(crate) use output::warm_up;
@@ -147,6 +149,34 @@ impl Connection {
     /// the part is still there to read.
     pub fn next_line(&mut self) -> io::Result<Option<String>> {
         self.halves().0.next_line()
+    }
+
+    /// The payload of the next frame, as `decoder` finds it; `None` at the end of the stream. Use the same decoder for
+    /// the next, and [reset](Decoder::reset) it if anything else was read since a call that gave no frame.
+    ///
+    /// The decoder's limit bounds what is buffered, and when a time limit ends the wait, the next call goes on where
+    /// this one stopped.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use socketserver::{framing::Netstrings, Connection};
+    ///
+    /// let (mut conn, mut client) = Connection::pair()?;
+    /// client.write_all(b"5:hello,0:,")?;
+    /// let mut strings = Netstrings::new();
+    /// assert_eq!(conn.read_frame(&mut strings)?, Some(&b"hello"[..]));
+    /// assert_eq!(conn.read_frame(&mut strings)?, Some(&b""[..]));
+    /// drop(client);
+    /// assert_eq!(conn.read_frame(&mut strings)?, None);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The decoder's, as [`io::ErrorKind::InvalidData`] with a [`FrameError`] or a [`LineTooLong`] inside: nothing is
+    /// consumed. [`io::ErrorKind::UnexpectedEof`] when the stream ends within a frame: the part is still there to read.
+    /// Time limits.
+    pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
+        self.input.frame(&self.wire, &self.output, decoder)
     }
 
     /// The two directions apart (Python's `rfile` and `wfile`), so that a loop can read from one and write to the

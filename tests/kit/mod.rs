@@ -2,6 +2,8 @@
 //! instead of sleeps.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod frames;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,113 @@
+//! A buffer for streams that arrive in chunks.
+
+use super::{Decoded, Decoder, FrameError};
+
+/// What has arrived and is not yet taken: chunks go in at the back, frames come out at the front.
+///
+/// It grows as needed up to its limit, and holds no memory once it is found to be empty.
+///
+/// ```
+/// use socketserver::framing::{FrameBuffer, FrameError, LineDecoder};
+///
+/// let (mut buffer, mut lines) = (FrameBuffer::new(16), LineDecoder::default());
+/// for chunk in ["one\ntw", "o\nthr"] {
+///     buffer.push(chunk.as_bytes())?;
+///     while let Some(line) = buffer.next(&mut lines)? {
+///         assert_eq!(line.len(), 3);
+///     }
+/// }
+/// assert_eq!(buffer.unread(), b"thr");                     // cut off, if this was all
+/// assert_eq!(buffer.push(&[0; 14]), Err(FrameError::TooLong { limit: 16, len: 17 }));
+/// # Ok::<(), FrameError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FrameBuffer {
+    buf: Vec<u8>,
+    start: usize,
+    limit: usize,
+}
+
+/// Memory that is not worth giving back before the buffer is empty.
+const SMALL: usize = 8 << 10;
+
+impl FrameBuffer {
+    /// Empty, for at most `limit` bytes that are unread; `usize::MAX` where the decoder's own limit is enough.
+    pub const fn new(limit: usize) -> Self {
+        Self { buf: Vec::new(), start: 0, limit }
+    }
+
+    /// Takes a chunk.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] if more would be unread than the limit; nothing of the chunk is taken.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), FrameError> {
+        let len = self.unread().len() + chunk.len();
+        if len > self.limit {
+            return Err(FrameError::TooLong { limit: self.limit, len });
+        }
+        self.compact();
+        self.buf.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// The payload of the next frame; `None` until more is pushed. Called until it says so, it frees what it can.
+    ///
+    /// # Errors
+    /// The decoder's. Nothing is taken.
+    pub fn next<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> Result<Option<&[u8]>, FrameError> {
+        loop {
+            match decoder.decode(self.unread())? {
+                Decoded::Frame(frame) => {
+                    let at = self.start;
+                    self.start = at + frame.len;
+                    return Ok(Some(&self.buf[at..][frame.payload]));
+                }
+                Decoded::Skip(n) => self.consume(n),
+                Decoded::More => {
+                    self.consume(0);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// What is not yet taken. At the end of the stream: the part of a frame that was cut off.
+    pub fn unread(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    /// Takes `n` bytes from the front, or all there are. After others than a decoder has told, it must be
+    /// [reset](Decoder::reset).
+    pub fn consume(&mut self, n: usize) {
+        self.start = self.start.saturating_add(n).min(self.buf.len());
+        if self.start == self.buf.len() {
+            self.clear();
+        }
+    }
+
+    /// Takes all, and gives its memory back.
+    pub fn clear(&mut self) {
+        (self.buf, self.start) = (Vec::new(), 0);
+    }
+
+    /// Whether nothing is unread.
+    pub fn is_empty(&self) -> bool {
+        self.unread().is_empty()
+    }
+
+    /// Moves what is unread to the front, once the room there is worth the move.
+    fn compact(&mut self) {
+        if self.start > 0 && self.start >= self.unread().len() {
+            self.buf.drain(..self.start);
+            self.start = 0;
+            if self.buf.capacity() > SMALL {
+                self.buf.shrink_to(self.buf.len() * 2);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.buf.capacity()
+    }
+}

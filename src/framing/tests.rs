@@ -1,0 +1,140 @@
+//! How many bytes the decoders look at.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+
+use super::{
+    Decoded, Decoder, Exactly, FrameBuffer, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong, Terminated,
+    Terminator,
+};
+
+thread_local! {
+    static EXAMINED: Cell<usize> = const { Cell::new(0) };
+}
+
+pub(super) fn examined(bytes: usize) {
+    EXAMINED.set(EXAMINED.get() + bytes);
+}
+
+/// Decodes a stream in chunks of the given lengths, in turn, until it ends or is refused: how many frames there were,
+/// and how many bytes were looked at.
+fn cost(decoder: &mut dyn Decoder, stream: &[u8], chunks: &[usize]) -> (usize, usize) {
+    EXAMINED.set(0);
+    let (mut arrived, mut taken, mut frames) = (0, 0, 0);
+    for chunk in chunks.iter().cycle() {
+        match decoder.decode(&stream[taken..arrived]) {
+            Ok(Decoded::Frame(frame)) => (taken, frames) = (taken + frame.len, frames + 1),
+            Ok(Decoded::Skip(n)) => taken += n,
+            Ok(Decoded::More) if arrived == stream.len() => break,
+            Ok(Decoded::More) => arrived = stream.len().min(arrived + chunk),
+            Err(_) if decoder.mid_frame() => {} // discards, and goes on
+            Err(_) => break,
+        }
+    }
+    (frames, EXAMINED.get())
+}
+
+fn lines(end: LineEnd) -> LineDecoder {
+    LineDecoder::new(end).max_length(1 << 21)
+}
+
+fn delimiter(bytes: &[u8]) -> LineEnd {
+    LineEnd::Delimiter(bytes.to_vec())
+}
+
+#[test]
+fn p1_a_long_line_byte_by_byte_is_looked_at_once() {
+    let stream = [&[b'x'; 100_000][..], b"\r\n"].concat();
+    for end in [LineEnd::Newline, LineEnd::CrLf, delimiter(b"\r\n")] {
+        let (frames, examined) = cost(&mut lines(end.clone()), &stream, &[1]);
+        assert_eq!(frames, 1);
+        assert!(examined <= stream.len() + 2, "{end:?}: {examined}");
+    }
+}
+
+#[test]
+fn p1_a_delimiter_that_almost_comes_is_looked_at_twice_at_most() {
+    let stream = [&b"aaaaaaaab".repeat(5000)[..], b"aaaaaaaaac"].concat();
+    let end = delimiter(b"aaaaaaaaac");
+    for chunks in [&[1][..], &[2, 3], &[usize::MAX / 2]] {
+        let (frames, examined) = cost(&mut lines(end.clone()), &stream, chunks);
+        assert_eq!(frames, 1);
+        assert!(examined <= 2 * stream.len(), "{examined} of {}", stream.len());
+    }
+}
+
+#[test]
+fn p2_a_mebibyte_of_short_lines_is_looked_at_once() {
+    let stream = b"x\n".repeat(1 << 19);
+    assert_eq!(cost(&mut lines(LineEnd::Newline), &stream, &[usize::MAX / 2]), (1 << 19, 1 << 20));
+}
+
+#[test]
+fn p3_a_line_that_is_discarded_is_looked_at_once() {
+    let stream = [&[b'x'; 100_000][..], b"\r\nok\r\n"].concat();
+    for end in [LineEnd::Newline, LineEnd::CrLf, delimiter(b"\r\n")] {
+        let mut decoder = LineDecoder::new(end).max_length(10).over_long(OverLong::Discard);
+        let (frames, examined) = cost(&mut decoder, &stream, &[1]);
+        assert_eq!(frames, 1);
+        assert!(examined <= stream.len() + 4, "{examined}");
+    }
+}
+
+/// Some of each kind, with limits that the streams below meet.
+fn decoders() -> Vec<(&'static str, Box<dyn Decoder>)> {
+    let line = |end, policy| Box::new(LineDecoder::new(end).max_length(6).over_long(policy));
+    vec![
+        ("newline", line(LineEnd::Newline, OverLong::Discard)),
+        ("crlf", line(LineEnd::CrLf, OverLong::Discard)),
+        ("aab", line(delimiter(b"aab"), OverLong::Discard)),
+        ("a\\ra\\n", line(delimiter(b"a\ra\n"), OverLong::Close)),
+        ("netstrings", Box::new(Netstrings::new().max_length(40))),
+        ("u8", Box::new(LengthPrefixed::u8().max_length(40))),
+        ("u16", Box::new(LengthPrefixed::u16())),
+        ("u32", Box::new(LengthPrefixed::u32())),
+        ("3 bytes", Box::new(Exactly(3.try_into().unwrap()))),
+        ("aa", Box::new(Terminated::new(Terminator::Bytes(b"aa".to_vec())))),
+        ("none", Box::new(Terminated::new(Terminator::None))),
+    ]
+}
+
+/// Of few bytes, so that ends and lengths are met by chance.
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        prop::collection::vec(prop::sample::select(&b"ab\r\n0123:,"[..]), 0..12),
+        Just(b"2:ab,".to_vec()),
+        Just(b"\0\0\0\x01b".to_vec()),
+        Just(b"\r\n".to_vec()),
+    ];
+    prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p1_whatever_the_chunks_each_byte_is_looked_at_twice_at_most(
+        stream in stream(),
+        chunks in prop::collection::vec(1..9_usize, 1..20),
+    ) {
+        for (name, mut decoder) in decoders() {
+            let (_, examined) = cost(&mut *decoder, &stream, &chunks);
+            prop_assert!(examined <= 2 * stream.len(), "{name}: {examined} of {}", stream.len());
+        }
+    }
+}
+
+#[test]
+fn the_buffer_gives_its_memory_back() {
+    let (mut buffer, mut lines) = (FrameBuffer::new(usize::MAX), lines(LineEnd::Newline));
+    buffer.push(&[b'x'; 1 << 20]).unwrap();
+    buffer.push(b"\nhalf").unwrap();
+    assert_eq!(buffer.next(&mut lines).unwrap().map(<[u8]>::len), Some(1 << 20));
+    buffer.push(b" a").unwrap();
+    assert!(buffer.capacity() < 100, "{}", buffer.capacity());
+    buffer.push(b" line\n").unwrap();
+    assert_eq!(buffer.next(&mut lines).unwrap(), Some(&b"half a line"[..]));
+    assert_eq!(buffer.next(&mut lines).unwrap(), None);
+    assert_eq!(buffer.capacity(), 0);
+}
