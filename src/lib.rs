@@ -157,6 +157,7 @@ mod strategy;
 mod error;
 pub mod guide;
 mod lifecycle;
+pub mod selectors;
 mod server;
 #[allow(unsafe_code)] // the only place, see its head
 mod sys;

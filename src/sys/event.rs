@@ -98,7 +98,7 @@ impl AsFd for Epoll {
 }
 
 /// Rounded up, so that a wait never ends before its time.
-fn whole_millis(timeout: Option<Duration>) -> EpollTimeout {
+pub(super) fn whole_millis(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };
     let millis = timeout.as_nanos().div_ceil(1_000_000);
     EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::NONE)
