@@ -2,6 +2,8 @@
 //! it listens, and the report at the end.
 #![allow(dead_code)] // each example uses its part
 
+pub mod plain;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write;
