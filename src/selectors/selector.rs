@@ -252,7 +252,7 @@ impl<T> Selector<T> {
         if told.serial.is_some_and(|s| s != serial) {
             return None;
         }
-        slot.closed = told.closed || self.waiting.set.arm(fd, events, serial).is_err();
+        slot.closed = self.waiting.set.arm(fd, events, serial).is_err();
         let events = told.events & events;
         (!slot.closed && !events.is_empty()).then_some(Ready { fd, events, serial })
     }

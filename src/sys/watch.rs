@@ -25,10 +25,8 @@ pub(crate) struct Told {
     pub(crate) fd: RawFd,
     /// Of the registration, where the kernel keeps it.
     pub(crate) serial: Option<u32>,
-    /// Hang-ups and errors show as both; so the caller drops what was not asked for.
+    /// Hang-ups and errors show as both, so the caller drops what was not asked for. Empty where it may be closed.
     pub(crate) events: Events,
-    /// The number stands for no open descriptor.
-    pub(crate) closed: bool,
 }
 
 /// An epoll set whose entries tell once, and then no more until they are armed again.
@@ -92,7 +90,7 @@ impl OneShots {
         let tell = |event: &epoll_event| {
             let bits = event.events as c_int;
             let events = seen(bits, libc::EPOLLIN, libc::EPOLLOUT, libc::EPOLLHUP | libc::EPOLLERR);
-            Told { fd: event.u64 as u32 as RawFd, serial: Some((event.u64 >> 32) as u32), events, closed: false }
+            Told { fd: event.u64 as u32 as RawFd, serial: Some((event.u64 >> 32) as u32), events }
         };
         told.extend(self.batch[..n].iter().map(tell));
         Ok(())
@@ -159,7 +157,7 @@ impl PollList {
             let broken = c_int::from(libc::POLLHUP | libc::POLLERR);
             let bits = c_int::from(entry.revents);
             let events = seen(bits, libc::POLLIN.into(), libc::POLLOUT.into(), broken);
-            Told { fd: entry.fd, serial: None, events, closed: entry.revents & libc::POLLNVAL != 0 }
+            Told { fd: entry.fd, serial: None, events }
         }));
         Ok(())
     }
@@ -192,7 +190,7 @@ pub(crate) fn select(watched: impl Watched, timeout: Option<Duration>, told: &mu
             events |= if read.contains(fd) { Events::READ } else { Events::empty() };
             events |= if write.contains(fd) { Events::WRITE } else { Events::empty() };
         }
-        (suspicious || !events.is_empty()).then_some(Told { fd, serial: None, events, closed: false })
+        (suspicious || !events.is_empty()).then_some(Told { fd, serial: None, events })
     }));
     Ok(())
 }

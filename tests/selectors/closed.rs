@@ -101,3 +101,19 @@ pub fn a_number_that_comes_back_is_registered_anew(backend: Backend) {
     (&b).write_all(b"!").unwrap();
     assert_eq!(told(&mut selector, SOON), [("again", READ)]);
 }
+
+/// The entry of the old one is in the kernel still, and armed.
+pub fn a_late_event_of_the_old_one_is_not_told_for_the_new(backend: Backend) {
+    let ((a, b), (c, d)) = (pair(), pair());
+    let _duplicate = a.try_clone().unwrap();
+    let mut number = OwnedFd::from(a);
+    let mut selector = new(backend);
+    selector.register(&number, READ, "old").unwrap();
+    dup2(&c, &mut number).unwrap();
+    selector.unregister(&number).unwrap();
+    selector.register(&number, READ, "new").unwrap();
+    (&b).write_all(b"!").unwrap();
+    is_silent(&mut selector);
+    (&d).write_all(b"!").unwrap();
+    assert_eq!(told(&mut selector, SOON), [("new", READ)]);
+}

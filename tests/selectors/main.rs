@@ -128,7 +128,8 @@ macro_rules! backends {
                     knows_a_key_of_before_in_the_same_pass;
                 closed: a_closed_descriptor_is_never_told a_duplicate_does_not_keep_a_closed_descriptor
                     a_duplicate_is_silent_after_unregistering a_number_used_again_is_another_descriptor_s
-                    a_number_that_comes_back_is_registered_anew;
+                    a_number_that_comes_back_is_registered_anew
+                    a_late_event_of_the_old_one_is_not_told_for_the_new;
                 signals: l18_a_handler_that_wakes_ends_the_wait l19_a_handler_that_does_not_leaves_the_time_as_it_was;
                 wakers: wakes_from_another_thread wakes_the_next_select counts_as_one tells_what_is_ready_besides
                     waits_for_ever_and_wakes outlives_its_selector no_wake_is_lost moves_to_another_thread;
