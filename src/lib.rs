@@ -159,6 +159,7 @@ mod error;
 mod event_loop;
 pub mod guide;
 mod lifecycle;
+pub mod selectors;
 mod server;
 #[allow(unsafe_code)] // the only place, see its head
 mod sys;

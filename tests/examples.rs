@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use support::{comes_true, run, tool, until, Client, Server, AT_ONCE};
+use support::{comes_true, procfs, run, tool, until, Client, Server, AT_ONCE};
 
 /// All there are: each file in `examples/` is one.
 fn all_examples() -> Vec<String> {
@@ -213,6 +213,64 @@ fn the_torture_server_lists_its_commands() {
     for command in ["ECHO", "SLEEP", "BIG", "PANIC", "STATS", "SHUTDOWN"] {
         assert!(help.contains(command), "{help}");
     }
+}
+
+#[test]
+fn the_select_server_prints_what_all_its_clients_send_on_one_thread() {
+    let mut server = Server::start("select_server", &[]);
+    let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
+    let names: Vec<String> = clients.iter().map(|client| client.local_addr().to_string()).collect();
+    for round in 0..3 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(format!("message {round} of {n}"));
+        }
+        let came = |n| server.stdout().contains(&format!("message {round} of {n}"));
+        until("it prints each message as a line", || (0..clients.len()).all(came));
+    }
+    assert_eq!(procfs::threads(server.pid()), 1);
+    drop(clients.pop());
+    let says = |what: &str| names.iter().filter(|name| server.stdout().contains(&what.replace("ADDR", name))).count();
+    until("it says who went", || says("ADDR disconnected") == 1);
+    assert_eq!(says("got connection from ADDR"), names.len());
+    server.term().well_within(AT_ONCE); // with clients connected
+}
+
+#[test]
+fn the_select_server_waits_out_a_lack_of_descriptors() {
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(support::example("select_server"));
+    let mut server = Server::start_command(few, "127.0.0.1:0", &[]);
+    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+    server.until_logged("cannot accept");
+    let ticks = procfs::ticks(server.pid());
+    std::thread::sleep(Duration::from_millis(300)); // in which it shall do nothing
+    assert!(procfs::ticks(server.pid()) - ticks < 10, "it spins");
+    clients.drain(..20);
+    clients.last_mut().unwrap().send("at last");
+    until("the last one is served", || server.stdout().contains(&"at last".to_owned()));
+    server.term().well_within(AT_ONCE);
+}
+
+#[test]
+fn the_select_server_speaks_over_a_unix_socket_and_removes_its_file() {
+    let path = std::env::temp_dir().join(format!("select-server-{}", std::process::id()));
+    let mut server = Server::start_at(&format!("unix:{}", path.display()), "select_server", &[]);
+    server.connect().send(b"not \xff text\r\n");
+    until("it prints it", || server.stdout().contains(&"not \u{fffd} text".to_owned()));
+    server.term().well_within(AT_ONCE);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_second_signal_ends_a_select_server_that_nobody_listens_to() {
+    let mut stuck = Server::start("select_server", &[]);
+    let mut client = stuck.connect();
+    stuck.signal("STOP"); // so that both signals find it in the middle of its work
+    client.send("any");
+    stuck.signal("TERM");
+    stuck.signal("INT");
+    stuck.signal("CONT");
+    assert!(matches!(stuck.ended().code(), Some(130 | 143)), "128 and the signal's number");
 }
 
 // Clients that somebody else has written.

@@ -2,6 +2,7 @@
 //! it listens, and the report at the end.
 #![allow(dead_code)] // each example uses its part
 
+pub mod plain;
 pub mod trouble;
 
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors), [`Poller`] (the event loop's set),
 //! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
-//! [`shared`] (memory in common with children) and [`signal`] (handlers).
+//! [`shared`] (memory in common with children), [`signal`] (handlers) and [`watch`] (what the selectors wait with).
 
 mod event;
 pub(crate) mod limits;
@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod watch;
 
 pub(crate) use event::{poll, Epoll, EventFd, Interest};
 pub(crate) use poller::{Poller, Readiness};

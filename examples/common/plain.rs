@@ -1,0 +1,105 @@
+//! For the examples whose loop is their own: a listening socket, a descriptor that tells of the stop, lines on stdout.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level::pipe};
+use socketserver::Address;
+
+use super::Outcome;
+
+/// A listening socket; it never makes its thread wait, nor do the connections that it accepts.
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// Listens, and says where.
+pub fn listen(addr: &str) -> Outcome<Listener> {
+    let bound = match Address::from(addr) {
+        Address::Tcp(text) => TcpListener::bind(text).map(Listener::Tcp),
+        Address::Unix(path) => UnixListener::bind(&path).map(|l| Listener::Unix(l, path)),
+        _ => Err(io::Error::other("this example takes HOST:PORT or unix:PATH")),
+    };
+    let listener = bound.map_err(|e| format!("cannot listen on {addr}: {e}"))?;
+    match &listener {
+        Listener::Tcp(l) => {
+            l.set_nonblocking(true)?;
+            say(format_args!("listening on {}", l.local_addr()?))?;
+        }
+        Listener::Unix(l, path) => {
+            l.set_nonblocking(true)?;
+            say(format_args!("listening on unix:{}", path.display()))?;
+        }
+    }
+    Ok(listener)
+}
+
+impl Listener {
+    /// A connection, to be read and written like a file, and its client's address.
+    pub fn accept(&self) -> io::Result<(File, String)> {
+        let (stream, addr): (OwnedFd, String) = match self {
+            Self::Tcp(l) => {
+                let (stream, addr) = l.accept()?;
+                stream.set_nonblocking(true)?;
+                (stream.into(), addr.to_string())
+            }
+            Self::Unix(l, path) => {
+                let (stream, _) = l.accept()?;
+                stream.set_nonblocking(true)?;
+                (stream.into(), format!("a client of unix:{}", path.display()))
+            }
+        };
+        Ok((stream.into(), addr))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(l) => l.as_fd(),
+            Self::Unix(l, _) => l.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Readable once SIGINT or SIGTERM has come. A second one ends the process at once.
+pub fn stop_signal() -> Outcome<UnixStream> {
+    let (stop, signalled) = UnixStream::pair()?;
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())?;
+        flag::register(signal, seen.clone())?;
+        pipe::register(signal, signalled.try_clone()?)?;
+    }
+    Ok(stop)
+}
+
+/// One line on stdout, at once.
+pub fn say(line: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
