@@ -23,7 +23,7 @@ impl State {
         self.spare_list = ids;
     }
 
-    fn settle_one(&mut self, id: ConnId) {
+    pub(super) fn settle_one(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.dirty = false;
         if std::mem::take(&mut conn.resumed) && conn.is_open() {

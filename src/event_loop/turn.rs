@@ -43,10 +43,12 @@ impl State {
         Ok(events)
     }
 
-    /// A socket has something to tell.
+    /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
+    /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may come.
     fn ready(&mut self, id: ConnId, ready: Readiness) {
         // An event of a connection that was closed in this turn has an id that stands for nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_listed = std::mem::replace(&mut conn.dirty, true);
         if ready.write || ready.hangup {
             conn.blocked = false;
         }
@@ -57,7 +59,9 @@ impl State {
             let error = conn.io.pending_error();
             self.end(id, LostReason::Reset(error));
         }
-        self.mark(id);
+        if !is_listed {
+            self.settle_one(id);
+        }
     }
 
     /// Reads once; whether something has come.
@@ -96,7 +100,6 @@ impl State {
             conn.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));
-        self.mark(id);
     }
 
     fn fire_timers(&mut self) {
