@@ -6,7 +6,6 @@ mod common;
 use std::io::Write;
 use std::process::ExitCode;
 use std::thread::sleep;
-use std::time::Duration;
 
 use common::trouble::{answer, Answer, Facts};
 use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, LineTransport, StreamRequestHandler};

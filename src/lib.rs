@@ -174,8 +174,9 @@ pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, ListeningPort, Lost, LostReason, Peer,
-    Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle, TimerId, Transport, WriteError,
+    factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport,
+    Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle,
+    StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;

@@ -8,9 +8,12 @@ mod drain;
 mod end;
 mod engine;
 mod factory;
+mod framed;
 mod group;
 mod handle;
 mod io;
+mod line_receiver;
+mod lines;
 mod lost;
 #[cfg(feature = "testing")]
 mod memory;
@@ -20,6 +23,7 @@ mod protocol;
 mod reactor;
 mod slab;
 mod state;
+mod string_receiver;
 #[cfg(feature = "testing")]
 mod test_loop;
 mod timers;
@@ -33,11 +37,14 @@ pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
 pub use group::Group;
 pub use handle::{ReactorGone, ReactorHandle};
+pub use line_receiver::{LineReceiver, LineTransport};
+pub use lines::{lines, Lines};
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
 pub use reactor::Reactor;
 pub use slab::ConnId;
+pub use string_receiver::{strings, StringReceiver, StringTransport, Strings};
 #[cfg(feature = "testing")]
 pub use test_loop::TestLoop;
 pub use timers::TimerId;

@@ -89,6 +89,9 @@ strategies! {
     thread_pool: Traits {
         name: "thread-pool", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
     };
+    event_loop: Traits {
+        name: "event-loop", concurrent: true, same_process: true, thread_each: false, idle_threads: 1,
+    };
     forking: Traits {
         name: "forking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
     };
