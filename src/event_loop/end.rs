@@ -29,8 +29,9 @@ impl State {
         if std::mem::take(&mut conn.resumed) && conn.is_open() {
             self.call(id, "reading_resumed", |p, t| p.reading_resumed(t));
         }
+        self.mind_the_rise(id);
         self.flush(id);
-        self.mind_flow(id);
+        self.mind_the_fall(id);
         if self.drain.is_some() {
             self.drain_one(id);
         }
@@ -63,15 +64,22 @@ impl State {
         }
     }
 
-    /// Tells a protocol whose peer does not keep up, and when it does again.
-    fn mind_flow(&mut self, id: ConnId) {
-        let (high, low) = (self.settings.high_water, self.settings.low_water);
+    /// Tells a protocol that has written more than it should at once. It is told of the fall in any case, perhaps
+    /// before this turn is over.
+    fn mind_the_rise(&mut self, id: ConnId) {
+        let high = self.settings.high_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         if !conn.told_to_pause && conn.out.len() > high {
             conn.told_to_pause = true;
             conn.paused.by_output = true;
             self.call(id, "pause_writing", |p, t| p.pause_writing(t));
-        } else if conn.told_to_pause && conn.out.len() <= low {
+        }
+    }
+
+    fn mind_the_fall(&mut self, id: ConnId) {
+        let low = self.settings.low_water;
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
+        if conn.told_to_pause && conn.out.len() <= low {
             conn.told_to_pause = false;
             conn.paused.by_output = false;
             self.call(id, "resume_writing", |p, t| p.resume_writing(t));
