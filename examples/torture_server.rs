@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread::sleep;
 
 use common::trouble::{answer, Answer, Facts};
 use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, LineTransport, StreamRequestHandler};
-use socketserver::{TimerId, Transport, WriteError};
+use socketserver::{BoxError, Eof, TimerId, Transport, WriteError};
 
 /// For most strategies.
 struct Torture {
@@ -43,7 +43,7 @@ impl StreamRequestHandler for Torture {
 
 const CHUNK: &[u8] = &[b'x'; 65536];
 
-fn big(conn: &mut Connection, mut left: usize) -> std::io::Result<()> {
+fn big(conn: &mut Connection, mut left: usize) -> io::Result<()> {
     while left > 0 {
         let part = left.min(CHUNK.len());
         conn.write_all(&CHUNK[..part])?;
@@ -78,6 +78,13 @@ impl LineReceiver for TortureProtocol {
             Answer::Shutdown => transport.server().shutdown(),
         }
         Ok(())
+    }
+
+    fn eof_received(&mut self, _transport: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+        match partial {
+            [] => Ok(Eof::Close),
+            _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()), // half a line is no request
+        }
     }
 
     fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {

@@ -234,7 +234,7 @@ impl State {
         let unsent = conn.out.len();
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { io, peer, protocol, permit, reason, .. } = conn;
+        let Conn { io, peer, protocol, permit, reason, paused, .. } = conn;
         drop(io);
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent };
         if let Some(mut protocol) = protocol {
@@ -247,8 +247,8 @@ impl State {
             }
         }
         drop(permit);
-        let (outcome, went_away) = lost.reason.into_outcome();
-        observe::ended(&self.core, &lost.peer, went_away, &outcome);
+        let (outcome, is_broken) = lost.reason.into_outcome();
+        observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }

@@ -97,7 +97,7 @@ impl LostReason {
         }
     }
 
-    /// As the counters, the log and the hook are told, which is the end of the error; and whether the peer went away.
+    /// As the counters, the log and the hook are told; and whether it was the peer who broke the connection.
     pub(super) fn into_outcome(self) -> (Outcome, bool) {
         match self {
             Self::PeerClosed | Self::Closed | Self::Aborted | Self::Shutdown => (Outcome::Served, false),
