@@ -31,7 +31,7 @@ struct Member {
 
 impl LineReceiver for Member {
     fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
-        Ok(transport.send_line("What is your name?")?)
+        transport.send_line("What is your name?")
     }
 
     fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
@@ -41,7 +41,7 @@ impl LineReceiver for Member {
             (Some(_), ("/quit", _)) => transport.close(),
             (Some(_), ("/who", _)) => {
                 let names: Vec<String> = self.room.names.borrow().values().cloned().collect();
-                transport.send_line(&names.join(", "))?;
+                transport.send_line(names.join(", "))?;
             }
             (Some(_), ("/nick", name)) => self.enter(transport, name.trim())?,
             (Some(_), (command, _)) if command.starts_with('/') => transport.send_line(HELP)?,
@@ -61,10 +61,10 @@ impl Member {
     /// Takes a name, the first or another one, unless somebody has it.
     fn enter(&mut self, transport: &mut LineTransport<'_>, name: &str) -> HandlerResult {
         if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
-            return Ok(transport.send_line(&format!("A name has up to {NAME} characters and no / in front. Yours?"))?);
+            return transport.send_line(format!("A name has up to {NAME} characters and no / in front. Yours?"));
         }
         if self.room.names.borrow().values().any(|other| other == name) {
-            return Ok(transport.send_line("Somebody has that name. Another one?")?);
+            return transport.send_line("Somebody has that name. Another one?");
         }
         let news = match self.name.replace(name.to_owned()) {
             Some(old) => format!("* {old} is now {name}"),

@@ -58,6 +58,7 @@ pub trait Factory {
     }
 }
 
+#[diagnostic::do_not_recommend] // the notes above explain better than "expected a closure"
 impl<F, P> Factory for F
 where
     F: Fn(&Peer) -> P,

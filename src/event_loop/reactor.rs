@@ -44,6 +44,13 @@ use crate::sys::signal;
 /// assert_eq!(ticks.get(), 1);
 /// # Ok::<(), socketserver::Error>(())
 /// ```
+///
+/// It stays on its thread:
+/// ```compile_fail,E0277
+/// let mut reactor = socketserver::Reactor::new()?;
+/// std::thread::spawn(move || reactor.run());
+/// # Ok::<(), socketserver::Error>(())
+/// ```
 pub struct Reactor {
     pub(super) state: State,
     signals: Option<signal::Guard>,

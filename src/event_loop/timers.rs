@@ -48,6 +48,7 @@ impl<T> Timers<T> {
     }
 
     /// How many are pending.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.live
     }

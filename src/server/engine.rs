@@ -24,7 +24,8 @@ pub struct Bound {
     message = "`{Self}` cannot serve with `{H}` as the handler",
     label = "this strategy does not take this handler",
     note = "a handler implements `StreamRequestHandler`; a closure is made one by `handler(|conn| ...)`",
-    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`"
+    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
+    note = "a factory of protocols wants the strategy `EventLoop`"
 )]
 pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.
