@@ -21,7 +21,8 @@ fn join(server: &Server, name: &str) -> Client {
 fn members(server: &Server, names: &[&str]) -> Vec<Client> {
     let mut all: Vec<Client> = Vec::new();
     for name in names {
-        let new = join(server, name);
+        let mut new = join(server, name);
+        assert!(new.ask("/who").contains(name));
         for client in &mut all {
             assert_eq!(client.line(), format!("* {name} has joined"));
         }
