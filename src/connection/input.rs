@@ -82,9 +82,11 @@ impl Input {
     }
 
     fn take_text(&mut self, text: usize, len: usize) -> io::Result<String> {
-        let checked = std::str::from_utf8(&self.unread.data()[..len]).map(|line| line[..text].to_owned());
+        let copy = String::from_utf8(self.unread.data()[..len].to_vec());
         self.consume(len);
-        checked.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        let mut line = copy.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))?;
+        line.truncate(text);
+        Ok(line)
     }
 
     /// The payload of the next frame, which is consumed; `None` at the end of the stream.

@@ -82,6 +82,8 @@ impl FrameBuffer {
         self.start = self.start.saturating_add(n).min(self.buf.len());
         if self.start == self.buf.len() {
             self.clear();
+        } else {
+            self.compact();
         }
     }
 

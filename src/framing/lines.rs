@@ -73,7 +73,7 @@ impl LineDecoder {
     /// What becomes of a longer one.
     #[must_use]
     pub fn over_long(mut self, policy: OverLong) -> Self {
-        self.over_long = policy;
+        self.set_over_long(policy);
         self
     }
 
@@ -87,6 +87,11 @@ impl LineDecoder {
         self.max_length = bytes;
     }
 
+    /// Another policy for lines over the limit.
+    pub fn set_over_long(&mut self, policy: OverLong) {
+        self.over_long = policy;
+    }
+
     /// From here on, frames are raw: each is what there is, up to the number of bytes. A caller may take fewer bytes of
     /// one than it has, in [`Raw::UntilSwitched`] only.
     pub fn set_raw_mode(&mut self, raw: Raw) {
@@ -98,9 +103,24 @@ impl LineDecoder {
         self.raw = None;
     }
 
+    /// How the next frame is raw; `None` where it is a line.
+    pub fn raw(&self) -> Option<Raw> {
+        self.raw.filter(|_| !self.discarding)
+    }
+
     /// Whether the next frame is raw.
     pub fn is_raw(&self) -> bool {
-        self.raw.is_some()
+        self.raw().is_some()
+    }
+
+    /// Whether the rest of a line that was too long is being skipped.
+    pub fn is_discarding(&self) -> bool {
+        self.discarding
+    }
+
+    /// What becomes of a line over the limit.
+    pub fn policy(&self) -> OverLong {
+        self.over_long
     }
 
     /// The limit, in bytes.
@@ -159,9 +179,9 @@ impl LineDecoder {
 
 impl Decoder for LineDecoder {
     fn decode(&mut self, unread: &[u8]) -> Result<Decoded, FrameError> {
-        match self.raw {
-            Some(raw) if !self.discarding => Ok(self.raw_piece(raw, unread.len())),
-            _ => self.line(unread),
+        match self.raw() {
+            Some(raw) => Ok(self.raw_piece(raw, unread.len())),
+            None => self.line(unread),
         }
     }
 
