@@ -149,6 +149,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 mod accept;
 mod admit;
 mod connection;
+pub mod event_loop;
 mod finish;
 pub mod framing;
 mod handler;
