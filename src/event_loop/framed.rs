@@ -1,0 +1,222 @@
+//! Chunks into frames, for protocols: parsed where they lie, and only the unfinished rest is kept.
+
+use super::{BoxError, Eof, Transport};
+use crate::framing::FrameBuffer;
+use crate::handler::HandlerResult;
+
+/// Turns bytes into calls of a receiver.
+pub(super) trait Parser {
+    /// Takes a frame, or a part of one, from the front of what is unread, which is not empty, and counts it in `taken`
+    /// before it calls the receiver. `false` where it needs more.
+    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError>;
+
+    /// Whether a part of a frame is taken, or announced.
+    fn mid_frame(&self) -> bool;
+
+    /// The stream has ended, within a frame if there is a part of one.
+    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError>;
+}
+
+/// What has arrived and is not taken: what can be parsed, and what follows it in the chunk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unread<'a> {
+    pub(super) front: &'a [u8],
+    pub(super) later: &'a [u8],
+}
+
+impl<'a> Unread<'a> {
+    pub(super) fn all(front: &'a [u8]) -> Self {
+        Self { front, later: &[] }
+    }
+
+    pub(super) fn after(self, n: usize) -> Self {
+        Self { front: self.front.get(n..).unwrap_or_default(), later: self.later }
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.front.len() + self.later.len()
+    }
+}
+
+/// What a receiver's callback has done to what the parser works on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Touched {
+    /// What was unread is thrown away.
+    pub(super) cleared: bool,
+    /// What is kept may parse otherwise than before.
+    pub(super) changed: bool,
+}
+
+/// A parser, and what is kept for it. There is no buffer while nothing is kept.
+#[derive(Debug)]
+pub(super) struct Framed<P> {
+    pub(super) parser: P,
+    kept: FrameBuffer,
+    /// The stream has ended while reading was paused, and the receiver is still to be told.
+    eof_waits: bool,
+}
+
+/// At least so much of a chunk is put behind what is kept, in the hope that it completes a frame.
+const PIECE: usize = 512;
+
+struct Run {
+    taken: usize,
+    /// Whether a frame was completed.
+    whole: bool,
+    outcome: HandlerResult,
+}
+
+fn may_parse(t: &Transport<'_>) -> bool {
+    !t.is_closing() && !t.is_reading_paused()
+}
+
+/// Parses until `enough` bytes are taken, more is needed, or the receiver wants no more.
+fn run<P: Parser>(parser: &mut P, t: &mut Transport<'_>, unread: Unread<'_>, enough: usize) -> Run {
+    let mut run = Run { taken: 0, whole: false, outcome: Ok(()) };
+    while run.taken < enough.min(unread.front.len()) && may_parse(t) {
+        match parser.step(t, unread.after(run.taken), &mut run.taken) {
+            Ok(true) => run.whole |= !parser.mid_frame(),
+            Ok(false) => break,
+            Err(e) => {
+                run.outcome = Err(e);
+                break;
+            }
+        }
+    }
+    run
+}
+
+impl<P: Parser> Framed<P> {
+    pub(super) const fn new(parser: P) -> Self {
+        Self { parser, kept: FrameBuffer::new(usize::MAX), eof_waits: false }
+    }
+
+    pub(super) fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        let (begun, mut rest) = (self.holds(), data);
+        let parsed = self.parse_chunk(t, &mut rest);
+        self.keep(t, rest)?;
+        let whole = parsed?;
+        self.account(t, whole || !begun);
+        Ok(())
+    }
+
+    /// After a pause.
+    pub(super) fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.go_on(t)
+    }
+
+    /// Calls the receiver, and parses what is kept if the call has made that possible.
+    pub(super) fn call(
+        &mut self,
+        t: &mut Transport<'_>,
+        call: impl FnOnce(&mut P, &mut Transport<'_>, Unread<'_>) -> (HandlerResult, Touched),
+    ) -> HandlerResult {
+        let paused = t.is_reading_paused();
+        let (outcome, touched) = call(&mut self.parser, t, Unread::all(self.kept.unread()));
+        if touched.cleared {
+            self.kept.clear();
+        }
+        outcome?;
+        if touched.cleared || touched.changed || (paused && !t.is_reading_paused()) {
+            return self.go_on(t);
+        }
+        Ok(())
+    }
+
+    /// The end of the stream, which the receiver is told after the frames that a pause has kept.
+    pub(super) fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+        self.parse_kept(t)?;
+        if t.is_closing() {
+            return Ok(Eof::Close);
+        }
+        if t.is_reading_paused() {
+            self.eof_waits = true;
+            return Ok(Eof::KeepOpen);
+        }
+        self.tell_eof(t)
+    }
+
+    fn tell_eof(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+        self.eof_waits = false;
+        let kept = std::mem::replace(&mut self.kept, FrameBuffer::new(usize::MAX));
+        self.parser.eof(t, kept.unread())
+    }
+
+    fn go_on(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        let whole = self.parse_kept(t)?;
+        if self.eof_waits && may_parse(t) {
+            if matches!(self.tell_eof(t)?, Eof::Close) {
+                t.close();
+            }
+            return Ok(());
+        }
+        self.account(t, whole);
+        Ok(())
+    }
+
+    fn parse_kept(&mut self, t: &mut Transport<'_>) -> Result<bool, BoxError> {
+        let run = run(&mut self.parser, t, Unread::all(self.kept.unread()), usize::MAX);
+        self.kept.consume(run.taken);
+        self.keep(t, &[])?;
+        run.outcome.map(|()| run.whole)
+    }
+
+    /// Parses a chunk, of which `rest` is left.
+    fn parse_chunk(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> Result<bool, BoxError> {
+        let mut whole = false;
+        while !self.kept.is_empty() && !rest.is_empty() && may_parse(t) {
+            whole |= self.join(t, rest)?;
+        }
+        if self.kept.is_empty() {
+            let run = run(&mut self.parser, t, Unread::all(rest), usize::MAX);
+            *rest = Unread::all(rest).after(run.taken).front;
+            run.outcome?;
+            whole |= run.whole;
+        }
+        Ok(whole)
+    }
+
+    /// Puts a piece of the chunk behind what is kept. Once that is parsed, the chunk is parsed where it lies.
+    fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> Result<bool, BoxError> {
+        let old = self.kept.unread().len();
+        let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
+        self.kept.push(piece)?;
+        let run = run(&mut self.parser, t, Unread { front: self.kept.unread(), later }, old);
+        if run.taken >= old {
+            self.kept.clear();
+            *rest = Unread::all(rest).after(run.taken - old).front;
+        } else {
+            self.kept.consume(run.taken);
+            *rest = later;
+        }
+        run.outcome.map(|()| run.whole)
+    }
+
+    /// Keeps the rest of a chunk, or nothing when no more will be parsed.
+    fn keep(&mut self, t: &Transport<'_>, rest: &[u8]) -> HandlerResult {
+        if t.is_closing() {
+            self.kept.clear();
+        } else {
+            self.kept.push(rest)?;
+        }
+        Ok(())
+    }
+
+    fn holds(&self) -> bool {
+        !self.kept.is_empty() || self.parser.mid_frame()
+    }
+
+    /// Tells the limits whether input is held. `began`: whether it is other input than before.
+    fn account(&self, t: &mut Transport<'_>, began: bool) {
+        if t.is_closing() {
+            return;
+        }
+        if self.holds() {
+            if began {
+                t.request_begins();
+            }
+        } else if !t.is_reading_paused() {
+            t.request_ends();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Twisted's `LineReceiver`: a protocol of lines, with raw stretches between them.
+
+use std::any::Any;
+use std::ops::{Deref, DerefMut};
+
+use super::framed::{Touched, Unread};
+use super::{BoxError, Context, Eof, Lost, TimerId, Transport};
+use crate::framing::{Decoder, Encoder, LineDecoder, LineEnd, OverLong, Raw};
+use crate::handler::HandlerResult;
+
+/// A protocol of lines; [`lines`](super::lines) makes a [`Protocol`](super::Protocol) of it.
+///
+/// A line is lent for the call, without its end. Lines are given one by one, in order, and none once the connection is
+/// closing. While reading is paused they are kept, and given when it is resumed. What is set on the [`LineTransport`]
+/// holds from the next line on, also for what has arrived already.
+pub trait LineReceiver {
+    /// The connection is there; nothing has been read.
+    ///
+    /// # Errors
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
+    /// given no more.
+    fn connection_made(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// A line, without its end.
+    ///
+    /// # Errors
+    /// As above.
+    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult;
+
+    /// Raw bytes, never none. Returns how many of them were taken.
+    ///
+    /// With [`Raw::Bytes`] all are taken, whatever is returned. With [`Raw::UntilSwitched`], what is not taken is kept:
+    /// it is given again, with more behind it, once more has arrived; or parsed as lines, after
+    /// [`set_line_mode`](LineTransport::set_line_mode). Who takes nothing while more than the limit of a line is kept
+    /// ends the connection with an error.
+    ///
+    /// # Errors
+    /// As above.
+    fn raw_data_received(&mut self, t: &mut LineTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+        let _ = t;
+        Ok(data.len())
+    }
+
+    /// A line is too long, of which this is the beginning: as many bytes as the limit. Told once for a line, and no
+    /// part of it is ever given as a line. Returns what becomes of it: unless changed, what
+    /// [`Lines::over_long`](super::Lines::over_long) says.
+    ///
+    /// # Errors
+    /// As above.
+    fn line_length_exceeded(&mut self, t: &mut LineTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+        let _ = start;
+        Ok(t.over_long())
+    }
+
+    /// The peer sends no more. `partial` is what follows the last line: it was cut off, so it is no line.
+    ///
+    /// # Errors
+    /// As above.
+    fn eof_received(&mut self, t: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+        let _ = (t, partial);
+        Ok(Eof::Close)
+    }
+
+    /// As [`Protocol::pause_writing`](super::Protocol::pause_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn pause_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::resume_writing`](super::Protocol::resume_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn resume_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::timer`](super::Protocol::timer).
+    ///
+    /// # Errors
+    /// As above.
+    fn timer(&mut self, t: &mut LineTransport<'_>, id: TimerId) -> HandlerResult {
+        let _ = (t, id);
+        Ok(())
+    }
+
+    /// As [`Protocol::message`](super::Protocol::message).
+    ///
+    /// # Errors
+    /// As above.
+    fn message(&mut self, t: &mut LineTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+        let _ = (t, message);
+        Ok(())
+    }
+
+    /// As [`Protocol::shutting_down`](super::Protocol::shutting_down).
+    ///
+    /// # Errors
+    /// As above.
+    fn shutting_down(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::connection_lost`](super::Protocol::connection_lost).
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        let _ = (cx, why);
+    }
+}
+
+/// The transport of a [`LineReceiver`]: a [`Transport`] that sends lines, and sets how they are read.
+pub struct LineTransport<'a> {
+    pub(super) transport: Transport<'a>,
+    pub(super) decoder: &'a mut LineDecoder,
+    pub(super) unread: Unread<'a>,
+    pub(super) touched: Touched,
+}
+
+impl LineTransport<'_> {
+    /// Sends a line: the text, and the line end.
+    ///
+    /// # Errors
+    /// The text contains a line end ([`FrameError::Unencodable`](crate::framing::FrameError::Unencodable)), so that the
+    /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`].
+    pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
+        let mut line = Vec::with_capacity(text.as_ref().len() + 2);
+        self.decoder.encode(text.as_ref(), &mut line)?;
+        self.transport.write(&line)?;
+        Ok(())
+    }
+
+    /// What follows is raw: see [`LineReceiver::raw_data_received`].
+    pub fn set_raw_mode(&mut self, raw: Raw) {
+        self.decoder.set_raw_mode(raw);
+        self.touched.changed = true;
+    }
+
+    /// What follows are lines.
+    pub fn set_line_mode(&mut self) {
+        self.decoder.set_line_mode();
+        self.touched.changed = true;
+    }
+
+    /// Another line end, for reading and sending.
+    pub fn set_delimiter(&mut self, end: LineEnd) {
+        self.decoder.set_line_end(end);
+        self.touched.changed = true;
+    }
+
+    /// Another limit for the bytes of a line, its end not counted.
+    pub fn set_max_length(&mut self, bytes: usize) {
+        self.decoder.set_max_length(bytes);
+        self.touched.changed = true;
+    }
+
+    /// Whether raw bytes come next. At the end of the stream: with [`Raw::Bytes`], that not all have come.
+    pub fn is_raw(&self) -> bool {
+        self.decoder.is_raw()
+    }
+
+    /// What becomes of lines over the limit.
+    pub fn over_long(&self) -> OverLong {
+        self.decoder.policy()
+    }
+
+    /// Takes what has arrived after the line, or the raw bytes, in hand: it is not given any more. Before an upgrade to
+    /// an encrypted stream, there should be none.
+    pub fn clear_line_buffer(&mut self) -> Vec<u8> {
+        let unread = std::mem::take(&mut self.unread);
+        self.touched.cleared = true;
+        self.decoder.reset();
+        [unread.front, unread.later].concat()
+    }
+}
+
+impl<'a> Deref for LineTransport<'a> {
+    type Target = Transport<'a>;
+
+    fn deref(&self) -> &Transport<'a> {
+        &self.transport
+    }
+}
+
+impl<'a> DerefMut for LineTransport<'a> {
+    fn deref_mut(&mut self) -> &mut Transport<'a> {
+        &mut self.transport
+    }
+}
