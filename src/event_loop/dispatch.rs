@@ -21,6 +21,7 @@ impl State {
         call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
     ) -> Option<R> {
         let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
+        self.now = self.clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
         if let Some(conn) = self.conns.get_mut(id) {
             conn.protocol = Some(protocol);
@@ -38,6 +39,7 @@ impl State {
 
     /// Calls what belongs to no connection.
     pub(super) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
+        self.now = self.clock.now();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
             let text = take_message(payload);
             log::error!(target: "socketserver::event_loop", "{what} panicked: {}", text.escape_debug());
@@ -45,7 +47,7 @@ impl State {
         self.note_stall(what, None);
     }
 
-    /// All connections wait for each callback, so one that takes long is told.
+    /// All connections wait for each callback, so one that has taken long since `now` is told.
     pub(super) fn note_stall(&mut self, callback: &'static str, id: Option<ConnId>) {
         let before = std::mem::replace(&mut self.now, self.clock.now());
         let took = self.now.saturating_duration_since(before);

@@ -238,6 +238,7 @@ impl State {
         drop(io);
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent };
         if let Some(mut protocol) = protocol {
+            self.now = self.clock.now();
             let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
             let told = catch_unwind(AssertUnwindSafe(tell));
             self.note_stall("connection_lost", None);

@@ -55,13 +55,16 @@ impl Port {
 
 /// A port's listeners have tokens side by side.
 const PER_PORT: usize = 64;
+/// More ports than this would have the tokens of something else.
+const PORTS: usize = 16_000;
 
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
-        if listeners.len() > PER_PORT {
-            return Err(Error::setting("listen", format!("one loop takes {PER_PORT} listeners of a server at most")));
-        }
         let place = self.ports.len();
+        if listeners.len() > PER_PORT || place >= PORTS {
+            let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports in its life, at most");
+            return Err(Error::setting("listen", why));
+        }
         let port = Port::new(listeners, factory);
         let addr = port.local_addr();
         self.ports.push(port);
