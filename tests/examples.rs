@@ -262,7 +262,7 @@ fn the_select_server_speaks_over_a_unix_socket_and_removes_its_file() {
 }
 
 #[test]
-fn a_second_signal_ends_a_select_server_that_nobody_listens_to() {
+fn a_second_signal_ends_the_select_server_at_once() {
     let mut stuck = Server::start("select_server", &[]);
     let mut client = stuck.connect();
     stuck.signal("STOP"); // so that both signals find it in the middle of its work
