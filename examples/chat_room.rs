@@ -77,7 +77,7 @@ impl Member {
     }
 
     fn tell_others(&self, cx: &mut Context<'_>, text: &str) {
-        cx.broadcast(self.room.everyone, format!("{text}\r\n").as_bytes(), Some(self.id));
+        cx.broadcast(self.room.everyone, format!("{text}\n").as_bytes(), Some(self.id));
     }
 }
 

@@ -80,7 +80,7 @@ impl Room {
 
     /// Who does not read misses what comes while 1 MiB waits for him, and costs the others nothing.
     fn tell_others(&self, id: u64, text: &str) {
-        let line: Arc<[u8]> = format!("{text}\r\n").into_bytes().into();
+        let line: Arc<[u8]> = format!("{text}\n").into_bytes().into();
         for (_, (_, writer)) in self.members().iter().filter(|(other, _)| **other != id) {
             let _ = writer.send(line.clone());
         }
@@ -92,7 +92,7 @@ impl Room {
 }
 
 fn say(writer: &ConnectionWriter, text: &str) -> Result<(), SendError> {
-    writer.send(format!("{text}\r\n").into_bytes())
+    writer.send(format!("{text}\n").into_bytes())
 }
 
 fn main() -> ExitCode {

@@ -58,6 +58,7 @@
 //! A [`Connection`] reads as [`BufRead`](std::io::BufRead) and writes as [`Write`](std::io::Write), buffered both ways.
 //! Output is sent when its buffer is full, at a flush, **before a read that may wait for the peer**, and at the end.
 //! - [`next_line`](Connection::next_line) and [`read_line`](Connection::read_line) are bounded.
+//! - [`read_frame`](Connection::read_frame) reads netstrings, length prefixes and other [`framing`], bounded too.
 //! - [`next_request`](Connection::next_request) marks where a request ends and the next begins: for the limits, and for
 //!   a stop, which ends the wait between two requests and lets a request finish.
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).

@@ -43,7 +43,7 @@ pub trait StringReceiver {
     ///
     /// # Errors
     /// As above.
-    fn malformed(&mut self, t: &mut StringTransport<'_>, why: FrameError) -> HandlerResult {
+    fn malformed(&mut self, t: &mut StringTransport<'_>, why: &FrameError) -> HandlerResult {
         let _ = (t, why);
         Ok(())
     }
@@ -166,16 +166,16 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
     }
 
     fn refuse(&mut self, t: &mut Transport<'_>, why: FrameError) -> HandlerResult {
-        self.with(t, |r, t| match why {
+        self.with(t, |r, t| match &why {
             FrameError::TooLong { len, .. } | FrameError::LineTooLong(LineTooLong { len, .. }) => {
-                r.length_limit_exceeded(t, len)
+                r.length_limit_exceeded(t, *len)
             }
             why => r.malformed(t, why),
         })?;
-        if !self.framing.mid_frame() {
-            t.close();
+        if self.framing.mid_frame() {
+            return Ok(()); // it knows a way past it
         }
-        Ok(())
+        Err(why.into())
     }
 }
 

@@ -169,6 +169,13 @@ impl TestLoop {
         conn.is_some_and(|conn| conn.phase == Phase::Open && conn.wanted().read)
     }
 
+    /// How long a request has been in progress, if one is: see
+    /// [`Transport::request_begins`](crate::Transport::request_begins).
+    pub fn request_age(&self, client: ConnId) -> Option<Duration> {
+        let since = self.reactor.state.conns.get(client)?.request_since?;
+        Some(self.now.get().saturating_duration_since(since))
+    }
+
     /// Time passes, and what becomes due is done, in its order.
     pub fn advance(&mut self, time: Duration) {
         let until = self.now.get() + time;

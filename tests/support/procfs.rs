@@ -39,6 +39,13 @@ pub fn state(pid: u32) -> Option<char> {
     stat(pid).map(|s| s.state)
 }
 
+/// Memory that is resident, in KiB.
+pub fn rss_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// Whether a tracer is attached.
 pub fn traced(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
