@@ -1,7 +1,8 @@
 //! Network servers without an async runtime: write one small handler, name in one word how connections are served.
 //!
 //! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
-//! limits, timeouts, and a clean stop. It runs on Linux, over TCP and Unix sockets.
+//! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. It runs on Linux, over
+//! TCP and Unix sockets.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -39,10 +40,12 @@
 //! | [`Threading`] | a thread, kept for the next one | 1024, or 64 less than `RLIMIT_NOFILE` | most servers; connections that stay |
 //! | [`ThreadPool`] | a turn of one of N threads (16) | N | short connections on a fixed number of threads |
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
+//! | [`EventLoop`] | a [`Protocol`]'s, on one thread for all | 64 less than `RLIMIT_NOFILE` | thousands of connections, idle most of the time; chats and broadcasts |
 //!
 //! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
 //! [`Forking`], that of the connection; [the guide](guide::forking) tells what a handler may do there. A strategy of
-//! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings.
+//! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
+//! take the same handlers; a loop [takes protocols](#event-loop), as its handlers may not wait.
 //!
 //! # Handlers
 //!
@@ -60,6 +63,59 @@
 //!   a stop, which ends the wait between two requests and lets a request finish.
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
 //! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
+//!
+//! [`framing`] has the decoders for [`read_frame`](Connection::read_frame): lines, netstrings, length prefixes.
+//!
+//! # Event loop
+//!
+//! Twisted's and asyncio's way: a [`Protocol`] for each connection, made by a [`Factory`], and called when something
+//! has happened. It is lent its [`Transport`]; other connections it reaches by their [`ConnId`], or all of a [`Group`]:
+//! ```
+//! # use std::io::{Read, Write};
+//! use socketserver::{factory, EventLoop, Group, HandlerResult, Protocol, ServerBuilder, Transport};
+//!
+//! /// Passes on to all others what one of them sends.
+//! struct Member(Group);
+//!
+//! impl Protocol for Member {
+//!     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+//!         transport.join(self.0);
+//!         Ok(writeln!(transport, "{} here", transport.members(self.0))?)
+//!     }
+//!
+//!     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+//!         let me = transport.id();
+//!         transport.broadcast(self.0, data, Some(me));
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let room = Group::new();
+//! let mut server = ServerBuilder::new()
+//!     .strategy(EventLoop::new())
+//!     .bind_tcp("127.0.0.1:0", factory(move |_peer| Member(room)))?;
+//! let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+//! let serving = std::thread::spawn(move || server.serve_forever());
+//!
+//! let mut text = [0; 7];
+//! let mut anna = std::net::TcpStream::connect(addr)?;
+//! anna.read_exact(&mut text)?;
+//! assert_eq!(&text, b"1 here\n");
+//! let mut bert = std::net::TcpStream::connect(addr)?;
+//! bert.read_exact(&mut text)?;
+//! assert_eq!(&text, b"2 here\n");
+//! bert.write_all(b"hello!\n")?;
+//! anna.read_exact(&mut text)?;
+//! assert_eq!(&text, b"hello!\n");
+//!
+//! handle.shutdown();
+//! assert_eq!(serving.join().unwrap()?.served, 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! [`lines()`] and [`strings()`] make protocols of receivers of whole lines and strings. A [`Reactor`] is the loop
+//! without a server, with several listeners, timers and a [`ReactorHandle`] for other threads. The guide has [how a
+//! turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). For a loop of
+//! one's own there are [`selectors`].
 //!
 //! # Limits
 //!
@@ -107,7 +163,8 @@
 //! ([`Stats`], [`Report`]), told to the [`handle_error`](ServerBuilder::handle_error) hook as a [`Failure`], and logged
 //! to `socketserver::handler` (errors and panics: `error`; time limits: `info`; peers that went away: `debug`) or
 //! `socketserver::accept` (refusals, failing accepts: `warn`). The server itself warns in `socketserver::drain` (a stop
-//! has cut connections) and `socketserver::limits` (`RLIMIT_NOFILE` is too low). With `env_logger`:
+//! has cut connections), `socketserver::limits` (`RLIMIT_NOFILE` is too low) and `socketserver::event_loop` (a callback
+//! that holds up a loop; panics in its calls and timers: `error`). With `env_logger`:
 //! `RUST_LOG=socketserver=info,socketserver::handler=debug`.
 //!
 //! # Testing a handler
@@ -130,6 +187,8 @@
 //! assert_eq!(std::io::read_to_string(client)?, "hello");
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
+//! For protocols, the feature `testing` has `testing::TestLoop`: the event loop itself, with connections in memory and
+//! a clock that the test moves.
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.

@@ -29,6 +29,7 @@ pub enum Eof {
 /// lent: what to write, when to close, whom else to write to. None may wait for anything, since all connections of the
 /// loop wait with it; what takes time is a timer, or a thread's work that comes back by
 /// [`ReactorHandle::call_from_thread`](super::ReactorHandle::call_from_thread).
+/// [The guide](crate::guide::event_loop) tells the whole of it.
 ///
 /// | callback | when | afterwards |
 /// |---|---|---|

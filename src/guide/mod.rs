@@ -2,3 +2,9 @@
 
 #[doc = include_str!("forking.md")]
 pub mod forking {}
+
+#[doc = include_str!("event_loop.md")]
+pub mod event_loop {}
+
+#[doc = include_str!("from_twisted.md")]
+pub mod from_twisted {}
