@@ -64,8 +64,6 @@
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
 //! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
 //!
-//! [`framing`] has the decoders for [`read_frame`](Connection::read_frame): lines, netstrings, length prefixes.
-//!
 //! # Event loop
 //!
 //! Twisted's and asyncio's way: a [`Protocol`] for each connection, made by a [`Factory`], and called when something
