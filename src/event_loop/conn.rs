@@ -68,6 +68,10 @@ pub(super) struct Conn {
     pub(super) paused: Paused,
     /// What epoll watches for; `None` while it does not know the socket.
     pub(super) watched: Option<Readiness>,
+    /// Whether the peer has left, with input still to be read.
+    pub(super) hung_up: bool,
+    /// Whether input was thrown away at the close, so that more of it may be on its way.
+    pub(super) left_unread: bool,
     /// Whether it is in the list of those to be settled at the end of the turn.
     pub(super) dirty: bool,
     /// The kernel takes no more output for now.
@@ -104,6 +108,8 @@ impl Conn {
             reason: None,
             paused: Paused::default(),
             watched: None,
+            hung_up: false,
+            left_unread: false,
             dirty: false,
             blocked: false,
             told_to_pause: false,

@@ -63,10 +63,11 @@ impl Context<'_> {
         self.state.groups.members(group).len()
     }
 
-    /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), in the next turn; `false` if the
-    /// connection is gone.
+    /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), which is called in this
+    /// turn or the next, never within this callback; `false` if the connection is gone or closing. One that
+    /// closes before gets none.
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
-        let there = self.state.conns.get(id).is_some();
+        let there = self.state.is_open(id);
         if there {
             self.state.soon.push_back(Soon::Message(id, Box::new(message)));
         }
@@ -112,7 +113,7 @@ impl Context<'_> {
         self.state.conns.len()
     }
 
-    /// Calls `call` when `delay` has passed, never in this turn. Equal times keep their order; the clock is monotonic.
+    /// Calls `call` when `delay` has passed, never within this callback. Equal times keep their order; the clock is monotonic.
     /// A panic in it is contained and logged.
     pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
         let now = self.now();
@@ -147,7 +148,7 @@ impl Context<'_> {
 
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
-        self.state.stop_listening(port.place);
+        self.state.stop_listening_from_within(port.place);
     }
 
     /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are.

@@ -6,6 +6,7 @@ use super::conn::Phase;
 use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Drain, State};
+use super::timers::NEVER;
 use crate::connection::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::sys::Readiness;
@@ -22,12 +23,15 @@ impl State {
             .map_err(Error::system("watch for the stop"))
     }
 
+    /// A drain that is on already is not made longer.
     pub(super) fn shutdown(&mut self, grace: Duration) {
+        let before = self.drain_deadline();
         self.core.control.request_stop();
         self.begin_drain();
-        let deadline = self.now.checked_add(grace);
+        let deadline = self.clock.now() + grace.min(NEVER);
         if let Some(drain) = &mut self.drain {
-            drain.deadline = drain.deadline.into_iter().chain(deadline).min();
+            drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
+            drain.grace = grace;
         }
     }
 
@@ -36,7 +40,7 @@ impl State {
         if self.drain.is_some() {
             return;
         }
-        self.drain = Some(Drain { deadline: None, cut: false });
+        self.drain = Some(Drain { deadline: None, grace: self.core.config.drain_timeout, cut: false });
         if !self.core.control.paused() {
             self.count_the_last();
         }
@@ -71,6 +75,7 @@ impl State {
             self.cut();
         }
         if self.conns.len() == 0 && !self.has_last() {
+            self.stop_listening_all();
             self.stop = true;
         }
     }
@@ -78,14 +83,13 @@ impl State {
     fn cut(&mut self) {
         self.core.control.cut();
         self.forget_the_last();
-        if let Some(drain) = &mut self.drain {
-            drain.cut = true;
-        }
+        let Some(drain) = &mut self.drain else { return };
+        drain.cut = true;
+        let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len();
         if left > 0 {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         }
-        let exceeded = LimitExceeded { limit: Limit::Drain, after: self.core.config.drain_timeout };
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
             if let Some(conn) = self.conns.get_mut(id) {

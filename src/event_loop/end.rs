@@ -98,6 +98,18 @@ impl State {
                 }
                 conn.reason.replace(reason).into_iter().for_each(forget);
             }
+            // The first cause holds, but what is left cannot be sent.
+            Phase::Flushing if !reason.flushes() => {
+                conn.phase = Phase::Over;
+                if reason.resets() {
+                    conn.io.reset_at_close();
+                }
+                forget(reason);
+            }
+            // An abort is no failure; that of the callback which has asked for it is one.
+            Phase::Over if matches!(conn.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+                conn.reason.replace(reason).into_iter().for_each(forget);
+            }
             // All has been sent: nothing that happens now is a reason, but the end.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
                 conn.phase = Phase::Over;
@@ -138,7 +150,7 @@ impl State {
         let lingers = match self.core.config.lingering_close {
             LingeringClose::Never => false,
             LingeringClose::Always => true,
-            LingeringClose::IfUnread => conn.io.has_unread(),
+            LingeringClose::IfUnread => conn.left_unread || conn.io.has_unread(),
         };
         if !lingers {
             return Phase::Over;
@@ -165,7 +177,7 @@ impl State {
     fn watch(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let wanted = conn.wanted();
-        if conn.watched == Some(wanted) {
+        if conn.watched == Some(wanted) || (conn.hung_up && !wanted.read) {
             return;
         }
         let done = match (conn.io.fd(), conn.watched) {

@@ -116,6 +116,9 @@ impl<P: Parser> Framed<P> {
         if touched.cleared {
             self.kept.clear();
         }
+        if t.is_closing() {
+            self.keep(t, &[])?;
+        }
         outcome?;
         if touched.cleared || touched.changed || (paused && !t.is_reading_paused()) {
             return self.go_on(t);
@@ -193,8 +196,11 @@ impl<P: Parser> Framed<P> {
     }
 
     /// Keeps the rest of a chunk, or nothing when no more will be parsed.
-    fn keep(&mut self, t: &Transport<'_>, rest: &[u8]) -> HandlerResult {
+    fn keep(&mut self, t: &mut Transport<'_>, rest: &[u8]) -> HandlerResult {
         if t.is_closing() {
+            if !(rest.is_empty() && self.kept.is_empty()) {
+                t.leaves_unread();
+            }
             self.kept.clear();
         } else {
             self.kept.push(rest)?;

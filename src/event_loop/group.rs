@@ -42,14 +42,9 @@ impl Group {
 pub(super) struct Groups(HashMap<Group, Vec<ConnId>>);
 
 impl Groups {
-    /// `false` if it was in already.
-    pub(super) fn join(&mut self, group: Group, id: ConnId) -> bool {
-        let members = self.0.entry(group).or_default();
-        let new = !members.contains(&id);
-        if new {
-            members.push(id);
-        }
-        new
+    /// One that is not in it yet.
+    pub(super) fn join(&mut self, group: Group, id: ConnId) {
+        self.0.entry(group).or_default().push(id);
     }
 
     /// `false` if it was not in.

@@ -13,7 +13,7 @@ use super::factory::{Factory, Peer};
 use super::io::Io;
 use super::protocol::Protocol;
 use super::slab::ConnId;
-use super::state::{token, State, Task};
+use super::state::{token, Soon, State, Task};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
@@ -37,6 +37,8 @@ impl ListeningPort {
 /// The listeners of one address, which share a factory.
 pub(super) struct Port {
     pub(super) factory: Rc<dyn Factory>,
+    /// Also when it is closed: connections may still be there.
+    addr: Addr,
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
     /// At a stop: how many of each kernel queue are still to be served.
@@ -45,11 +47,12 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
-        Self { factory, listeners, last: Vec::new() }
+        let addr = listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone());
+        Self { factory, addr, listeners, last: Vec::new() }
     }
 
     pub(super) fn local_addr(&self) -> Addr {
-        self.listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
+        self.addr.clone()
     }
 }
 
@@ -57,6 +60,15 @@ impl Port {
 const PER_PORT: usize = 64;
 /// More ports than this would have the tokens of something else.
 const PORTS: usize = 16_000;
+
+fn token_of(place: usize, number: usize) -> u64 {
+    token::PORTS + (place * PER_PORT + number) as u64
+}
+
+fn place_of(token: u64) -> (usize, usize) {
+    let number = (token - token::PORTS) as usize;
+    (number / PER_PORT, number % PER_PORT)
+}
 
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
@@ -89,16 +101,28 @@ impl State {
     }
 
     pub(super) fn stop_listening(&mut self, place: usize) {
-        let Some(port) = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty()) else { return };
+        if let Some(factory) = self.close_port(place) {
+            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
+        }
+    }
+
+    /// As [`stop_listening`](Self::stop_listening), from within a callback: the factory is told when that has returned.
+    pub(super) fn stop_listening_from_within(&mut self, place: usize) {
+        if let Some(factory) = self.close_port(place) {
+            self.soon.push_back(Soon::Call(Box::new(move |cx| factory.stop_factory(cx))));
+        }
+    }
+
+    /// The factory, if this was its last port.
+    fn close_port(&mut self, place: usize) -> Option<Rc<dyn Factory>> {
+        let port = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty())?;
         let listeners = std::mem::take(&mut port.listeners);
+        port.last.clear();
         let factory = port.factory.clone();
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
         }
-        drop(listeners);
-        if self.users_of(&factory) == 0 {
-            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
-        }
+        Some(factory).filter(|factory| self.users_of(factory) == 0)
     }
 
     pub(super) fn stop_listening_all(&mut self) {
@@ -123,8 +147,9 @@ impl State {
         let Some(port) = self.ports.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate() {
             if watch {
-                let token = token::PORTS + (place * PER_PORT + number) as u64;
-                self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))?;
+                self.poller
+                    .add_exclusive(listener, token_of(place, number))
+                    .map_err(Error::system("watch a listener"))?;
             } else {
                 self.poller.remove(listener);
             }
@@ -133,8 +158,8 @@ impl State {
     }
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
-    pub(super) fn accept(&mut self, token: usize) -> Result<()> {
-        let (place, number) = (token / PER_PORT, token % PER_PORT);
+    pub(super) fn accept(&mut self, token: u64) -> Result<()> {
+        let (place, number) = place_of(token);
         if self.core.control.paused() || self.drain.is_some() || self.rests {
             return Ok(());
         }
@@ -144,7 +169,9 @@ impl State {
         if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
-        match (listener.accept(), permit) {
+        let accepted = listener.accept();
+        self.rests |= self.accepts_one && accepted.is_ok();
+        match (accepted, permit) {
             (Ok(accepted), Some(permit)) => self.admit(place, accepted, permit),
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
@@ -190,7 +217,9 @@ impl State {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
         let build = || factory.build_protocol(&mut Context { state: self }, &peer);
-        catch_unwind(AssertUnwindSafe(build)).map_err(take_message)
+        let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
+        self.note_stall("build_protocol", Some(id));
+        built
     }
 
     pub(super) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
@@ -248,5 +277,19 @@ impl State {
 
     pub(super) fn forget_the_last(&mut self) {
         self.ports.iter_mut().for_each(|port| port.last.clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_listeners_have_tokens_of_their_own() {
+        for (place, number) in [(0, 0), (16_384, 0), (1 << 20, PER_PORT - 1)] {
+            let token = token_of(place, number);
+            assert!((token::PORTS..token::INBOX).contains(&token));
+            assert_eq!(place_of(token), (place, number));
+        }
     }
 }

@@ -85,8 +85,8 @@ pub trait Protocol {
         Ok(Eof::Close)
     }
 
-    /// More than the high-water mark is queued: the peer does not keep up. A protocol that produces output of its own
-    /// accord stops here.
+    /// More than the high-water mark is queued. A protocol that produces output of its own accord stops here, and goes
+    /// on at [`resume_writing`](Self::resume_writing), which follows at once where the kernel takes all of it.
     ///
     /// # Errors
     /// Whatever the protocol likes.

@@ -110,11 +110,13 @@ impl Reactor {
     }
 
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.state.come_in();
         self.state.listen(listeners, factory)
     }
 
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
+        self.state.come_in();
         self.state.stop_listening(port.place);
     }
 
@@ -164,16 +166,16 @@ impl Reactor {
         let before = core.counters().totals();
         let _inside = InHandler::of(&core);
         self.run_to_the_end()?;
-        if self.state.drain.take().is_some() {
-            self.state.stop_listening_all();
-        }
+        self.state.drain = None;
         Ok(core.counters().totals().since(before))
     }
 
     /// A failing listener ends the loop as well, but in order.
     pub(super) fn run_to_the_end(&mut self) -> Result<()> {
         self.state.watch_the_stop()?;
-        self.state.drain = None;
+        if !self.state.core.control.stopping() {
+            self.state.drain = None; // of a run that has failed
+        }
         let mut failed = Ok(());
         loop {
             match self.turn(None) {
@@ -219,6 +221,7 @@ impl Reactor {
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<bool> {
         let accepted = |state: &State| state.core.counters().totals().accepted;
         let before = accepted(&self.state);
+        self.state.accepts_one = true;
         while accepted(&self.state) == before {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let goes_on = self.turn(left)?;
@@ -241,6 +244,7 @@ impl fmt::Debug for Reactor {
 impl Drop for Reactor {
     /// Every connection is lost, and told so.
     fn drop(&mut self) {
+        self.state.come_in();
         self.state.end_all();
         self.state.stop_listening_all();
         self.state.inbox.close();

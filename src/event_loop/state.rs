@@ -29,8 +29,8 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
-    /// And above: the listeners, by their place.
-    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 20);
+    /// And above: the listeners, by their place, which is never given again.
+    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
 
 pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
@@ -56,6 +56,8 @@ pub(super) enum Soon {
 pub(super) struct Drain {
     /// The limit that [`Reactor::shutdown`](super::Reactor::shutdown) was given; otherwise the server's holds.
     pub(super) deadline: Option<Instant>,
+    /// How long it may take.
+    pub(super) grace: Duration,
     /// Whether the time is over, and connections are cut.
     pub(super) cut: bool,
 }
@@ -74,6 +76,8 @@ pub(super) struct State {
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
     pub(super) rests: bool,
+    /// Whether accepting ends with the next connection.
+    pub(super) accepts_one: bool,
     pub(super) timers: Timers<Task>,
     pub(super) groups: Groups,
     /// Connections with something to send, to tell or to decide at the end of the turn.
@@ -110,6 +114,7 @@ impl State {
             ports: Vec::new(),
             listening: false,
             rests: false,
+            accepts_one: false,
             timers: Timers::new(),
             groups: Groups::default(),
             dirty: Vec::new(),
@@ -124,6 +129,11 @@ impl State {
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })
+    }
+
+    /// From outside of a turn: what the program has done since the last one is no callback's time.
+    pub(super) fn come_in(&mut self) {
+        self.now = self.clock.now();
     }
 
     /// Has the connection looked at when the turn ends.

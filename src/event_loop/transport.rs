@@ -16,7 +16,8 @@ use crate::listen::Addr;
 
 /// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 ///
-/// What is written is queued, and sent in one system call when the turn ends. Formatted text goes by
+/// What is written is queued, and sent in one system call when the callback has returned; what others write to the
+/// connection, when the turn ends. Formatted text goes by
 /// `write!(transport, "...")?`, without any trait in scope.
 pub struct Transport<'a> {
     cx: Context<'a>,
@@ -121,9 +122,15 @@ impl<'a> Transport<'a> {
 
     /// Joins a group; `false` if it is in it already.
     pub fn join(&mut self, group: Group) -> bool {
-        let joined = self.cx.state.groups.join(group, self.id);
+        let joined = self.conn_mut().is_some_and(|conn| {
+            let joins = !conn.groups.contains(&group);
+            if joins {
+                conn.groups.push(group);
+            }
+            joins
+        });
         if joined {
-            self.conn_mut().into_iter().for_each(|conn| conn.groups.push(group));
+            self.cx.state.groups.join(group, self.id);
         }
         joined
     }
@@ -197,6 +204,13 @@ impl<'a> Transport<'a> {
             conn.limits.get_or_insert_with(|| Box::new(default)).set(limit, value);
         }
         self.cx.state.mark(self.id);
+    }
+
+    /// Input that was read is thrown away: the connection is closed as if it were still in the kernel.
+    pub(super) fn leaves_unread(&mut self) {
+        if let Some(conn) = self.conn_mut() {
+            conn.left_unread = true;
+        }
     }
 
     /// The server's limit on lines.

@@ -11,6 +11,7 @@ use super::protocol::Eof;
 use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
 use crate::error::{Error, Result};
+use crate::handler::forget;
 use crate::sys::Readiness;
 
 impl State {
@@ -18,18 +19,19 @@ impl State {
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.mind_listeners()?;
         let events = self.wait(timeout)?;
+        let mark = self.timers.mark();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
                 (token::GATE, _) => self.core.control.gate.clear(),
                 (token::INBOX, _) => self.take_calls(),
-                (port, _) if port >= token::PORTS => self.accept((port - token::PORTS) as usize)?,
+                (port, _) if port >= token::PORTS => self.accept(port)?,
                 (connection, ready) => self.ready(ConnId::from_token(connection), ready),
             }
         }
         self.serve_memory();
-        self.fire_timers();
+        self.fire_timers(mark);
         self.do_what_was_put_off();
         self.settle();
         self.go_on_draining();
@@ -56,8 +58,17 @@ impl State {
         if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
-            let error = conn.io.pending_error();
-            self.end(id, LostReason::Reset(error));
+            match conn.io.hang_up() {
+                None if conn.paused.by_protocol && !conn.paused.at_eof => {
+                    // It is read when reading goes on. Until then epoll would tell of it in every turn.
+                    conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
+                    (conn.hung_up, conn.watched) = (true, None);
+                }
+                error => {
+                    let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+                    self.end(id, LostReason::Reset(error));
+                }
+            }
         }
         if !is_listed {
             self.settle_one(id);
@@ -102,8 +113,9 @@ impl State {
         self.call(id, "data_received", |p, t| p.data_received(t, data));
     }
 
-    fn fire_timers(&mut self) {
-        let (now, mark) = (self.now, self.timers.mark());
+    /// Those that are due, and were set before this turn.
+    fn fire_timers(&mut self, mark: u64) {
+        let now = self.now;
         while let Some((timer, task)) = self.timers.pop(now, mark) {
             match task {
                 Task::Call(call) => self.call_free("a timer's call", call),
@@ -137,7 +149,8 @@ impl State {
                     self.call(id, "message", |p, t| p.message(t, message));
                     self.mark(id);
                 }
-                Some(Soon::Message(..)) | None => {}
+                Some(Soon::Message(_, message)) => forget(message),
+                None => {}
             }
         }
     }

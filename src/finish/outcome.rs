@@ -74,7 +74,14 @@ impl Cause {
         match e.kind() {
             _ if Limit::of(e).is_some() => Self::Limit,
             BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof if lost => Self::Peer,
+            _ if lost && has_vanished(e) => Self::Peer,
             _ => Self::Handler,
         }
     }
+}
+
+/// What the kernel says of a peer that answers no more.
+fn has_vanished(e: &io::Error) -> bool {
+    use nix::libc::{EHOSTUNREACH, ENETUNREACH, ETIMEDOUT};
+    matches!(e.raw_os_error(), Some(ETIMEDOUT | EHOSTUNREACH | ENETUNREACH))
 }
