@@ -90,6 +90,18 @@ impl State {
                 }
                 conn.reason.replace(reason).into_iter().for_each(forget);
             }
+            // The first cause holds, but what is left cannot be sent.
+            Phase::Flushing if !reason.flushes() => {
+                conn.phase = Phase::Over;
+                if reason.resets() {
+                    conn.io.reset_at_close();
+                }
+                forget(reason);
+            }
+            // An abort is no failure; that of the callback which has asked for it is one.
+            Phase::Over if matches!(conn.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+                conn.reason.replace(reason).into_iter().for_each(forget);
+            }
             // All has been sent: nothing that happens now is a reason, but the end.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
                 conn.phase = Phase::Over;

@@ -17,7 +17,8 @@ pub struct Lost {
     pub id: ConnId,
     /// Whose connection it was.
     pub peer: Addr,
-    /// Why it ended: the first cause, where there were several.
+    /// Why it ended: the first cause, where there were several; an error or a panic, where one came after a close or
+    /// an abort.
     pub reason: LostReason,
     /// Bytes that were written and could not be sent.
     pub unsent: usize,
@@ -86,6 +87,11 @@ impl LostReason {
     /// Whether all went as it should, so that a later failure is the better reason.
     pub(super) fn is_orderly(&self) -> bool {
         matches!(self, Self::PeerClosed | Self::Closed | Self::Shutdown)
+    }
+
+    /// Whether a callback has failed.
+    pub(super) fn is_of_a_callback(&self) -> bool {
+        matches!(self, Self::Error(_) | Self::Panic(_))
     }
 
     /// Whether the peer's kernel is told by a reset, so that ours gives up what it has queued.
