@@ -67,10 +67,15 @@ impl State {
     fn mind_flow(&mut self, id: ConnId) {
         let (high, low) = (self.settings.high_water, self.settings.low_water);
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        if !conn.told_to_pause && conn.out.len() > high {
+        let seen = conn.seen_paused.take();
+        let queued = conn.out.len();
+        if !conn.told_to_pause && (seen || queued > high) {
             conn.told_to_pause = true;
-            conn.paused.by_output = true;
+            conn.paused.by_output = queued > high;
             self.call(id, "pause_writing", |p, t| p.pause_writing(t));
+            if queued <= low {
+                self.mark(id); // the kernel has taken all of it, and who waits for `resume_writing` shall hear it
+            }
         } else if conn.told_to_pause && conn.out.len() <= low {
             conn.told_to_pause = false;
             conn.paused.by_output = false;
