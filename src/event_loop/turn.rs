@@ -11,6 +11,7 @@ use super::protocol::Eof;
 use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
 use crate::error::{Error, Result};
+use crate::handler::forget;
 use crate::sys::Readiness;
 
 impl State {
@@ -134,7 +135,8 @@ impl State {
                     self.call(id, "message", |p, t| p.message(t, message));
                     self.mark(id);
                 }
-                Some(Soon::Message(..)) | None => {}
+                Some(Soon::Message(_, message)) => forget(message),
+                None => {}
             }
         }
     }
