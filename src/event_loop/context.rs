@@ -63,8 +63,8 @@ impl Context<'_> {
         self.state.groups.members(group).len()
     }
 
-    /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), in the next turn; `false` if the
-    /// connection is gone.
+    /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), which is called in this
+    /// turn or the next, never within this callback; `false` if the connection is gone. One that closes before gets none.
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.conns.get(id).is_some();
         if there {

@@ -19,6 +19,7 @@ impl State {
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.mind_listeners()?;
         let events = self.wait(timeout)?;
+        let mark = self.timers.mark();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
@@ -30,7 +31,7 @@ impl State {
             }
         }
         self.serve_memory();
-        self.fire_timers();
+        self.fire_timers(mark);
         self.do_what_was_put_off();
         self.settle();
         self.go_on_draining();
@@ -100,8 +101,9 @@ impl State {
         self.mark(id);
     }
 
-    fn fire_timers(&mut self) {
-        let (now, mark) = (self.now, self.timers.mark());
+    /// Those that are due, and were set before this turn.
+    fn fire_timers(&mut self, mark: u64) {
+        let now = self.now;
         while let Some((timer, task)) = self.timers.pop(now, mark) {
             match task {
                 Task::Call(call) => self.call_free("a timer's call", call),
