@@ -69,6 +69,8 @@ pub(super) struct Conn {
     pub(super) paused: Paused,
     /// What epoll watches for; `None` while it does not know the socket.
     pub(super) watched: Option<Readiness>,
+    /// Whether the peer has left, with input still to be read.
+    pub(super) hung_up: bool,
     /// Whether it is in the list of those to be settled at the end of the turn.
     pub(super) dirty: bool,
     /// The kernel takes no more output for now.
@@ -107,6 +109,7 @@ impl Conn {
             reason: None,
             paused: Paused::default(),
             watched: None,
+            hung_up: false,
             dirty: false,
             blocked: false,
             told_to_pause: false,

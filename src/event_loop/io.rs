@@ -90,12 +90,14 @@ impl Io {
         }
     }
 
-    /// Why the connection is broken.
-    pub(super) fn pending_error(&self) -> io::Error {
+    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
+    /// socket tells in this way.
+    pub(super) fn hang_up(&self) -> Option<io::Error> {
         match self {
-            Self::Socket(s) => socket::pending_error(s.as_fd()),
+            Self::Socket(Socket::Unix(s)) => s.take_error().unwrap_or_else(Some),
+            Self::Socket(s) => Some(socket::pending_error(s.as_fd())),
             #[cfg(feature = "testing")]
-            Self::Memory(_) => io::ErrorKind::ConnectionReset.into(),
+            Self::Memory(_) => Some(io::ErrorKind::ConnectionReset.into()),
         }
     }
 }

@@ -56,8 +56,17 @@ impl State {
         if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
-            let error = conn.io.pending_error();
-            self.end(id, LostReason::Reset(error));
+            match conn.io.hang_up() {
+                None if conn.paused.by_protocol && !conn.paused.at_eof => {
+                    // It is read when reading goes on. Until then epoll would tell of it in every turn.
+                    conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
+                    (conn.hung_up, conn.watched) = (true, None);
+                }
+                error => {
+                    let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+                    self.end(id, LostReason::Reset(error));
+                }
+            }
         }
         self.mark(id);
     }
