@@ -6,6 +6,7 @@ use super::conn::Phase;
 use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Drain, State};
+use super::timers::NEVER;
 use crate::connection::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::sys::Readiness;
@@ -25,9 +26,9 @@ impl State {
     pub(super) fn shutdown(&mut self, grace: Duration) {
         self.core.control.request_stop();
         self.begin_drain();
-        let deadline = self.now.checked_add(grace);
+        let deadline = self.clock.now() + grace.min(NEVER);
         if let Some(drain) = &mut self.drain {
-            drain.deadline = drain.deadline.into_iter().chain(deadline).min();
+            drain.deadline = Some(drain.deadline.map_or(deadline, |other| other.min(deadline)));
         }
     }
 
@@ -71,6 +72,7 @@ impl State {
             self.cut();
         }
         if self.conns.len() == 0 && !self.has_last() {
+            self.stop_listening_all();
             self.stop = true;
         }
     }

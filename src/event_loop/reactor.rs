@@ -157,16 +157,16 @@ impl Reactor {
         let before = core.counters().totals();
         let _inside = InHandler::of(&core);
         self.run_to_the_end()?;
-        if self.state.drain.take().is_some() {
-            self.state.stop_listening_all();
-        }
+        self.state.drain = None;
         Ok(core.counters().totals().since(before))
     }
 
     /// A failing listener ends the loop as well, but in order.
     pub(super) fn run_to_the_end(&mut self) -> Result<()> {
         self.state.watch_the_stop()?;
-        self.state.drain = None;
+        if !self.state.core.control.stopping() {
+            self.state.drain = None; // of a run that has failed
+        }
         let mut failed = Ok(());
         loop {
             match self.turn(None) {

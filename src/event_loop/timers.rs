@@ -40,7 +40,7 @@ struct Slot<T> {
 /// Cancelled timers stay in the heap until there are this many, and more than half are such.
 const STALE: usize = 50;
 /// Further than this is as good as never: 68 years.
-const NEVER: Duration = Duration::from_secs(1 << 31);
+pub(super) const NEVER: Duration = Duration::from_secs(1 << 31);
 
 impl<T> Timers<T> {
     pub(super) fn new() -> Self {
