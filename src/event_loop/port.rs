@@ -37,6 +37,8 @@ impl ListeningPort {
 /// The listeners of one address, which share a factory.
 pub(super) struct Port {
     pub(super) factory: Rc<dyn Factory>,
+    /// Also when it is closed: connections may still be there.
+    addr: Addr,
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
     /// At a stop: how many of each kernel queue are still to be served.
@@ -45,11 +47,12 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
-        Self { factory, listeners, last: Vec::new() }
+        let addr = listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone());
+        Self { factory, addr, listeners, last: Vec::new() }
     }
 
     pub(super) fn local_addr(&self) -> Addr {
-        self.listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
+        self.addr.clone()
     }
 }
 
@@ -88,6 +91,7 @@ impl State {
     pub(super) fn stop_listening(&mut self, place: usize) {
         let Some(port) = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty()) else { return };
         let listeners = std::mem::take(&mut port.listeners);
+        port.last.clear();
         let factory = port.factory.clone();
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
