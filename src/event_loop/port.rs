@@ -191,7 +191,9 @@ impl State {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
         let build = || factory.build_protocol(&mut Context { state: self }, &peer);
-        catch_unwind(AssertUnwindSafe(build)).map_err(take_message)
+        let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
+        self.note_stall("build_protocol", Some(id));
+        built
     }
 
     pub(super) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {

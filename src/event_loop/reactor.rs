@@ -103,11 +103,13 @@ impl Reactor {
     }
 
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.state.come_in();
         self.state.listen(listeners, factory)
     }
 
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
+        self.state.come_in();
         self.state.stop_listening(port.place);
     }
 
@@ -234,6 +236,7 @@ impl fmt::Debug for Reactor {
 impl Drop for Reactor {
     /// Every connection is lost, and told so.
     fn drop(&mut self) {
+        self.state.come_in();
         self.state.end_all();
         self.state.stop_listening_all();
         self.state.inbox.close();

@@ -126,6 +126,11 @@ impl State {
         })
     }
 
+    /// From outside of a turn: what the program has done since the last one is no callback's time.
+    pub(super) fn come_in(&mut self) {
+        self.now = self.clock.now();
+    }
+
     /// Has the connection looked at when the turn ends.
     pub(super) fn mark(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
