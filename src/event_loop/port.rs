@@ -145,7 +145,9 @@ impl State {
         if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
-        match (listener.accept(), permit) {
+        let accepted = listener.accept();
+        self.rests |= self.accepts_one && accepted.is_ok();
+        match (accepted, permit) {
             (Ok(accepted), Some(permit)) => self.admit(place, accepted, permit),
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));

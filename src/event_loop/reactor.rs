@@ -214,6 +214,7 @@ impl Reactor {
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<bool> {
         let accepted = |state: &State| state.core.counters().totals().accepted;
         let before = accepted(&self.state);
+        self.state.accepts_one = true;
         while accepted(&self.state) == before {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let goes_on = self.turn(left)?;

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
     pub(super) rests: bool,
+    /// Whether accepting ends with the next connection.
+    pub(super) accepts_one: bool,
     pub(super) timers: Timers<Task>,
     pub(super) groups: Groups,
     /// Connections with something to send, to tell or to decide at the end of the turn.
@@ -110,6 +112,7 @@ impl State {
             ports: Vec::new(),
             listening: false,
             rests: false,
+            accepts_one: false,
             timers: Timers::new(),
             groups: Groups::default(),
             dirty: Vec::new(),
