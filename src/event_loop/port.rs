@@ -59,6 +59,15 @@ impl Port {
 /// A port's listeners have tokens side by side.
 const PER_PORT: usize = 64;
 
+fn token_of(place: usize, number: usize) -> u64 {
+    token::PORTS + (place * PER_PORT + number) as u64
+}
+
+fn place_of(token: u64) -> (usize, usize) {
+    let number = (token - token::PORTS) as usize;
+    (number / PER_PORT, number % PER_PORT)
+}
+
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         if listeners.len() > PER_PORT {
@@ -124,8 +133,9 @@ impl State {
         let Some(port) = self.ports.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate() {
             if watch {
-                let token = token::PORTS + (place * PER_PORT + number) as u64;
-                self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))?;
+                self.poller
+                    .add_exclusive(listener, token_of(place, number))
+                    .map_err(Error::system("watch a listener"))?;
             } else {
                 self.poller.remove(listener);
             }
@@ -134,8 +144,8 @@ impl State {
     }
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
-    pub(super) fn accept(&mut self, token: usize) -> Result<()> {
-        let (place, number) = (token / PER_PORT, token % PER_PORT);
+    pub(super) fn accept(&mut self, token: u64) -> Result<()> {
+        let (place, number) = place_of(token);
         if self.core.control.paused() || self.drain.is_some() || self.rests {
             return Ok(());
         }
@@ -253,5 +263,19 @@ impl State {
 
     pub(super) fn forget_the_last(&mut self) {
         self.ports.iter_mut().for_each(|port| port.last.clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_listeners_have_tokens_of_their_own() {
+        for (place, number) in [(0, 0), (16_384, 0), (1 << 20, PER_PORT - 1)] {
+            let token = token_of(place, number);
+            assert!((token::PORTS..token::INBOX).contains(&token));
+            assert_eq!(place_of(token), (place, number));
+        }
     }
 }

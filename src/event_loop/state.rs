@@ -29,8 +29,8 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
-    /// And above: the listeners, by their place.
-    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 20);
+    /// And above: the listeners, by their place, which is never given again.
+    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
 
 pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;

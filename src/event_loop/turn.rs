@@ -26,7 +26,7 @@ impl State {
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
                 (token::GATE, _) => self.core.control.gate.clear(),
                 (token::INBOX, _) => self.take_calls(),
-                (port, _) if port >= token::PORTS => self.accept((port - token::PORTS) as usize)?,
+                (port, _) if port >= token::PORTS => self.accept(port)?,
                 (connection, ready) => self.ready(ConnId::from_token(connection), ready),
             }
         }
