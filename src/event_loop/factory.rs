@@ -43,8 +43,8 @@ impl fmt::Display for Peer {
     note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` wants a strategy like `Threading`"
 )]
 pub trait Factory {
-    /// The protocol of a new connection; `None` refuses it: it is closed at once, and counted as refused. So it is
-    /// when this panics.
+    /// The protocol of a new connection; `None` refuses it: it is closed at once, and counted as refused. When
+    /// this panics, it is closed as well, and counted as a panic.
     fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>>;
 
     /// The first listener of this factory in this loop has begun.
