@@ -141,3 +141,87 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::super::memory::Memory;
+    use super::*;
+
+    /// An output that takes so many bytes.
+    fn io(room: usize) -> (Io, Memory) {
+        let memory = Memory::default();
+        memory.with(|pipe| pipe.room = room);
+        (Io::Memory(memory.clone()), memory)
+    }
+
+    /// Pieces of all kinds and sizes, and what they are together.
+    fn filled(spares: &mut Spares) -> (Outbox, Vec<u8>) {
+        let (mut out, mut all) = (Outbox::default(), Vec::new());
+        for n in 0..50usize {
+            let text: Vec<u8> = (0..n * 37 % 1000).map(|i| (i + n) as u8).collect();
+            if text.len() >= WORTH_SHARING {
+                out.push_shared(&text.as_slice().into(), spares);
+            } else {
+                out.push(&text, spares);
+            }
+            all.extend(text);
+        }
+        (out, all)
+    }
+
+    #[test]
+    fn what_is_sent_in_parts_arrives_whole_wherever_it_is_cut() {
+        let mut spares = Spares::default();
+        for step in [1, 7, 511, 512, 513, 4000] {
+            let (mut out, all) = filled(&mut spares);
+            let (io, memory) = io(0);
+            while !out.is_empty() {
+                memory.with(|pipe| pipe.room = step);
+                let (before, whole) = (out.len(), out.send(&io, &mut spares).unwrap());
+                assert_eq!((before - out.len(), whole), (before.min(step), before <= step));
+            }
+            assert!(memory.with(|pipe| pipe.output == all), "{step}");
+            assert_eq!((out.head, out.pieces.capacity()), (0, 0), "empty, it holds nothing");
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_one_call_takes_go_in_several() {
+        let (mut out, mut spares, (io, memory)) = (Outbox::default(), Spares::default(), io(usize::MAX));
+        let text: Rc<[u8]> = vec![b'x'; WORTH_SHARING].as_slice().into();
+        (0..PARTS + 1).for_each(|_| out.push_shared(&text, &mut spares));
+        assert!(out.send(&io, &mut spares).unwrap() && !out.is_empty());
+        assert!(out.send(&io, &mut spares).unwrap() && out.is_empty());
+        assert_eq!(memory.with(|pipe| (pipe.sends, pipe.output.len())), (2, (PARTS + 1) * WORTH_SHARING));
+        assert_eq!(Rc::strong_count(&text), 1);
+        assert!(spares.queues.is_empty(), "a queue that has grown large is not kept");
+    }
+
+    #[test]
+    fn small_writes_share_a_piece_and_large_ones_do_not_grow_it() {
+        let (mut out, mut spares) = (Outbox::default(), Spares::default());
+        (0..PIECE).for_each(|_| out.push(b"x", &mut spares));
+        assert_eq!(out.pieces.len(), 1);
+        out.push(b"y", &mut spares);
+        assert_eq!((out.pieces.len(), out.len()), (2, PIECE + 1));
+        out.push(b"", &mut spares);
+        assert_eq!(out.len(), PIECE + 1);
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_few_are_kept() {
+        let (mut spares, (io, _memory)) = (Spares::default(), io(usize::MAX));
+        let mut many: Vec<Outbox> = (0..2 * SPARES).map(|_| Outbox::default()).collect();
+        many.iter_mut().for_each(|out| out.push(b"hello", &mut spares));
+        many.iter_mut().for_each(|out| assert!(out.send(&io, &mut spares).unwrap()));
+        assert_eq!((spares.buffers.len(), spares.queues.len()), (SPARES, SPARES));
+        let mut next = Outbox::default();
+        next.push(b"next", &mut spares);
+        assert_eq!((spares.buffers.len(), spares.queues.len()), (SPARES - 1, SPARES - 1));
+        assert!(matches!(next.pieces.front(), Some(Piece::Own(bytes)) if bytes == b"next"), "without what was there");
+        next.push(&vec![0; PIECE + 1], &mut spares);
+        next.clear(&mut spares);
+        assert_eq!((next.len(), next.is_empty(), spares.buffers.len()), (0, true, SPARES - 1));
+        assert!(spares.buffers.iter().all(|buffer| buffer.is_empty() && buffer.capacity() <= PIECE));
+    }
+}

@@ -148,3 +148,59 @@ impl<T> Timers<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn stale_entries_are_swept() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        let kept: Vec<_> = (0..10).map(|n| timers.set(now, SECOND, n)).collect();
+        for n in 0..100_000 {
+            let timer = timers.set(now, 2 * SECOND, n);
+            assert!(timers.reset(kept[0], now, SECOND));
+            assert_eq!(timers.cancel(timer), Some(n));
+            assert!(timers.heap.len() <= STALE + 2, "{}", timers.heap.len());
+        }
+        assert_eq!((timers.len(), timers.slots.len()), (10, 11), "places are used again");
+        let mark = timers.mark();
+        let fired: Vec<_> = std::iter::from_fn(|| timers.pop(now + SECOND, mark).map(|(_, n)| n)).collect();
+        assert_eq!(fired, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], "the one that was reset comes last");
+    }
+
+    #[test]
+    fn a_stale_first_entry_is_no_deadline() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        let early = timers.set(now, SECOND, "early");
+        timers.set(now, 3 * SECOND, "late");
+        assert!(timers.reset(early, now, 2 * SECOND));
+        assert_eq!(timers.next(), Some(now + 2 * SECOND));
+        assert_eq!(timers.cancel(early), Some("early"));
+        assert_eq!(timers.next(), Some(now + 3 * SECOND));
+    }
+
+    #[test]
+    fn what_is_set_after_the_mark_waits() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        timers.set(now, Duration::ZERO, 1);
+        let mark = timers.mark();
+        timers.set(now, Duration::ZERO, 2);
+        assert_eq!(timers.pop(now, mark).map(|(_, n)| n), Some(1));
+        assert!(timers.pop(now, mark).is_none());
+        assert_eq!(timers.pop(now, timers.mark()).map(|(_, n)| n), Some(2));
+    }
+
+    #[test]
+    fn an_id_stands_for_one_timer_only() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        let first = timers.set(now, SECOND, 1);
+        assert_eq!(timers.cancel(first), Some(1));
+        let second = timers.set(now, SECOND, 2);
+        assert_eq!(first.index, second.index);
+        assert!(!timers.reset(first, now, SECOND) && timers.cancel(first).is_none());
+        assert_eq!((timers.cancel(second), timers.len()), (Some(2), 0));
+    }
+}
