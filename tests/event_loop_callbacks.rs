@@ -78,7 +78,7 @@ fn connection_lost_comes_once_and_last_for_every_reason() {
                         b"c" => t.close(),
                         b"a" => t.abort(),
                         b"w" => t.write(b"hello")?,
-                        b"o" => drop(t.write(&vec![0; (8 << 20) + 1])),
+                        b"o" => t.write(&vec![0; (8 << 20) + 1])?,
                         b"e" => return Err("asked to".into()),
                         b"p" => panic!("asked to"),
                         _ => t.request_begins(),
@@ -111,11 +111,11 @@ fn interfere(t: &mut Transport<'_>, ids: &[ConnId], group: Group, with: &str) {
         t.pause_connection(*id);
         t.resume_connection(*id);
         t.broadcast(group, &[b'y'; 600], None);
-        match with {
-            "close" => drop(t.close_connection(*id)),
-            "abort" => drop(t.abort_connection(*id)),
-            _ => {}
-        }
+        let _ = match with {
+            "close" => t.close_connection(*id),
+            "abort" => t.abort_connection(*id),
+            _ => false,
+        };
     }
     t.call_later(Duration::ZERO, |_| ());
     t.set_timer(Duration::ZERO);

@@ -1,6 +1,8 @@
 //! A protocol of closures that writes down what it is called for, and a reactor on a thread of its own.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod teller;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -91,10 +93,24 @@ impl Script {
     fn call(&mut self, callback: &'static str, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
         let text = if callback == "data" { format!(":{}", String::from_utf8_lossy(data)) } else { String::new() };
         self.journal.add(format!("{callback}{text}"));
-        assert!(!self.inside.replace(true), "{callback} within a callback");
-        let done = self.acts.get_mut(callback).map_or(Ok(()), |act| act(transport, data));
-        self.inside.set(false);
-        done
+        let _inside = Inside::of(&self.inside, callback);
+        self.acts.get_mut(callback).map_or(Ok(()), |act| act(transport, data))
+    }
+}
+
+/// While it lives, a callback runs.
+struct Inside(Rc<Cell<bool>>);
+
+impl Inside {
+    fn of(flag: &Rc<Cell<bool>>, callback: &str) -> Self {
+        assert!(!flag.replace(true), "{callback} within a callback");
+        Self(flag.clone())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -138,11 +154,10 @@ impl Protocol for Script {
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
         self.journal.add(format!("lost:{why}"));
-        assert!(!self.inside.replace(true), "connection_lost within a callback");
+        let _inside = Inside::of(&self.inside, "connection_lost");
         if let Some(act) = &mut self.at_loss {
             act(cx, why);
         }
-        self.inside.set(false);
     }
 }
 

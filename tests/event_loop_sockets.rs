@@ -1,0 +1,143 @@
+//! Where the kernel matters: half-close, resets, lingering, many descriptors.
+
+mod kit;
+mod script;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{mpsc, Arc};
+
+use kit::{connect, read_all, until, LONG};
+use nix::sys::socket::{setsockopt, sockopt};
+use script::teller::{assert_no_spin, made, next, teller, until_lost, News};
+use script::Echo;
+use socketserver::factory;
+
+const ANY: &str = "127.0.0.1:0";
+
+#[test]
+fn who_ends_its_stream_at_once_gets_the_whole_answer() {
+    let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
+    assert_eq!(kit::ask(looped.addr, "hello"), "hello");
+    let (looped, told) = teller();
+    let mut client = connect(looped.addr);
+    client.write_all(b"2").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client).len(), 20 << 20);
+    assert_eq!(until_lost(&told), "closed");
+}
+
+#[test]
+fn a_reply_arrives_whole_although_input_is_left_unread() {
+    let (looped, told) = teller();
+    for _ in 0..5 {
+        let mut client = connect(looped.addr);
+        client.write_all(b"4").unwrap();
+        made(&told);
+        assert_eq!(next(&told), News::Data(b"4".to_vec()));
+        client.write_all(&[b'u'; 50_000]).unwrap();
+        assert_eq!(read_all(&mut client).len(), 4 << 20);
+        drop(client);
+        assert_eq!(until_lost(&told), "closed");
+    }
+}
+
+#[test]
+fn a_reset_is_noticed_while_reading_is_paused() {
+    let (looped, told) = teller();
+    let mut client = connect(looped.addr);
+    client.write_all(b"p").unwrap();
+    made(&told);
+    assert_eq!(next(&told), News::Data(b"p".to_vec()));
+    reset(client);
+    assert!(until_lost(&told).starts_with("broken: Connection reset"));
+    until("it is counted", || looped.handle.server().stats().disconnected == 1);
+    assert_no_spin(&looped, "afterwards");
+}
+
+fn reset(client: TcpStream) {
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&client, sockopt::Linger, &linger).unwrap();
+}
+
+#[test]
+fn an_abort_is_a_reset_for_the_client() {
+    let (looped, told) = teller();
+    let mut client = connect(looped.addr);
+    client.write_all(b"a").unwrap();
+    let error = client.read(&mut [0; 10]).expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(until_lost(&told), "aborted, 4 bytes unsent");
+}
+
+#[test]
+fn a_client_that_is_gone_before_it_is_accepted_is_one_that_went_away() {
+    let (looped, told) = teller();
+    looped.handle.server().pause();
+    for _ in 0..3 {
+        reset(connect(looped.addr));
+    }
+    looped.handle.server().resume();
+    let mut lost = 0;
+    while lost < 3 {
+        match next(&told) {
+            News::Lost(why) => lost += usize::from(why.starts_with("broken: ")),
+            news => assert!(matches!(news, News::Made(_)), "{news:?}"),
+        }
+    }
+    until("they are counted", || looped.handle.server().stats().disconnected == 3);
+    assert_eq!(looped.handle.server().stats().accepted, 3);
+}
+
+#[test]
+fn an_error_with_output_that_nobody_takes_ends_with_the_client() {
+    let (looped, told) = teller();
+    let mut client = connect(looped.addr);
+    client.write_all(b"e").unwrap();
+    made(&told);
+    assert_eq!(next(&told), News::Data(b"e".to_vec()));
+    assert_no_spin(&looped, "while the client takes nothing");
+    reset(client);
+    assert!(until_lost(&told).starts_with("failed: asked to"));
+}
+
+#[test]
+fn descriptors_beyond_1024_are_like_the_others() {
+    let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
+    let idle: Vec<_> = (0..1100).map(|_| connect(looped.addr)).collect();
+    assert!(idle.last().unwrap().as_raw_fd() > 1024);
+    assert_eq!(kit::ask(looped.addr, "hello"), "hello");
+    until("all are there", || looped.ask(|cx| cx.connections()) == 1100);
+    assert_eq!(looped.handle.server().stats().active, 1100);
+    drop(idle);
+    until("all are gone", || looped.ask(|cx| cx.connections()) == 0);
+}
+
+#[test]
+fn a_place_that_is_used_again_hears_nothing_of_the_one_before() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let theirs = made.clone();
+    let build = factory(move |_| {
+        theirs.fetch_add(1, SeqCst);
+        Echo
+    });
+    let looped = script::run(move |reactor| reactor.listen_tcp(ANY, build).unwrap());
+    for round in 0..50 {
+        let (mut old, mut other) = (connect(looped.addr), connect(looped.addr));
+        until("both are there", || made.load(SeqCst) == round * 3 + 2);
+        let (send, go) = mpsc::channel::<()>();
+        looped.handle.call_from_thread(move |_| go.recv_timeout(LONG).expect("the test goes on")).unwrap();
+        old.write_all(b"old").unwrap();
+        reset(old);
+        other.write_all(b"other").unwrap();
+        let mut new = connect(looped.addr);
+        new.write_all(b"new").unwrap();
+        send.send(()).unwrap();
+        kit::expect(&mut new, "new");
+        kit::expect(&mut other, "other");
+        drop((new, other));
+        until("all are gone", || looped.ask(|cx| cx.connections()) == 0);
+    }
+}

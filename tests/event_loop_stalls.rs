@@ -1,0 +1,111 @@
+//! Callbacks that hold the loop up are told.
+
+mod kit;
+mod script;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use kit::{expect, ms, serve};
+use script::Echo;
+use socketserver::{
+    factory, Context, EventLoop, Factory, Failure, HandlerResult, Peer, Protocol, Reactor, ServerBuilder, Transport,
+};
+
+const ANY: &str = "127.0.0.1:0";
+
+/// Repeats what it hears, `slow` slowly.
+struct Doer;
+
+impl Protocol for Doer {
+    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        if data == b"slow" {
+            thread::sleep(ms(50));
+        }
+        Ok(t.write(data)?)
+    }
+}
+
+fn ask(client: &mut TcpStream, text: &str) {
+    client.write_all(text.as_bytes()).unwrap();
+    expect(client, text);
+}
+
+type Stalls = Arc<Mutex<Vec<(&'static str, bool, Duration)>>>;
+
+#[test]
+fn a_slow_callback_is_told_once_with_its_name() {
+    let stalls = Stalls::default();
+    let seen = stalls.clone();
+    let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10)));
+    let server = server.handle_error(move |failure| {
+        if let Failure::Stalled { callback, peer, took, .. } = failure {
+            seen.lock().unwrap().push((*callback, peer.is_some(), *took));
+        }
+    });
+    let server = serve(server.bind(ANY, factory(|_| Doer)).unwrap());
+    let mut client = server.connect();
+    ask(&mut client, "fast");
+    ask(&mut client, "slow");
+    ask(&mut client, "slow");
+    let told = stalls.lock().unwrap().clone();
+    assert!(matches!(told[..], [("data_received", true, took)] if took >= ms(50)), "{told:?}: one a second");
+    drop(client);
+    server.stop();
+}
+
+/// Takes its time in making a protocol.
+struct SlowFactory;
+
+impl Factory for SlowFactory {
+    fn build_protocol(&self, _: &mut Context<'_>, _: &Peer) -> Option<Box<dyn Protocol>> {
+        thread::sleep(ms(50));
+        Some(Box::new(Echo))
+    }
+}
+
+#[test]
+fn a_slow_factory_is_told_by_its_own_name() {
+    let stalls = Stalls::default();
+    let seen = stalls.clone();
+    let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10))).handle_error(move |failure| {
+        if let Failure::Stalled { callback, peer, took, .. } = failure {
+            seen.lock().unwrap().push((*callback, peer.is_some(), *took));
+        }
+    });
+    let server = serve(server.bind(ANY, SlowFactory).unwrap());
+    assert_eq!(server.ask("x"), "x");
+    server.stop();
+    let told = stalls.lock().unwrap().clone();
+    assert!(matches!(told[..], [("build_protocol", true, _)]), "{told:?}");
+}
+
+#[test]
+fn what_a_program_does_between_turns_is_no_slow_callback() {
+    struct Log(Mutex<Vec<String>>);
+    impl log::Log for Log {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if record.args().to_string().contains("_factory") {
+                self.0.lock().unwrap().push(record.args().to_string());
+            }
+        }
+        fn flush(&self) {}
+    }
+    static LOG: Log = Log(Mutex::new(Vec::new()));
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let mut reactor = Reactor::with(EventLoop::new().slow_callback(ms(100))).unwrap();
+    thread::sleep(ms(150));
+    let port = reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap();
+    reactor.turn(Some(ms(0))).unwrap();
+    thread::sleep(ms(150));
+    reactor.stop_listening(&port);
+    drop(reactor);
+    assert!(LOG.0.lock().unwrap().is_empty(), "{:?}", LOG.0.lock().unwrap());
+}
