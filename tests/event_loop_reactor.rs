@@ -11,12 +11,10 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{connect, expect, ms, read_all, until};
-use script::{Echo, Journal, Looped, Script};
-use socketserver::testing::TestLoop;
+use kit::{connect, expect, ms, read_all, LONG};
+use script::{Echo, Journal, Looped};
 use socketserver::{
-    factory, Addr, Context, Factory, HandlerResult, ListeningPort, Lost, Peer, Protocol, Reactor, ReactorGone,
-    Transport,
+    factory, Addr, Context, Factory, HandlerResult, ListeningPort, Peer, Protocol, Reactor, ReactorGone, Transport,
 };
 
 const ANY: &str = "127.0.0.1:0";
@@ -54,20 +52,22 @@ fn calls_before_the_run_are_made_in_order_and_a_stop_ends_it() {
 #[test]
 fn a_stop_keeps_connections_and_listeners_for_the_next_run() {
     let (send, receive) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
     let runs = thread::spawn(move || {
         let mut reactor = Reactor::new().unwrap();
         let port = reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap();
         send.send((port.local_addr().socket_addr().unwrap(), reactor.handle())).unwrap();
-        (0..3).map(|_| reactor.run().unwrap().accepted).collect::<Vec<_>>()
+        (0..3).for_each(|_| report.send(reactor.run().unwrap().accepted).unwrap());
     });
     let (addr, handle) = receive.recv().unwrap();
     let mut client = connect(addr);
-    for text in ["1", "2", "3"] {
+    for (text, accepted) in [("1", 1), ("2", 0), ("3", 0)] {
         client.write_all(text.as_bytes()).unwrap();
         expect(&mut client, text);
-        handle.stop().unwrap();
+        handle.stop().unwrap(); // two in one turn would end one run
+        assert_eq!(reports.recv_timeout(LONG), Ok(accepted));
     }
-    assert_eq!(runs.join().unwrap(), [1, 0, 0]);
+    runs.join().unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "dropped with the reactor");
     assert!(handle.stop().is_err(), "it is gone");
 }

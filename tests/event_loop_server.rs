@@ -1,20 +1,17 @@
 //! An event loop as a server's strategy: limits, pauses, refusals, lingering and counters.
 
 mod kit;
-mod script;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::{connect, expect, ms, read_all, serve, until, Running, LONG};
-use script::Echo;
 use socketserver::{
-    factory, AtLimit, Context, EventLoop, Factory, Failure, HandlerResult, LingeringClose, Peer, Protocol, Reactor,
-    Report, ServerBuilder, Transport,
+    factory, AtLimit, EventLoop, HandlerResult, LingeringClose, Protocol, Report, ServerBuilder, Transport,
 };
 
 const ANY: &str = "127.0.0.1:0";

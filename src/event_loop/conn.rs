@@ -1,6 +1,5 @@
 //! One connection of a loop: what is known of it between two callbacks.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::group::Group;
@@ -79,8 +78,6 @@ pub(super) struct Conn {
     pub(super) blocked: bool,
     /// Whether `pause_writing` was the last that the protocol heard.
     pub(super) told_to_pause: bool,
-    /// Whether the protocol has been told in this turn, by its transport, that writing is paused.
-    pub(super) seen_paused: Cell<bool>,
     /// Whether `reading_resumed` is due.
     pub(super) resumed: bool,
     /// Whether `shutting_down` was called.
@@ -116,7 +113,6 @@ impl Conn {
             dirty: false,
             blocked: false,
             told_to_pause: false,
-            seen_paused: Cell::new(false),
             resumed: false,
             told_to_shut_down: false,
             marks: Marks::None,

@@ -69,11 +69,9 @@ impl State {
     fn mind_the_rise(&mut self, id: ConnId) {
         let high = self.settings.high_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        let seen = conn.seen_paused.take();
-        let queued = conn.out.len();
-        if !conn.told_to_pause && (seen || queued > high) {
+        if !conn.told_to_pause && conn.out.len() > high {
             conn.told_to_pause = true;
-            conn.paused.by_output = queued > high;
+            conn.paused.by_output = true;
             self.call(id, "pause_writing", |p, t| p.pause_writing(t));
         }
     }

@@ -70,15 +70,6 @@ fn place_of(token: u64) -> (usize, usize) {
     (number / PER_PORT, number % PER_PORT)
 }
 
-fn token_of(place: usize, number: usize) -> u64 {
-    token::PORTS + (place * PER_PORT + number) as u64
-}
-
-fn place_of(token: u64) -> (usize, usize) {
-    let number = (token - token::PORTS) as usize;
-    (number / PER_PORT, number % PER_PORT)
-}
-
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         let place = self.ports.len();

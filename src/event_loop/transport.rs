@@ -101,11 +101,7 @@ impl<'a> Transport<'a> {
     /// stop writing until [`resume_writing`](super::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
-        self.conn().is_some_and(|conn| {
-            let paused = conn.told_to_pause || conn.out.len() > high;
-            conn.seen_paused.set(paused || conn.seen_paused.get());
-            paused
-        })
+        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.len() > high)
     }
 
     /// The connection's id, for others to write to.
