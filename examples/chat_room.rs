@@ -45,6 +45,7 @@ impl LineReceiver for Member {
             }
             (Some(_), ("/nick", name)) => self.enter(transport, name.trim())?,
             (Some(_), (command, _)) if command.starts_with('/') => transport.send_line(HELP)?,
+            (Some(_), ("", "")) => {}
             (Some(name), _) => self.tell_others(transport, &format!("{name}: {line}")),
         }
         Ok(())
@@ -63,7 +64,7 @@ impl Member {
         if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
             return transport.send_line(format!("A name has up to {NAME} characters and no / in front. Yours?"));
         }
-        if self.room.names.borrow().values().any(|other| other == name) {
+        if self.room.names.borrow().iter().any(|(id, other)| *id != self.id && other == name) {
             return transport.send_line("Somebody has that name. Another one?");
         }
         let news = match self.name.replace(name.to_owned()) {

@@ -53,6 +53,7 @@ impl Room {
                 }
                 (Some(_), ("/nick", new)) => self.enter(&writer, id, &mut name, new.trim())?,
                 (Some(_), (command, _)) if command.starts_with('/') => say(&writer, HELP)?,
+                (Some(_), ("", "")) => {}
                 (Some(name), _) => self.tell_others(id, &format!("{name}: {line}")),
             }
         }
@@ -65,7 +66,7 @@ impl Room {
             return Ok(say(writer, &format!("A name has up to {NAME} characters and no / in front. Yours?"))?);
         }
         let mut members = self.members();
-        if members.values().any(|(other, _)| other == name) {
+        if members.iter().any(|(other, (taken, _))| *other != id && taken == name) {
             return Ok(say(writer, "Somebody has that name. Another one?")?);
         }
         members.insert(id, (name.to_owned(), writer.clone()));

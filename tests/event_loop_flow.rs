@@ -145,10 +145,7 @@ fn the_cap_is_exact() {
     let (refused, after) = results.get();
     assert!(matches!(refused, Err(WriteError::QueueFull(QueueFull { limit: 100, .. }))), "{refused:?}");
     assert_eq!(after, Err(WriteError::Closed));
-    assert_eq!(
-        journal.take(),
-        "made data:go lost:the peer does not read: its output queue would exceed 100 bytes, 100 bytes unsent"
-    );
+    assert_eq!(journal.take(), "made data:go lost:the output queue would exceed 100 bytes, 100 bytes unsent");
     let stats = small.reactor().server().stats();
     assert_eq!((stats.failed, stats.disconnected), (1, 0));
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
 
 use super::context::Context;
 use super::lost::{LostReason, WriteError};
@@ -11,6 +12,7 @@ use super::state::State;
 use super::transport::Transport;
 use crate::finish::{observe, panic_message};
 use crate::handler::forget;
+use crate::listen::Addr;
 
 impl State {
     /// Calls a protocol; its error or panic ends the connection.
@@ -26,7 +28,7 @@ impl State {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.protocol = Some(protocol);
         }
-        self.note_stall(callback, Some(id));
+        self.note_stall_of(callback, id);
         match result {
             Ok(Ok(done)) => return Some(done),
             // What a protocol writes when it is closing already is refused, and no news.
@@ -48,13 +50,23 @@ impl State {
     }
 
     /// All connections wait for each callback, so one that has taken long since `now` is told.
-    pub(super) fn note_stall(&mut self, callback: &'static str, id: Option<ConnId>) {
+    pub(super) fn note_stall(&mut self, callback: &'static str, peer: Option<&Addr>) {
+        if let Some(took) = self.stall() {
+            observe::stalled(&self.core, &self.stalls, callback, peer, took);
+        }
+    }
+
+    pub(super) fn note_stall_of(&mut self, callback: &'static str, id: ConnId) {
+        if let Some(took) = self.stall() {
+            let peer = self.conns.get(id).map(|conn| &conn.peer);
+            observe::stalled(&self.core, &self.stalls, callback, peer, took);
+        }
+    }
+
+    fn stall(&mut self) -> Option<Duration> {
         let before = std::mem::replace(&mut self.now, self.clock.now());
         let took = self.now.saturating_duration_since(before);
-        if took >= self.settings.slow_callback {
-            let peer = id.and_then(|id| self.conns.get(id)).map(|conn| conn.peer.clone());
-            observe::stalled(&self.core, &self.stalls, callback, peer.as_ref(), took);
-        }
+        (took >= self.settings.slow_callback).then_some(took)
     }
 }
 

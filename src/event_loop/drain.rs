@@ -40,7 +40,8 @@ impl State {
         if self.drain.is_some() {
             return;
         }
-        self.drain = Some(Drain { deadline: None, grace: self.core.config.drain_timeout, cut: false });
+        let grace = self.core.config.drain_timeout;
+        self.drain = Some(Drain { deadline: self.clock.drain_deadline(grace), grace, cut: false });
         if !self.core.control.paused() {
             self.count_the_last();
         }

@@ -253,7 +253,7 @@ impl State {
             self.now = self.clock.now();
             let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
             let told = catch_unwind(AssertUnwindSafe(tell));
-            self.note_stall("connection_lost", None);
+            self.note_stall("connection_lost", Some(&lost.peer));
             forget(protocol);
             if let Err(payload) = told {
                 forget(std::mem::replace(&mut lost.reason, LostReason::Panic(take_message(payload))));

@@ -126,7 +126,7 @@ pub struct QueueFull {
 
 impl fmt::Display for QueueFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the peer does not read: its output queue would exceed {} bytes", self.limit)
+        write!(f, "the output queue would exceed {} bytes", self.limit)
     }
 }
 

@@ -213,12 +213,17 @@ impl State {
         }
     }
 
-    fn build(&mut self, factory: &dyn Factory, id: ConnId) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
+    pub(super) fn build(
+        &mut self,
+        factory: &dyn Factory,
+        id: ConnId,
+    ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
+        self.now = self.clock.now();
         let build = || factory.build_protocol(&mut Context { state: self }, &peer);
         let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
-        self.note_stall("build_protocol", Some(id));
+        self.note_stall_of("build_protocol", id);
         built
     }
 
@@ -230,7 +235,7 @@ impl State {
         self.mark(id);
     }
 
-    fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
+    pub(super) fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
         let Some(conn) = self.conns.remove(id) else { return };
         let Conn { io, peer, permit, .. } = conn;
         drop(io);

@@ -45,7 +45,7 @@ pub(super) enum Task {
     Rested,
 }
 
-/// What is done in the next turn.
+/// What is done later in this turn, or in the next.
 pub(super) enum Soon {
     Call(Call),
     Message(ConnId, Box<dyn Any>),

@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::conn::{Conn, Phase};
 use super::context::Context;
 use super::engine::EventLoop;
+use super::factory::Factory;
 use super::io::Io;
 use super::memory::Memory;
 use super::protocol::Protocol;
@@ -85,14 +86,31 @@ impl TestLoop {
 
     /// A client connects, and is served by this protocol.
     pub fn connect(&mut self, protocol: impl Protocol + 'static) -> ConnId {
-        let memory = Memory::default();
+        let id = self.new_client(Addr::Unnamed);
+        self.reactor.state.begin(id, Box::new(protocol));
+        self.settle();
+        id
+    }
+
+    /// A client connects from this address, and is served by a protocol of this factory; `None` if that refuses it.
+    pub fn connect_to(&mut self, factory: &dyn Factory, peer: Addr) -> Option<ConnId> {
+        let id = self.new_client(peer);
+        match self.reactor.state.build(factory, id) {
+            Ok(Some(protocol)) => self.reactor.state.begin(id, protocol),
+            Ok(None) => self.reactor.state.refuse_new(id, None),
+            Err(panic) => self.reactor.state.refuse_new(id, Some(panic)),
+        }
+        self.settle();
+        (!self.is_lost(id)).then_some(id)
+    }
+
+    fn new_client(&mut self, peer: Addr) -> ConnId {
+        let (memory, now) = (Memory::default(), self.now.get());
         let state = &mut self.reactor.state;
-        state.now = self.now.get();
-        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), Addr::Unnamed, None, 0, self.now.get()));
+        state.now = now;
+        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, 0, now));
         state.in_memory.push(id);
         self.peers.insert(id, memory);
-        state.begin(id, Box::new(protocol));
-        self.settle();
         id
     }
 
@@ -179,12 +197,19 @@ impl TestLoop {
     /// Time passes, and what becomes due is done, in its order.
     pub fn advance(&mut self, time: Duration) {
         let until = self.now.get() + time;
-        while let Some(due) = self.reactor.state.timers.next().filter(|due| *due <= until) {
+        while let Some(due) = self.next_due().filter(|due| *due <= until) {
             self.now.set(due.max(self.now.get()));
             self.settle();
         }
         self.now.set(until);
         self.settle();
+    }
+
+    /// The next timer, or the drain limit.
+    fn next_due(&mut self) -> Option<Instant> {
+        let state = &mut self.reactor.state;
+        let drain = state.drain_deadline().filter(|_| !state.is_cut());
+        state.timers.next().into_iter().chain(drain).min()
     }
 
     /// How many timers are pending, those of limits included.
@@ -244,8 +269,10 @@ impl TestLoop {
         !busy && !ready
     }
 
-    fn at<R: Default>(&self, client: ConnId, act: impl FnOnce(&mut super::memory::Pipe) -> R) -> R {
-        self.peers.get(&client).map(|memory| memory.with(act)).unwrap_or_default()
+    #[allow(clippy::expect_used)] // a test wants to fail here
+    fn at<R>(&self, client: ConnId, act: impl FnOnce(&mut super::memory::Pipe) -> R) -> R {
+        let memory = self.peers.get(&client).expect("a client of this loop");
+        memory.with(act)
     }
 }
 

@@ -178,7 +178,9 @@ impl<'a> Transport<'a> {
         self.cx.state.mark(self.id);
     }
 
-    /// How long the connection may wait for a request; `None`: for ever. Overrides the server's setting.
+    /// How long the connection may wait for a request; `None`: for ever. Overrides the server's setting. At this limit,
+    /// as at the others, the connection is closed as [`LostReason::TimedOut`] and counted as failed; what is queued is
+    /// sent before, but at the write limit.
     pub fn set_idle_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Idle, limit);
     }

@@ -45,7 +45,7 @@ impl LengthPrefixed {
         Self::new(4)
     }
 
-    /// The most bytes in a message that is read.
+    /// The most bytes in a message that is read. Defaults to [`DEFAULT_MAX_LENGTH`].
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.max_length = bytes;
