@@ -110,3 +110,22 @@ fn an_idle_loop_does_not_wake() {
     assert_eq!(kit::ask(looped.addr, "hello"), "hello");
     assert_no_spin(&looped, "idle");
 }
+
+#[test]
+fn clients_that_wait_for_a_place_cost_nothing() {
+    let looped = script::run(|reactor| {
+        reactor.server().set_max_connections(1).unwrap();
+        reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap()
+    });
+    let held = connect(looped.addr);
+    until("it is there", || looped.ask(|cx| cx.connections()) == 1);
+    let mut waits = connect(looped.addr);
+    waits.write_all(b"x").unwrap();
+    assert_no_spin(&looped, "at the limit");
+    looped.handle.server().pause();
+    drop(held);
+    assert_no_spin(&looped, "paused");
+    assert_eq!(looped.handle.server().stats().accepted, 1);
+    looped.handle.server().resume();
+    kit::expect(&mut waits, "x");
+}
