@@ -61,7 +61,8 @@ pub(super) struct Conn {
     pub(super) protocol: Option<Box<dyn Protocol>>,
     /// Given back when the protocol is dropped.
     pub(super) permit: Option<Permit>,
-    pub(super) port: usize,
+    /// The place of the port, and the number of the listener there.
+    pub(super) port: (usize, usize),
     pub(super) out: Outbox,
     pub(super) phase: Phase,
     pub(super) reason: Option<LostReason>,
@@ -96,7 +97,7 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: usize, now: Instant) -> Self {
+    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: (usize, usize), now: Instant) -> Self {
         Self {
             io,
             peer,
@@ -133,7 +134,8 @@ impl Conn {
     /// Whether a stop may close it: nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         let in_request = self.marks == Marks::Explicit && self.request_since.is_some();
-        self.is_open() && self.out.is_empty() && !self.paused.by_protocol && !in_request
+        // Whoever keeps the connection open after the end of the input has an answer to give.
+        self.is_open() && self.out.is_empty() && !self.paused.by_protocol && !self.paused.at_eof && !in_request
     }
 
     /// What epoll shall watch for.
@@ -153,14 +155,14 @@ impl Conn {
             Some((since.checked_add(after)?, LimitExceeded { limit, after }))
         };
         let write = at(self.blocked_since, Limit::Write, limits.write).filter(|_| self.blocked);
+        let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
         if self.phase != Phase::Open {
-            return write;
+            return write.into_iter().chain(request).min_by_key(|(at, _)| *at);
         }
-        let waits = self.out.is_empty() && !self.paused.by_protocol;
+        let waits = self.out.is_empty() && !self.paused.by_protocol && !self.paused.at_eof;
         let between = self.marks == Marks::None || self.request_since.is_none();
         let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
         let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
-        let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
         [write, idle, read, request].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

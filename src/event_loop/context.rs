@@ -151,7 +151,9 @@ impl Context<'_> {
         self.state.stop_listening_from_within(port.place);
     }
 
-    /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are.
+    /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are. In a
+    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever`, without a drain: [`shutdown`](Self::shutdown), or that
+    /// of [`server`](Self::server), is the way there.
     pub fn stop(&mut self) {
         self.state.stop = true;
     }
@@ -168,6 +170,9 @@ impl fmt::Debug for Context<'_> {
         f.debug_struct("Context").field("connections", &self.state.conns.len()).finish_non_exhaustive()
     }
 }
+
+/// A list of timers shorter than this is not worth sweeping.
+const MANY: usize = 16;
 
 impl State {
     pub(super) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
@@ -225,13 +230,16 @@ impl State {
         true
     }
 
-    pub(super) fn cancel(&mut self, timer: TimerId) -> bool {
-        match self.timers.cancel(timer) {
-            Some(Task::Protocol(id)) => {
-                self.conns.get_mut(id).into_iter().for_each(|conn| conn.timers.retain(|t| *t != timer));
-                true
-            }
-            other => other.is_some(),
+    /// The connection's timers end with it. Those that have fired are swept out when the list has doubled.
+    pub(super) fn keep_timer(&mut self, id: ConnId, timer: TimerId) {
+        let Some(conn) = self.conns.get_mut(id) else { return drop(self.timers.cancel(timer)) };
+        if conn.timers.len() >= MANY && conn.timers.len().is_power_of_two() {
+            conn.timers.retain(|timer| self.timers.is_pending(*timer));
         }
+        conn.timers.push(timer);
+    }
+
+    pub(super) fn cancel(&mut self, timer: TimerId) -> bool {
+        self.timers.cancel(timer).is_some()
     }
 }

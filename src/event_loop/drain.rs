@@ -42,7 +42,7 @@ impl State {
         }
         let grace = self.core.config.drain_timeout;
         self.drain = Some(Drain { deadline: self.clock.drain_deadline(grace), grace, cut: false });
-        if !self.core.control.paused() {
+        if !self.core.control.paused() && !self.accepts_one {
             self.count_the_last();
         }
         for id in self.conns.ids() {

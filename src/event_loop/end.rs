@@ -10,6 +10,7 @@ use super::dispatch::take_message;
 use super::lost::{Lost, LostReason};
 use super::slab::ConnId;
 use super::state::State;
+use crate::connection::{Limit, LimitExceeded};
 use crate::finish::{observe, LingeringClose, Outcome, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
 use crate::handler::forget;
 
@@ -219,9 +220,10 @@ impl State {
         }
     }
 
-    /// The timer for a limit has fired; the limit itself may be later.
+    /// The timer for a limit has fired; the limit itself may be later. Time counts until the wait of this turn: input
+    /// that has come while another callback held the loop up is read first.
     pub(super) fn limit_is_due(&mut self, id: ConnId) {
-        let now = self.now;
+        let now = self.woke;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.limit_timer = None;
         match &mut conn.phase {
@@ -233,11 +235,33 @@ impl State {
             Phase::Open | Phase::Flushing => {
                 let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(&self.limits_of(conn)));
                 if let Some((_, limit)) = exceeded.filter(|(at, _)| *at <= now) {
-                    self.end(id, LostReason::TimedOut(limit));
+                    self.exceed(id, limit);
                 }
             }
         }
         self.mark(id);
+    }
+
+    /// A limit is over. What is queued then is sent if the kernel takes it at once, and given up otherwise.
+    fn exceed(&mut self, id: ConnId, exceeded: LimitExceeded) {
+        if exceeded.limit == Limit::Write && self.takes_more(id) {
+            return;
+        }
+        let was_open = self.is_open(id);
+        self.end(id, LostReason::TimedOut(exceeded));
+        if let Some(conn) = self.conns.get_mut(id).filter(|_| !was_open) {
+            conn.io.reset_at_close();
+            conn.phase = Phase::Over;
+        }
+    }
+
+    /// epoll tells of room when a third of the buffer is free: a slow reader may have taken something before.
+    fn takes_more(&mut self, id: ConnId) -> bool {
+        let queued = |state: &Self| state.conns.get(id).map_or(0, |conn| conn.out.len());
+        let before = queued(self);
+        self.conns.get_mut(id).into_iter().for_each(|conn| conn.blocked = false);
+        self.flush(id);
+        queued(self) < before
     }
 
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.

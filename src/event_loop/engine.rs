@@ -125,7 +125,9 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
         let mut reactor = self.reactor(bound, factory)?;
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let accepted = reactor.turn_until_accepted(deadline)?;
-        bound.core.control.end();
+        if !accepted {
+            bound.core.control.end(); // so that a stop is told once, as serve_forever does
+        }
         Ok(accepted)
     }
 }

@@ -38,7 +38,7 @@ impl ListeningPort {
 pub(super) struct Port {
     pub(super) factory: Rc<dyn Factory>,
     /// Also when it is closed: connections may still be there.
-    addr: Addr,
+    addrs: Vec<Addr>,
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
     /// At a stop: how many of each kernel queue are still to be served.
@@ -47,12 +47,13 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
-        let addr = listeners.first().map_or(Addr::Unnamed, |listener| listener.local_addr().clone());
-        Self { factory, addr, listeners, last: Vec::new() }
+        let addrs = listeners.iter().map(|listener| listener.local_addr().clone()).collect();
+        Self { factory, addrs, listeners, last: Vec::new() }
     }
 
-    pub(super) fn local_addr(&self) -> Addr {
-        self.addr.clone()
+    /// Of one of its listeners.
+    pub(super) fn local_addr(&self, number: usize) -> Addr {
+        self.addrs.get(number).cloned().unwrap_or(Addr::Unnamed)
     }
 }
 
@@ -78,7 +79,7 @@ impl State {
             return Err(Error::setting("listen", why));
         }
         let port = Port::new(listeners, factory);
-        let addr = port.local_addr();
+        let addr = port.local_addr(0);
         self.ports.push(port);
         if self.listening {
             self.watch_port(place, true)?;
@@ -172,7 +173,7 @@ impl State {
         let accepted = listener.accept();
         self.rests |= self.accepts_one && accepted.is_ok();
         match (accepted, permit) {
-            (Ok(accepted), Some(permit)) => self.admit(place, accepted, permit),
+            (Ok(accepted), Some(permit)) => self.admit((place, number), accepted, permit),
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
             }
@@ -201,11 +202,11 @@ impl State {
     }
 
     /// A new connection: its protocol is made, and told.
-    fn admit(&mut self, place: usize, accepted: Accepted, permit: Permit) {
+    fn admit(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
         observe::accepted(&self.core);
         let Accepted { socket, peer } = accepted;
-        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), place, self.now));
-        let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
+        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
+        let Some(factory) = self.ports.get(port.0).map(|port| port.factory.clone()) else { return };
         match self.build(&*factory, id) {
             Ok(Some(protocol)) => self.begin(id, protocol),
             Ok(None) => self.refuse_new(id, None),
@@ -265,7 +266,7 @@ impl State {
             match listener.accept() {
                 Ok(accepted) => {
                     port.last[number] -= 1;
-                    self.admit(place, accepted, permit);
+                    self.admit((place, number), accepted, permit);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => port.last[number] = 0,
                 Err(e) if AcceptError::of(&e) == AcceptError::Retry => port.last[number] -= 1,

@@ -178,7 +178,7 @@ impl Reactor {
         }
         let mut failed = Ok(());
         loop {
-            match self.turn(None) {
+            match self.step(None) {
                 Ok(true) => {}
                 Ok(false) => return failed,
                 Err(e) if failed.is_ok() => {
@@ -192,11 +192,22 @@ impl Reactor {
     }
 
     /// One turn, for a program with a loop of its own: waits up to `timeout` (`None`: as long as it takes), does what
-    /// is due, and returns. `false` once the loop was stopped or its shutdown is complete.
+    /// is due, and returns. `false` once the loop was stopped, or its shutdown is complete; it may then be used anew.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let goes_on = self.step(timeout)?;
+        if !goes_on && self.state.drain.take().is_some() {
+            let control = &self.state.core.control;
+            control.end();
+            control.begin();
+            self.state.watch_the_stop()?;
+        }
+        Ok(goes_on)
+    }
+
+    fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
         self.state.stop = false;
         self.state.turn(timeout)?;
         Ok(!self.state.stop)
@@ -224,13 +235,13 @@ impl Reactor {
         self.state.accepts_one = true;
         while accepted(&self.state) == before {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            let goes_on = self.turn(left)?;
+            let goes_on = self.step(left)?;
             if !goes_on || (left == Some(Duration::ZERO) && accepted(&self.state) == before) {
                 return Ok(false);
             }
         }
         self.state.rests = true; // no other
-        while self.state.conns.len() > 0 && self.turn(None)? {}
+        while self.state.conns.len() > 0 && self.step(None)? {}
         Ok(true)
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) clock: Clock,
     /// When the wait of this turn ended, or the last callback since.
     pub(super) now: Instant,
+    /// When the wait of this turn ended.
+    pub(super) woke: Instant,
     pub(super) conns: Slab<Conn>,
     pub(super) ports: Vec<Port>,
     /// Whether the listeners are watched.
@@ -109,6 +111,7 @@ impl State {
             settings,
             poller,
             now: clock.now(),
+            woke: clock.now(),
             clock,
             conns: Slab::new(),
             ports: Vec::new(),

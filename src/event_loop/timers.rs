@@ -86,6 +86,12 @@ impl<T> Timers<T> {
         pending
     }
 
+    /// Whether it is still to fire.
+    pub(super) fn is_pending(&self, id: TimerId) -> bool {
+        let slot = self.slots.get(id.index as usize);
+        slot.is_some_and(|slot| slot.generation == id.generation && slot.task.is_some())
+    }
+
     /// `None` if it has fired or was cancelled.
     pub(super) fn cancel(&mut self, id: TimerId) -> Option<T> {
         let task = self.slot(id)?.task.take();

@@ -116,8 +116,8 @@ impl<'a> Transport<'a> {
 
     /// The address of the listener that accepted it.
     pub fn local_addr(&self) -> Addr {
-        let port = self.conn().and_then(|conn| self.cx.state.ports.get(conn.port));
-        port.map_or(Addr::Unnamed, |port| port.local_addr())
+        let port = self.conn().and_then(|conn| Some(self.cx.state.ports.get(conn.port.0)?.local_addr(conn.port.1)));
+        port.unwrap_or(Addr::Unnamed)
     }
 
     /// Joins a group; `false` if it is in it already.
@@ -146,10 +146,7 @@ impl<'a> Transport<'a> {
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         let (now, id) = (self.cx.now(), self.id);
         let timer = self.cx.state.timers.set(now, delay, Task::Protocol(id));
-        match self.conn_mut() {
-            Some(conn) => conn.timers.push(timer),
-            None => drop(self.cx.state.timers.cancel(timer)),
-        }
+        self.cx.state.keep_timer(id, timer);
         timer
     }
 

@@ -42,6 +42,7 @@ impl State {
         let patience = self.patience(timeout);
         let events = self.poller.wait(patience).map_err(Error::system("wait for events"))?;
         self.now = self.clock.now();
+        self.woke = self.now;
         Ok(events)
     }
 
@@ -111,20 +112,19 @@ impl State {
             conn.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));
+        let now = self.now;
+        self.conns.get_mut(id).into_iter().for_each(|conn| conn.since = now); // its own time is no idling
     }
 
     /// Those that are due, and were set before this turn.
     fn fire_timers(&mut self, mark: u64) {
-        let now = self.now;
+        let now = self.woke;
         while let Some((timer, task)) = self.timers.pop(now, mark) {
             match task {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
                 Task::Rested => self.rests = false,
                 Task::Protocol(id) => {
-                    if let Some(conn) = self.conns.get_mut(id) {
-                        conn.timers.retain(|t| *t != timer);
-                    }
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));
                     }
