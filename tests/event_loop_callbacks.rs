@@ -122,7 +122,7 @@ fn interfere(t: &mut Transport<'_>, ids: &[ConnId], group: Group, with: &str) {
 }
 
 #[test]
-fn no_callback_runs_within_another() {
+fn e4_no_callback_runs_within_another() {
     for with in ["nothing", "close", "abort"] {
         for callback in CALLBACKS {
             let settings = EventLoop::new().water_marks(10, 1500);

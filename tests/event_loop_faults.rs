@@ -88,7 +88,7 @@ fn provoke(test: &mut TestLoop, id: ConnId, callback: &str) {
 }
 
 #[test]
-fn a_fault_in_any_callback_ends_its_connection_only_once_and_is_counted() {
+fn e2_a_fault_in_any_callback_ends_its_connection_only_once_and_is_counted() {
     for how in [Fault::Error, Fault::Panic, Fault::Bomb, Fault::BombError] {
         for callback in CALLBACKS {
             let mut test = TestLoop::with(EventLoop::new().water_marks(10, 20)).unwrap();

@@ -188,7 +188,7 @@ fn a_protocol_that_heeds_the_pause_sends_any_amount_in_bounded_memory() {
 }
 
 #[test]
-fn a_peer_that_never_reads_is_cut_at_the_write_limit() {
+fn e5_a_peer_that_never_reads_is_cut_at_the_write_limit() {
     let journal = Journal::default();
     let (mut test, id) = stuck(Script::new(&journal).on("data", |t, data| Ok(t.write(data)?)));
     for _ in 0..100 {

@@ -18,7 +18,7 @@ use socketserver::factory;
 const ANY: &str = "127.0.0.1:0";
 
 #[test]
-fn an_urgent_byte_is_ignored() {
+fn p13_an_urgent_byte_is_ignored() {
     let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
     let mut client = connect(looped.addr);
     send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).unwrap();
@@ -32,7 +32,7 @@ fn an_urgent_byte_is_ignored() {
 }
 
 #[test]
-fn a_paused_connection_whose_client_sends_on_costs_nothing() {
+fn e9_a_paused_connection_whose_client_sends_on_costs_nothing() {
     let (looped, told) = teller();
     let mut client = connect(looped.addr);
     client.write_all(b"p").unwrap();
@@ -55,7 +55,7 @@ fn a_paused_connection_whose_client_sends_on_costs_nothing() {
 }
 
 #[test]
-fn half_closed_or_idle_or_slow_clients_cost_nothing() {
+fn e6_half_closed_or_idle_or_slow_clients_cost_nothing() {
     let (looped, told) = teller();
     let mut half = connect(looped.addr);
     half.write_all(b"2").unwrap();

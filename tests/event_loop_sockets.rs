@@ -18,7 +18,7 @@ use socketserver::factory;
 const ANY: &str = "127.0.0.1:0";
 
 #[test]
-fn who_ends_its_stream_at_once_gets_the_whole_answer() {
+fn p10_who_ends_its_stream_at_once_gets_the_whole_answer() {
     let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
     assert_eq!(kit::ask(looped.addr, "hello"), "hello");
     let (looped, told) = teller();
@@ -73,7 +73,7 @@ fn an_abort_is_a_reset_for_the_client() {
 }
 
 #[test]
-fn a_client_that_is_gone_before_it_is_accepted_is_one_that_went_away() {
+fn a2_a_client_that_is_gone_before_it_is_accepted_is_one_that_went_away() {
     let (looped, told) = teller();
     looped.handle.server().pause();
     for _ in 0..3 {
@@ -104,7 +104,7 @@ fn an_error_with_output_that_nobody_takes_ends_with_the_client() {
 }
 
 #[test]
-fn descriptors_beyond_1024_are_like_the_others() {
+fn a16_descriptors_beyond_1024_are_like_the_others() {
     let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
     let idle: Vec<_> = (0..1100).map(|_| connect(looped.addr)).collect();
     assert!(idle.last().unwrap().as_raw_fd() > 1024);
@@ -116,7 +116,7 @@ fn descriptors_beyond_1024_are_like_the_others() {
 }
 
 #[test]
-fn a_place_that_is_used_again_hears_nothing_of_the_one_before() {
+fn e3_a_place_that_is_used_again_hears_nothing_of_the_one_before() {
     let made = Arc::new(AtomicUsize::new(0));
     let theirs = made.clone();
     let build = factory(move |_| {

@@ -37,7 +37,7 @@ fn ask(client: &mut TcpStream, text: &str) {
 type Stalls = Arc<Mutex<Vec<(&'static str, bool, Duration)>>>;
 
 #[test]
-fn a_slow_callback_is_told_once_with_its_name() {
+fn e1_a_slow_callback_is_told_once_with_its_name() {
     let stalls = Stalls::default();
     let seen = stalls.clone();
     let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10)));

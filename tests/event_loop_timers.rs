@@ -203,7 +203,7 @@ fn another_s_callback_may_cancel_a_connection_s_timer() {
 }
 
 #[test]
-fn a_hundred_thousand_timers_are_set_and_cancelled() {
+fn e7_a_hundred_thousand_timers_are_set_and_cancelled() {
     let (mut test, _) = test_loop();
     let since = Instant::now();
     let fired = Rc::new(Cell::new(0));

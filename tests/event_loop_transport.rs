@@ -125,7 +125,7 @@ fn a_close_in_connection_made_reads_nothing() {
 }
 
 #[test]
-fn after_a_close_nothing_more_is_delivered() {
+fn p9_after_a_close_nothing_more_is_delivered() {
     let (mut test, id, journal) = with(|t, _| {
         t.set_timer(SECOND);
         let own = t.id();
