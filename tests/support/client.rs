@@ -145,7 +145,14 @@ impl Client {
     /// Whether nothing arrives during this time, not even an end.
     pub fn hears_nothing_for(&mut self, time: Duration) -> bool {
         self.wait_at_most(time);
-        let silent = matches!(self.socket.fill_buf(), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        // A machine that is frozen for a moment interrupts a wait with a time limit, see signal(7).
+        let heard = loop {
+            match self.socket.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.map(<[u8]>::len),
+            }
+        };
+        let silent = matches!(&heard, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         self.wait_at_most(LIMIT);
         silent
     }
