@@ -8,13 +8,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use common::chat::{check_name, printable, HELP};
 use socketserver::{factory, lines, ConnId, Context, EventLoop, Group, HandlerResult};
 use socketserver::{LineReceiver, LineTransport, Lost, Peer};
-
-const HELP: &str = "The first line is your name; each later one goes to all others. /who, /nick NAME, /quit";
-
-/// Longest name.
-const NAME: usize = 32;
 
 /// What all members share: they live in one thread, so no lock is needed.
 struct Room {
@@ -35,7 +31,7 @@ impl LineReceiver for Member {
     }
 
     fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
-        let line = printable(line);
+        let line = printable(&String::from_utf8_lossy(line));
         match (&self.name, line.split_once(' ').unwrap_or((&line, ""))) {
             (None, _) => self.enter(transport, line.trim())?,
             (Some(_), ("/quit", _)) => transport.close(),
@@ -61,11 +57,13 @@ impl LineReceiver for Member {
 impl Member {
     /// Takes a name, the first or another one, unless somebody has it.
     fn enter(&mut self, transport: &mut LineTransport<'_>, name: &str) -> HandlerResult {
-        if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
-            return transport.send_line(format!("A name has up to {NAME} characters and no / in front. Yours?"));
-        }
-        if self.room.names.borrow().iter().any(|(id, other)| *id != self.id && other == name) {
-            return transport.send_line("Somebody has that name. Another one?");
+        let taken = {
+            let names = self.room.names.borrow();
+            let others = names.iter().filter(|(id, _)| **id != self.id).map(|(_, name)| name);
+            check_name(name, others)
+        };
+        if let Err(why) = taken {
+            return transport.send_line(why);
         }
         let news = match self.name.replace(name.to_owned()) {
             Some(old) => format!("* {old} is now {name}"),
@@ -80,11 +78,6 @@ impl Member {
     fn tell_others(&self, cx: &mut Context<'_>, text: &str) {
         cx.broadcast(self.room.everyone, format!("{text}\n").as_bytes(), Some(self.id));
     }
-}
-
-/// Without what would play tricks on the others' terminals.
-fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
 }
 
 fn main() -> ExitCode {

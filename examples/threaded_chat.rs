@@ -8,12 +8,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use common::chat::{check_name, printable, HELP};
 use socketserver::{Connection, ConnectionWriter, HandlerResult, SendError, StreamRequestHandler, Threading};
-
-const HELP: &str = "The first line is your name; each later one goes to all others. /who, /nick NAME, /quit";
-
-/// Longest name.
-const NAME: usize = 32;
 
 type Members = BTreeMap<u64, (String, ConnectionWriter)>;
 
@@ -43,7 +39,7 @@ impl Room {
         let mut name = None;
         while conn.next_request()? {
             let Some(line) = conn.next_line()? else { break };
-            let line: String = line.chars().filter(|c| !c.is_control()).collect();
+            let line = printable(&line);
             match (&name, line.split_once(' ').unwrap_or((&line, ""))) {
                 (None, _) => self.enter(&writer, id, &mut name, line.trim())?,
                 (Some(_), ("/quit", _)) => break,
@@ -62,12 +58,10 @@ impl Room {
 
     /// Takes a name, the first or another one, unless somebody has it.
     fn enter(&self, writer: &ConnectionWriter, id: u64, mine: &mut Option<String>, name: &str) -> HandlerResult {
-        if name.is_empty() || name.starts_with('/') || name.chars().count() > NAME {
-            return Ok(say(writer, &format!("A name has up to {NAME} characters and no / in front. Yours?"))?);
-        }
         let mut members = self.members();
-        if members.iter().any(|(other, (taken, _))| *other != id && taken == name) {
-            return Ok(say(writer, "Somebody has that name. Another one?")?);
+        let others = members.iter().filter(|(other, _)| **other != id).map(|(_, (name, _))| name);
+        if let Err(why) = check_name(name, others) {
+            return Ok(say(writer, &why)?);
         }
         members.insert(id, (name.to_owned(), writer.clone()));
         drop(members);

@@ -6,23 +6,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Echo, Journal, Script};
+use script::{with, Echo, Journal, Script};
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, HandlerResult, Transport};
+use socketserver::{ConnId, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
 fn test_loop() -> TestLoop {
     TestLoop::new().unwrap()
-}
-
-/// A connection that does this with what it hears.
-fn with(act: impl FnMut(&mut Transport<'_>, &[u8]) -> HandlerResult + 'static) -> (TestLoop, ConnId, Journal) {
-    let (mut test, journal) = (test_loop(), Journal::default());
-    let id = test.connect(Script::new(&journal).on("data", act));
-    journal.take();
-    (test, id, journal)
 }
 
 /// Which limit ends a connection, and when, after it has heard this.

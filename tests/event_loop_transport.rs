@@ -4,22 +4,14 @@ mod script;
 
 use std::time::Duration;
 
-use script::{Journal, Script};
+use script::{with, Journal, Script};
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, HandlerResult, Transport, WriteError};
+use socketserver::WriteError;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn test_loop() -> TestLoop {
     TestLoop::new().unwrap()
-}
-
-/// A connection that does this with what it hears.
-fn with(act: impl FnMut(&mut Transport<'_>, &[u8]) -> HandlerResult + 'static) -> (TestLoop, ConnId, Journal) {
-    let (mut test, journal) = (test_loop(), Journal::default());
-    let id = test.connect(Script::new(&journal).on("data", act));
-    journal.take();
-    (test, id, journal)
 }
 
 #[test]

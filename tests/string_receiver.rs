@@ -6,7 +6,9 @@ mod receiving;
 use std::any::Any;
 
 use receiving::{Log, Loop};
-use socketserver::framing::{Decoder, Encoder, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong};
+use socketserver::framing::{
+    Decoded, Decoder, Encoder, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong,
+};
 use socketserver::{strings, BoxError, Eof, HandlerResult, StringReceiver, StringTransport};
 
 /// Writes down what it is told, and does what strings say.
@@ -162,4 +164,26 @@ fn p5_a_partial_string_at_the_end() {
     let (mut receiver, log) = fed(Netstrings::new(), &[b"1:a,5:he"]);
     receiver.eof();
     assert_eq!(told(&log), ["a", "eof 5:he"]);
+}
+
+/// It says that it knows a way past its error, and does not.
+#[test]
+fn a_decoder_that_fails_for_ever_ends_the_connection() {
+    struct Stuck;
+    impl Decoder for Stuck {
+        fn decode(&mut self, _unread: &[u8]) -> Result<Decoded, FrameError> {
+            Err(FrameError::TooLong { limit: 1, len: 2 })
+        }
+        fn reset(&mut self) {}
+        fn mid_frame(&self) -> bool {
+            true
+        }
+    }
+    impl Encoder for Stuck {
+        fn encode(&self, _payload: &[u8], _out: &mut Vec<u8>) -> Result<(), FrameError> {
+            Ok(())
+        }
+    }
+    let (receiver, _log) = fed(Stuck, &[b"any"]);
+    assert!(receiver.is_closing());
 }

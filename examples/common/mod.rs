@@ -2,6 +2,7 @@
 //! it listens, and the report at the end.
 #![allow(dead_code)] // each example uses its part
 
+pub mod chat;
 pub mod plain;
 pub mod trouble;
 
@@ -114,7 +115,8 @@ impl Args {
         Ok(builder)
     }
 
-    /// Serves with the strategy that the command line names: the handler, or, in an event loop, the factory's protocols.
+    /// Serves with the strategy that the command line names: the handler, or, in an event loop, the factory's
+    /// protocols.
     pub fn serve(
         &self,
         builder: ServerBuilder,

@@ -103,7 +103,8 @@ impl Connection {
     }
 
     /// Ends one request and waits for the next, if it is not there already: flushes, waits for its first byte under
-    /// the idle limit, and starts the request limit anew. `false` when the peer has ended the stream, or when the server drains and nothing
+    /// the idle limit, and starts the request limit anew. `false` when the peer has ended the stream, or when the
+    /// server drains and nothing
     /// has arrived.
     ///
     /// ```

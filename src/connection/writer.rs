@@ -37,7 +37,8 @@ impl ConnectionWriter {
         Self { mailbox }
     }
 
-    /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>` is shared, not copied: one message to a whole room.
+    /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>` is shared,
+    /// not copied: one message to a whole room.
     ///
     /// # Errors
     /// [`SendError::Full`] when the peer reads too slowly and

@@ -31,7 +31,8 @@ impl Context<'_> {
         self.state.write(id, bytes).is_ok()
     }
 
-    /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied for each.
+    /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
+    /// for each.
     /// What becomes of a member who does not read, [`Group`] says.
     ///
     /// ```
@@ -74,7 +75,8 @@ impl Context<'_> {
         there
     }
 
-    /// Closes another connection, as its own [`close`](super::Transport::close) would; `false` if it is gone or closing.
+    /// Closes another connection, as its own [`close`](super::Transport::close) would; `false` if it is gone or
+    /// closing.
     pub fn close_connection(&mut self, id: ConnId) -> bool {
         let open = self.state.is_open(id);
         self.state.end(id, LostReason::Closed);
@@ -113,7 +115,8 @@ impl Context<'_> {
         self.state.conns.len()
     }
 
-    /// Calls `call` when `delay` has passed, never within this callback. Equal times keep their order; the clock is monotonic.
+    /// Calls `call` when `delay` has passed, never within this callback. Equal times keep their order; the clock is
+    /// monotonic.
     /// A panic in it is contained and logged.
     pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
         let now = self.now();

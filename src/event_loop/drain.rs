@@ -41,7 +41,8 @@ impl State {
             return;
         }
         let grace = self.core.config.drain_timeout;
-        self.drain = Some(Drain { deadline: self.clock.drain_deadline(grace), grace, cut: false });
+        let deadline = self.clock.set_by_hand().map(|now| now + grace);
+        self.drain = Some(Drain { deadline, grace, cut: false });
         if !self.core.control.paused() && !self.accepts_one {
             self.count_the_last();
         }
@@ -71,7 +72,7 @@ impl State {
         if self.drain.is_none() {
             return;
         }
-        while self.accept_one_of_the_last() {}
+        self.accept_one_of_the_last();
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();
         }

@@ -66,7 +66,8 @@ impl EventLoop {
         self
     }
 
-    /// The most bytes that are queued for one connection: more is refused, and the connection aborted. Defaults to 8 MiB.
+    /// The most bytes that are queued for one connection: more is refused, and the connection aborted. Defaults to 8
+    /// MiB.
     #[must_use]
     pub fn max_queued(mut self, bytes: usize) -> Self {
         self.settings.max_queued = bytes;

@@ -226,3 +226,47 @@ impl<P: Parser> Framed<P> {
         }
     }
 }
+
+/// What both adapters do in the same way as a [`Protocol`](super::Protocol): bytes go to `framed`, everything else, by
+/// `call`, to the receiver.
+macro_rules! pass_on {
+    () => {
+        fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+            self.framed.data_received(t, data)
+        }
+
+        fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+            self.framed.eof_received(t)
+        }
+
+        fn pause_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+            self.call(t, |r, t| r.pause_writing(t))
+        }
+
+        fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+            self.call(t, |r, t| r.resume_writing(t))
+        }
+
+        fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+            self.framed.reading_resumed(t)
+        }
+
+        fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {
+            self.call(t, |r, t| r.timer(t, id))
+        }
+
+        fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
+            self.call(t, |r, t| r.message(t, message))
+        }
+
+        fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+            self.call(t, |r, t| r.shutting_down(t))
+        }
+
+        fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+            self.framed.parser.receiver.connection_lost(cx, why);
+        }
+    };
+}
+
+pub(super) use pass_on;

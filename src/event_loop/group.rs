@@ -11,7 +11,8 @@ use super::slab::ConnId;
 ///
 /// A member who does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
 /// to the loop's limit (8 MiB), then its connection is aborted; in one of [`lossy`](Self::lossy), it misses what comes
-/// while its queue is above the high-water mark, also for so much in one turn. Leaving takes a look at all members, joining does not.
+/// while its queue is above the high-water mark, also for so much in one turn. Leaving takes a look at all members,
+/// joining does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
     id: u64,

@@ -80,7 +80,8 @@ impl ReactorHandle {
     }
 
     /// Has `call` called by the loop, which is woken: in the order of the calls, those of one thread and those of
-    /// several, as they arrive. Calls that are sent while others run wait for the next turn. Before the loop runs they are kept.
+    /// several, as they arrive. Calls that are sent while others run wait for the next turn. Before the loop runs they
+    /// are kept.
     /// A panic in it is contained and logged.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use super::framed::{Framed, Parser, Touched, Unread};
+use super::framed::{pass_on, Framed, Parser, Touched, Unread};
 use super::line_receiver::{LineReceiver, LineTransport};
 use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
@@ -167,39 +167,5 @@ impl<R: LineReceiver> Protocol for Lines<R> {
         self.call(t, |r, t| r.connection_made(t))
     }
 
-    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        self.framed.data_received(t, data)
-    }
-
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
-        self.framed.eof_received(t)
-    }
-
-    fn pause_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.pause_writing(t))
-    }
-
-    fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.resume_writing(t))
-    }
-
-    fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.framed.reading_resumed(t)
-    }
-
-    fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {
-        self.call(t, |r, t| r.timer(t, id))
-    }
-
-    fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
-        self.call(t, |r, t| r.message(t, message))
-    }
-
-    fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.shutting_down(t))
-    }
-
-    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
-        self.framed.parser.receiver.connection_lost(cx, why);
-    }
+    pass_on!();
 }

@@ -1,4 +1,5 @@
-//! What a connection has written and the kernel has not taken: pieces in order, some of them shared by many connections.
+//! What a connection has written and the kernel has not taken: pieces in order, some of them shared by many
+//! connections.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

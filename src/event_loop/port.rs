@@ -130,7 +130,8 @@ impl State {
         (0..self.ports.len()).for_each(|place| self.stop_listening(place));
     }
 
-    /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue waits.
+    /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
+    /// waits.
     pub(super) fn mind_listeners(&mut self) -> Result<()> {
         let core = &self.core;
         let full = core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
@@ -255,12 +256,12 @@ impl State {
         }
     }
 
-    /// Serves one of them; `false` if there is none, or no place.
-    pub(super) fn accept_one_of_the_last(&mut self) -> bool {
+    /// Serves one of them, if there is a place for it.
+    pub(super) fn accept_one_of_the_last(&mut self) {
         for place in 0..self.ports.len() {
             let Some(port) = self.ports.get_mut(place) else { break };
             let Some(number) = port.last.iter().position(|n| *n > 0) else { continue };
-            let Some(permit) = Permit::take(&self.core) else { return false };
+            let Some(permit) = Permit::take(&self.core) else { return };
             let listeners = port.listeners.clone();
             let Some(listener) = listeners.get(number) else { continue };
             match listener.accept() {
@@ -272,9 +273,8 @@ impl State {
                 Err(e) if AcceptError::of(&e) == AcceptError::Retry => port.last[number] -= 1,
                 Err(_) => port.last[number] = 0, // no time is left to wait for better
             }
-            return true;
+            return;
         }
-        false
     }
 
     pub(super) fn has_last(&self) -> bool {

@@ -164,7 +164,8 @@ impl State {
 
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        if self.stop || !self.dirty.is_empty() || !self.soon.is_empty() {
+        let may_accept = self.has_last() && !self.core.permits().full();
+        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
 
-use super::framed::{Framed, Parser, Touched, Unread};
+use super::framed::{pass_on, Framed, Parser, Touched, Unread};
 use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
 use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
 use crate::handler::HandlerResult;
@@ -145,7 +145,7 @@ impl<'a> DerefMut for StringTransport<'a> {
 /// [`Netstrings`](crate::framing::Netstrings), [`LengthPrefixed`](crate::framing::LengthPrefixed), or any other that
 /// reads and sends.
 pub fn strings<D: Decoder + Encoder, R: StringReceiver>(framing: D, receiver: R) -> Strings<D, R> {
-    Strings { framed: Framed::new(StringParser { receiver, framing }) }
+    Strings { framed: Framed::new(StringParser { receiver, framing, refused: false }) }
 }
 
 /// What [`strings`] makes. It keeps an unfinished string only, and has no buffer otherwise.
@@ -158,6 +158,8 @@ pub struct Strings<D, R> {
 struct StringParser<D, R> {
     receiver: R,
     framing: D,
+    /// Whether the last thing decoded was an error: a second one in a row is no way past it.
+    refused: bool,
 }
 
 impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
@@ -172,7 +174,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
             }
             why => r.malformed(t, why),
         })?;
-        if self.framing.mid_frame() {
+        if self.framing.mid_frame() && !std::mem::replace(&mut self.refused, true) {
             return Ok(()); // it knows a way past it
         }
         Err(why.into())
@@ -181,7 +183,9 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
 
 impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
     fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError> {
-        match self.framing.decode(unread.front) {
+        let decoded = self.framing.decode(unread.front);
+        self.refused &= decoded.is_err();
+        match decoded {
             Ok(Decoded::Frame(frame)) => {
                 *taken += frame.len;
                 let string = &unread.front[frame.payload];
@@ -218,39 +222,5 @@ impl<D: Decoder + Encoder, R: StringReceiver> Protocol for Strings<D, R> {
         self.call(t, |r, t| r.connection_made(t))
     }
 
-    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        self.framed.data_received(t, data)
-    }
-
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
-        self.framed.eof_received(t)
-    }
-
-    fn pause_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.pause_writing(t))
-    }
-
-    fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.resume_writing(t))
-    }
-
-    fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.framed.reading_resumed(t)
-    }
-
-    fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {
-        self.call(t, |r, t| r.timer(t, id))
-    }
-
-    fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
-        self.call(t, |r, t| r.message(t, message))
-    }
-
-    fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.shutting_down(t))
-    }
-
-    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
-        self.framed.parser.receiver.connection_lost(cx, why);
-    }
+    pass_on!();
 }

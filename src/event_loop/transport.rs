@@ -152,7 +152,8 @@ impl<'a> Transport<'a> {
 
     /// Tells the request limit and the drain that a request is in progress from here on, until
     /// [`request_ends`](Self::request_ends). A protocol that calls neither has a request, for the request limit, from
-    /// the first byte after an answer was sent until the last byte of the next; for a drain it is idle whenever nothing is queued
+    /// the first byte after an answer was sent until the last byte of the next; for a drain it is idle whenever nothing
+    /// is queued
     /// and reading is not paused. Receivers of lines and strings tell by themselves.
     pub fn request_begins(&mut self) {
         let now = self.cx.now();

@@ -13,7 +13,8 @@ use crate::sys;
 const AFTER_THE_CUT: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// Ends what is in progress; the strategy looks after its part meanwhile. Returns at the drain limit plus 100 ms at the latest, with the number of handlers
+    /// Ends what is in progress; the strategy looks after its part meanwhile. Returns at the drain limit plus 100 ms at
+    /// the latest, with the number of handlers
     /// that were left running.
     pub(crate) fn drain(&self, strategy: &dyn ServingStrategy) -> io::Result<u64> {
         let idle = || self.permits().active() == 0 && self.workers.load(SeqCst) == 0;

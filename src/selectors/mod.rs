@@ -51,8 +51,8 @@
 //! - **Only what was asked for** is told: READ, WRITE, or both at once. A hang-up or an error of the descriptor shows
 //!   as what it is watched for; the read or the write then tells. (`select` tells a hang-up to who watches for WRITE
 //!   alone only where the descriptor is writable too, as sockets are.)
-//! - **Timeouts.** `None` waits for ever, zero looks and returns. Otherwise a wait lasts at least the timeout, up to the
-//!   next whole unit of the [back end](Backend). A signal does not end it: it goes on with the time that is left. To
+//! - **Timeouts.** `None` waits for ever, zero looks and returns. Otherwise a wait lasts at least the timeout, up to
+//!   the next whole unit of the [back end](Backend). A signal does not end it: it goes on with the time that is left. To
 //!   end it from a signal handler, [wake](Waker::wake) it.
 //! - **Files that cannot be waited for** are refused: regular files, folders, and some devices, as epoll(7) has it
 //!   ([`Error::NotPollable`]). They leave no key.

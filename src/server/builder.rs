@@ -89,7 +89,8 @@ impl<S> ServerBuilder<S> {
         }
     }
 
-    /// How many connections are served at once, exactly; of a `ThreadPool` never more than it has threads. Defaults to the strategy's own limit: 1 for `Sequential`,
+    /// How many connections are served at once, exactly; of a `ThreadPool` never more than it has threads. Defaults to
+    /// the strategy's own limit: 1 for `Sequential`,
     /// the threads of a `ThreadPool`, for `Threading` 1024 or 64 less than `RLIMIT_NOFILE`.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
@@ -153,7 +154,8 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1 MiB.
+    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1
+    /// MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
         self.config.writer_capacity = bytes;
         self
@@ -221,7 +223,8 @@ impl<S> ServerBuilder<S> {
     /// Listens on an address of any kind.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense, [`Error::Listen`](crate::Error::Listen)
+    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense,
+    /// [`Error::Listen`](crate::Error::Listen)
     /// for an address that cannot be had.
     pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
     where

@@ -28,7 +28,8 @@ pub trait ServingStrategy: Send {
     ///
     /// # Errors
     /// [`Rejected`] hands the request back with the cause, and the server refuses it: counts, reports and closes it.
-    /// Where the cause is that the system lacks something (`EAGAIN`, `ENOMEM`, `EMFILE`, …), accepting rests for 100 ms.
+    /// Where the cause is that the system lacks something (`EAGAIN`, `ENOMEM`, `EMFILE`, …), accepting rests for 100
+    /// ms.
     fn process_request(&self, request: Request) -> std::result::Result<(), Rejected>;
 
     /// Called after every turn of [`Acceptor::run`]: the place to reap children or look after threads (Python's

@@ -1,6 +1,7 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
-//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors), [`Poller`] (the event loop's set),
+//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
+//! [`Poller`] (the event loop's set),
 //! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children), [`signal`] (handlers) and [`watch`] (what the selectors wait with).
 

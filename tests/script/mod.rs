@@ -12,9 +12,10 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use socketserver::testing::TestLoop;
 use socketserver::{
-    BoxError, Context, Eof, EventLoop, HandlerResult, ListeningPort, Lost, Protocol, Reactor, ReactorHandle, Report,
-    TimerId, Transport,
+    BoxError, ConnId, Context, Eof, EventLoop, HandlerResult, ListeningPort, Lost, Protocol, Reactor, ReactorHandle,
+    Report, TimerId, Transport,
 };
 
 /// What was called, in order.
@@ -237,4 +238,12 @@ impl Drop for Looped {
             let _ = thread.join();
         }
     }
+}
+
+/// A connection in memory that does this with what it hears.
+pub fn with(act: impl FnMut(&mut Transport<'_>, &[u8]) -> HandlerResult + 'static) -> (TestLoop, ConnId, Journal) {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let id = test.connect(Script::new(&journal).on("data", act));
+    journal.take();
+    (test, id, journal)
 }

@@ -82,7 +82,8 @@ impl Children {
         }
     }
 
-    /// From here on the child is watched. One that has ended already may be gone (SIGCHLD ignored, another's `waitpid`);
+    /// From here on the child is watched. One that has ended already may be gone (SIGCHLD ignored, another's
+    /// `waitpid`);
     /// one that cannot be watched is not left running.
     fn adopt(&mut self, wakes: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
