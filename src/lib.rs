@@ -219,8 +219,12 @@ pub mod guide;
 mod lifecycle;
 pub mod selectors;
 mod server;
+mod sync;
 #[allow(unsafe_code)] // the only place, see its head
 mod sys;
+
+#[cfg(all(test, shuttle))]
+mod model;
 
 #[cfg(feature = "testing")]
 pub mod testing {

@@ -4,7 +4,6 @@ mod seat;
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam::queue::SegQueue;
@@ -14,6 +13,8 @@ use crate::handler::StreamRequestHandler;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::Listener;
 use crate::strategy::ServingStrategy;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::thread_local;
 
 pub use seat::{Seat, Turn};
 
@@ -165,17 +166,17 @@ pub(crate) struct Accepting(bool);
 
 impl Accepting {
     pub(crate) fn here() -> Self {
-        Self(ACCEPTING.replace(true))
+        Self(ACCEPTING.with(|here| here.replace(true)))
     }
 
     pub(crate) fn is_here() -> bool {
-        ACCEPTING.get()
+        ACCEPTING.with(Cell::get)
     }
 }
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        ACCEPTING.set(self.0);
+        ACCEPTING.with(|here| here.set(self.0));
     }
 }
 

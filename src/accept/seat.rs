@@ -13,6 +13,7 @@ use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Listener};
 use crate::server::AtLimit;
 use crate::strategy::Request;
+use crate::sync::now;
 use crate::sys::{self, process, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
@@ -100,7 +101,7 @@ impl<'a> Seat<'a> {
     /// [`Error::Accept`] when a listener fails for good. Passing failures (`ECONNABORTED`, `EMFILE` and the like)
     /// are waited out here.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Turn> {
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let deadline = timeout.and_then(|t| now().checked_add(t));
         loop {
             let ready = self.wait(deadline)?;
             if self.core().control.stopping() {
@@ -294,5 +295,5 @@ impl Drop for Awaited<'_> {
 }
 
 fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|d| d.saturating_duration_since(Instant::now()))
+    deadline.map(|d| d.saturating_duration_since(now()))
 }

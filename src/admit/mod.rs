@@ -1,9 +1,9 @@
 //! Admission: a connection is accepted only with a permit in hand, and the permit gives itself back.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::lifecycle::Core;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// How many may be served at once, and how many are; children see it too.
 #[derive(Debug, Default)]

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::block::Block;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
+use crate::sync::now;
 use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::EventFd;
@@ -51,7 +52,7 @@ impl Control {
     pub(crate) fn new(block: Arc<Shared<Block>>) -> io::Result<Self> {
         let control = Self {
             block,
-            epoch: Instant::now(),
+            epoch: now(),
             in_child: AtomicBool::new(false),
             stop: EventFd::new()?,
             now: EventFd::new()?,
@@ -115,7 +116,7 @@ impl Control {
     }
 
     fn raise_to(&self, level: u8) {
-        let nanos = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
         loop {
             let _ = self.switch().stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
             self.switch().level.fetch_max(level, SeqCst);

@@ -2,11 +2,8 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::block::Block;
 use super::control::Control;
@@ -14,6 +11,8 @@ use super::registry::Registry;
 use super::stats::{Counters, Stats};
 use crate::admit::Count;
 use crate::server::Config;
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::{now, thread_local, Condvar, Mutex};
 use crate::sys::shared::Shared;
 
 /// Shared by the accepting side, the workers, the connections and every handle.
@@ -94,7 +93,7 @@ impl Core {
 
     /// Waits until the server is not serving; `false` if that takes longer than `timeout`.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let until = timeout.and_then(|t| Instant::now().checked_add(t));
+        let until = timeout.and_then(|t| now().checked_add(t));
         let mut serving = self.serving.lock();
         while *serving {
             match until {
@@ -132,17 +131,17 @@ pub(crate) struct InHandler(*const Core);
 
 impl InHandler {
     pub(crate) fn of(core: &Arc<Core>) -> Self {
-        Self(HANDLING.replace(Arc::as_ptr(core)))
+        Self(HANDLING.with(|of| of.replace(Arc::as_ptr(core))))
     }
 
     pub(crate) fn is(core: &Arc<Core>) -> bool {
-        HANDLING.get() == Arc::as_ptr(core)
+        HANDLING.with(Cell::get) == Arc::as_ptr(core)
     }
 }
 
 impl Drop for InHandler {
     fn drop(&mut self) {
-        HANDLING.set(self.0);
+        HANDLING.with(|of| of.set(self.0));
     }
 }
 
@@ -154,7 +153,7 @@ impl Throttle {
     /// Whether this event passes: then with the number of those left out before it.
     pub(crate) fn pass(&self) -> Option<u64> {
         let mut last = self.0.lock();
-        let now = Instant::now();
+        let now = now();
         if last.0.is_some_and(|at| now - at < Duration::from_secs(1)) {
             last.1 += 1;
             return None;

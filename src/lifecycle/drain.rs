@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use crate::strategy::ServingStrategy;
+use crate::sync::now;
 use crate::sys;
 
 /// After the cut, handlers get this long to notice and to return.
@@ -27,7 +28,7 @@ impl Core {
         self.control.cut();
         self.registry.cut_all();
         log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
-        let grace = Instant::now() + AFTER_THE_CUT;
+        let grace = now() + AFTER_THE_CUT;
         self.wait_for(strategy, &idle, || Some(grace))?;
         let abandoned = self.permits().active() as u64;
         self.counters().forced.fetch_add(abandoned, Relaxed);
@@ -54,7 +55,7 @@ impl Core {
             if idle() {
                 return Ok(true);
             }
-            let left = deadline().map(|d| d.saturating_duration_since(Instant::now()));
+            let left = deadline().map(|d| d.saturating_duration_since(now()));
             if left == Some(Duration::ZERO) {
                 return Ok(false);
             }

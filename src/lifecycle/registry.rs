@@ -1,11 +1,10 @@
 //! The live connections of the threads, so that a drain can wake their idle readers and cut what is left.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use crate::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use crate::sync::Mutex;
 use crate::sys::socket;
 
 /// What a connection is doing, as far as a drain must know.

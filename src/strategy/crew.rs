@@ -6,19 +6,18 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
-use parking_lot::Mutex;
 
 use super::{Rejected, Request};
 use crate::accept::{Acceptor, Seat, Turn};
 use crate::error::{Error, Result};
 use crate::finish::observe;
 use crate::server::AtLimit;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::{thread, Mutex};
 use crate::sys;
 
 /// After a failed attempt to start a thread that the crew misses.

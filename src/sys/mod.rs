@@ -14,5 +14,13 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod watch;
 
-pub(crate) use event::{poll, Epoll, EventFd, Interest};
+#[cfg(all(test, shuttle))]
+pub(crate) mod real {
+    pub(crate) use super::event::{poll, Epoll, EventFd, Ready};
+}
+#[cfg(all(test, shuttle))]
+pub(crate) use crate::model::kernel::{poll, Epoll, EventFd};
+pub(crate) use event::Interest;
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use poller::{Poller, Readiness};

@@ -11,7 +11,15 @@ use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 ///
 /// # Safety
 /// Exactly that: other processes change the value at any time, and it begins as zeroes.
-pub(crate) unsafe trait Shareable: Sync {}
+pub(crate) unsafe trait Shareable: Sync {
+    /// Writes the first value, where zeroes are none: the model's atomics.
+    #[cfg(all(test, shuttle))]
+    fn begin(_: NonNull<Self>)
+    where
+        Self: Sized,
+    {
+    }
+}
 
 /// A value in memory that is shared with every child forked later (`MAP_SHARED | MAP_ANONYMOUS`), zeroed at first.
 #[derive(Debug)]
@@ -23,6 +31,8 @@ impl<T: Shareable> Shared<T> {
         let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
         // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
         let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
+        #[cfg(all(test, shuttle))]
+        T::begin(memory.cast());
         Ok(Self(memory.cast()))
     }
 }
@@ -50,6 +60,12 @@ unsafe impl<T: Shareable> Send for Shared<T> {}
 unsafe impl<T: Shareable> Sync for Shared<T> {}
 
 // SAFETY: plain atomics, all of them.
-unsafe impl Shareable for crate::lifecycle::Block {}
+unsafe impl Shareable for crate::lifecycle::Block {
+    #[cfg(all(test, shuttle))]
+    fn begin(at: NonNull<Self>) {
+        // SAFETY: `new` gives its fresh mapping, which is page-aligned and long enough.
+        unsafe { at.as_ptr().write(Self::default()) }
+    }
+}
 // SAFETY: plain atomics, all of them.
 unsafe impl Shareable for crate::strategy::forking::Slots {}

@@ -63,6 +63,10 @@ pub(crate) fn is_listening_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Reads once: waits as long as the socket's receive timeout says, or not at all.
 pub(crate) fn recv(fd: RawFd, buf: &mut [u8], wait: bool) -> io::Result<usize> {
+    #[cfg(all(test, shuttle))]
+    if wait {
+        crate::model::kernel::wait_readable(fd)?;
+    }
     let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     Ok(sock::recv(fd, buf, flags)?)
 }
@@ -122,12 +126,18 @@ pub(crate) fn shut_write(fd: RawFd) -> io::Result<()> {
 
 /// Wakes a reader that is blocked in another thread, with an end of the stream.
 pub(crate) fn shut_read(fd: RawFd) -> io::Result<()> {
-    Ok(sock::shutdown(fd, Shutdown::Read)?)
+    let shut = sock::shutdown(fd, Shutdown::Read);
+    #[cfg(all(test, shuttle))]
+    crate::model::kernel::changed(fd);
+    Ok(shut?)
 }
 
 /// Ends both directions, whoever uses them.
 pub(crate) fn shut_both(fd: RawFd) -> io::Result<()> {
-    Ok(sock::shutdown(fd, Shutdown::Both)?)
+    let shut = sock::shutdown(fd, Shutdown::Both);
+    #[cfg(all(test, shuttle))]
+    crate::model::kernel::changed(fd);
+    Ok(shut?)
 }
 
 /// Bytes that the peer has sent and nobody has read yet.

@@ -1,0 +1,254 @@
+//! The kernel's waits: real descriptors, but who sleeps is the model's, and so are the ready lists of epoll sets.
+//!
+//! As in Linux, a set tells what is on its ready list, and what comes onto the list depends on who slept when the
+//! descriptor became ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that somebody sleeps in.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{recv, MsgFlags};
+use shuttle::rand::{thread_rng, Rng};
+
+use super::sync::{is_for_ever, now, Condvar, MutexGuard};
+use super::world;
+use crate::sys::real::{self, Ready};
+use crate::sys::Interest;
+
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    /// In the order in which they were made, which is that of the wake-ups.
+    sets: Vec<Set>,
+    next_set: usize,
+    polling: Vec<(Vec<RawFd>, Arc<Sleeper>)>,
+}
+
+#[derive(Debug)]
+struct Set {
+    id: usize,
+    items: Vec<Item>,
+    asleep: Option<Arc<Sleeper>>,
+}
+
+#[derive(Debug)]
+struct Item {
+    fd: RawFd,
+    token: u64,
+    exclusive: bool,
+    /// Whether it is on the ready list: to be looked at, it may not be ready any more.
+    listed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Sleeper {
+    woken: AtomicBool,
+    bell: Condvar,
+}
+
+impl Sleeper {
+    /// `false` if it has been woken already.
+    fn wake(&self) -> bool {
+        let woken = !self.woken.swap(true, SeqCst);
+        self.bell.notify_all();
+        woken
+    }
+
+    /// Sleeps until woken; `false` if the time is over first.
+    fn sleep(&self, kernel: &mut MutexGuard<'_, Kernel>, until: Option<Instant>) -> bool {
+        while !self.woken.load(SeqCst) {
+            match until {
+                None => self.bell.wait(kernel),
+                Some(until) if self.bell.wait_until(kernel, until).timed_out() => break,
+                Some(_) => {}
+            }
+        }
+        self.woken.load(SeqCst)
+    }
+}
+
+impl Kernel {
+    /// This descriptor has become ready.
+    fn wake(&mut self, fd: RawFd) {
+        for (_, sleeper) in self.polling.iter().filter(|(fds, _)| fds.contains(&fd)) {
+            sleeper.wake();
+        }
+        let mut one_woken = false;
+        for set in &mut self.sets {
+            for item in set.items.iter_mut().filter(|item| item.fd == fd) {
+                if item.exclusive && one_woken {
+                    continue;
+                }
+                item.listed = true;
+                let woken = set.asleep.as_ref().is_some_and(|sleeper| sleeper.wake());
+                one_woken |= item.exclusive && woken;
+            }
+        }
+    }
+
+    fn set(&mut self, id: usize) -> &mut Set {
+        self.sets.iter_mut().find(|set| set.id == id).unwrap()
+    }
+}
+
+impl Set {
+    /// One of the ready list, which it stays on (level-triggered); what is not ready any more is struck off.
+    fn ready(&mut self, inner: &real::Epoll) -> io::Result<Option<u64>> {
+        let mut tokens = [0; 32];
+        let ready = inner.ready(&mut tokens)?;
+        self.items.iter_mut().for_each(|item| item.listed &= ready.contains(&item.token));
+        let listed: Vec<_> = self.items.iter().filter(|item| item.listed).collect();
+        Ok((!listed.is_empty()).then(|| listed[thread_rng().gen_range(0..listed.len())].token))
+    }
+}
+
+fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.filter(|t| !is_for_ever(*t)).map(|t| now() + t)
+}
+
+/// See [`crate::sys::event`](real::EventFd).
+#[derive(Debug)]
+pub(crate) struct EventFd(real::EventFd);
+
+impl EventFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        real::EventFd::new().map(Self)
+    }
+
+    pub(crate) fn set(&self) {
+        let mut kernel = world().kernel.lock();
+        self.0.set();
+        kernel.wake(self.as_fd().as_raw_fd());
+    }
+
+    pub(crate) fn clear(&self) {
+        let _kernel = world().kernel.lock();
+        self.0.clear();
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// As the real one, which knows what is ready; the model knows what is on the ready list.
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    inner: real::Epoll,
+    id: usize,
+}
+
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Self> {
+        let inner = real::Epoll::new()?;
+        let mut kernel = world().kernel.lock();
+        kernel.next_set += 1;
+        let id = kernel.next_set;
+        kernel.sets.push(Set { id, items: Vec::new(), asleep: None });
+        Ok(Self { inner, id })
+    }
+
+    pub(crate) fn add(&self, fd: impl AsFd, interest: Interest, token: u64) -> io::Result<()> {
+        let mut kernel = world().kernel.lock();
+        let (raw, exclusive) = (fd.as_fd().as_raw_fd(), interest == Interest::ReadExclusive);
+        self.inner.add(fd, interest, token)?;
+        kernel.set(self.id).items.push(Item { fd: raw, token, exclusive, listed: true }); // to be looked at once
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        let raw = fd.as_fd().as_raw_fd();
+        world().kernel.lock().set(self.id).items.retain(|item| item.fd != raw);
+        self.inner.remove(fd);
+    }
+
+    pub(crate) fn ready<'a>(&self, tokens: &'a mut [u64; 32]) -> io::Result<&'a [u64]> {
+        self.inner.ready(tokens)
+    }
+
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
+        let until = deadline(timeout);
+        let mut kernel = world().kernel.lock();
+        loop {
+            if let Some(token) = kernel.set(self.id).ready(&self.inner)? {
+                return Ok(Some(token));
+            }
+            let sleeper = Arc::new(Sleeper::default());
+            kernel.set(self.id).asleep = Some(sleeper.clone());
+            let woken = sleeper.sleep(&mut kernel, until);
+            kernel.set(self.id).asleep = None;
+            if !woken {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl Drop for Epoll {
+    fn drop(&mut self) {
+        world().kernel.lock().sets.retain(|set| set.id != self.id);
+    }
+}
+
+pub(crate) fn poll<const N: usize>(
+    read: [Option<BorrowedFd<'_>>; N],
+    write: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    let fds: Vec<_> = read.iter().chain([&write]).flatten().map(|fd| fd.as_raw_fd()).collect();
+    let look = || real::poll(read, write, Some(Duration::ZERO)).map(|ready| (!ready.none()).then_some(ready));
+    wait(&fds, timeout, look).map(Option::unwrap_or_default)
+}
+
+/// For a blocking read.
+pub(crate) fn wait_readable(fd: RawFd) -> io::Result<()> {
+    let peek = || recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+    wait(&[fd], None, || Ok((peek() != Err(Errno::EAGAIN)).then_some(()))).map(drop)
+}
+
+/// Waits until `look` finds something, woken by changes of these descriptors. It looks once more when the time is over.
+fn wait<T>(
+    fds: &[RawFd],
+    timeout: Option<Duration>,
+    look: impl Fn() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let until = deadline(timeout);
+    let mut kernel = world().kernel.lock();
+    loop {
+        let found = look()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let sleeper = Arc::new(Sleeper::default());
+        kernel.polling.push((fds.to_vec(), sleeper.clone()));
+        let woken = sleeper.sleep(&mut kernel, until);
+        kernel.polling.retain(|(_, other)| !Arc::ptr_eq(other, &sleeper));
+        if !woken {
+            return look();
+        }
+    }
+}
+
+/// The socket has been shut.
+pub(crate) fn changed(fd: RawFd) {
+    world().kernel.lock().wake(fd);
+}
+
+/// A client comes to this listener.
+pub(super) fn connect(address: &SocketAddr, listener: RawFd) -> UnixStream {
+    let mut kernel = world().kernel.lock();
+    let client = UnixStream::connect_addr(address).unwrap();
+    kernel.wake(listener);
+    client
+}

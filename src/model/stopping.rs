@@ -1,0 +1,123 @@
+//! Stops at any moment: each ends the run, wakes who idles, and harms no later run.
+
+use std::time::Duration;
+
+use super::sync::thread::spawn;
+use super::{check, join_all, Scene, Stay, FOR_EVER};
+use crate::{Sequential, ServerBuilder, ThreadPool, Threading};
+
+fn threading(drain: Duration) -> ServerBuilder<Threading> {
+    let strategy = Threading::new().keep_alive(Duration::from_secs(1)).spare_threads(1);
+    ServerBuilder::new().max_connections(2).drain_timeout(drain).strategy(strategy)
+}
+
+fn pool() -> ServerBuilder<ThreadPool> {
+    ServerBuilder::new().drain_timeout(FOR_EVER).strategy(ThreadPool::new(2))
+}
+
+/// Who was there before the stop is served, whenever it comes, and however often.
+#[test]
+fn a_stop_ends_threads_at_any_moment() {
+    check(|| {
+        let scene = Scene::new(threading(FOR_EVER), Stay::Short);
+        let early = [scene.door.connect(), scene.door.connect(), scene.door.connect()];
+        let running = scene.start();
+        let again = running.handle.clone();
+        let second = spawn(move || again.shutdown());
+        running.handle.shutdown();
+        let (_scene, report) = running.join();
+        assert_eq!(report.served, 3);
+        second.join().unwrap();
+        drop(early);
+    });
+}
+
+#[test]
+fn a_stop_ends_a_pool_at_any_moment() {
+    check(|| {
+        let scene = Scene::new(pool(), Stay::Short);
+        let early = [scene.door.connect(), scene.door.connect(), scene.door.connect()];
+        let running = scene.start();
+        let late = running.clients(1);
+        running.handle.shutdown();
+        let (_scene, report) = running.join();
+        assert!(report.served >= 3);
+        drop((early, join_all(late)));
+    });
+}
+
+#[test]
+fn a_stop_before_the_run_ends_it() {
+    check(|| {
+        let scene = Scene::new(threading(FOR_EVER), Stay::Short);
+        scene.handle.shutdown();
+        let running = scene.start();
+        let clients = running.clients(1);
+        let (_scene, _) = running.join();
+        drop(join_all(clients));
+    });
+}
+
+/// Threads whose connections idle are woken by the registry.
+#[test]
+fn a_stop_wakes_threads_whose_connections_idle() {
+    check(|| {
+        let running = Scene::new(threading(FOR_EVER), Stay::NextRequest).start();
+        let clients = running.clients(2);
+        running.handle.shutdown();
+        let (_scene, report) = running.join();
+        assert_eq!(report.failed, 0);
+        drop(join_all(clients));
+    });
+}
+
+/// The thread that serves watches the switch itself.
+#[test]
+fn a_stop_wakes_the_serving_thread_s_own_connection() {
+    check(|| {
+        let builder = ServerBuilder::new().drain_timeout(FOR_EVER).strategy(Sequential);
+        let running = Scene::new(builder, Stay::NextRequest).start();
+        let clients = running.clients(2);
+        running.handle.shutdown();
+        let (_scene, report) = running.join();
+        assert_eq!(report.failed, 0);
+        drop(join_all(clients));
+    });
+}
+
+#[test]
+fn a_run_after_a_stop_serves_until_its_own() {
+    check(|| {
+        let running = Scene::new(threading(FOR_EVER), Stay::Short).start();
+        let again = running.handle.clone();
+        running.handle.shutdown();
+        let (scene, _) = running.join();
+        again.shutdown(); // late, for the run that is over
+        let running = scene.start();
+        let clients = join_all(running.clients(1));
+        running.tally.until(|counts| counts.ended == 1);
+        running.handle.shutdown();
+        assert_eq!(running.join().1.served, 1);
+        drop(clients);
+    });
+}
+
+/// At the drain limit, or at once, the account tells how many handlers were left.
+#[test]
+fn a_drain_that_is_over_tells_who_was_left() {
+    check(|| {
+        let running = Scene::new(threading(Duration::from_secs(1)), Stay::UntilReleased).start();
+        let clients = running.clients(2);
+        running.handle.shutdown();
+        let tally = running.tally.clone();
+        let hurries = running.handle.clone();
+        let other = spawn(move || {
+            hurries.shutdown_now();
+            tally.release();
+        });
+        let (_scene, report) = running.join();
+        assert!(report.abandoned <= 2);
+        other.join().unwrap();
+        drop(join_all(clients));
+    });
+}

@@ -1,0 +1,19 @@
+//! Locks, atomics, threads and the time for those parts whose schedules `src/model` tries: as everywhere, but for the
+//! model's own under `--cfg shuttle`.
+
+#[cfg(all(test, shuttle))]
+pub(crate) use crate::model::sync::{atomic, now, thread, thread_local, Condvar, Mutex};
+
+#[cfg(not(all(test, shuttle)))]
+mod system {
+    pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use std::{sync::atomic, thread, thread_local};
+
+    /// This moment.
+    pub(crate) fn now() -> std::time::Instant {
+        std::time::Instant::now()
+    }
+}
+
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex};
