@@ -126,7 +126,7 @@ impl Control {
             self.stop.set();
             self.ring();
             // A run that has begun in between has taken some of this away: once more, for that run.
-            if self.stopping() && self.switch().stopped_at.load(SeqCst) != 0 {
+            if self.switch().level.load(SeqCst) >= level && self.switch().stopped_at.load(SeqCst) != 0 {
                 return;
             }
         }
