@@ -1,0 +1,3 @@
+//! For tests of handlers and protocols (feature `testing`).
+
+pub use crate::event_loop::TestLoop;
