@@ -2,6 +2,11 @@
 
 mod kit;
 
+/// How users do it: its own tests run here as well.
+#[allow(dead_code)] // its `main`
+#[path = "../examples/testing_a_handler.rs"]
+mod example;
+
 use std::io::{BufRead, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
