@@ -227,10 +227,7 @@ mod sys;
 mod model;
 
 #[cfg(feature = "testing")]
-pub mod testing {
-    //! For tests of handlers and protocols (feature `testing`).
-    pub use crate::event_loop::TestLoop;
-}
+pub mod testing;
 
 pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, ReadHalf, SendError, WriteHalf};

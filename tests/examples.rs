@@ -207,6 +207,17 @@ fn the_custom_strategy_serves_each_client_on_its_own_thread() {
 }
 
 #[test]
+fn the_server_of_the_testing_example_adds_up() {
+    for strategy in ["threading", "thread-pool", "forking", "sequential", "event-loop"] {
+        let server = Server::start("testing_a_handler", &["--strategy", strategy]);
+        let mut client = server.connect();
+        assert_eq!((client.ask("1 2 3"), client.ask("-5")), ("6".to_owned(), "-5".to_owned()), "{strategy}");
+        client.send("quit\n");
+        assert_eq!(client.rest(), "", "{strategy}");
+    }
+}
+
+#[test]
 fn the_torture_server_lists_its_commands() {
     let server = Server::start("torture_server", &[]);
     let help = server.ask("HELP");

@@ -204,7 +204,7 @@ impl State {
 
     /// A new connection: its protocol is made, and told.
     fn admit(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
-        observe::accepted(&self.core);
+        observe::accepted(&self.core, &accepted.peer);
         let Accepted { socket, peer } = accepted;
         let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
         let Some(factory) = self.ports.get(port.0).map(|port| port.factory.clone()) else { return };

@@ -41,6 +41,12 @@ pub(crate) fn finish_in_child<T>(
     judged
 }
 
+/// The same without a server: nothing is counted or reported.
+#[cfg(feature = "testing")]
+pub(crate) fn finish_apart(core: &Core, mut connection: Connection, outcome: Outcome) -> Outcome {
+    end(core, &mut connection, outcome)
+}
+
 fn end(core: &Core, connection: &mut Connection, outcome: Outcome) -> Outcome {
     let flushed = connection.flush_last();
     close::close(core, connection, outcome.is_limit());
@@ -52,7 +58,7 @@ fn end(core: &Core, connection: &mut Connection, outcome: Outcome) -> Outcome {
 
 /// Closes without a handler, after the user's message if there is one. Never waits: the accepting thread calls it.
 pub(crate) fn refuse(core: &Arc<Core>, accepted: Accepted, why: &io::Error) {
-    observe::accepted(core);
+    observe::accepted(core, &accepted.peer);
     refuse_admitted(core, accepted, why);
 }
 

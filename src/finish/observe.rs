@@ -15,13 +15,18 @@ use crate::lifecycle::{Core, Counters, Throttle};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
-pub(crate) fn accepted(core: &Core) {
+#[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+pub(crate) fn accepted(core: &Core, peer: &Addr) {
     core.counters().accepted.fetch_add(1, Relaxed);
+    #[cfg(feature = "testing")]
+    core.roll.enter(peer);
 }
 
 /// A connection was closed without a handler: one line a second above `debug`.
 pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
     core.counters().refused.fetch_add(1, Relaxed);
+    #[cfg(feature = "testing")]
+    core.roll.leave(peer, false);
     let level = if core.refusal_log.pass().is_some() { Level::Warn } else { Level::Debug };
     report(core, level, &Failure::Refused { peer, error });
 }
@@ -57,7 +62,7 @@ fn left_out_before(events: u64) {
 
 /// A connection was served, or not, and is closed.
 pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
-    count_end(core);
+    count_end(core, peer);
     match outcome {
         Outcome::Served => one(&core.counters().served),
         Outcome::Panicked(message) => panicked(core, peer, message),
@@ -78,7 +83,7 @@ pub(crate) enum Ended {
 
 /// The same as [`ended`] for a connection that was served in another process.
 pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
-    count_end(core);
+    count_end(core, peer);
     let told = |cause, text: &String| {
         failed(core, peer, cause, &*Box::<dyn std::error::Error + Send + Sync>::from(text.as_str()))
     };
@@ -106,7 +111,10 @@ fn one(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
-fn count_end(core: &Core) {
+#[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+fn count_end(core: &Core, peer: &Addr) {
+    #[cfg(feature = "testing")]
+    core.roll.leave(peer, core.control.is_cut() && !core.control.is_urgent());
     if core.control.stopping() && core.is_serving() {
         let Counters { drained, forced, .. } = core.counters();
         one(if core.control.is_cut() { forced } else { drained });

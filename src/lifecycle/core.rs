@@ -32,6 +32,9 @@ pub(crate) struct Core {
     pub(crate) accept_log: Throttle,
     /// The same for refusals.
     pub(crate) refusal_log: Throttle,
+    /// Who is connected, by name.
+    #[cfg(feature = "testing")]
+    pub(crate) roll: super::roll::Roll,
     serving: Mutex<bool>,
     ended: Condvar,
 }
@@ -50,6 +53,8 @@ impl Core {
             workers: AtomicUsize::new(0),
             accept_log: Throttle::default(),
             refusal_log: Throttle::default(),
+            #[cfg(feature = "testing")]
+            roll: Default::default(),
             serving: Mutex::new(false),
             ended: Condvar::new(),
         }))

@@ -6,6 +6,8 @@ mod core;
 mod drain;
 mod handle;
 mod registry;
+#[cfg(feature = "testing")]
+mod roll;
 mod stats;
 
 pub(crate) use self::core::{Core, InHandler, Throttle};

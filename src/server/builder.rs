@@ -274,7 +274,13 @@ impl<S> ServerBuilder<S> {
         self.finish(handler)
     }
 
-    fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
+    /// Whether there is something to listen on already.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_addresses(&self) -> bool {
+        !self.more.is_empty() || !self.adopted.is_empty()
+    }
+
+    pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
     {

@@ -26,7 +26,7 @@ struct Parts {
 
 impl Request {
     pub(crate) fn new(accepted: Accepted, permit: Permit, handler: Arc<dyn StreamRequestHandler>) -> Self {
-        finish::observe::accepted(permit.core());
+        finish::observe::accepted(permit.core(), &accepted.peer);
         Self(Some(Parts { accepted, handler, permit }))
     }
 

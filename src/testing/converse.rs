@@ -1,0 +1,137 @@
+//! A handler and its client, without a server.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use crate::connection::Connection;
+use crate::finish::{contain, finish_apart, Outcome};
+use crate::handler::{self, HandlerResult, StreamRequestHandler};
+use crate::lifecycle::InHandler;
+
+/// Runs a handler on this input: `setup`, `handle`, `finish`, and the close, as a server would; without one, and
+/// without a network. The client sends the input, ends the stream, and reads to the end, all at its own pace, so that
+/// neither side's size matters.
+///
+/// ```
+/// use std::io::Write;
+/// use socketserver::{handler, testing::converse};
+///
+/// let shout = handler(|conn| {
+///     while let Some(line) = conn.next_line()? {
+///         writeln!(conn, "{}!", line.to_uppercase())?;
+///     }
+///     Ok(())
+/// });
+/// let conversation = converse(&shout, b"hello\nis anybody there?\n");
+/// assert_eq!(conversation.text(), "HELLO!\nIS ANYBODY THERE?!\n");
+/// conversation.result?;
+///
+/// let cut_off = converse(&shout, b"hello\nis any");
+/// assert_eq!(cut_off.text(), "HELLO!\n");
+/// assert!(cut_off.result.is_err());
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+///
+/// The handler runs on the calling thread. Its connection has the default settings, and everything works as on a
+/// server's: lines, frames, halves, writers, and the limits that the handler sets itself. For a dialogue, where the
+/// client's next words depend on the answer, take [`Connection::pair`]; for settings of a server,
+/// [`TestServer`](super::TestServer).
+///
+/// # Panics
+/// Where the system has no descriptors or threads left. A panic of the handler is part of the
+/// [result](Conversation::result).
+#[track_caller]
+pub fn converse<H: StreamRequestHandler + ?Sized>(handler: &H, input: &[u8]) -> Conversation {
+    let (conn, client) = Connection::pair().expect("a pair of sockets");
+    thread::scope(|scope| {
+        scope.spawn(|| feed(&client, input));
+        let output = scope.spawn(|| read_all(&client));
+        let outcome = serve(handler, conn);
+        let output = output.join().expect("reading does not panic");
+        Conversation { output, result: result(outcome) }
+    })
+}
+
+fn serve<H: StreamRequestHandler + ?Sized>(handler: &H, mut conn: Connection) -> Outcome {
+    let core = conn.server().core.clone();
+    let outcome = {
+        let _inside = InHandler::of(&core);
+        contain(|| handler::run(&mut &*handler, &mut conn))
+    };
+    finish_apart(&core, conn, outcome)
+}
+
+/// A handler may leave before it has read all.
+fn feed(mut client: &UnixStream, input: &[u8]) {
+    let _ = client.write_all(input);
+    let _ = client.shutdown(Shutdown::Write);
+}
+
+/// What has arrived when the handler is done, whatever way it closes.
+fn read_all(mut client: &UnixStream) -> Vec<u8> {
+    let mut output = Vec::new();
+    let _ = client.read_to_end(&mut output);
+    output
+}
+
+fn result(outcome: Outcome) -> HandlerResult {
+    match outcome {
+        Outcome::Served => Ok(()),
+        Outcome::Failed(e) => Err(e),
+        Outcome::Panicked(message) => Err(Panicked { message }.into()),
+    }
+}
+
+/// What came of a handler and some input. From [`converse`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Conversation {
+    /// All that the client has received, up to the end of the stream.
+    pub output: Vec<u8>,
+    /// What the handler returned, or the failure to send the last of its output. A panic shows as an error with a
+    /// [`Panicked`] in it, so `result?` and `result.unwrap()` fail a test for either.
+    pub result: HandlerResult,
+}
+
+impl Conversation {
+    /// The output as text.
+    ///
+    /// # Panics
+    /// Where it is not UTF-8.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.output).unwrap_or_else(|e| panic!("the output is no text: {e}"))
+    }
+
+    /// The text of the handler's panic, if it has panicked.
+    ///
+    /// ```
+    /// use socketserver::{handler, testing::converse};
+    ///
+    /// let conversation = converse(&handler(|_| panic!("no such luck")), b"");
+    /// assert_eq!(conversation.panic(), Some("no such luck"));
+    /// ```
+    pub fn panic(&self) -> Option<&str> {
+        let panicked = self.result.as_ref().err()?.downcast_ref::<Panicked>()?;
+        Some(&panicked.message)
+    }
+}
+
+/// A handler's panic as an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Panicked {
+    /// The panic's text, or what stands for it.
+    pub message: String,
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handler panicked: {}", self.message)
+    }
+}
+
+impl std::error::Error for Panicked {}
