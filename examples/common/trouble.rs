@@ -101,6 +101,7 @@ fn json(s: &Stats) -> String {
         ("crashed", s.crashed),
         ("disconnected", s.disconnected),
         ("refused", s.refused),
+        ("accept_errors", s.accept_errors),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
     format!("{{{}}}", fields.join(", "))

@@ -1,5 +1,6 @@
 //! The accept loop: one turn of it is a value that any thread can call.
 
+mod failure;
 mod seat;
 
 use std::cell::Cell;
@@ -16,6 +17,7 @@ use crate::strategy::ServingStrategy;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::thread_local;
 
+pub(crate) use failure::{after_failure, After, Trouble};
 pub use seat::{Seat, Turn};
 
 /// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
@@ -89,7 +91,7 @@ impl Acceptor {
     /// Accepts on this thread until the server stops, and hands each request to the strategy.
     ///
     /// # Errors
-    /// [`Error::Accept`] when the listener fails for good.
+    /// [`Error::Accept`] when the last listener fails for good.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let mut seat = self.seat_for(strategy)?;
         loop {
@@ -99,7 +101,7 @@ impl Acceptor {
                         let lacking = rejected.is_for_want_of_resources();
                         rejected.refuse();
                         if lacking {
-                            seat.back_off().map_err(failed_to_wait)?;
+                            seat.back_off()?;
                         }
                     }
                 }

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failure::{after_failure, After, LONGEST_REST, REST};
 use super::{failed_to_wait, Acceptor};
-use crate::admit::Permit;
-use crate::error::{Error, Result};
-use crate::finish::{observe, refuse};
+use crate::admit::{Awaited, Permit};
+use crate::error::Result;
+use crate::finish::refuse;
 use crate::lifecycle::Core;
-use crate::listen::{AcceptError, Listener};
+use crate::listen::Listener;
 use crate::server::AtLimit;
 use crate::strategy::Request;
 use crate::sync::now;
@@ -18,9 +19,6 @@ use crate::sys::{self, process, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
-
-/// How long accepting rests when the system lacks descriptors or memory, unless one of ours closes first.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What a turn of the accept loop has brought.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
     let make = || -> io::Result<Epoll> {
         let set = Epoll::new()?;
         set.add(&core.control.stop, Interest::Read, STOP)?;
-        for (token, listener) in (0..).zip(listeners) {
+        for (token, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
             set.add(listener, Interest::ReadExclusive, token)?;
         }
         Ok(set)
@@ -98,13 +96,14 @@ impl<'a> Seat<'a> {
     /// refuses, as the server is set); while paused for the resume.
     ///
     /// # Errors
-    /// [`Error::Accept`] when a listener fails for good. Passing failures (`ECONNABORTED`, `EMFILE` and the like)
-    /// are waited out here.
+    /// [`Error::Accept`](crate::Error::Accept) when the last listener fails for good. Passing failures
+    /// (`ECONNABORTED`, `EMFILE` and the like) are waited out here.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Turn> {
         let deadline = timeout.and_then(|t| now().checked_add(t));
         loop {
             let ready = self.wait(deadline)?;
-            if self.core().control.stopping() {
+            let core = self.core();
+            if core.control.stopping() {
                 return self.next_at_stop(deadline);
             }
             let listener = match ready {
@@ -113,6 +112,10 @@ impl<'a> Seat<'a> {
                 Some(WATCHED) => return Ok(Turn::Watched),
                 Some(token) => token as usize,
             };
+            if core.permits().someone_rests() {
+                drop(core.gate.try_lock_for(LONGEST_REST)); // who tried now would fail as well
+                continue;
+            }
             match self.permit(deadline)? {
                 Gate::Permit(permit) => {
                     if let Some(request) = self.accept(listener, permit)? {
@@ -174,7 +177,7 @@ impl<'a> Seat<'a> {
             None => Some(core.gate.lock()),
             Some(until) => core.gate.try_lock_until(until),
         };
-        let _awaited = Awaited::mark(core);
+        let _awaited = Awaiting::mark(core, Awaited::Permit);
         loop {
             core.control.gate.clear();
             if core.control.stopping() != stopping || core.control.is_cut() || left(drain()) == Some(Duration::ZERO) {
@@ -201,9 +204,12 @@ impl<'a> Seat<'a> {
         let shared = &self.acceptor.shared;
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
         match listener.accept() {
-            Ok(accepted) => Ok(Some(Request::new(accepted, permit, shared.handler.clone()))),
+            Ok(accepted) => {
+                self.core().trouble.is_over();
+                Ok(Some(Request::new(accepted, permit, shared.handler.clone())))
+            }
             Err(e) => {
-                drop(permit);
+                permit.give_back_unused();
                 self.after_failure(listener, e).map(|()| None)
             }
         }
@@ -220,7 +226,7 @@ impl<'a> Seat<'a> {
                 Ok(accepted) => return Ok(Some(Request::new(accepted, permit, shared.handler.clone()))),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
                 Err(e) => {
-                    drop(permit);
+                    permit.give_back_unused();
                     return self.after_failure(listener, e).map(|()| None);
                 }
             }
@@ -240,29 +246,35 @@ impl<'a> Seat<'a> {
     }
 
     fn after_failure(&self, listener: &Listener, e: io::Error) -> Result<()> {
-        match AcceptError::of(&e) {
-            AcceptError::Retry => Ok(()),
-            AcceptError::BackOff => {
-                observe::accept_failed(self.core(), listener.local_addr(), &e);
-                self.back_off().map_err(failed_to_wait)
+        match after_failure(self.core(), listener, e) {
+            After::GoOn => Ok(()),
+            After::Rest(time) => self.rest(time).map_err(failed_to_wait),
+            After::Lost(error) if self.listeners.iter().all(Listener::is_lost) => Err(error),
+            After::Lost(_) => {
+                self.set.iter().for_each(|set| set.epoll.remove(listener));
+                Ok(())
             }
-            AcceptError::Fatal => Err(Error::Accept { address: listener.local_addr().to_string(), source: e }),
         }
     }
 
-    /// Rests until one of our connections closes, the server stops, or the time is over. Sets that nobody waits with
+    /// Rests for want of threads or processes.
+    pub(crate) fn back_off(&self) -> Result<()> {
+        self.rest(REST).map_err(failed_to_wait)
+    }
+
+    /// Rests until one of our connections ends, the server stops, or the time is over. Sets that nobody waits with
     /// are descriptors that connections can have.
-    pub(super) fn back_off(&self) -> io::Result<()> {
+    fn rest(&self, time: Duration) -> io::Result<()> {
         let core = self.core();
         while self.acceptor.shared.sets.pop().is_some() {}
         let Some(_gate) = core.gate.try_lock() else {
-            drop(core.gate.try_lock_for(BACK_OFF)); // another one rests already: as long as that one
+            drop(core.gate.try_lock_for(time)); // another one rests already: as long as that one
             return Ok(());
         };
-        let _awaited = Awaited::mark(core);
+        let _awaited = Awaiting::mark(core, Awaited::End);
         core.control.gate.clear();
         let wait = [Some(core.control.gate.as_fd()), Some(core.control.stop.as_fd())];
-        sys::poll(wait, None, Some(BACK_OFF)).map(drop)
+        sys::poll(wait, None, Some(time)).map(drop)
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -279,18 +291,18 @@ impl Drop for Seat<'_> {
 }
 
 /// While it lives, whoever gives a permit back rings the gate.
-struct Awaited<'a>(&'a Core);
+struct Awaiting<'a>(&'a Core);
 
-impl<'a> Awaited<'a> {
-    fn mark(core: &'a Core) -> Self {
-        core.permits().await_return(true);
+impl<'a> Awaiting<'a> {
+    fn mark(core: &'a Core, awaited: Awaited) -> Self {
+        core.permits().await_return(awaited);
         Self(core)
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.permits().await_return(false);
+        self.0.permits().await_return(Awaited::Nothing);
     }
 }
 

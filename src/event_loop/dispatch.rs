@@ -52,14 +52,14 @@ impl State {
     /// All connections wait for each callback, so one that has taken long since `now` is told.
     pub(super) fn note_stall(&mut self, callback: &'static str, peer: Option<&Addr>) {
         if let Some(took) = self.stall() {
-            observe::stalled(&self.core, &self.stalls, callback, peer, took);
+            observe::stalled(&self.core, callback, peer, took);
         }
     }
 
     pub(super) fn note_stall_of(&mut self, callback: &'static str, id: ConnId) {
         if let Some(took) = self.stall() {
             let peer = self.conns.get(id).map(|conn| &conn.peer);
-            observe::stalled(&self.core, &self.stalls, callback, peer, took);
+            observe::stalled(&self.core, callback, peer, took);
         }
     }
 

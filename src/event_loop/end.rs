@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::time::Duration;
 
 use super::conn::{Conn, Marks, Phase};
 use super::context::Context;
@@ -284,6 +283,7 @@ impl State {
             }
         }
         drop(permit);
+        self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
@@ -312,6 +312,3 @@ impl State {
         }
     }
 }
-
-/// A wait of this long at most, for what nothing would end.
-pub(super) const REST: Duration = Duration::from_millis(100);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::conn::Conn;
 use super::context::Context;
 use super::dispatch::take_message;
-use super::end::REST;
 use super::factory::{Factory, Peer};
 use super::io::Io;
 use super::protocol::Protocol;
 use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
+use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
@@ -147,7 +147,7 @@ impl State {
 
     fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
         let Some(port) = self.ports.get(place) else { return Ok(()) };
-        for (number, listener) in port.listeners.iter().enumerate() {
+        for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
             if watch {
                 self.poller
                     .add_exclusive(listener, token_of(place, number))
@@ -174,12 +174,15 @@ impl State {
         let accepted = listener.accept();
         self.rests |= self.accepts_one && accepted.is_ok();
         match (accepted, permit) {
-            (Ok(accepted), Some(permit)) => self.admit((place, number), accepted, permit),
+            (Ok(accepted), Some(permit)) => {
+                self.core.trouble.is_over();
+                self.admit((place, number), accepted, permit);
+            }
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
             }
             (Err(e), permit) => {
-                drop(permit);
+                permit.into_iter().for_each(Permit::give_back_unused);
                 self.accept_failed(listener, e)?;
             }
         }
@@ -187,17 +190,17 @@ impl State {
     }
 
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
-        match AcceptError::of(&e) {
-            AcceptError::Retry => {}
-            AcceptError::BackOff => {
-                observe::accept_failed(&self.core, listener.local_addr(), &e);
+        match after_failure(&self.core, listener, e) {
+            After::GoOn => {}
+            After::Rest(time) => {
                 if !std::mem::replace(&mut self.rests, true) {
-                    self.timers.set(self.now, REST, Task::Rested);
+                    self.timers.set(self.now, time, Task::Rested);
                 }
             }
-            AcceptError::Fatal => {
-                return Err(Error::Accept { address: listener.local_addr().to_string(), source: e });
+            After::Lost(error) if self.ports.iter().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
+                return Err(error);
             }
+            After::Lost(_) => self.poller.remove(listener),
         }
         Ok(())
     }
@@ -269,8 +272,7 @@ impl State {
                     port.last[number] -= 1;
                     self.admit((place, number), accepted, permit);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => port.last[number] = 0,
-                Err(e) if AcceptError::of(&e) == AcceptError::Retry => port.last[number] -= 1,
+                Err(e) if AcceptError::of(&e) == AcceptError::Gone => port.last[number] -= 1,
                 Err(_) => port.last[number] = 0, // no time is left to wait for better
             }
             return;

@@ -17,7 +17,7 @@ use super::slab::{ConnId, Slab};
 use super::timers::Timers;
 use super::Settings;
 use crate::connection::Limits;
-use crate::lifecycle::{Core, Throttle};
+use crate::lifecycle::Core;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
@@ -93,7 +93,6 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
-    pub(super) stalls: Throttle,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -128,7 +127,6 @@ impl State {
             buffer: vec![0; READ],
             stop: false,
             drain: None,
-            stalls: Throttle::default(),
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })

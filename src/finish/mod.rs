@@ -138,7 +138,7 @@ pub enum Failure<'a> {
         /// How long it took.
         took: std::time::Duration,
     },
-    /// Accepting failed for want of descriptors or memory, and rests.
+    /// Accepting failed, and goes on: at once where only that connection was gone, else after a rest.
     #[non_exhaustive]
     Accept {
         /// The listener.
@@ -146,6 +146,28 @@ pub enum Failure<'a> {
         /// The system's answer.
         error: &'a io::Error,
     },
+    /// Accepting failed on one listener for good. The server goes on with the others, or ends where this was the last.
+    #[non_exhaustive]
+    ListenerLost {
+        /// The listener.
+        local: &'a Addr,
+        /// The system's answer.
+        error: &'a io::Error,
+    },
+}
+
+/// What a person can do about a lack of the system's.
+fn remedy(error: &io::Error) -> &'static str {
+    use nix::libc::{EAGAIN, EMFILE, ENFILE, EPERM};
+    match error.raw_os_error() {
+        Some(EMFILE) => "; raise RLIMIT_NOFILE (ulimit -n) or lower max_connections",
+        Some(ENFILE) => "; the whole system has no descriptor left (sysctl fs.file-max)",
+        Some(EAGAIN) => {
+            "; no thread or process can be started: see ulimit -u, kernel.pid_max, the control group's pids.max"
+        }
+        Some(EPERM) => "; a firewall refuses it",
+        _ => "",
+    }
 }
 
 impl std::fmt::Display for Failure<'_> {
@@ -159,14 +181,17 @@ impl std::fmt::Display for Failure<'_> {
                 write!(f, "the process of {peer} was ended by {signal} at the {limit} limit")
             }
             Self::Killed { peer, signal, limit: None } => write!(f, "the process of {peer} was killed by {signal}"),
-            Self::Refused { peer, error } => write!(f, "refused {peer}: {error}"),
+            Self::Refused { peer, error } => write!(f, "refused {peer}: {}{}", brief(error), remedy(error)),
             Self::Stalled { callback, peer: Some(peer), took } => {
                 write!(f, "the loop stood still for {} ms in {callback} of {peer}", took.as_millis())
             }
             Self::Stalled { callback, peer: None, took } => {
                 write!(f, "the loop stood still for {} ms in {callback}", took.as_millis())
             }
-            Self::Accept { local, error } => write!(f, "cannot accept on {local} for now: {error}"),
+            Self::Accept { local, error } => {
+                write!(f, "cannot accept on {local} for now: {error}{}", remedy(error))
+            }
+            Self::ListenerLost { local, error } => write!(f, "gave up listening on {local}: {error}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::outcome::{Cause, Outcome};
 use super::Failure;
 use crate::connection::Limit;
 use crate::error::Error;
-use crate::lifecycle::{Core, Counters, Throttle};
+use crate::lifecycle::{Core, Counters, Kind};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
@@ -27,36 +27,47 @@ pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
     core.counters().refused.fetch_add(1, Relaxed);
     #[cfg(feature = "testing")]
     core.roll.leave(peer, false);
-    let level = if core.refusal_log.pass().is_some() { Level::Warn } else { Level::Debug };
-    report(core, level, &Failure::Refused { peer, error });
+    let failure = Failure::Refused { peer, error };
+    report_throttled(core, Kind::Refused(error.raw_os_error()), Level::Warn, &failure);
 }
 
-/// Accepting rests: one line a second.
-pub(crate) fn accept_failed(core: &Core, local: &Addr, error: &io::Error) {
-    if let Some(left_out) = core.accept_log.pass() {
-        report(core, Level::Warn, &Failure::Accept { local, error });
-        left_out_before(left_out);
+/// An accept has failed, which is news for the log where accepting rests for it.
+pub(crate) fn accept_failed(core: &Core, local: &Addr, error: &io::Error, rests: bool) {
+    one(&core.counters().accept_errors);
+    let level = if rests { Level::Warn } else { Level::Debug };
+    let kind = Kind::Accept(error.raw_os_error().unwrap_or(0));
+    report_throttled(core, kind, level, &Failure::Accept { local, error });
+}
+
+/// A listener is of no use any more.
+pub(crate) fn listener_lost(core: &Core, local: &Addr, error: &io::Error) {
+    one(&core.counters().accept_errors);
+    report(core, Level::Error, &Failure::ListenerLost { local, error });
+}
+
+/// A callback has held up an event loop.
+pub(crate) fn stalled(core: &Core, callback: &'static str, peer: Option<&Addr>, took: Duration) {
+    report_throttled(core, Kind::Stalled, Level::Warn, &Failure::Stalled { callback, peer, took });
+}
+
+/// A worker cannot even wait, or cannot be started.
+pub(crate) fn worker_failed(core: &Core, error: &Error) {
+    if let Some(left_out) = core.log.pass(Kind::Worker) {
+        log::warn!(target: "socketserver::accept", "a worker rests: {error}{}", more(left_out));
     }
 }
 
-/// A callback has held up an event loop: one line a second.
-pub(crate) fn stalled(core: &Core, log: &Throttle, callback: &'static str, peer: Option<&Addr>, took: Duration) {
-    if log.pass().is_some() {
-        report(core, Level::Warn, &Failure::Stalled { callback, peer, took });
+/// At the end of a run: what the log's bound has kept back, and no later line will tell.
+pub(crate) fn tell_left_out(core: &Core) {
+    for (kind, left_out) in core.log.take_left_out() {
+        log::warn!(target: "socketserver::accept", "{left_out} more {kind} were left out of the log");
     }
 }
 
-/// A worker cannot even wait: one line a second, together with the above.
-pub(crate) fn waiting_failed(core: &Core, error: &Error) {
-    if let Some(left_out) = core.accept_log.pass() {
-        log::warn!(target: "socketserver::accept", "a worker rests: {error}");
-        left_out_before(left_out);
-    }
-}
-
-fn left_out_before(events: u64) {
-    if events > 0 {
-        log::warn!(target: "socketserver::accept", "{events} such events before were left out of the log");
+fn more(left_out: u64) -> String {
+    match left_out {
+        0 => String::new(),
+        n => format!(" ({n} more like it since the last line)"),
     }
 }
 
@@ -148,8 +159,20 @@ fn failed(core: &Core, peer: &Addr, cause: Cause, error: &(dyn std::error::Error
 
 /// To the log and to the user's hook. Neither may end the thread that serves.
 fn report(core: &Core, level: Level, failure: &Failure<'_>) {
+    tell(core, failure, level, 0);
+}
+
+/// The same for what others can cause at will: one line a second of a kind, the rest at `debug`. The hook hears of all.
+fn report_throttled(core: &Core, kind: Kind, level: Level, failure: &Failure<'_>) {
+    match core.log.pass(kind) {
+        Some(left_out) => tell(core, failure, level, left_out),
+        None => tell(core, failure, Level::Debug, 0),
+    }
+}
+
+fn tell(core: &Core, failure: &Failure<'_>, level: Level, left_out: u64) {
     let tell = || {
-        log::log!(target: target(failure), level, "{failure}");
+        log::log!(target: target(failure), level, "{failure}{}", more(left_out));
         if let Some(hook) = &core.config.handle_error {
             hook(failure);
         }
@@ -161,7 +184,7 @@ fn report(core: &Core, level: Level, failure: &Failure<'_>) {
 
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
-        Failure::Accept { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } => "socketserver::accept",
         Failure::Stalled { .. } => "socketserver::event_loop",
         _ => "socketserver::handler",
     }

@@ -3,14 +3,17 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::block::Block;
 use super::control::Control;
 use super::registry::Registry;
 use super::stats::{Counters, Stats};
+use super::throttle::Throttle;
+use crate::accept::Trouble;
 use crate::admit::Count;
-use crate::server::Config;
+use crate::listen::Spare;
+use crate::server::{AtLimit, Config};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::{now, thread_local, Condvar, Mutex};
 use crate::sys::shared::Shared;
@@ -28,10 +31,12 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
-    /// One line a second for failing accepts.
-    pub(crate) accept_log: Throttle,
-    /// The same for refusals.
-    pub(crate) refusal_log: Throttle,
+    /// Bounds what others can make the server log.
+    pub(crate) log: Throttle,
+    /// Of accepting: how long it rests.
+    pub(crate) trouble: Trouble,
+    /// To refuse with, where the server does so.
+    pub(crate) spare: Option<Spare>,
     /// Who is connected, by name.
     #[cfg(feature = "testing")]
     pub(crate) roll: super::roll::Roll,
@@ -43,6 +48,7 @@ impl Core {
     pub(crate) fn new(config: Config, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
         let block = Arc::new(Shared::<Block>::new()?);
         block.permits.set_limit(limit.min(capacity));
+        let spare = matches!(config.at_limit, AtLimit::Refuse(_)).then(Spare::new);
         Ok(Arc::new(Self {
             config,
             capacity,
@@ -51,8 +57,9 @@ impl Core {
             gate: Mutex::new(()),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
-            accept_log: Throttle::default(),
-            refusal_log: Throttle::default(),
+            log: Throttle::default(),
+            trouble: Trouble::default(),
+            spare,
             #[cfg(feature = "testing")]
             roll: Default::default(),
             serving: Mutex::new(false),
@@ -81,6 +88,7 @@ impl Core {
             crashed: totals.crashed,
             disconnected: totals.disconnected,
             refused: totals.refused,
+            accept_errors: totals.accept_errors,
         }
     }
 
@@ -147,38 +155,5 @@ impl InHandler {
 impl Drop for InHandler {
     fn drop(&mut self) {
         HANDLING.with(|of| of.set(self.0));
-    }
-}
-
-/// Lets one event a second through, and counts the others.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<(Option<Instant>, u64)>);
-
-impl Throttle {
-    /// Whether this event passes: then with the number of those left out before it.
-    pub(crate) fn pass(&self) -> Option<u64> {
-        let mut last = self.0.lock();
-        let now = now();
-        if last.0.is_some_and(|at| now - at < Duration::from_secs(1)) {
-            last.1 += 1;
-            return None;
-        }
-        last.0 = Some(now);
-        Some(std::mem::take(&mut last.1))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_throttle_lets_one_a_second_through_and_counts_the_rest() {
-        let throttle = Throttle::default();
-        assert_eq!(throttle.pass(), Some(0));
-        assert_eq!((throttle.pass(), throttle.pass()), (None, None));
-        throttle.0.lock().0 = Instant::now().checked_sub(Duration::from_secs(1));
-        assert_eq!(throttle.pass(), Some(2));
-        assert_eq!(throttle.pass(), None);
     }
 }

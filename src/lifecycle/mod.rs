@@ -9,12 +9,14 @@ mod registry;
 #[cfg(feature = "testing")]
 mod roll;
 mod stats;
+mod throttle;
 
-pub(crate) use self::core::{Core, InHandler, Throttle};
+pub(crate) use self::core::{Core, InHandler};
 pub(crate) use block::Block;
 pub(crate) use control::Control;
 pub(crate) use registry::{Slot, SlotState};
 pub(crate) use stats::Counters;
+pub(crate) use throttle::Kind;
 
 pub use handle::ServerHandle;
 pub use stats::{Report, Stats};

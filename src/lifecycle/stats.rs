@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub(crate) crashed: AtomicU64,
     pub(crate) disconnected: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) accept_errors: AtomicU64,
     pub(crate) drained: AtomicU64,
     pub(crate) forced: AtomicU64,
 }
@@ -44,13 +45,17 @@ pub struct Stats {
     pub disconnected: u64,
     /// Connections closed without a handler: at the limit, or for want of a thread.
     pub refused: u64,
+    /// Calls of `accept` that failed, and so brought no connection: for want of descriptors or memory, or because the
+    /// connection was gone. No part of `accepted`.
+    pub accept_errors: u64,
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "active {} of {}, accepted {}, ", self.active, self.max_connections, self.accepted)?;
         write!(f, "served {}, failed {}, ", self.served, self.failed)?;
-        write!(f, "disconnected {}, refused {}", self.disconnected, self.refused)
+        write!(f, "disconnected {}, refused {}, ", self.disconnected, self.refused)?;
+        write!(f, "accept errors {}", self.accept_errors)
     }
 }
 
@@ -74,6 +79,8 @@ pub struct Report {
     pub disconnected: u64,
     /// Connections closed without a handler.
     pub refused: u64,
+    /// Calls of `accept` that failed, and so brought no connection.
+    pub accept_errors: u64,
     /// Connections that ended by themselves between the request to stop and the drain limit.
     pub drained: u64,
     /// Connections that were cut at the drain limit.
@@ -85,7 +92,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "accepted {}, served {}, failed {}, ", self.accepted, self.served, self.failed)?;
-        write!(f, "disconnected {}, refused {}, ", self.disconnected, self.refused)?;
+        write!(
+            f,
+            "disconnected {}, refused {}, accept errors {}, ",
+            self.disconnected, self.refused, self.accept_errors
+        )?;
         write!(f, "drained {}, forced {}, abandoned {}; ", self.drained, self.forced, self.abandoned)?;
         write!(f, "of the failed: panicked {}, timed out {}, crashed {}", self.panicked, self.timed_out, self.crashed)
     }
@@ -103,6 +114,7 @@ impl Counters {
             crashed: self.crashed.load(Relaxed),
             disconnected: self.disconnected.load(Relaxed),
             refused: self.refused.load(Relaxed),
+            accept_errors: self.accept_errors.load(Relaxed),
             drained: self.drained.load(Relaxed),
             forced: self.forced.load(Relaxed),
             abandoned: 0,
@@ -122,6 +134,7 @@ impl Report {
             crashed: self.crashed - before.crashed,
             disconnected: self.disconnected - before.disconnected,
             refused: self.refused - before.refused,
+            accept_errors: self.accept_errors - before.accept_errors,
             drained: self.drained - before.drained,
             forced: self.forced - before.forced,
             abandoned: self.abandoned,

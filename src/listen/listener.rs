@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use nix::errno::Errno;
 
@@ -25,10 +26,14 @@ pub(crate) struct Accepted {
 /// What a failed `accept` means for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// Nothing to accept, or only this one connection is gone: go on.
-    Retry,
-    /// The system lacks something (EMFILE, ENFILE, ENOBUFS, ENOMEM), or says what nobody expects: wait, then go on.
-    BackOff,
+    /// Nothing has failed: another thread was faster, or a signal came.
+    Nothing,
+    /// Only this one connection is gone: go on.
+    Gone,
+    /// This process has no descriptor left (EMFILE): wait until one of its connections ends.
+    NoDescriptor,
+    /// The system lacks something (ENFILE, ENOBUFS, ENOMEM), or says what nobody expects: wait, then go on.
+    System,
     /// The listener is of no use any more.
     Fatal,
 }
@@ -37,9 +42,8 @@ impl AcceptError {
     /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`.
     pub(crate) fn of(e: &io::Error) -> Self {
         match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
-            Errno::EAGAIN
-            | Errno::EINTR
-            | Errno::ECONNABORTED
+            Errno::EAGAIN | Errno::EINTR => Self::Nothing,
+            Errno::ECONNABORTED
             | Errno::EPROTO
             | Errno::ENOPROTOOPT
             | Errno::ENETDOWN
@@ -49,9 +53,10 @@ impl AcceptError {
             | Errno::ENONET
             | Errno::EOPNOTSUPP
             | Errno::ETIMEDOUT
-            | Errno::EPERM => Self::Retry,
+            | Errno::EPERM => Self::Gone,
+            Errno::EMFILE => Self::NoDescriptor,
             Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EFAULT => Self::Fatal,
-            _ => Self::BackOff,
+            _ => Self::System,
         }
     }
 }
@@ -69,19 +74,44 @@ pub(crate) struct Listener {
     local: Addr,
     /// The file that we made, and its inode: removed at the end if it is still ours.
     file: Option<(PathBuf, u64)>,
+    /// Whether accepting on it has failed for good.
+    lost: AtomicBool,
+    /// Failures that a test has ordered.
+    #[cfg(feature = "testing")]
+    script: Option<super::failing::Failures>,
 }
 
 impl Listener {
     pub(crate) fn tcp(listener: TcpListener, local: SocketAddr) -> Self {
         process::own(&listener);
-        Self { kind: Kind::Tcp(listener), local: Addr::Ip(local), file: None }
+        Self::of(Kind::Tcp(listener), Addr::Ip(local), None)
     }
 
     pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, path: Option<&Path>) -> Self {
         let inode = |p: &Path| std::fs::symlink_metadata(p).map(|m| m.ino());
         let file = path.and_then(|p| Some((p.to_owned(), inode(p).ok()?)));
         process::own(&listener);
-        Self { kind: Kind::Unix(listener), local: Addr::from_unix(local), file }
+        Self::of(Kind::Unix(listener), Addr::from_unix(local), file)
+    }
+
+    fn of(kind: Kind, local: Addr, file: Option<(PathBuf, u64)>) -> Self {
+        Self {
+            kind,
+            local,
+            file,
+            lost: AtomicBool::new(false),
+            #[cfg(feature = "testing")]
+            script: None,
+        }
+    }
+
+    /// Takes over a listener that fails as a test says.
+    #[cfg(feature = "testing")]
+    pub(crate) fn adopt_failing(listener: super::failing::FailingListener) -> Result<Self> {
+        let (listener, script) = listener.into_parts();
+        let mut this = Self::adopt_tcp(listener)?;
+        this.script = Some(script);
+        Ok(this)
     }
 
     /// Takes over a socket that listens already; its file, if any, stays its maker's.
@@ -97,12 +127,25 @@ impl Listener {
     }
 
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        #[cfg(feature = "testing")]
+        if let Some(errno) = self.script.as_ref().and_then(super::failing::Failures::next) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         match &self.kind {
             Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted { socket: Socket::Tcp(s), peer: Addr::Ip(peer) }),
             Kind::Unix(l) => {
                 l.accept().map(|(s, peer)| Accepted { socket: Socket::Unix(s), peer: Addr::from_unix(&peer) })
             }
         }
+    }
+
+    /// It has failed for good; whether this is news.
+    pub(crate) fn lose(&self) -> bool {
+        !self.lost.swap(true, SeqCst)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(SeqCst)
     }
 
     pub(crate) fn local_addr(&self) -> &Addr {
@@ -156,12 +199,26 @@ mod tests {
     #[test]
     fn accept_s_failures_are_sorted_as_accept_2_says() {
         use Errno as E;
-        let retry = [E::EAGAIN, E::EINTR, E::ECONNABORTED, E::EPROTO, E::ENETDOWN, E::ENETUNREACH, E::EPERM];
-        let back_off = [E::EMFILE, E::ENFILE, E::ENOBUFS, E::ENOMEM];
+        let gone = [
+            E::ECONNABORTED,
+            E::EPROTO,
+            E::ENOPROTOOPT,
+            E::ENETDOWN,
+            E::ENETUNREACH,
+            E::EHOSTDOWN,
+            E::EHOSTUNREACH,
+            E::ENONET,
+            E::EOPNOTSUPP,
+            E::ETIMEDOUT,
+            E::EPERM,
+        ];
+        let system = [E::ENFILE, E::ENOBUFS, E::ENOMEM, E::EIO];
         let fatal = [E::EBADF, E::EINVAL, E::ENOTSOCK, E::EFAULT];
         let of = |errno: &Errno| AcceptError::of(&io::Error::from_raw_os_error(*errno as i32));
-        retry.iter().for_each(|e| assert_eq!(of(e), AcceptError::Retry, "{e}"));
-        back_off.iter().for_each(|e| assert_eq!(of(e), AcceptError::BackOff, "{e}"));
+        [E::EAGAIN, E::EINTR].iter().for_each(|e| assert_eq!(of(e), AcceptError::Nothing, "{e}"));
+        gone.iter().for_each(|e| assert_eq!(of(e), AcceptError::Gone, "{e}"));
+        assert_eq!(of(&E::EMFILE), AcceptError::NoDescriptor);
+        system.iter().for_each(|e| assert_eq!(of(e), AcceptError::System, "{e}"));
         fatal.iter().for_each(|e| assert_eq!(of(e), AcceptError::Fatal, "{e}"));
     }
 }

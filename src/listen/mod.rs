@@ -2,8 +2,14 @@
 
 mod address;
 mod bind;
+#[cfg(feature = "testing")]
+mod failing;
 mod listener;
+mod spare;
 
 pub use address::{Addr, Address};
 pub(crate) use bind::{bind, BindOptions};
+#[cfg(feature = "testing")]
+pub use failing::{FailingListener, Failures};
 pub(crate) use listener::{AcceptError, Accepted, Listener};
+pub(crate) use spare::Spare;

@@ -15,6 +15,7 @@ use crate::finish::{Failure, LingeringClose};
 use crate::lifecycle::Core;
 use crate::listen::{bind, Address, BindOptions, Listener};
 use crate::strategy::Threading;
+use crate::sys::limits;
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -43,6 +44,7 @@ pub struct ServerBuilder<S = Threading> {
     no_delay: bool,
     keep_alive: bool,
     handles_signals: bool,
+    raises_descriptor_limit: bool,
     more: Vec<Address>,
     adopted: Vec<Result<Listener>>,
 }
@@ -64,6 +66,7 @@ impl Default for ServerBuilder {
             no_delay: true,
             keep_alive: true,
             handles_signals: false,
+            raises_descriptor_limit: false,
             more: Vec::new(),
             adopted: Vec::new(),
         }
@@ -75,17 +78,17 @@ impl<S> ServerBuilder<S> {
     /// How connections are served: [`Sequential`](crate::Sequential), [`Threading`],
     /// [`ThreadPool`](crate::ThreadPool), or a strategy of your own. Defaults to [`Threading`].
     pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
-        let Self { config, max_connections, only_v6, no_delay, keep_alive, handles_signals, more, adopted, .. } = self;
         ServerBuilder {
             strategy,
-            config,
-            max_connections,
-            only_v6,
-            no_delay,
-            keep_alive,
-            handles_signals,
-            more,
-            adopted,
+            config: self.config,
+            max_connections: self.max_connections,
+            only_v6: self.only_v6,
+            no_delay: self.no_delay,
+            keep_alive: self.keep_alive,
+            handles_signals: self.handles_signals,
+            raises_descriptor_limit: self.raises_descriptor_limit,
+            more: self.more,
+            adopted: self.adopted,
         }
     }
 
@@ -203,6 +206,18 @@ impl<S> ServerBuilder<S> {
         self
     }
 
+    /// When the server is bound, raises the soft limit on descriptors (`RLIMIT_NOFILE`) to what
+    /// [`max_connections`](Self::max_connections) needs and 64 more (1024 connections where that is not set), or as far
+    /// as the hard limit allows. Where that is not enough, there is a warning when serving begins, as without.
+    ///
+    /// It is the process's limit: it stays raised, and programs that are started inherit it (set it back with `ulimit
+    /// -Sn` where they use select(2), which cannot take descriptors from 1024 on). Children of
+    /// [`Forking`](crate::Forking) get the former one back. Defaults to off.
+    pub fn raise_descriptor_limit(mut self) -> Self {
+        self.raises_descriptor_limit = true;
+        self
+    }
+
     /// A hook for whatever goes wrong: handlers' errors and panics, refusals, failing accepts (Python's
     /// `handle_error`). It runs on the thread where that happened; a panic in it is contained. Everything is logged
     /// besides. Defaults to none.
@@ -269,6 +284,8 @@ impl<S> ServerBuilder<S> {
         let adopted = match listener.into() {
             ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
             ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
+            #[cfg(feature = "testing")]
+            ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
         };
         self.adopted.push(adopted);
         self.finish(handler)
@@ -285,6 +302,10 @@ impl<S> ServerBuilder<S> {
         S: Engine<H>,
     {
         self.config.check()?;
+        if self.raises_descriptor_limit {
+            let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
+            limits::raise_descriptors(wanted).map_err(io_error("raise RLIMIT_NOFILE"))?;
+        }
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
@@ -329,6 +350,16 @@ pub enum ListeningSocket {
     Tcp(TcpListener),
     /// A Unix stream socket.
     Unix(UnixListener),
+    /// A TCP socket that fails as a test says (feature `testing`).
+    #[cfg(feature = "testing")]
+    Failing(crate::listen::FailingListener),
+}
+
+#[cfg(feature = "testing")]
+impl From<crate::listen::FailingListener> for ListeningSocket {
+    fn from(listener: crate::listen::FailingListener) -> Self {
+        Self::Failing(listener)
+    }
 }
 
 impl From<TcpListener> for ListeningSocket {

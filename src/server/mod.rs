@@ -106,6 +106,7 @@ impl<H, S> TcpServer<H, S> {
         self.warn_of_few_descriptors();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
+        crate::finish::observe::tell_left_out(&core);
         let report = core.counters().totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
@@ -160,7 +161,8 @@ impl<H, S> TcpServer<H, S> {
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",
-                "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n) or lower the limit"
+                "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
+                 raise_descriptor_limit()) or lower the limit"
             );
         }
     }

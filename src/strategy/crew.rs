@@ -103,7 +103,10 @@ impl Crew {
         let watch = || -> io::Result<()> {
             while !core.control.stopping() {
                 core.control.events.clear();
-                let retry = self.complete().is_err().then_some(HIRE_AGAIN);
+                let retry = self.complete().err().map(|e| {
+                    observe::worker_failed(core, &Error::system("start a thread")(e));
+                    HIRE_AGAIN
+                });
                 let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
                 sys::poll(wait, None, retry)?;
             }
@@ -146,7 +149,7 @@ impl Crew {
         loop {
             match self.acceptor.seat() {
                 Ok(seat) => return Some(seat),
-                Err(e) => observe::waiting_failed(self.acceptor.core(), &e),
+                Err(e) => observe::worker_failed(self.acceptor.core(), &e),
             }
             let control = &self.acceptor.core().control;
             let rested = sys::poll([Some(control.stop.as_fd())], None, Some(HIRE_AGAIN));
@@ -193,6 +196,10 @@ impl Member {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
                         return Some(request);
+                    }
+                    if let Err(e) = crew.seat()?.back_off() {
+                        crew.fail(e);
+                        return None;
                     }
                 }
                 Ok(Turn::Timeout) => {

@@ -1,8 +1,34 @@
 //! Limits that the system sets this process.
 
-use nix::sys::resource::{getrlimit, Resource};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use nix::libc::rlim_t;
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+
+/// The soft limit as it was before it was raised; zero while it has not been.
+static BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// How many descriptors this process may have open (`RLIMIT_NOFILE`, the soft limit).
 pub(crate) fn descriptors() -> usize {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+/// Raises the soft limit so far, or as far as the hard one allows.
+pub(crate) fn raise_descriptors(wanted: usize) -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let raised = rlim_t::try_from(wanted).unwrap_or(rlim_t::MAX).min(hard);
+    if raised > soft {
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard)?;
+        let _ = BEFORE.compare_exchange(0, soft, SeqCst, SeqCst);
+    }
+    Ok(())
+}
+
+/// In a forked child: the soft limit that the process was started with, where it has been raised.
+pub(crate) fn restore_descriptors() -> io::Result<()> {
+    match BEFORE.load(SeqCst) {
+        0 => Ok(()),
+        soft => Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, getrlimit(Resource::RLIMIT_NOFILE)?.1)?),
+    }
 }

@@ -37,6 +37,7 @@ mod converse;
 mod server;
 
 pub use crate::event_loop::TestLoop;
+pub use crate::listen::{FailingListener, Failures};
 pub use client::TestClient;
 pub use converse::{converse, Conversation, Panicked};
 pub use server::TestServer;

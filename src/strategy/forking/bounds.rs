@@ -8,6 +8,7 @@ use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 
 use crate::error::{Error, Result};
+use crate::sys::limits::restore_descriptors;
 use crate::sys::process::set_nice;
 
 /// Bounds of a child; `None`: as the server.
@@ -52,6 +53,9 @@ impl Bounds {
         }
         if self.no_new_privs {
             set_no_new_privs()?;
+        }
+        if self.files.is_none() {
+            restore_descriptors()?;
         }
         let limits = [
             (Resource::RLIMIT_CORE, self.core),

@@ -1,0 +1,84 @@
+//! The log's bound: one line a second for each kind of event that others can cause at will.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::sync::{now, Mutex};
+
+/// What is counted together. There are as many as the system has error numbers, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A failed accept, by its error number.
+    Accept(i32),
+    /// A connection closed without a handler; with the system's error number, where it was for want of something.
+    Refused(Option<i32>),
+    /// A worker that cannot even wait, or cannot be started.
+    Worker,
+    /// A callback that holds a loop up.
+    Stalled,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accept(errno) => write!(f, "failed accepts (os error {errno})"),
+            Self::Refused(None) => f.write_str("refused connections"),
+            Self::Refused(Some(errno)) => write!(f, "refused connections (os error {errno})"),
+            Self::Worker => f.write_str("workers that had to rest"),
+            Self::Stalled => f.write_str("slow callbacks"),
+        }
+    }
+}
+
+/// Lets one event of a kind through each second, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle(Mutex<HashMap<Kind, (Instant, u64)>>);
+
+impl Throttle {
+    /// Whether this event passes: then with the number of those left out since the last that did.
+    pub(crate) fn pass(&self, kind: Kind) -> Option<u64> {
+        let mut last = self.0.lock();
+        let now = now();
+        match last.get_mut(&kind) {
+            Some((at, left_out)) if now - *at < Duration::from_secs(1) => {
+                *left_out += 1;
+                None
+            }
+            Some((at, left_out)) => {
+                *at = now;
+                Some(std::mem::take(left_out))
+            }
+            None => {
+                last.insert(kind, (now, 0));
+                Some(0)
+            }
+        }
+    }
+
+    /// What was left out and not told of yet.
+    pub(crate) fn take_left_out(&self) -> Vec<(Kind, u64)> {
+        let mut last = self.0.lock();
+        let counted = last.iter_mut().map(|(kind, (_, left_out))| (*kind, std::mem::take(left_out)));
+        counted.filter(|(_, left_out)| *left_out > 0).collect()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_kind_passes_each_second_and_the_rest_are_counted() {
+        let (throttle, other) = (Throttle::default(), Kind::Refused(None));
+        assert_eq!(throttle.pass(Kind::Accept(24)), Some(0));
+        assert_eq!((throttle.pass(Kind::Accept(24)), throttle.pass(Kind::Accept(24))), (None, None));
+        assert_eq!(throttle.pass(Kind::Accept(23)), Some(0), "another kind");
+        assert_eq!(throttle.pass(other), Some(0), "another kind");
+        let before = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        throttle.0.lock().get_mut(&Kind::Accept(24)).unwrap().0 = before;
+        assert_eq!(throttle.pass(Kind::Accept(24)), Some(2));
+        assert_eq!(throttle.pass(Kind::Accept(24)), None);
+        assert_eq!(throttle.take_left_out(), [(Kind::Accept(24), 1)]);
+        assert!(throttle.take_left_out().is_empty());
+    }
+}

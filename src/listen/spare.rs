@@ -1,0 +1,43 @@
+//! A descriptor in reserve, so that a server without any left can still say so.
+
+use parking_lot::Mutex;
+
+use crate::sys::{process, EventFd};
+
+/// Held by servers that refuse at their limits, given up for as long as a refusal takes.
+#[derive(Debug)]
+pub(crate) struct Spare(Mutex<Option<EventFd>>);
+
+impl Spare {
+    /// Empty where the system has no descriptor left: it is tried again.
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(reserve()))
+    }
+
+    /// Does this with one descriptor more; `false`, undone, where there is none in reserve.
+    pub(crate) fn lend(&self, act: impl FnOnce() -> bool) -> bool {
+        let mut spare = self.0.lock();
+        let Some(fd) = spare.take().or_else(reserve) else { return false };
+        give_up(fd);
+        let done = act();
+        *spare = reserve();
+        done
+    }
+}
+
+fn reserve() -> Option<EventFd> {
+    let fd = EventFd::new().ok()?;
+    process::own(&fd);
+    Some(fd)
+}
+
+fn give_up(fd: EventFd) {
+    process::disown(&fd);
+    drop(fd);
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.0.get_mut().take().into_iter().for_each(give_up);
+    }
+}
