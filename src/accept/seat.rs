@@ -53,6 +53,8 @@ pub struct Seat<'a> {
     /// Taken out when the seat is dropped.
     set: Option<ListeningSet>,
     watched: Option<BorrowedFd<'a>>,
+    /// Whether it was woken for a connection that it has not taken yet: the kernel has told nobody else.
+    called: bool,
 }
 
 /// An epoll set with all listeners, each waking one waiting thread only, and the stop switch.
@@ -83,7 +85,7 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
 
 impl<'a> Seat<'a> {
     pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: ListeningSet) -> Self {
-        Self { acceptor, listeners, set: Some(set), watched: None }
+        Self { acceptor, listeners, set: Some(set), watched: None, called: false }
     }
 
     pub(super) fn watch(mut self, fd: BorrowedFd<'a>) -> Result<Self> {
@@ -96,6 +98,9 @@ impl<'a> Seat<'a> {
 
     /// Waits for the next event, for ever or up to `timeout`. At the connection limit it waits for a place (or
     /// refuses, as the server is set); while paused for the resume.
+    ///
+    /// For a connection the kernel wakes one of those who wait (`EPOLLEXCLUSIVE`). So a seat whose turn has ended while
+    /// it waited for a place may be the only one to know of a connection: go on with it, as long as others wait.
     ///
     /// # Errors
     /// [`Error::Accept`] when a listener fails for good. Passing failures (`ECONNABORTED`, `EMFILE` and the like)
@@ -113,9 +118,11 @@ impl<'a> Seat<'a> {
                 Some(WATCHED) => return Ok(Turn::Watched),
                 Some(token) => token as usize,
             };
+            self.called = true;
             match self.permit(deadline)? {
                 Gate::Permit(permit) => {
                     if let Some(request) = self.accept(listener, permit)? {
+                        self.called = false;
                         return Ok(Turn::Request(request));
                     }
                 }
@@ -124,7 +131,13 @@ impl<'a> Seat<'a> {
                 Gate::Timeout => return Ok(Turn::Timeout),
                 Gate::Stopped => return self.next_at_stop(deadline),
             }
+            self.called = false;
         }
+    }
+
+    /// Whether a connection waits that nobody else may know of.
+    pub(crate) fn is_called(&self) -> bool {
+        self.called
     }
 
     /// After the request to stop: what the kernel's queue held then is still served, within the drain limit.
