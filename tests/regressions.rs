@@ -5,9 +5,9 @@ mod kit;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use kit::{ms, read_all, serve, until, LONG};
+use kit::{ms, read_all, serve, threads_named, until, LONG};
 use socketserver::{handler, AtLimit, LingeringClose, Rejected, Request, Sequential, ServerBuilder, ServingStrategy};
-use socketserver::{StreamRequestHandler, ThreadPool};
+use socketserver::{StreamRequestHandler, ThreadPool, Threading};
 
 fn waits_for_a_line() -> impl StreamRequestHandler {
     handler(|conn| Ok(conn.next_line().map(drop)?))
@@ -153,5 +153,30 @@ fn an_idle_wait_is_not_broken_off_by_a_shorter_limit() {
     let woken = kit::switches("regress-idle").unwrap() - before;
     assert!(woken <= 3, "woken {woken} times while idle");
     drop(client);
+    server.stop();
+}
+
+/// The kernel wakes one thread for a connection. Where that one waited for the resume and ended after its
+/// `keep_alive`, none of those who went on waiting knew of the connection.
+#[test]
+fn a_connection_outlives_the_patience_of_the_thread_that_was_woken_for_it() {
+    let strategy = Threading::new().thread_name("patience").keep_alive(ms(300));
+    let echo = handler(|conn| {
+        let line = conn.next_line()?;
+        Ok(writeln!(conn, "{}", line.unwrap_or_default())?)
+    });
+    let server = serve(ServerBuilder::new().strategy(strategy).bind_tcp("127.0.0.1:0", echo).unwrap());
+    for round in 1..=5 {
+        let mut first: Vec<_> = (0..6).map(|_| server.connect()).collect();
+        until("six are served", || server.handle.stats().active == 6);
+        first.iter_mut().for_each(|client| client.write_all(b"go\n").unwrap());
+        until("they are done", || server.handle.stats().served == 7 * round - 1);
+        server.handle.pause();
+        let mut client = server.connect();
+        client.write_all(b"hello\n").unwrap();
+        until("others have ended", || threads_named("patience") <= 2);
+        server.handle.resume();
+        assert_eq!(read_all(&mut client), "hello\n");
+    }
     server.stop();
 }

@@ -51,6 +51,8 @@ pub struct Seat<'a> {
     /// Taken out when the seat is dropped.
     set: Option<ListeningSet>,
     watched: Option<BorrowedFd<'a>>,
+    /// Whether it was woken for a connection that it has not taken yet: the kernel has told nobody else.
+    called: bool,
 }
 
 /// An epoll set with all listeners, each waking one waiting thread only, and the stop switch.
@@ -81,7 +83,7 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
 
 impl<'a> Seat<'a> {
     pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: ListeningSet) -> Self {
-        Self { acceptor, listeners, set: Some(set), watched: None }
+        Self { acceptor, listeners, set: Some(set), watched: None, called: false }
     }
 
     pub(super) fn watch(mut self, fd: BorrowedFd<'a>) -> Result<Self> {
@@ -94,6 +96,9 @@ impl<'a> Seat<'a> {
 
     /// Waits for the next event, for ever or up to `timeout`. At the connection limit it waits for a place (or
     /// refuses, as the server is set); while paused for the resume.
+    ///
+    /// For a connection the kernel wakes one of those who wait (`EPOLLEXCLUSIVE`). So a seat whose turn has ended while
+    /// it waited for a place may be the only one to know of a connection: go on with it, as long as others wait.
     ///
     /// # Errors
     /// [`Error::Accept`](crate::Error::Accept) when the last listener fails for good. Passing failures
@@ -116,9 +121,11 @@ impl<'a> Seat<'a> {
                 drop(core.gate.try_lock_for(LONGEST_REST)); // who tried now would fail as well
                 continue;
             }
+            self.called = true;
             match self.permit(deadline)? {
                 Gate::Permit(permit) => {
                     if let Some(request) = self.accept(listener, permit)? {
+                        self.called = false;
                         return Ok(Turn::Request(request));
                     }
                 }
@@ -127,7 +134,13 @@ impl<'a> Seat<'a> {
                 Gate::Timeout => return Ok(Turn::Timeout),
                 Gate::Stopped => return self.next_at_stop(deadline),
             }
+            self.called = false;
         }
+    }
+
+    /// Whether a connection waits that nobody else may know of.
+    pub(crate) fn is_called(&self) -> bool {
+        self.called
     }
 
     /// After the request to stop: what the kernel's queue held then is still served, within the drain limit.

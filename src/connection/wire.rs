@@ -236,9 +236,10 @@ impl Wire {
 
     // Waiting.
 
-    /// Waits for the socket, the stop and the bell, until the first deadline.
+    /// Waits for the socket, the stop and the bell, until the first deadline. `idle`: not at all, once the stop has come.
     fn wait(
         &self,
+        idle: bool,
         read: Option<BorrowedFd<'_>>,
         write: Option<BorrowedFd<'_>>,
         by: Option<Deadline>,
@@ -247,6 +248,7 @@ impl Wire {
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
         let stop = match drain {
             None => Some(control.stop.as_fd()),
+            Some(_) if idle => return Ok(()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());

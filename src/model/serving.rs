@@ -10,7 +10,7 @@ use crate::{ServerBuilder, ThreadPool, Threading};
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 fn threading(limit: usize) -> ServerBuilder<Threading> {
-    let strategy = Threading::new().keep_alive(KEEP_ALIVE).spare_threads(1);
+    let strategy = Threading::new().keep_alive(KEEP_ALIVE).spare_threads(2);
     ServerBuilder::new().max_connections(limit).drain_timeout(FOR_EVER).strategy(strategy)
 }
 
@@ -95,6 +95,23 @@ fn a_pause_loses_nobody() {
         running.handle.shutdown();
         assert_eq!(running.join().1.served, 2);
         drop(join_all(clients));
+    });
+}
+
+/// The one who is woken for a connection, and tires of waiting for a place, is not the only one to know of it.
+#[test]
+fn who_leaves_the_gate_leaves_no_connection_behind() {
+    check(|| {
+        let running = Scene::new(threading(3), Stay::Short).start();
+        let early = join_all(running.clients(3));
+        running.tally.until(|counts| counts.ended == 3);
+        running.handle.pause();
+        let clients = join_all(running.clients(1));
+        running.handle.resume();
+        running.tally.until(|counts| counts.ended == 4);
+        running.handle.shutdown();
+        assert_eq!(running.join().1.served, 4);
+        drop((early, clients));
     });
 }
 

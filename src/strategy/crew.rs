@@ -189,21 +189,22 @@ impl Member {
     fn next_request(&mut self) -> Option<Request> {
         let crew = self.crew.clone();
         let mut patience = crew.plan.size.is_none().then_some(crew.plan.keep_alive);
+        let mut seat = crew.seat()?;
         loop {
-            let mut seat = crew.seat()?;
             match seat.next(patience) {
                 Ok(Turn::Request(request)) => {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
                         return Some(request);
                     }
-                    if let Err(e) = crew.seat()?.back_off() {
+                    seat = crew.seat()?;
+                    if let Err(e) = seat.back_off() {
                         crew.fail(e);
                         return None;
                     }
                 }
                 Ok(Turn::Timeout) => {
-                    if self.retire_unless_last() {
+                    if !seat.is_called() && self.retire_unless_last() {
                         return None;
                     }
                     patience = None; // the last one stays, without looking at the clock; who joins it retires

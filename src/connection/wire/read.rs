@@ -125,7 +125,7 @@ impl Wire {
             if let Some(n) = self.recv_now(buf)? {
                 return Ok(n);
             }
-            self.wait(Some(self.as_fd()), None, deadline)?;
+            self.wait(idle, Some(self.as_fd()), None, deadline)?;
         }
     }
 }

@@ -16,8 +16,8 @@ fn a_bell_that_rings_late_is_silenced() {
         let why = crate::connection::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
         Some(super::Deadline { at: Instant::now() + why.after, why })
     };
-    wire.wait(None, None, deadline()).unwrap();
-    assert!(wire.wait(None, None, deadline()).is_err(), "the second wait waits");
+    wire.wait(false, None, None, deadline()).unwrap();
+    assert!(wire.wait(false, None, None, deadline()).is_err(), "the second wait waits");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Wire {
     /// The peer takes no more for now. Waits here, or arms the kernel's timeout and says that the next call may wait.
     fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
         match self.wakes {
-            Wakes::Watches => self.wait(None, Some(self.as_fd()), deadline).map(|()| false),
+            Wakes::Watches => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
             Wakes::Registered => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),
         }
     }
