@@ -185,8 +185,9 @@
 //! assert_eq!(std::io::read_to_string(client)?, "hello");
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
-//! For protocols, the feature `testing` has `testing::TestLoop`: the event loop itself, with connections in memory and
-//! a clock that the test moves.
+//! More is in the module `testing` (feature `testing`, for `[dev-dependencies]`): `converse` runs a handler on an input
+//! and gives its output, `TestServer` is a server for the time of a test, which names the connections that it leaves
+//! open, and `TestLoop` the event loop with connections in memory and a clock that the test moves.
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.

@@ -312,10 +312,9 @@ fn a_test_server_leaves_nothing_behind() {
         assert_eq!(server.connect().ask("hello"), "hello");
         server.stop();
     };
-    run();
-    // Other tests of this process come and go: their descriptors too.
-    let least = (0..200).map(|_| (run(), descriptors()).1).min();
-    assert!(least.unwrap() < 200, "{least:?} descriptors after 200 servers");
+    (0..200).for_each(|_| run());
+    // Other tests of this process come and go: their descriptors and threads too.
+    assert!(descriptors() < 200, "{} descriptors after 200 servers", descriptors());
     until("the threads of all servers are gone", || threads_named("test-server") < 30);
 }
 

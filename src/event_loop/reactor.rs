@@ -178,14 +178,16 @@ impl Reactor {
             self.state.drain = None; // of a run that has failed
         }
         let mut failed = Ok(());
+        let mut patience = None;
         loop {
-            match self.step(None) {
+            match self.step(patience.take()) {
                 Ok(true) => {}
                 Ok(false) => return failed,
                 Err(e) if failed.is_ok() => {
                     failed = Err(e);
                     self.state.core.control.request_stop();
                     self.state.begin_drain();
+                    patience = Some(Duration::ZERO); // where nothing is left, nothing would end a wait
                 }
                 Err(e) => return failed.and(Err(e)),
             }
