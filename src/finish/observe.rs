@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::outcome::{Cause, Outcome};
+use super::outcome::{panic_message, Cause, Outcome};
 use super::Failure;
 use crate::connection::Limit;
 use crate::error::Error;
-use crate::lifecycle::{Core, Counters, Throttle};
+use crate::lifecycle::{Core, Counters, InHandler, Throttle};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
@@ -24,6 +24,22 @@ pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
     core.counters().refused.fetch_add(1, Relaxed);
     let level = if core.refusal_log.pass().is_some() { Level::Warn } else { Level::Debug };
     report(core, level, &Failure::Refused { peer, error });
+}
+
+/// `verify_request` did not let it in: one line a second above `debug`. That it says no is no fault.
+pub(crate) fn turned_away(core: &Core, peer: &Addr, error: &io::Error) {
+    core.counters().refused.fetch_add(1, Relaxed);
+    let level = match core.verify_log.pass() {
+        None => Level::Debug,
+        Some(_) if error.kind() == io::ErrorKind::PermissionDenied => Level::Info,
+        Some(_) => Level::Warn,
+    };
+    report(core, level, &Failure::Refused { peer, error });
+}
+
+/// A hook of the server has panicked.
+pub(crate) fn hook_panicked(core: &Core, hook: &'static str, message: &str) {
+    report(core, Level::Error, &Failure::Hook { hook, message });
 }
 
 /// Accepting rests: one line a second.
@@ -72,12 +88,17 @@ pub(crate) enum Ended {
     TimedOut(String),
     Disconnected(String),
     Panicked(String),
+    /// `verify_request` did not let it in.
+    Refused(io::ErrorKind, String),
     Exited(i32),
     Killed { signal: &'static str, limit: Option<Limit> },
 }
 
 /// The same as [`ended`] for a connection that was served in another process.
 pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
+    if let Ended::Refused(kind, text) = ended {
+        return turned_away(core, peer, &io::Error::new(*kind, text.as_str()));
+    }
     count_end(core);
     let told = |cause, text: &String| {
         failed(core, peer, cause, &*Box::<dyn std::error::Error + Send + Sync>::from(text.as_str()))
@@ -89,6 +110,7 @@ pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
         Ended::TimedOut(text) => told(Cause::Limit, text),
         Ended::Disconnected(text) => told(Cause::Peer, text),
         Ended::Panicked(message) => panicked(core, peer, message),
+        Ended::Refused(..) => {}
         Ended::Exited(code) => {
             one(&counters.failed);
             one(&counters.crashed);
@@ -140,20 +162,26 @@ fn failed(core: &Core, peer: &Addr, cause: Cause, error: &(dyn std::error::Error
 
 /// To the log and to the user's hook. Neither may end the thread that serves.
 fn report(core: &Core, level: Level, failure: &Failure<'_>) {
-    let tell = || {
-        log::log!(target: target(failure), level, "{failure}");
-        if let Some(hook) = &core.config.handle_error {
-            hook(failure);
-        }
-    };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(tell)) {
-        crate::handler::forget(payload);
+    contained(|| log::log!(target: target(failure), level, "{failure}"));
+    let Some(hook) = &core.config.handle_error else { return };
+    let _inside = InHandler::of(core);
+    if let Some(message) = contained(|| hook(failure)) {
+        contained(|| log::error!(target: "socketserver::server", "handle_error panicked: {}", message.escape_debug()));
     }
+}
+
+/// The text of the panic, if there was one.
+fn contained(code: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(code)).err()?;
+    let message = panic_message(payload.as_ref());
+    crate::handler::forget(payload);
+    Some(message)
 }
 
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
         Failure::Accept { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Hook { .. } => "socketserver::server",
         Failure::Stalled { .. } => "socketserver::event_loop",
         _ => "socketserver::handler",
     }

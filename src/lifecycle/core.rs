@@ -13,6 +13,7 @@ use super::control::Control;
 use super::registry::Registry;
 use super::stats::{Counters, Stats};
 use crate::admit::Count;
+use crate::hooks::{Helpers, Waiting};
 use crate::server::Config;
 use crate::sys::shared::Shared;
 
@@ -33,6 +34,11 @@ pub(crate) struct Core {
     pub(crate) accept_log: Throttle,
     /// The same for refusals.
     pub(crate) refusal_log: Throttle,
+    /// And for what `verify_request` refuses.
+    pub(crate) verify_log: Throttle,
+    /// Who asks `verify_request`, and who waits for its answer.
+    pub(crate) helpers: Helpers,
+    pub(crate) waiting: Waiting,
     serving: Mutex<bool>,
     ended: Condvar,
 }
@@ -51,6 +57,9 @@ impl Core {
             workers: AtomicUsize::new(0),
             accept_log: Throttle::default(),
             refusal_log: Throttle::default(),
+            verify_log: Throttle::default(),
+            helpers: Helpers::default(),
+            waiting: Waiting::default(),
             serving: Mutex::new(false),
             ended: Condvar::new(),
         }))
@@ -127,12 +136,12 @@ thread_local! {
     static HANDLING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
 }
 
-/// While it lives, this thread runs a handler of that server.
+/// While it lives, this thread runs a handler or a hook of that server.
 pub(crate) struct InHandler(*const Core);
 
 impl InHandler {
-    pub(crate) fn of(core: &Arc<Core>) -> Self {
-        Self(HANDLING.replace(Arc::as_ptr(core)))
+    pub(crate) fn of(core: &Core) -> Self {
+        Self(HANDLING.replace(core))
     }
 
     pub(crate) fn is(core: &Arc<Core>) -> bool {

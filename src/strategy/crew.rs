@@ -18,6 +18,7 @@ use super::{Rejected, Request};
 use crate::accept::{Acceptor, Seat, Turn};
 use crate::error::{Error, Result};
 use crate::finish::observe;
+use crate::hooks::Pace;
 use crate::server::AtLimit;
 use crate::sys;
 
@@ -102,11 +103,14 @@ impl Crew {
             }
         }
         let watch = || -> io::Result<()> {
+            let mut actions = Pace::begin(core);
             while !core.control.stopping() {
                 core.control.events.clear();
                 let retry = self.complete().is_err().then_some(HIRE_AGAIN);
+                let retry = retry.into_iter().chain(actions.left()).min();
                 let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
                 sys::poll(wait, None, retry)?;
+                actions.act();
             }
             Ok(())
         };
