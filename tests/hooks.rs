@@ -165,10 +165,12 @@ struct Door {
     open: Mutex<bool>,
     opened: Condvar,
     inside: AtomicUsize,
+    entered: AtomicUsize,
 }
 
 impl Door {
     fn pass(&self) {
+        self.entered.fetch_add(1, SeqCst);
         self.inside.fetch_add(1, SeqCst);
         let mut open = self.open.lock().unwrap();
         while !*open {
@@ -291,6 +293,7 @@ fn a15_more_hung_hooks_than_threads_refuse_and_recover() {
         door.open();
         until("the hooks return", || door.inside.load(SeqCst) == 0);
         assert_eq!(ask(server.addr, "again"), "served again", "{strategy:?}");
+        assert_eq!(door.entered.load(SeqCst), 65, "{strategy:?}: nobody is asked about who is gone");
         let report = server.stop();
         assert_eq!((report.accepted, report.served, report.refused), (82, 1, 81), "{strategy:?}");
     }
@@ -358,8 +361,7 @@ fn a_drain_that_is_over_cuts_verifications() {
 fn a_single_request_is_verified_too() {
     for strategy in ALL {
         let calls = AtomicUsize::new(0);
-        let mut server =
-            bind(strategy, ServerBuilder::new().verify_request(move |_| calls.fetch_add(1, SeqCst) == 1));
+        let mut server = bind(strategy, ServerBuilder::new().verify_request(move |_| calls.fetch_add(1, SeqCst) == 1));
         let first = Client::send(server.addr(), "x");
         assert!(server.handle_request(None).unwrap(), "{strategy:?}");
         assert_eq!(first.answer(), "", "{strategy:?}");
@@ -502,8 +504,7 @@ fn a_server_can_be_embedded_in_a_loop_of_one_s_own() {
     for strategy in ALL {
         let timeouts = Arc::new(AtomicUsize::new(0));
         let count = timeouts.clone();
-        let mut server =
-            bind(strategy, ServerBuilder::new().handle_timeout(move || count_one(&count)));
+        let mut server = bind(strategy, ServerBuilder::new().handle_timeout(move || count_one(&count)));
         let mut selector = Selector::new().unwrap();
         server.watch(&mut selector);
         let started = Instant::now();

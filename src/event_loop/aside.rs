@@ -39,7 +39,8 @@ impl State {
         let (key, inbox) = (self.aside.next, self.inbox.clone());
         self.aside.next += 1;
         let tell = move |verdict| {
-            let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict))); // else the loop is gone
+            let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict)));
+            // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(job) => {

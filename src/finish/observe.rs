@@ -91,7 +91,10 @@ pub(crate) enum Ended {
     /// `verify_request` did not let it in.
     Refused(io::ErrorKind, String),
     Exited(i32),
-    Killed { signal: &'static str, limit: Option<Limit> },
+    Killed {
+        signal: &'static str,
+        limit: Option<Limit>,
+    },
 }
 
 /// The same as [`ended`] for a connection that was served in another process.

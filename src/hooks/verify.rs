@@ -54,9 +54,7 @@ impl Verdict {
     pub(crate) fn check(self) -> io::Result<()> {
         match self {
             Self::Accepted => Ok(()),
-            Self::Refused => {
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, "verify_request said no"))
-            }
+            Self::Refused => Err(io::Error::new(io::ErrorKind::PermissionDenied, "verify_request said no")),
             Self::Panicked(text) => Err(io::Error::other(format!("verify_request panicked: {text}"))),
         }
     }
