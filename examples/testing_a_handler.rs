@@ -63,7 +63,7 @@ impl LineReceiver for PatientSums {
         }
         match line {
             b"quit" => transport.close(),
-            _ => transport.send_line(&answer(&String::from_utf8_lossy(line)))?,
+            _ => transport.send_line(answer(&String::from_utf8_lossy(line)))?,
         }
         Ok(())
     }

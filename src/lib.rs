@@ -211,6 +211,7 @@ mod connection;
 mod finish;
 pub mod framing;
 mod handler;
+mod hooks;
 mod listen;
 mod strategy;
 
@@ -243,7 +244,10 @@ pub use framing::LineTooLong;
 pub use handler::{
     handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
 };
+pub use hooks::Incoming;
 pub use lifecycle::{Report, ServerHandle, Stats};
 pub use listen::{Addr, Address};
+#[doc(hidden)]
+pub use server::Single;
 pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer};
 pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};

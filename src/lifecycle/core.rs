@@ -12,6 +12,7 @@ use super::stats::{Counters, Stats};
 use super::throttle::Throttle;
 use crate::accept::Trouble;
 use crate::admit::Count;
+use crate::hooks::{Helpers, Waiting};
 use crate::listen::Spare;
 use crate::server::{AtLimit, Config};
 use crate::sync::atomic::AtomicUsize;
@@ -37,6 +38,9 @@ pub(crate) struct Core {
     pub(crate) trouble: Trouble,
     /// To refuse with, where the server does so.
     pub(crate) spare: Option<Spare>,
+    /// Who asks `verify_request`, and who waits for its answer.
+    pub(crate) helpers: Helpers,
+    pub(crate) waiting: Waiting,
     /// Who is connected, by name.
     #[cfg(feature = "testing")]
     pub(crate) roll: super::roll::Roll,
@@ -60,6 +64,8 @@ impl Core {
             log: Throttle::default(),
             trouble: Trouble::default(),
             spare,
+            helpers: Helpers::default(),
+            waiting: Waiting::default(),
             #[cfg(feature = "testing")]
             roll: Default::default(),
             serving: Mutex::new(false),
@@ -139,12 +145,12 @@ thread_local! {
     static HANDLING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
 }
 
-/// While it lives, this thread runs a handler of that server.
+/// While it lives, this thread runs a handler or a hook of that server.
 pub(crate) struct InHandler(*const Core);
 
 impl InHandler {
-    pub(crate) fn of(core: &Arc<Core>) -> Self {
-        Self(HANDLING.with(|of| of.replace(Arc::as_ptr(core))))
+    pub(crate) fn of(core: &Core) -> Self {
+        Self(HANDLING.with(|of| of.replace(core)))
     }
 
     pub(crate) fn is(core: &Arc<Core>) -> bool {

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Accept(i32),
     /// A connection closed without a handler; with the system's error number, where it was for want of something.
     Refused(Option<i32>),
+    /// What `verify_request` did not let in.
+    TurnedAway,
     /// A worker that cannot even wait, or cannot be started.
     Worker,
     /// A callback that holds a loop up.
@@ -24,6 +26,7 @@ impl std::fmt::Display for Kind {
             Self::Accept(errno) => write!(f, "failed accepts (os error {errno})"),
             Self::Refused(None) => f.write_str("refused connections"),
             Self::Refused(Some(errno)) => write!(f, "refused connections (os error {errno})"),
+            Self::TurnedAway => f.write_str("connections refused by verify_request"),
             Self::Worker => f.write_str("workers that had to rest"),
             Self::Stalled => f.write_str("slow callbacks"),
         }
