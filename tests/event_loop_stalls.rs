@@ -37,7 +37,7 @@ fn ask(client: &mut TcpStream, text: &str) {
 type Stalls = Arc<Mutex<Vec<(&'static str, bool, Duration)>>>;
 
 #[test]
-fn e1_a_slow_callback_is_told_once_with_its_name() {
+fn e1_each_slow_callback_is_told_with_its_name() {
     let stalls = Stalls::default();
     let seen = stalls.clone();
     let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10)));
@@ -52,7 +52,8 @@ fn e1_a_slow_callback_is_told_once_with_its_name() {
     ask(&mut client, "slow");
     ask(&mut client, "slow");
     let told = stalls.lock().unwrap().clone();
-    assert!(matches!(told[..], [("data_received", true, took)] if took >= ms(50)), "{told:?}: one a second");
+    let each = matches!(told[..], [("data_received", true, first), ("data_received", true, second)] if first.min(second) >= ms(50));
+    assert!(each, "{told:?}");
     drop(client);
     server.stop();
 }

@@ -74,8 +74,9 @@ impl EventLoop {
         self
     }
 
-    /// From which time on a callback is reported that holds up the loop ([`Failure::Stalled`](crate::Failure::Stalled),
-    /// and a warning, at most one a second). Defaults to 100 ms, as asyncio's `slow_callback_duration`.
+    /// From which time on a callback is reported that holds up the loop: each to the hook
+    /// ([`Failure::Stalled`](crate::Failure::Stalled)), and a warning, at most one a second. Defaults to 100 ms, as
+    /// asyncio's `slow_callback_duration`.
     #[must_use]
     pub fn slow_callback(mut self, time: Duration) -> Self {
         self.settings.slow_callback = time;

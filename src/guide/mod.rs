@@ -1,5 +1,20 @@
 //! Pages that explain, apart from the reference.
 
+#[doc = include_str!("choosing.md")]
+pub mod choosing {}
+
+#[doc = include_str!("exposing.md")]
+pub mod exposing {}
+
+#[doc = include_str!("defaults.md")]
+pub mod defaults {}
+
+#[doc = include_str!("logging.md")]
+pub mod logging {}
+
+#[doc = include_str!("not_for.md")]
+pub mod not_for {}
+
 #[doc = include_str!("forking.md")]
 pub mod forking {}
 
