@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use socketserver::{handler, Connection, Error, Failure, Forking, HandlerResult, ServerBuilder, TcpServer};
+use socketserver::selectors::{Events, Selector};
+use socketserver::{
+    handler, Connection, Error, Failure, Forking, HandlerResult, ServerBuilder, ServerHandle, TcpServer,
+};
 
 const CASE: &str = "SOCKETSERVER_FORK_CASE";
 
@@ -34,6 +37,11 @@ const CASES: &[Case] = &[
     ("the_hook_in_the_parent_hears_of_every_end", reporting, every_end_is_reported),
     ("single_requests_leave_no_zombie", one_by_one, is_served_one_by_one),
     ("it_serves_again_after_a_stop", twice, serves_twice),
+    ("a15_verify_request_is_asked_in_the_child", verifying, refuses_and_goes_on),
+    ("a15_a_verification_ends_with_the_drain", verifying_at_the_stop, is_cut_with_its_child),
+    ("service_actions_are_called_in_the_server", acting, has_acted),
+    ("h13_a_handler_may_stop_its_server_and_drop_its_handle", with_a_last_handle, is_stopped_from_within),
+    ("it_can_be_embedded_in_a_loop_of_one_s_own", embedded, is_served_by_the_loop),
 ];
 
 fn main() {
@@ -137,6 +145,11 @@ fn answer(conn: &mut Connection) -> HandlerResult {
         "panic" => panic!("as it was told"),
         "exit" => exit(7),
         "quit" => exit(0),
+        "last" => {
+            drop(LAST.lock().unwrap().take());
+            conn.server().shutdown();
+            writeln!(conn, "waits: {}", !matches!(conn.server().wait(None), Err(Error::WaitInHandler)))?;
+        }
         "say" => {
             print!("from a child, ");
             writeln!(conn, "said")?;
@@ -149,6 +162,8 @@ fn answer(conn: &mut Connection) -> HandlerResult {
 thread_local! {
     static NUMBER: Cell<u32> = const { Cell::new(0) };
 }
+
+static LAST: Mutex<Option<ServerHandle>> = Mutex::new(None);
 
 fn shell(script: &str) -> std::io::Result<i32> {
     Ok(Command::new("sh").args(["-c", script]).status()?.code().unwrap_or(-1))
@@ -433,4 +448,118 @@ fn serves_twice(program: &mut Program) {
         assert_eq!(program.ask("stop"), "stopping");
     }
     assert_eq!(program.rest().trim(), "4");
+}
+
+fn idle_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// The first is refused, the second meets a panic, the third a hook that hangs; longer than a request may take.
+fn verifying() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(50));
+    let builder = builder.verify_timeout(Duration::from_millis(600)).verify_request(|incoming| {
+        match incoming.server().stats().accepted {
+            1 => false,
+            2 => panic!("no such name"),
+            3 => idle_for_ever(),
+            _ => true,
+        }
+    });
+    let builder = builder.handle_error(move |failure| hears.lock().unwrap().push(format!("{failure:?}")));
+    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+    println!("threads {}", std::fs::read_dir("/proc/self/task").unwrap().count());
+    heard.lock().unwrap().iter().for_each(|text| println!("{text}"));
+}
+
+fn refuses_and_goes_on(program: &mut Program) {
+    for _ in 0..3 {
+        assert_eq!(program.ask("on"), "");
+    }
+    assert_eq!(program.ask("on"), "on");
+    let told = program.stop();
+    assert!(told.contains("accepted 5, served 2, failed 0, disconnected 0, refused 3"), "{told}");
+    assert!(told.contains("threads 1\n"), "the server has started a thread: {told}");
+    let parts = ["PermissionDenied", "said no", "no such name", "TimedOut", "took longer than 600ms"];
+    parts.iter().for_each(|part| assert!(told.contains(part), "{part:?} is not in {told}"));
+    assert_eq!(told.matches("Refused").count(), 3, "{told}");
+}
+
+fn verifying_at_the_stop() {
+    let builder = ServerBuilder::new().strategy(Forking::new()).drain_timeout(Duration::from_millis(200));
+    let builder = builder.verify_request(|incoming| {
+        incoming.server().shutdown();
+        idle_for_ever()
+    });
+    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    let started = std::time::Instant::now();
+    let report = server.serve_forever().unwrap();
+    println!("{} of 1 ended, within 5 s: {}", report.refused + report.failed, started.elapsed().as_secs() < 5);
+}
+
+fn is_cut_with_its_child(program: &mut Program) {
+    assert_eq!(program.ask("on"), "");
+    assert_eq!(program.rest().trim(), "1 of 1 ended, within 5 s: true");
+}
+
+fn acting() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let acts = calls.clone();
+    let builder = ServerBuilder::new().strategy(Forking::new());
+    let act = move || acts.lock().unwrap().push(std::process::id());
+    let mut server =
+        builder.service_actions(Duration::from_millis(5), act).bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    server.serve_forever().unwrap();
+    let calls = calls.lock().unwrap();
+    let own = calls.iter().all(|pid| *pid == std::process::id());
+    println!("often: {}, here: {own}", calls.len() >= 10);
+}
+
+fn has_acted(program: &mut Program) {
+    assert_eq!(program.ask("status sleep 0.5"), "0"); // the server is not held up by it
+    assert_eq!(program.stop().trim(), "often: true, here: true");
+}
+
+fn with_a_last_handle() {
+    let mut server = bind(Forking::new());
+    *LAST.lock().unwrap() = Some(server.handle());
+    println!("served {}", server.serve_forever().unwrap().served);
+}
+
+fn is_stopped_from_within(program: &mut Program) {
+    assert_eq!(program.ask("last"), "waits: false");
+    assert_eq!(program.rest().trim(), "served 1");
+}
+
+fn embedded() {
+    let server = ServerBuilder::new().strategy(Forking::new()).bind("127.0.0.1:0", handler(answer));
+    let mut server = server.unwrap();
+    let mut selector = Selector::new().unwrap();
+    server.listeners().for_each(|listener| selector.register(&listener, Events::READ, ()).unwrap());
+    assert!(!server.handle_request(Some(Duration::ZERO)).unwrap(), "nobody knows the address yet");
+    println!("{}", server.local_addr());
+    let mut taken = 0;
+    while taken < 3 {
+        selector.select(None).unwrap();
+        taken += u64::from(server.handle_request(Some(Duration::ZERO)).unwrap());
+    }
+    let handle = server.handle();
+    while handle.stats().active > 0 {
+        server.handle_request(Some(Duration::from_millis(10))).unwrap();
+    }
+    println!("served {}", handle.stats().served);
+}
+
+fn is_served_by_the_loop(program: &mut Program) {
+    for _ in 0..3 {
+        assert_eq!(program.ask("on"), "on");
+    }
+    assert_eq!(program.rest().trim(), "served 3");
 }

@@ -11,6 +11,7 @@ use crossbeam::queue::SegQueue;
 
 use crate::error::{Error, Result};
 use crate::handler::StreamRequestHandler;
+use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::Listener;
 use crate::strategy::ServingStrategy;
@@ -94,8 +95,9 @@ impl Acceptor {
     /// [`Error::Accept`] when the last listener fails for good.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let mut seat = self.seat_for(strategy)?;
+        let mut actions = Pace::begin(self.core());
         loop {
-            match seat.next(None)? {
+            match seat.next(actions.left())? {
                 Turn::Request(request) => {
                     if let Err(rejected) = strategy.process_request(request) {
                         let lacking = rejected.is_for_want_of_resources();
@@ -109,6 +111,7 @@ impl Acceptor {
                 Turn::Stopped => return Ok(()),
             }
             strategy.service_actions();
+            actions.act();
         }
     }
 

@@ -76,7 +76,7 @@ impl State {
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();
         }
-        if self.conns.len() == 0 && !self.has_last() {
+        if !self.has_connections() && !self.has_last() {
             self.stop_listening_all();
             self.stop = true;
         }
@@ -88,7 +88,8 @@ impl State {
         let Some(drain) = &mut self.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
-        let left = self.conns.len();
+        let left = self.conns.len() + self.aside.len();
+        self.turn_all_away();
         if left > 0 {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         }

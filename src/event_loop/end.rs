@@ -303,6 +303,7 @@ impl State {
 
     /// Ends every connection at once; with the loop itself.
     pub(super) fn end_all(&mut self) {
+        self.turn_all_away();
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
             if let Some(conn) = self.conns.get_mut(id) {

@@ -11,7 +11,7 @@ use super::state::State;
 use super::Settings;
 use crate::error::{Error, Result};
 use crate::lifecycle::InHandler;
-use crate::server::{Bound, Engine};
+use crate::server::{Bound, Engine, Single};
 use crate::sys::limits;
 
 /// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`] of
@@ -116,19 +116,21 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let _inside = InHandler::of(&bound.core);
-        self.reactor(bound, factory)?.run_to_the_end()?;
+        let mut reactor = self.reactor(bound, factory)?;
+        reactor.state.pace_actions();
+        reactor.run_to_the_end()?;
         Ok(0)
     }
 
     /// One connection, to its end.
-    fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<bool> {
+    fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
         bound.core.control.begin();
         let mut reactor = self.reactor(bound, factory)?;
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let accepted = reactor.turn_until_accepted(deadline)?;
-        if !accepted {
+        let came = reactor.turn_until_accepted(deadline)?;
+        if came == Single::Stopped {
             bound.core.control.end(); // so that a stop is told once, as serve_forever does
         }
-        Ok(accepted)
+        Ok(came)
     }
 }

@@ -30,7 +30,7 @@ impl Inbox {
         Ok(Self { calls: SegQueue::new(), bell: EventFd::new()?, rung, closed })
     }
 
-    fn send(&self, call: SentCall) -> Result<(), ReactorGone> {
+    pub(super) fn send(&self, call: SentCall) -> Result<(), ReactorGone> {
         if self.closed.load(SeqCst) {
             return Err(ReactorGone);
         }

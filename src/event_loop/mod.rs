@@ -1,5 +1,6 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
+mod aside;
 mod clock;
 mod conn;
 mod context;

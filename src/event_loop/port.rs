@@ -205,9 +205,18 @@ impl State {
         Ok(())
     }
 
-    /// A new connection: its protocol is made, and told.
+    /// A new connection: it is served, unless the server's hook is to decide about that first.
     fn admit(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
         observe::accepted(&self.core, &accepted.peer);
+        if self.core.config.verify_request.is_some() {
+            self.put_aside(port, accepted, permit);
+        } else {
+            self.serve(port, accepted, permit);
+        }
+    }
+
+    /// Its protocol is made, and told.
+    pub(super) fn serve(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
         let Accepted { socket, peer } = accepted;
         let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
         let Some(factory) = self.ports.get(port.0).map(|port| port.factory.clone()) else { return };

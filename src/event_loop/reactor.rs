@@ -17,7 +17,7 @@ use super::timers::TimerId;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Core, InHandler, Report, ServerHandle};
 use crate::listen::{bind, Address, BindOptions, Listener};
-use crate::server::Config;
+use crate::server::{Config, Single};
 use crate::sys::signal;
 
 /// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
@@ -231,21 +231,24 @@ impl Reactor {
         ServerHandle { core: self.state.core.clone() }
     }
 
-    /// Serves one connection to its end; `false` if none came in time, or the server was told to stop.
-    pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<bool> {
+    /// Serves one connection to its end.
+    pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
         let accepted = |state: &State| state.core.counters().totals().accepted;
         let before = accepted(&self.state);
         self.state.accepts_one = true;
         while accepted(&self.state) == before {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let goes_on = self.step(left)?;
-            if !goes_on || (left == Some(Duration::ZERO) && accepted(&self.state) == before) {
-                return Ok(false);
+            if !goes_on {
+                return Ok(Single::Stopped);
+            }
+            if left == Some(Duration::ZERO) && accepted(&self.state) == before {
+                return Ok(Single::TimedOut);
             }
         }
         self.state.rests = true; // no other
-        while self.state.conns.len() > 0 && self.step(None)? {}
-        Ok(true)
+        while self.state.has_connections() && self.step(None)? {}
+        Ok(Single::Taken)
     }
 }
 

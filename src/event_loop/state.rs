@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::aside::Asides;
 use super::clock::Clock;
 use super::conn::Conn;
 use super::context::Context;
@@ -43,6 +44,10 @@ pub(super) enum Task {
     Limit(ConnId),
     /// Accepting has rested enough.
     Rested,
+    /// The time is over in which `verify_request` may decide about a connection.
+    Verify(u64),
+    /// The server's `service_actions`.
+    Actions,
 }
 
 /// What is done later in this turn, or in the next.
@@ -73,6 +78,8 @@ pub(super) struct State {
     /// When the wait of this turn ended.
     pub(super) woke: Instant,
     pub(super) conns: Slab<Conn>,
+    /// Connections that `verify_request` has still to decide about.
+    pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
@@ -113,6 +120,7 @@ impl State {
             woke: clock.now(),
             clock,
             conns: Slab::new(),
+            aside: Asides::default(),
             ports: Vec::new(),
             listening: false,
             rests: false,

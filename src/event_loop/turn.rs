@@ -125,6 +125,8 @@ impl State {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
                 Task::Rested => self.rests = false,
+                Task::Verify(key) => self.verdict_is_late(key),
+                Task::Actions => self.act(),
                 Task::Protocol(id) => {
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));

@@ -74,6 +74,13 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, accepted: Accepted, why: &io::Er
     observe::refused(core, &peer, why);
 }
 
+/// Closes a connection that `verify_request` does not let in. No message: that is for the limit.
+pub(crate) fn turn_away(core: &Core, accepted: Accepted, why: &io::Error) {
+    let Accepted { socket, peer } = accepted;
+    drop(socket);
+    observe::turned_away(core, &peer, why);
+}
+
 /// What went wrong, for the [`handle_error`](crate::ServerBuilder::handle_error) hook.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -120,7 +127,9 @@ pub enum Failure<'a> {
         /// The limit for which the server itself has sent the signal.
         limit: Option<Limit>,
     },
-    /// A connection was closed without a handler.
+    /// A connection was closed without a handler: at the limit, for want of something, or because
+    /// [`verify_request`](crate::ServerBuilder::verify_request) did not let it in (the error's kind is
+    /// `PermissionDenied` where it said no, `TimedOut` where it did not answer in time).
     #[non_exhaustive]
     Refused {
         /// Whose connection it was.
@@ -137,6 +146,15 @@ pub enum Failure<'a> {
         peer: Option<&'a Addr>,
         /// How long it took.
         took: std::time::Duration,
+    },
+    /// A hook of the server panicked: `verify_request`, `service_actions` or `handle_timeout`. (A panic in
+    /// `verify_request` also refuses its connection. In a child of [`Forking`](crate::Forking) only that is told.)
+    #[non_exhaustive]
+    Hook {
+        /// Which, as the builder's method is called.
+        hook: &'static str,
+        /// The panic's text, or what stands for it.
+        message: &'a str,
     },
     /// Accepting failed, and goes on: at once where only that connection was gone, else after a rest.
     #[non_exhaustive]
@@ -192,6 +210,7 @@ impl std::fmt::Display for Failure<'_> {
                 write!(f, "cannot accept on {local} for now: {error}{}", remedy(error))
             }
             Self::ListenerLost { local, error } => write!(f, "gave up listening on {local}: {error}"),
+            Self::Hook { hook, message } => write!(f, "{hook} panicked: {}", brief(message)),
         }
     }
 }

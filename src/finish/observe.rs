@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::outcome::{Cause, Outcome};
+use super::outcome::{panic_message, Cause, Outcome};
 use super::Failure;
 use crate::connection::Limit;
 use crate::error::Error;
-use crate::lifecycle::{Core, Counters, Kind};
+use crate::lifecycle::{Core, Counters, InHandler, Kind};
 use crate::listen::Addr;
 
 /// A connection was taken from the kernel's queue.
@@ -29,6 +29,21 @@ pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
     core.roll.leave(peer, false);
     let failure = Failure::Refused { peer, error };
     report_throttled(core, Kind::Refused(error.raw_os_error()), Level::Warn, &failure);
+}
+
+/// `verify_request` did not let it in. That it says no is no fault.
+pub(crate) fn turned_away(core: &Core, peer: &Addr, error: &io::Error) {
+    core.counters().refused.fetch_add(1, Relaxed);
+    #[cfg(feature = "testing")]
+    core.roll.leave(peer, false);
+    let said_no = error.kind() == io::ErrorKind::PermissionDenied;
+    let level = if said_no { Level::Info } else { Level::Warn };
+    report_throttled(core, Kind::TurnedAway { said_no }, level, &Failure::Refused { peer, error });
+}
+
+/// A hook of the server has panicked.
+pub(crate) fn hook_panicked(core: &Core, hook: &'static str, message: &str) {
+    report(core, Level::Error, &Failure::Hook { hook, message });
 }
 
 /// An accept has failed, which is news for the log where accepting rests for it.
@@ -88,12 +103,20 @@ pub(crate) enum Ended {
     TimedOut(String),
     Disconnected(String),
     Panicked(String),
+    /// `verify_request` did not let it in.
+    Refused(io::ErrorKind, String),
     Exited(i32),
-    Killed { signal: &'static str, limit: Option<Limit> },
+    Killed {
+        signal: &'static str,
+        limit: Option<Limit>,
+    },
 }
 
 /// The same as [`ended`] for a connection that was served in another process.
 pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
+    if let Ended::Refused(kind, text) = ended {
+        return turned_away(core, peer, &io::Error::new(*kind, text.as_str()));
+    }
     count_end(core, peer);
     let told = |cause, text: &String| {
         failed(core, peer, cause, &*Box::<dyn std::error::Error + Send + Sync>::from(text.as_str()))
@@ -105,6 +128,7 @@ pub(crate) fn child_ended(core: &Core, peer: &Addr, ended: &Ended) {
         Ended::TimedOut(text) => told(Cause::Limit, text),
         Ended::Disconnected(text) => told(Cause::Peer, text),
         Ended::Panicked(message) => panicked(core, peer, message),
+        Ended::Refused(..) => {}
         Ended::Exited(code) => {
             one(&counters.failed);
             one(&counters.crashed);
@@ -171,20 +195,26 @@ fn report_throttled(core: &Core, kind: Kind, level: Level, failure: &Failure<'_>
 }
 
 fn tell(core: &Core, failure: &Failure<'_>, level: Level, left_out: u64) {
-    let tell = || {
-        log::log!(target: target(failure), level, "{failure}{}", more(left_out));
-        if let Some(hook) = &core.config.handle_error {
-            hook(failure);
-        }
-    };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(tell)) {
-        crate::handler::forget(payload);
+    contained(|| log::log!(target: target(failure), level, "{failure}{}", more(left_out)));
+    let Some(hook) = &core.config.handle_error else { return };
+    let _inside = InHandler::of(core);
+    if let Some(message) = contained(|| hook(failure)) {
+        contained(|| log::error!(target: "socketserver::server", "handle_error panicked: {}", message.escape_debug()));
     }
+}
+
+/// The text of the panic, if there was one.
+fn contained(code: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(code)).err()?;
+    let message = panic_message(payload.as_ref());
+    crate::handler::forget(payload);
+    Some(message)
 }
 
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
         Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Hook { .. } => "socketserver::server",
         Failure::Stalled { .. } => "socketserver::event_loop",
         _ => "socketserver::handler",
     }

@@ -12,6 +12,7 @@ use super::stats::{Counters, Stats};
 use super::throttle::Throttle;
 use crate::accept::Trouble;
 use crate::admit::Count;
+use crate::hooks::{Helpers, Waiting};
 use crate::listen::Spare;
 use crate::server::{AtLimit, Config};
 use crate::sync::atomic::AtomicUsize;
@@ -31,6 +32,9 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
+    /// Who asks `verify_request`, and who waits for its answer.
+    pub(crate) helpers: Helpers,
+    pub(crate) waiting: Waiting,
     /// Bounds what others can make the server log.
     pub(crate) log: Throttle,
     /// Of accepting: how long it rests.
@@ -57,6 +61,8 @@ impl Core {
             gate: Mutex::new(()),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
+            helpers: Helpers::default(),
+            waiting: Waiting::default(),
             log: Throttle::default(),
             trouble: Trouble::default(),
             spare,
@@ -139,12 +145,12 @@ thread_local! {
     static HANDLING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
 }
 
-/// While it lives, this thread runs a handler of that server.
+/// While it lives, this thread runs a handler or a hook of that server.
 pub(crate) struct InHandler(*const Core);
 
 impl InHandler {
-    pub(crate) fn of(core: &Arc<Core>) -> Self {
-        Self(HANDLING.with(|of| of.replace(Arc::as_ptr(core))))
+    pub(crate) fn of(core: &Core) -> Self {
+        Self(HANDLING.with(|of| of.replace(core)))
     }
 
     pub(crate) fn is(core: &Arc<Core>) -> bool {

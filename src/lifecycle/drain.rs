@@ -27,6 +27,7 @@ impl Core {
         let left = self.permits().active();
         self.control.cut();
         self.registry.cut_all();
+        self.waiting.wake_all();
         log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         let grace = now() + AFTER_THE_CUT;
         self.wait_for(strategy, &idle, || Some(grace))?;

@@ -12,6 +12,7 @@ use super::engine::{Bound, Engine};
 use super::{io_error, TcpServer};
 use crate::error::Result;
 use crate::finish::{Failure, LingeringClose};
+use crate::hooks::{Actions, Incoming};
 use crate::lifecycle::Core;
 use crate::listen::{bind, Address, BindOptions, Listener};
 use crate::strategy::Threading;
@@ -218,11 +219,65 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// A hook for whatever goes wrong: handlers' errors and panics, refusals, failing accepts (Python's
-    /// `handle_error`). It runs on the thread where that happened; a panic in it is contained. Everything is logged
-    /// besides. Defaults to none.
+    /// A hook for whatever goes wrong: handlers' errors and panics, refusals, failing accepts, panics of the other
+    /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
+    /// logged. Everything is logged besides. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
         self.config.handle_error = Some(Box::new(hook));
+        self
+    }
+
+    /// A hook that says which connections are served (Python's `verify_request`): one for which it returns `false` is
+    /// closed without a handler and without a message, counted as refused, and told to
+    /// [`handle_error`](Self::handle_error). A panic in it refuses its connection. Defaults to none.
+    ///
+    /// It may be slow (look a name up, ask a database), and never holds up accepting or an event loop: it is called
+    /// on one of at most 64 threads, which are started when they are needed and kept for 10 s, while the connection
+    /// waits, in its place, up to [`verify_timeout`](Self::verify_timeout) or the end of a drain. With
+    /// [`Sequential`](crate::Sequential), whose one thread does everything, the next client waits as well. With
+    /// [`Forking`](crate::Forking), the thread is the child's: the hook sees the server's memory as it was at the
+    /// fork, and changes nothing in it.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use socketserver::{handler, ServerBuilder};
+    ///
+    /// let mut server = ServerBuilder::new()
+    ///     .verify_request(|incoming| incoming.peer_addr().ip().is_some_and(|ip| !ip.is_loopback()))
+    ///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"welcome\n")?)))?;
+    /// let mut client = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+    /// assert!(server.handle_request(None)?);
+    /// assert_eq!(std::io::read_to_string(&mut client)?, ""); // closed: it comes from this machine
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify_request(mut self, hook: impl Fn(&Incoming) -> bool + Send + Sync + 'static) -> Self {
+        self.config.verify_request = Some(Box::new(hook));
+        self
+    }
+
+    /// How long a connection waits for [`verify_request`](Self::verify_request), the wait for a thread included; then
+    /// it is refused, its place is free, and the hook's answer is thrown away when it comes. Defaults to 10 s; zero is
+    /// an error when the server is bound.
+    pub fn verify_timeout(mut self, limit: Duration) -> Self {
+        self.config.verify_timeout = limit;
+        self
+    }
+
+    /// A hook for what is to be done now and then (Python's `service_actions`): called on the thread that is in
+    /// [`serve_forever`](TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
+    /// where that thread runs no requests itself, as [`Sequential`](crate::Sequential) does. In an event loop it holds
+    /// up all connections for as long as it takes. [`handle_request`](TcpServer::handle_request) does not call it, as
+    /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
+    /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
+    pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.service_actions = Some(Actions { every, hook: Box::new(hook) });
+        self
+    }
+
+    /// A hook for a [`handle_request`](TcpServer::handle_request) whose time has passed without a connection (Python's
+    /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
+    pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.handle_timeout = Some(Box::new(hook));
         self
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::connection::Limits;
 use crate::error::{Error, Result};
 use crate::finish::{Failure, LingeringClose};
+use crate::hooks::{Actions, Verify};
 
 /// What happens to a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +34,10 @@ pub(crate) struct Config {
     pub(crate) lingering_close: LingeringClose,
     pub(crate) at_limit: AtLimit,
     pub(crate) handle_error: Option<ErrorHook>,
+    pub(crate) verify_request: Option<Verify>,
+    pub(crate) verify_timeout: Duration,
+    pub(crate) service_actions: Option<Actions>,
+    pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for Config {
@@ -48,6 +53,10 @@ impl Default for Config {
             lingering_close: LingeringClose::default(),
             at_limit: AtLimit::default(),
             handle_error: None,
+            verify_request: None,
+            verify_timeout: Duration::from_secs(10),
+            service_actions: None,
+            handle_timeout: None,
         }
     }
 }
@@ -74,6 +83,8 @@ impl Config {
         check_time("read_timeout", limits.read)?;
         check_time("write_timeout", limits.write)?;
         check_time("request_timeout", limits.request)?;
+        check_needed_time("verify_timeout", self.verify_timeout)?;
+        self.service_actions.iter().try_for_each(|actions| check_needed_time("service_actions", actions.every))?;
         check_size("max_line_length", self.line_limit)?;
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;
@@ -94,6 +105,15 @@ fn check_time(name: &'static str, limit: Option<Duration>) -> Result<()> {
             Err(Error::setting(name, "a limit of zero would cut every connection; give a time, or None for no limit"))
         }
         Some(limit) if limit > LONGEST => Err(too_long(name, limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Of a time that there must be one of.
+fn check_needed_time(name: &'static str, time: Duration) -> Result<()> {
+    match time {
+        Duration::ZERO => Err(Error::setting(name, "a time of zero leaves no time; give a millisecond at least")),
+        time if time > LONGEST => Err(Error::setting(name, format!("{time:?} is more than 68 years; give less"))),
         _ => Ok(()),
     }
 }

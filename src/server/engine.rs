@@ -37,7 +37,18 @@ pub trait Engine<H> {
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64>;
 
     #[doc(hidden)]
-    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool>;
+    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single>;
+}
+
+/// What has come of waiting for a single connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Single {
+    /// It came, and the strategy has it.
+    Taken,
+    /// None came in time.
+    TimedOut,
+    /// The server was told to stop.
+    Stopped,
 }
 
 impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
@@ -58,7 +69,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
         served.map(|()| abandoned)
     }
 
-    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<bool> {
+    fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single> {
         let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
         let _here = Accepting::here();
         bound.core.control.begin();
@@ -70,13 +81,13 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
                 Turn::Request(request) => {
                     self.process_request(request).unwrap_or_else(Rejected::refuse);
                     self.service_actions();
-                    return Ok(true);
+                    return Ok(Single::Taken);
                 }
                 Turn::Watched => {}
-                Turn::Timeout => return Ok(false),
+                Turn::Timeout => return Ok(Single::TimedOut),
                 Turn::Stopped => {
                     bound.core.control.end(); // so that it is told once, as serve_forever does
-                    return Ok(false);
+                    return Ok(Single::Stopped);
                 }
             }
         }

@@ -5,10 +5,12 @@ mod config;
 mod engine;
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::hooks;
 use crate::lifecycle::{Report, ServerHandle};
 use crate::listen::{Addr, Address};
 use crate::strategy::Threading;
@@ -17,7 +19,7 @@ use crate::sys::{limits, signal};
 pub use builder::{ListeningSocket, ServerBuilder};
 pub use config::AtLimit;
 pub(crate) use config::{check_limit, Config};
-pub use engine::{Bound, Engine};
+pub use engine::{Bound, Engine, Single};
 
 /// A stream server: handler `H` serves the connections, strategy `S` says where.
 ///
@@ -112,7 +114,7 @@ impl<H, S> TcpServer<H, S> {
     }
 
     /// Waits for one connection, gives it to the strategy, and returns: `false` once `timeout` has passed (`None`:
-    /// no limit) or the server was told to stop. With strategies that serve elsewhere, it returns before the request
+    /// no limit; zero: no wait) or the server was told to stop. With strategies that serve elsewhere, it returns before the request
     /// is done; [`stats`](ServerHandle::stats) tell.
     ///
     /// # Errors
@@ -121,7 +123,12 @@ impl<H, S> TcpServer<H, S> {
     where
         S: Engine<H>,
     {
-        self.strategy.run_once(&self.bound, &self.handler, timeout)
+        let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
+        let core = &self.bound.core;
+        if let (Single::TimedOut, Some(hook)) = (came, &core.config.handle_timeout) {
+            hooks::call(core, "handle_timeout", hook);
+        }
+        Ok(came == Single::Taken)
     }
 }
 
@@ -134,6 +141,33 @@ impl<H, S> TcpServer<H, S> {
     /// The addresses of all listeners.
     pub fn local_addrs(&self) -> impl Iterator<Item = &Addr> {
         self.bound.listeners.iter().map(|l| l.local_addr())
+    }
+
+    /// The descriptors of all listeners, to be watched in a loop of the program's own: while one is readable, a
+    /// [`handle_request`](Self::handle_request) with a timeout of zero serves a connection (Python's `fileno`). They
+    /// are non-blocking, and to be accepted from by the server only.
+    ///
+    /// ```
+    /// use std::{io::Write, time::Duration};
+    /// use socketserver::selectors::{Events, Selector};
+    /// use socketserver::{handler, Sequential, TcpServer};
+    ///
+    /// let hello = handler(|conn| Ok(conn.write_all(b"hello\n")?));
+    /// let mut server = TcpServer::with_strategy("127.0.0.1:0", hello, Sequential)?;
+    /// let mut selector = Selector::new()?;
+    /// for listener in server.listeners() {
+    ///     selector.register(&listener, Events::READ, "a client")?;
+    /// }
+    /// let client = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+    /// for (key, _events) in selector.select(None)? {
+    ///     assert_eq!(*key.data(), "a client");
+    ///     assert!(server.handle_request(Some(Duration::ZERO))?);
+    /// }
+    /// assert_eq!(std::io::read_to_string(client)?, "hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.bound.listeners.iter().map(AsFd::as_fd)
     }
 
     /// The server's remote control.

@@ -15,6 +15,7 @@ use super::{Rejected, Request};
 use crate::accept::{Acceptor, Seat, Turn};
 use crate::error::{Error, Result};
 use crate::finish::observe;
+use crate::hooks::Pace;
 use crate::server::AtLimit;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, Mutex};
@@ -101,14 +102,17 @@ impl Crew {
             }
         }
         let watch = || -> io::Result<()> {
+            let mut actions = Pace::begin(core);
             while !core.control.stopping() {
                 core.control.events.clear();
                 let retry = self.complete().err().map(|e| {
                     observe::worker_failed(core, &Error::system("start a thread")(e));
                     HIRE_AGAIN
                 });
+                let retry = retry.into_iter().chain(actions.left()).min();
                 let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
                 sys::poll(wait, None, retry)?;
+                actions.act();
             }
             Ok(())
         };

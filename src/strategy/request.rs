@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::accept::Accepting;
 use crate::admit::Permit;
 use crate::connection::{Connection, Wakes};
 use crate::finish::{self, Outcome};
 use crate::handler::{self, StreamRequestHandler};
+use crate::hooks;
 use crate::lifecycle::{Core, InHandler, ServerHandle};
 use crate::listen::{Accepted, Addr};
 use crate::strategy::forking::SlotRef;
@@ -30,12 +32,15 @@ impl Request {
         Self(Some(Parts { accepted, handler, permit }))
     }
 
-    /// Serves the connection on this thread: `setup`, `handle`, `finish`, close, account. Neither an error nor a
+    /// Serves the connection on this thread: `verify_request`, `setup`, `handle`, `finish`, close, account. Neither an error nor a
     /// panic of the handler comes out.
     pub fn run(mut self) {
         let Some(Parts { accepted, handler, permit }) = self.0.take() else { return };
         let core = permit.core();
         let wakes = if Accepting::is_here() { Wakes::Watches } else { Wakes::Registered };
+        if let Err(why) = hooks::verify(core, &accepted, wakes == Wakes::Watches) {
+            return finish::turn_away(core, accepted, &why);
+        }
         let mut connection = Connection::new(accepted, ServerHandle { core: core.clone() }, wakes);
         let outcome = {
             let _inside = InHandler::of(core);
@@ -52,6 +57,23 @@ impl Request {
 
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
         self.0.as_ref().map(|parts| parts.permit.core())
+    }
+
+    /// In a forked child: asks `verify_request`. That has a limit of its own; the request's begins afterwards.
+    pub(crate) fn verify_in_child(&mut self, slot: &SlotRef) -> io::Result<()> {
+        let Some(Parts { accepted, permit, .. }) = &self.0 else { return Ok(()) };
+        let core = permit.core();
+        if core.config.verify_request.is_none() {
+            return Ok(());
+        }
+        if core.config.limits.request.is_some() {
+            slot.set_deadline(core.control.millis(Instant::now() + core.config.verify_timeout));
+        }
+        let verified = hooks::verify(core, accepted, true);
+        if let Some(limit) = core.config.limits.request {
+            slot.set_deadline(core.control.millis(Instant::now() + limit));
+        }
+        verified
     }
 
     /// In a forked child: serves the connection, and tells how it went. The permit is the parent's.

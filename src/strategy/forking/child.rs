@@ -1,5 +1,6 @@
 //! The child's part: let go of what is the parent's, serve, say how it went.
 
+use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::slots::{SlotRef, Verdict};
@@ -29,12 +30,21 @@ fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> V
     if let Some(hook) = &strategy.after_fork {
         hook();
     }
-    let judged = request.take().and_then(|request| {
-        request.run_in_child(slot.clone(), |outcome, lost| {
-            let (verdict, text) = verdict(outcome, lost);
-            slot.say(verdict, &text);
-            verdict
-        })
+    let Some(mut request) = request.take() else { return Verdict::Failed };
+    if let Err(why) = request.verify_in_child(slot) {
+        let verdict = match why.kind() {
+            io::ErrorKind::PermissionDenied => Verdict::Refused,
+            io::ErrorKind::TimedOut => Verdict::Unanswered,
+            _ => Verdict::Unasked,
+        };
+        slot.say(verdict, &why.to_string());
+        request.keep_permit(); // the parent's
+        return verdict;
+    }
+    let judged = request.run_in_child(slot.clone(), |outcome, lost| {
+        let (verdict, text) = verdict(outcome, lost);
+        slot.say(verdict, &text);
+        verdict
     });
     judged.unwrap_or(Verdict::Failed)
 }

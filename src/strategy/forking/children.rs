@@ -217,5 +217,8 @@ fn said_to_be(verdict: Verdict, text: String) -> Ended {
         Verdict::TimedOut => Ended::TimedOut(text),
         Verdict::Disconnected => Ended::Disconnected(text),
         Verdict::Panicked => Ended::Panicked(text),
+        Verdict::Refused => Ended::Refused(io::ErrorKind::PermissionDenied, text),
+        Verdict::Unanswered => Ended::Refused(io::ErrorKind::TimedOut, text),
+        Verdict::Unasked => Ended::Refused(io::ErrorKind::Other, text),
     }
 }

@@ -30,11 +30,26 @@ pub(crate) enum Verdict {
     Disconnected = 4,
     Panicked = 5,
     Unbound = 6,
+    /// `verify_request` said no,
+    Refused = 7,
+    /// did not answer in time,
+    Unanswered = 8,
+    /// or panicked, or could not be asked.
+    Unasked = 9,
 }
 
 impl Verdict {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Served, Self::Failed, Self::TimedOut, Self::Disconnected, Self::Panicked, Self::Unbound];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Served,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Disconnected,
+        Self::Panicked,
+        Self::Unbound,
+        Self::Refused,
+        Self::Unanswered,
+        Self::Unasked,
+    ];
 
     /// The exit code of the child; see the guide.
     pub(crate) fn exit_code(self) -> i32 {
@@ -45,6 +60,7 @@ impl Verdict {
             Self::TimedOut => 111,
             Self::Disconnected => 112,
             Self::Unbound => 113,
+            Self::Refused | Self::Unanswered | Self::Unasked => 114,
         }
     }
 }

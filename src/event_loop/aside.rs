@@ -1,0 +1,103 @@
+//! Connections that wait for the verdict of `verify_request`, while the loop goes on.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::state::{State, Task};
+use super::timers::TimerId;
+use crate::admit::Permit;
+use crate::finish;
+use crate::hooks::{self, Actions, Job, Verdict};
+use crate::listen::Accepted;
+
+/// A connection nobody knows of yet; it has its place.
+struct Aside {
+    port: (usize, usize),
+    accepted: Accepted,
+    permit: Permit,
+    job: Arc<Job>,
+    timer: TimerId,
+}
+
+/// All of them, by numbers that are never given again.
+#[derive(Default)]
+pub(super) struct Asides {
+    all: HashMap<u64, Aside>,
+    next: u64,
+}
+
+impl Asides {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl State {
+    /// Has the hook asked, by a helper, who brings the verdict to the inbox.
+    pub(super) fn put_aside(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
+        let (key, inbox) = (self.aside.next, self.inbox.clone());
+        self.aside.next += 1;
+        let tell = move |verdict| {
+            let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict)));
+            // else the loop is gone
+        };
+        match hooks::ask(&self.core, &accepted, tell) {
+            Ok(job) => {
+                let timer = self.timers.set(self.now, self.core.config.verify_timeout, Task::Verify(key));
+                self.aside.all.insert(key, Aside { port, accepted, permit, job, timer });
+            }
+            Err(why) => finish::turn_away(&self.core, accepted, &why),
+        }
+    }
+
+    fn verdict(&mut self, key: u64, verdict: Verdict) {
+        let Some(Aside { port, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
+        self.timers.cancel(timer);
+        match verdict.check() {
+            Ok(()) => self.serve(port, accepted, permit),
+            Err(why) => finish::turn_away(&self.core, accepted, &why),
+        }
+    }
+
+    pub(super) fn verdict_is_late(&mut self, key: u64) {
+        if let Some(aside) = self.aside.all.remove(&key) {
+            self.turn_away(aside, &hooks::late(&self.core));
+        }
+    }
+
+    /// The loop is at its end, or the drain is.
+    pub(super) fn turn_all_away(&mut self) {
+        for (_, aside) in std::mem::take(&mut self.aside.all) {
+            self.timers.cancel(aside.timer);
+            self.turn_away(aside, &hooks::server_stops());
+        }
+    }
+
+    fn turn_away(&self, aside: Aside, why: &io::Error) {
+        self.core.helpers.forget(&aside.job);
+        finish::turn_away(&self.core, aside.accepted, why);
+    }
+
+    /// Whether there is any, served or kept aside.
+    pub(super) fn has_connections(&self) -> bool {
+        self.conns.len() + self.aside.len() > 0
+    }
+
+    /// Has the server's `service_actions` called, if it has any.
+    pub(super) fn pace_actions(&mut self) {
+        if let Some(actions) = &self.core.config.service_actions {
+            self.timers.set(self.clock.now(), actions.every, Task::Actions);
+        }
+    }
+
+    pub(super) fn act(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.now = self.clock.now();
+        Actions::act(&self.core);
+        self.note_stall("service_actions", None);
+        self.pace_actions();
+    }
+}
