@@ -33,11 +33,12 @@ pub(crate) fn refused(core: &Core, peer: &Addr, error: &io::Error) {
 
 /// `verify_request` did not let it in. That it says no is no fault.
 pub(crate) fn turned_away(core: &Core, peer: &Addr, error: &io::Error) {
-    one(&core.counters().refused);
+    core.counters().refused.fetch_add(1, Relaxed);
     #[cfg(feature = "testing")]
     core.roll.leave(peer, false);
-    let level = if error.kind() == io::ErrorKind::PermissionDenied { Level::Info } else { Level::Warn };
-    report_throttled(core, Kind::TurnedAway, level, &Failure::Refused { peer, error });
+    let said_no = error.kind() == io::ErrorKind::PermissionDenied;
+    let level = if said_no { Level::Info } else { Level::Warn };
+    report_throttled(core, Kind::TurnedAway { said_no }, level, &Failure::Refused { peer, error });
 }
 
 /// A hook of the server has panicked.
