@@ -2,11 +2,11 @@
 //! model's own under `--cfg shuttle`.
 
 #[cfg(all(test, shuttle))]
-pub(crate) use crate::model::sync::{atomic, now, thread, thread_local, Condvar, Mutex};
+pub(crate) use crate::model::sync::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(all(test, shuttle)))]
 mod system {
-    pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::{sync::atomic, thread, thread_local};
 
     /// This moment.
@@ -16,4 +16,4 @@ mod system {
 }
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex};
+pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};

@@ -14,7 +14,7 @@ use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::server::AtLimit;
 use crate::strategy::Request;
-use crate::sync::now;
+use crate::sync::{now, MutexGuard};
 use crate::sys::{self, process, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
@@ -190,13 +190,17 @@ impl<'a> Seat<'a> {
             None => Some(core.gate.lock()),
             Some(until) => core.gate.try_lock_until(until),
         };
-        let _awaited = Awaiting::mark(core, Awaited::Permit);
+        let over =
+            || core.control.stopping() != stopping || core.control.is_cut() || left(drain()) == Some(Duration::ZERO);
+        // Only who has the gate may touch its bell: another one would take the ring from the one who waits for it.
+        let Some(gate) = gate else { return Ok(if over() { Gate::Stopped } else { Gate::Timeout }) };
+        let _awaited = Awaiting::mark(core, gate, Awaited::Permit);
         loop {
             core.control.gate.clear();
-            if core.control.stopping() != stopping || core.control.is_cut() || left(drain()) == Some(Duration::ZERO) {
+            if over() {
                 return Ok(Gate::Stopped);
             }
-            if gate.is_none() || left(deadline) == Some(Duration::ZERO) {
+            if left(deadline) == Some(Duration::ZERO) {
                 return Ok(Gate::Timeout);
             }
             if !core.control.paused() {
@@ -280,11 +284,11 @@ impl<'a> Seat<'a> {
     fn rest(&self, time: Duration) -> io::Result<()> {
         let core = self.core();
         while self.acceptor.shared.sets.pop().is_some() {}
-        let Some(_gate) = core.gate.try_lock() else {
+        let Some(gate) = core.gate.try_lock() else {
             drop(core.gate.try_lock_for(time)); // another one rests already: as long as that one
             return Ok(());
         };
-        let _awaited = Awaiting::mark(core, Awaited::End);
+        let _awaited = Awaiting::mark(core, gate, Awaited::End);
         core.control.gate.clear();
         let wait = [Some(core.control.gate.as_fd()), Some(core.control.stop.as_fd())];
         sys::poll(wait, None, Some(time)).map(drop)
@@ -303,19 +307,22 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// While it lives, whoever gives a permit back rings the gate.
-struct Awaiting<'a>(&'a Core);
+/// While it lives, whoever gives a permit back rings the gate. It keeps the gate to its end.
+struct Awaiting<'a> {
+    core: &'a Core,
+    _gate: MutexGuard<'a, ()>,
+}
 
 impl<'a> Awaiting<'a> {
-    fn mark(core: &'a Core, awaited: Awaited) -> Self {
+    fn mark(core: &'a Core, gate: MutexGuard<'a, ()>, awaited: Awaited) -> Self {
         core.permits().await_return(awaited);
-        Self(core)
+        Self { core, _gate: gate }
     }
 }
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.permits().await_return(Awaited::Nothing);
+        self.core.permits().await_return(Awaited::Nothing);
     }
 }
 

@@ -6,7 +6,8 @@
 //! ```text
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle model::
 //! ```
-//! A deadlock, a panic or a failed assertion prints the schedule. `SCHEDULE=… cargo test … model::NAME` plays it again;
+//! A deadlock, a panic or a failed assertion prints the schedule. `SCHEDULE=… cargo test … model::NAME` (the printed
+//! lines joined to one) plays it again, with `SHUTTLE_CAPTURE_BACKTRACE=1` to see where each thread of a deadlock stands.
 //! `SCHEDULES` is the number of schedules for each scenario (10,000), `SOAK=1` makes it 200,000.
 
 pub(crate) mod kernel;
@@ -29,31 +30,32 @@ use shuttle::Runner;
 use self::sync::thread::{spawn, JoinHandle};
 use self::sync::{Condvar, Mutex};
 use crate::server::{Engine, TcpServer};
-use crate::{Connection, HandlerResult, Report, ServerBuilder, ServerHandle, StreamRequestHandler};
+use crate::{Connection, Failure, HandlerResult, Report, ServerBuilder, ServerHandle, StreamRequestHandler};
 
 /// What lies outside the code under test, new for each schedule.
 #[derive(Debug, Default)]
-struct World {
+pub(crate) struct World {
     kernel: Mutex<kernel::Kernel>,
     /// Nanoseconds.
     clock: AtomicU64,
     /// How many threads will fail to start.
-    failing_spawns: AtomicUsize,
+    pub(crate) failing_spawns: AtomicUsize,
 }
 
 shuttle::lazy_static! {
     static ref WORLD: World = World::default();
 }
 
-fn world() -> &'static World {
+pub(crate) fn world() -> &'static World {
     &WORLD
 }
 
 /// Longer than any schedule.
 const FOR_EVER: Duration = Duration::from_secs(1 << 31);
 
-/// Tries the scenario under random schedules, and a tenth as many with few preemptions.
-fn check(scenario: impl Fn() + Send + Sync + 'static) {
+/// Tries the scenario under random schedules, and under a hundredth as many that interrupt hardly ever, and then for
+/// long.
+pub(crate) fn check(scenario: impl Fn() + Send + Sync + 'static) {
     if let Ok(schedule) = std::env::var("SCHEDULE") {
         return shuttle::replay(scenario, &schedule);
     }
@@ -63,7 +65,7 @@ fn check(scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     let again = scenario.clone();
     Runner::new(RandomScheduler::new(schedules), config()).run(move || scenario());
-    Runner::new(PctScheduler::new(3, schedules / 10), config()).run(move || again());
+    Runner::new(PctScheduler::new(3, schedules / 100 + 1), config()).run(move || again());
 }
 
 fn config() -> shuttle::Config {
@@ -74,17 +76,17 @@ fn config() -> shuttle::Config {
 
 /// What the handler has seen.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     counts: Mutex<Counts>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Counts {
-    active: usize,
+pub(crate) struct Counts {
+    pub(crate) active: usize,
     most: usize,
-    begun: usize,
     ended: usize,
+    refused: usize,
     released: bool,
 }
 
@@ -95,14 +97,14 @@ impl Tally {
     }
 
     /// Waits without a limit, so that a wait for nothing is a deadlock, which shuttle finds.
-    fn until(&self, done: impl Fn(&Counts) -> bool) {
+    pub(crate) fn until(&self, done: impl Fn(&Counts) -> bool) {
         let mut counts = self.counts.lock();
         while !done(&counts) {
             self.changed.wait(&mut counts);
         }
     }
 
-    fn release(&self) {
+    pub(crate) fn release(&self) {
         self.change(|counts| counts.released = true);
     }
 
@@ -113,7 +115,7 @@ impl Tally {
 
 /// How long a handler stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stay {
+pub(crate) enum Stay {
     /// It returns at once.
     Short,
     /// Until the tally releases it.
@@ -123,14 +125,13 @@ enum Stay {
 }
 
 #[derive(Debug)]
-struct Visit(Arc<Tally>, Stay);
+pub(crate) struct Visit(pub(crate) Arc<Tally>, pub(crate) Stay);
 
 impl StreamRequestHandler for Visit {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         let Self(tally, stay) = self;
         tally.change(|counts| {
             counts.active += 1;
-            counts.begun += 1;
             counts.most = counts.most.max(counts.active);
         });
         match stay {
@@ -156,22 +157,32 @@ struct Scene<S> {
 
 /// Where clients come in.
 #[derive(Debug, Clone)]
-struct Door(SocketAddr, RawFd);
+pub(crate) struct Door(SocketAddr, RawFd);
 
 impl Door {
-    fn connect(&self) -> UnixStream {
+    pub(crate) fn open() -> (Self, UnixListener) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("socketserver-model-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        (Self(address, listener.as_raw_fd()), listener)
+    }
+
+    pub(crate) fn connect(&self) -> UnixStream {
         kernel::connect(&self.0, self.1)
     }
 }
 
 impl<S: Engine<Visit> + Send + 'static> Scene<S> {
     fn new(builder: ServerBuilder<S>, stay: Stay) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("socketserver-model-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
-        let address = SocketAddr::from_abstract_name(name).unwrap();
-        let listener = UnixListener::bind_addr(&address).unwrap();
-        let door = Door(address, listener.as_raw_fd());
+        let (door, listener) = Door::open();
         let tally = Arc::new(Tally::default());
+        let theirs = tally.clone();
+        let builder = builder.handle_error(move |failure| {
+            if matches!(failure, Failure::Refused { .. }) {
+                theirs.change(|counts| counts.refused += 1);
+            }
+        });
         let server = builder.from_listener(listener, Visit(tally.clone(), stay)).unwrap();
         let handle = server.handle();
         Self { server, door, tally, handle }
@@ -222,6 +233,6 @@ impl<S> Running<S> {
 }
 
 /// All of these threads.
-fn join_all<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
+pub(crate) fn join_all<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }

@@ -1,11 +1,13 @@
 //! Crews at work: every connection is served, never too many at once, and somebody always waits.
 
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
 use std::time::Duration;
 
-use std::sync::atomic::Ordering::SeqCst;
-
+use super::sync::thread::{spawn, Builder};
+use super::sync::Mutex;
 use super::{check, join_all, world, Scene, Stay, FOR_EVER};
-use crate::{ServerBuilder, ThreadPool, Threading};
+use crate::{AtLimit, Rejected, Request, ServerBuilder, ServingStrategy, ThreadPool, Threading};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
@@ -123,15 +125,68 @@ fn threads_that_fail_to_start_cost_their_connection_only() {
         let first = join_all(running.clients(1));
         running.tally.until(|counts| counts.ended == 1);
         world().failing_spawns.store(2, SeqCst);
-        let clients = join_all(running.clients(2));
+        let more = join_all(running.clients(2));
+        running.tally.until(|counts| counts.ended + counts.refused == 3);
         world().failing_spawns.store(0, SeqCst);
         let last = join_all(running.clients(1));
-        let handle = running.handle.clone();
-        let refused = || handle.stats().refused as usize;
-        running.tally.until(|counts| counts.ended + refused() >= 4 || counts.ended >= 2);
+        running.tally.until(|counts| counts.ended + counts.refused == 4);
         running.handle.shutdown();
         let (_scene, report) = running.join();
-        assert_eq!(report.accepted, 4);
-        drop((first, clients, last));
+        assert!(report.refused <= 2 && report.served + report.refused == 4, "{report}");
+        drop((first, more, last));
     });
+}
+
+#[test]
+fn a_server_without_a_thread_says_so_and_may_try_again() {
+    check(|| {
+        let scene = Scene::new(threading(2), Stay::Short);
+        world().failing_spawns.store(1, SeqCst);
+        let client = scene.door.connect();
+        let Scene { mut server, door, tally, handle } = scene;
+        let serving = spawn(move || (server.serve_forever().is_err(), server));
+        let (failed, server) = serving.join().unwrap();
+        assert!(failed);
+        let running = Scene { server, door, tally, handle }.start();
+        running.tally.until(|counts| counts.ended == 1);
+        running.handle.shutdown();
+        assert_eq!(running.join().1.served, 1);
+        drop(client);
+    });
+}
+
+/// A strategy that hands over, as a user would write it.
+struct Handing;
+
+impl ServingStrategy for Handing {
+    fn process_request(&self, request: Request) -> Result<(), Rejected> {
+        let parcel = Arc::new(Mutex::new(Some(request)));
+        let theirs = parcel.clone();
+        let run = move || {
+            let request = theirs.lock().take();
+            request.into_iter().for_each(Request::run);
+        };
+        let Err(why) = Builder::new().spawn(run) else { return Ok(()) };
+        let request = parcel.lock().take().unwrap();
+        Err(Rejected::new(request, why))
+    }
+}
+
+/// A failed start refuses, and accepting rests: for a place that comes back, or for the time.
+#[test]
+fn one_thread_that_accepts_serves_or_refuses_all() {
+    for at_limit in [AtLimit::Wait, AtLimit::Refuse(Vec::new())] {
+        check(move || {
+            let builder = ServerBuilder::new().max_connections(1).at_limit(at_limit.clone()).drain_timeout(FOR_EVER);
+            let running = Scene::new(builder.strategy(Handing), Stay::Short).start();
+            world().failing_spawns.store(1, SeqCst);
+            let clients = join_all(running.clients(3));
+            running.tally.until(|counts| counts.ended + counts.refused == 3);
+            running.handle.shutdown();
+            let (scene, report) = running.join();
+            assert_eq!(report.served + report.refused, 3);
+            assert!(scene.tally.counts().most <= 1);
+            drop(clients);
+        });
+    }
 }

@@ -121,3 +121,51 @@ fn a_drain_that_is_over_tells_who_was_left() {
         drop(join_all(clients));
     });
 }
+
+/// A pause keeps who is queued out, in a stop too.
+#[test]
+fn a_stop_ends_a_paused_server() {
+    check(|| {
+        let running = Scene::new(threading(FOR_EVER), Stay::Short).start();
+        let clients = running.clients(2);
+        running.handle.pause();
+        running.handle.shutdown();
+        let (_scene, report) = running.join();
+        assert!(report.served <= 2);
+        drop(join_all(clients));
+    });
+}
+
+/// A place that comes back in the drain goes to who was queued at the stop.
+#[test]
+fn who_is_queued_at_the_stop_gets_the_places_that_come_back() {
+    check(|| {
+        let scene = Scene::new(threading(FOR_EVER), Stay::UntilReleased);
+        scene.handle.set_max_connections(1).unwrap();
+        let clients = [scene.door.connect(), scene.door.connect(), scene.door.connect()];
+        let running = scene.start();
+        running.tally.until(|counts| counts.active == 1);
+        running.handle.shutdown();
+        running.tally.release();
+        let (scene, report) = running.join();
+        assert_eq!((report.served, scene.tally.counts().most), (3, 1));
+        drop(clients);
+    });
+}
+
+#[test]
+fn a_stop_ends_a_single_turn() {
+    check(|| {
+        let builder = ServerBuilder::new().drain_timeout(FOR_EVER).strategy(Sequential);
+        let Scene { mut server, door, tally, handle } = Scene::new(builder, Stay::Short);
+        let serving = spawn(move || (server.handle_request(None).unwrap(), server));
+        let client = spawn(move || door.connect());
+        handle.shutdown();
+        let (served, mut server) = serving.join().unwrap();
+        drop(client.join().unwrap());
+        assert_eq!(served, tally.counts().ended == 1);
+        assert_eq!(handle.is_shutting_down(), true);
+        // Told once: it is this one's, or the next one's.
+        assert!(served != server.handle_request(None).unwrap());
+    });
+}

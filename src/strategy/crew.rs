@@ -349,5 +349,7 @@ impl HandOver {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod model;
 #[cfg(test)]
 mod tests;

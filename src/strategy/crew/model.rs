@@ -1,0 +1,60 @@
+//! Crews whose members die, and whose threads fail to start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AtomicUsize, Crew, Member, Mutex, Plan, SeqCst};
+use crate::accept::Acceptor;
+use crate::lifecycle::Core;
+use crate::listen::Listener;
+use crate::model::sync::thread::spawn;
+use crate::model::{check, join_all, world, Door, Stay, Tally, Visit};
+use crate::server::Config;
+use crate::strategy::Sequential;
+
+/// The listeners live as long as a server's would.
+fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Listener>>) {
+    let (door, listener) = Door::open();
+    let listeners = Arc::new(vec![Listener::adopt_unix(listener).unwrap()]);
+    let config = Config { drain_timeout: Duration::from_secs(1 << 31), ..Config::default() };
+    let core = Core::new(config, 2, usize::MAX).unwrap();
+    let acceptor = Acceptor::new(&core, &listeners, Arc::new(Visit(tally.clone(), Stay::UntilReleased)));
+    let plan = Plan { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(1), spare: 2, size };
+    let (members, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    (Arc::new(Crew { acceptor, plan, members, waiting, fault: Mutex::new(None) }), door, listeners)
+}
+
+/// A member as `hire` makes it, but on no thread.
+fn member(crew: &Arc<Crew>) -> Member {
+    crew.members.fetch_add(1, SeqCst);
+    crew.acceptor.core().workers.fetch_add(1, SeqCst);
+    crew.waiting.fetch_add(1, SeqCst);
+    Member { crew: crew.clone(), waits: true, quiet: false }
+}
+
+/// Two connections stay at once: so a crew of three, one of which does nothing, is whole again, and one that grows has
+/// found somebody to wait.
+#[test]
+fn who_dies_is_replaced_though_threads_fail_to_start() {
+    for size in [Some(3), None] {
+        check(move || {
+            let tally = Arc::new(Tally::default());
+            let (crew, door, listeners) = crew(size, &tally);
+            let core = crew.acceptor.core().clone();
+            let dies = member(&crew);
+            let stays = size.map(|_| member(&crew));
+            world().failing_spawns.store(usize::from(size.is_some()) * 2, SeqCst);
+            let supervisor = spawn(move || crew.supervise());
+            let clients = [(); 2].map(|()| door.clone()).map(|door| spawn(move || door.connect()));
+            drop(dies);
+            tally.until(|counts| counts.active == 2);
+            core.control.request_stop();
+            tally.release();
+            drop(stays);
+            supervisor.join().unwrap().unwrap();
+            assert_eq!(core.drain(&Sequential).unwrap(), 0);
+            assert_eq!(core.permits().active(), 0);
+            drop((join_all(clients.into()), listeners));
+        });
+    }
+}
