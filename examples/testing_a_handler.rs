@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socketserver::testing::{converse, TestLoop, TestServer};
+    use socketserver::testing::{converse, FailingListener, TestLoop, TestServer};
     use socketserver::{AtLimit, EventLoop, ServerBuilder};
 
     #[test]
@@ -136,6 +136,16 @@ mod tests {
         assert_eq!(first.ask("1"), "1");
         assert_eq!(server.connect().line(), "busy");
         assert_eq!(server.stop().refused, 1);
+    }
+
+    #[test]
+    fn a_client_that_is_gone_before_it_is_accepted_disturbs_nobody() {
+        let (listener, failures) = FailingListener::bind("127.0.0.1:0").unwrap();
+        failures.add([103]); // ECONNABORTED, see accept(2)
+        let server = TestServer::of(ServerBuilder::new().from_listener(listener, Sums).unwrap());
+        assert_eq!(server.connect().ask("1 2"), "3");
+        assert_eq!(failures.left(), 0);
+        assert_eq!(server.stop().accept_errors, 1);
     }
 
     #[test]

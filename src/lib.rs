@@ -197,7 +197,8 @@
 //! ```
 //! More is in the module `testing` (feature `testing`, for `[dev-dependencies]`): `converse` runs a handler on an input
 //! and gives its output, `TestServer` is a server for the time of a test, which names the connections that it leaves
-//! open, and `TestLoop` the event loop with connections in memory and a clock that the test moves.
+//! open, `FailingListener` fails to accept as a test says, and `TestLoop` is the event loop with connections in memory
+//! and a clock that the test moves.
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.

@@ -6,6 +6,7 @@
 //! | a handler's answer to an input | [`converse`] | the handler on a pair of sockets in memory; no server, no network |
 //! | a handler's dialogue | [`Connection::pair`](crate::Connection::pair) | the same, both ends in the test's hands |
 //! | a whole server: strategy, limits, stop | [`TestServer`] | the production server on a free port and a thread |
+//! | what a server does when accepting fails | [`FailingListener`] | a real listener, with the failures that are ordered |
 //! | a protocol of the event loop | [`TestLoop`] | the production loop, with connections in memory and a manual clock |
 //!
 //! `examples/testing_a_handler.rs` shows each of them.
