@@ -211,7 +211,6 @@ impl std::fmt::Display for Failure<'_> {
                 write!(f, "cannot accept on {local} for now: {error}{}", remedy(error))
             }
             Self::ListenerLost { local, error } => write!(f, "gave up listening on {local}: {error}"),
-            Self::Hook { hook, message } => write!(f, "{hook} panicked: {}", brief(message)),
         }
     }
 }

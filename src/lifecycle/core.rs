@@ -32,9 +32,6 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
-    /// Who asks `verify_request`, and who waits for its answer.
-    pub(crate) helpers: Helpers,
-    pub(crate) waiting: Waiting,
     /// Bounds what others can make the server log.
     pub(crate) log: Throttle,
     /// Of accepting: how long it rests.
@@ -64,8 +61,6 @@ impl Core {
             gate: Mutex::new(()),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
-            helpers: Helpers::default(),
-            waiting: Waiting::default(),
             log: Throttle::default(),
             trouble: Trouble::default(),
             spare,
