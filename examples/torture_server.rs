@@ -122,9 +122,24 @@ impl TortureProtocol {
 }
 
 fn main() -> ExitCode {
-    common::main("Does what its clients ask, harmful or not.", &[common::STRATEGY, common::LIMITS], |args| {
+    let verify = &[
+        ("verify-delay MS", "how long a hook that lets everybody in takes for it [no hook]"),
+        ("verify-timeout MS", "how long it may take [10000]"),
+    ];
+    let about = "Does what its clients ask, harmful or not.";
+    common::main(about, &[common::STRATEGY, common::LIMITS, verify], |args| {
         let master = std::process::id();
         let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
-        args.serve(args.builder()?, Torture { master }, protocol)
+        let mut builder = args.builder()?;
+        if let Some(delay) = args.millis("verify-delay")? {
+            builder = builder.verify_request(move |_| {
+                sleep(delay);
+                true
+            });
+        }
+        if let Some(limit) = args.millis("verify-timeout")? {
+            builder = builder.verify_timeout(limit);
+        }
+        args.serve(builder, Torture { master }, protocol)
     })
 }

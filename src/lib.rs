@@ -124,6 +124,7 @@
 //! | read | [`read_timeout`](ServerBuilder::read_timeout) | none | `TimedOut`, [`Limit::Read`] |
 //! | write | [`write_timeout`](ServerBuilder::write_timeout) | 30 s | `TimedOut`, [`Limit::Write`] |
 //! | request | [`request_timeout`](ServerBuilder::request_timeout) | none | `TimedOut`, [`Limit::Request`] |
+//! | verify | [`verify_timeout`](ServerBuilder::verify_timeout) | 10 s | nothing: the connection is refused |
 //! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
 //! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`] inside |
 //!
@@ -148,6 +149,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Hooks
+//!
+//! Python's, as settings: [`verify_request`](ServerBuilder::verify_request) says who is served, and may be slow;
+//! [`service_actions`](ServerBuilder::service_actions) is called now and then by the thread that serves;
+//! [`handle_timeout`](ServerBuilder::handle_timeout) when a [`handle_request`](TcpServer::handle_request) has waited in
+//! vain; [`handle_error`](ServerBuilder::handle_error) for what goes wrong. A panic in one of them is logged and told,
+//! and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of every name of Python's.
+//!
 //! # Stopping
 //!
 //! [`ServerHandle::shutdown`], from any thread or from a handler ([`Connection::server`]), never blocks. Who is queued
@@ -160,9 +169,10 @@
 //! [`Error`] is what keeps a server from being bound or from serving. What goes wrong with one connection is counted
 //! ([`Stats`], [`Report`]), told to the [`handle_error`](ServerBuilder::handle_error) hook as a [`Failure`], and logged
 //! to `socketserver::handler` (errors and panics: `error`; time limits: `info`; peers that went away: `debug`) or
-//! `socketserver::accept` (refusals, failing accepts: `warn`). The server itself warns in `socketserver::drain` (a stop
-//! has cut connections), `socketserver::limits` (`RLIMIT_NOFILE` is too low) and `socketserver::event_loop` (a callback
-//! that holds up a loop; panics in its calls and timers: `error`). With `env_logger`:
+//! `socketserver::accept` (refusals, failing accepts: `warn`; a no of `verify_request`: `info`). The server itself
+//! warns in `socketserver::drain` (a stop has cut connections), `socketserver::limits` (`RLIMIT_NOFILE` is too low),
+//! `socketserver::event_loop` (a callback that holds up a loop; panics in its calls and timers: `error`) and
+//! `socketserver::server` (panics of hooks: `error`). With `env_logger`:
 //! `RUST_LOG=socketserver=info,socketserver::handler=debug`.
 //!
 //! # Testing a handler

@@ -539,10 +539,12 @@ fn is_stopped_from_within(program: &mut Program) {
 }
 
 fn embedded() {
-    let mut server = bind(Forking::new());
+    let server = ServerBuilder::new().strategy(Forking::new()).bind("127.0.0.1:0", handler(answer));
+    let mut server = server.unwrap();
     let mut selector = Selector::new().unwrap();
     server.listeners().for_each(|listener| selector.register(&listener, Events::READ, ()).unwrap());
-    assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
+    assert!(!server.handle_request(Some(Duration::ZERO)).unwrap(), "nobody knows the address yet");
+    println!("{}", server.local_addr());
     let mut taken = 0;
     while taken < 3 {
         selector.select(None).unwrap();

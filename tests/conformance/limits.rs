@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::Client;
+use crate::support::{Client, AT_ONCE};
 use crate::Traits;
 
 const MS: Duration = Duration::from_millis(1);
@@ -79,4 +79,16 @@ pub(crate) fn cuts_who_takes_no_answer(of: &Traits) {
 fn assert_took(since: Instant, limit: Duration) {
     let took = since.elapsed();
     assert!(took > limit - 50 * MS && took < limit * 10, "{took:?} for a limit of {limit:?}");
+}
+
+pub(crate) fn refuses_whom_a_slow_hook_does_not_let_in_in_time(of: &Traits) {
+    let server = of.start(&["--verify-delay", "50"]);
+    assert_eq!(server.ask("ECHO in"), "in");
+    server.until_stats("all were let in", |s| s["refused"] == 0 && s.add_up());
+
+    let mut server = of.start(&["--verify-delay", "1000", "--verify-timeout", "50"]);
+    assert_eq!(server.connect().until_closed(), b"", "the end of the stream, and no word");
+    server.until_logged("verify_request took longer than 50ms");
+    server.term().well_within(AT_ONCE);
+    server.until_logged("accepted 1, served 0, failed 0, disconnected 0, refused 1");
 }

@@ -65,7 +65,7 @@ macro_rules! strategies {
                 identity: runs_handlers_where_it_says;
                 leaks: a_thousand_connections_leave_nothing_behind the_counters_add_up;
                 limits: never_serves_more_than_the_limit cuts_who_idles_and_nobody_else cuts_who_trickles
-                    cuts_who_takes_no_answer;
+                    cuts_who_takes_no_answer refuses_whom_a_slow_hook_does_not_let_in_in_time;
                 stop: lets_a_request_in_flight_finish ends_idle_clients_at_once cuts_half_a_request_at_the_drain_limit
                     serves_who_waits_in_the_queue stops_from_within_a_handler stops_at_once_when_nothing_runs
                     a_second_sigterm_ends_a_spinning_handler a_second_sigint_ends_a_spinning_handler
