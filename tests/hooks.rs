@@ -52,7 +52,7 @@ impl LineReceiver for EchoProtocol {
     fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
         let line = String::from_utf8_lossy(line).into_owned();
         (self.0)(&line, &transport.server());
-        transport.send_line(&format!("served {line}"))?;
+        transport.send_line(format!("served {line}"))?;
         transport.close();
         Ok(())
     }
