@@ -36,8 +36,9 @@ pub(crate) fn turned_away(core: &Core, peer: &Addr, error: &io::Error) {
     one(&core.counters().refused);
     #[cfg(feature = "testing")]
     core.roll.leave(peer, false);
-    let level = if error.kind() == io::ErrorKind::PermissionDenied { Level::Info } else { Level::Warn };
-    report_throttled(core, Kind::TurnedAway, level, &Failure::Refused { peer, error });
+    let said_no = error.kind() == io::ErrorKind::PermissionDenied;
+    let level = if said_no { Level::Info } else { Level::Warn };
+    report_throttled(core, Kind::TurnedAway { said_no }, level, &Failure::Refused { peer, error });
 }
 
 /// A hook of the server has panicked.

@@ -2,7 +2,7 @@
 
 mod helpers;
 mod service;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 mod verify;
 
