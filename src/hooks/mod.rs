@@ -2,7 +2,8 @@
 
 mod helpers;
 mod service;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;
 mod verify;
 
