@@ -3,7 +3,7 @@
 mod helpers;
 mod service;
 #[cfg(test)]
-#[cfg(not(shuttle))] // real threads and sockets
+#[cfg(not(shuttle))]
 mod tests;
 mod verify;
 
