@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::sync::thread::{spawn, Builder};
 use super::sync::Mutex;
 use super::{check, join_all, world, Scene, Stay, FOR_EVER};
+use crate::accept::{Acceptor, Turn};
+use crate::admit::Permit;
 use crate::{AtLimit, Rejected, Request, ServerBuilder, ServingStrategy, ThreadPool, Threading};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -114,6 +116,26 @@ fn who_leaves_the_gate_leaves_no_connection_behind() {
         running.handle.shutdown();
         assert_eq!(running.join().1.served, 4);
         drop((early, clients));
+    });
+}
+
+/// One has the gate, another queues behind it for a while only: the place that comes back is for the first then.
+#[test]
+fn who_queues_for_the_gate_in_vain_disturbs_nobody() {
+    check(|| {
+        let Scene { server, door, .. } = Scene::new(threading(1), Stay::Short);
+        let acceptor = Acceptor::new(&server.bound.core, &server.bound.listeners, server.handler().clone());
+        let held = Permit::take(&server.bound.core).unwrap();
+        let clients = [door.connect(), door.connect()];
+        let waits = [None, Some(KEEP_ALIVE)].map(|time| {
+            let acceptor = acceptor.clone();
+            spawn(move || matches!(acceptor.seat().unwrap().next(time).unwrap(), Turn::Request(_)))
+        });
+        let [first, second] = waits;
+        assert!(!second.join().unwrap());
+        drop(held);
+        assert!(first.join().unwrap());
+        drop(clients);
     });
 }
 

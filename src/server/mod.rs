@@ -57,7 +57,7 @@ pub use engine::{Bound, Engine, Single};
 #[derive(Debug)]
 #[must_use = "a server serves when serve_forever is called"]
 pub struct TcpServer<H, S = Threading> {
-    bound: Bound,
+    pub(crate) bound: Bound,
     handler: Arc<H>,
     strategy: S,
     handles_signals: bool,
