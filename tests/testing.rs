@@ -235,7 +235,7 @@ fn a_server_that_ends_by_itself_is_joined() {
 
 #[test]
 fn a_connect_to_a_server_that_has_ended_says_so() {
-    let server = TestServer::start(Lines);
+    let server = TestServer::with(ServerBuilder::new().listen("127.0.1.3:0"), Lines); // not another test's port
     server.handle().shutdown();
     until("it has ended", || server.has_ended());
     let told = failure_of(|| drop(server.connect()));

@@ -8,7 +8,7 @@ use socketserver::testing::TestServer;
 use socketserver::{Addr, Sequential, ServerBuilder, ServingStrategy, Threading};
 
 use crate::kit::{Folder, Lines};
-use crate::support::{procfs, tool, Server, AT_ONCE};
+use crate::support::{procfs, tool, until, Server, AT_ONCE};
 
 fn three_clients(server: &TestServer) {
     for _ in 0..3 {
@@ -19,8 +19,9 @@ fn three_clients(server: &TestServer) {
     }
 }
 
-fn over_tcp(strategy: impl ServingStrategy + 'static) {
-    let server = TestServer::with(ServerBuilder::new().strategy(strategy), Lines);
+/// At an address of its own: a port that has just become free may be another test's at once.
+fn over_tcp(strategy: impl ServingStrategy + 'static, address: &str) {
+    let server = TestServer::with(ServerBuilder::new().strategy(strategy).listen(address), Lines);
     let addr = server.addr();
     assert_ne!(addr.port(), 0, "the port that port 0 has become");
     assert_eq!(TcpStream::connect(addr).unwrap().peer_addr().unwrap(), addr);
@@ -53,7 +54,7 @@ fn forking(addr: &str) {
         assert_eq!(client.rest(), "");
     }
     server.until_stats("all have ended", |stats| stats["active"] == 1 && stats["served"] >= 3);
-    assert_eq!(procfs::zombies(server.pid()), 0);
+    until("all are reaped", || procfs::zombies(server.pid()) == 0);
     server.term().well_within(AT_ONCE);
     assert_eq!(procfs::descendants(server.pid()), []);
 }
@@ -61,13 +62,13 @@ fn forking(addr: &str) {
 /// `test_TCPServer`
 #[test]
 fn s01_a_tcp_server_serves_one_after_the_other() {
-    over_tcp(Sequential);
+    over_tcp(Sequential, "127.0.1.1:0");
 }
 
 /// `test_ThreadingTCPServer`
 #[test]
 fn s02_a_threading_tcp_server_serves() {
-    over_tcp(Threading::new());
+    over_tcp(Threading::new(), "127.0.1.2:0");
 }
 
 /// `test_ForkingTCPServer`

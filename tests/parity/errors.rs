@@ -1,11 +1,13 @@
 //! S17 to S22: what becomes of a handler's error, and of its exit. CPython's `SystemExit` is an exception, which ends
 //! the process (a plain server), the thread, or the child. In Rust `std::process::exit` ends the process, whoever calls
-//! it, and a panic is what ends a thread's work: both are shown for each strategy. S26 is that of `verify_request`.
+//! it, and a panic is what ends a thread's work: both are shown for each strategy. S26 is that of
+//! `verify_request`, which says no.
 
 use std::io::{Read, Write};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
+use socketserver::testing::TestServer;
 use socketserver::{
     handler, Failure, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer, Threading,
 };
@@ -97,6 +99,20 @@ fn s22_an_exit_or_a_panic_ends_its_child_only() {
     goes_on_after("forking", "PANIC", "panicked: a client asked for it");
 }
 
+/// `test_shutdown_request_called_if_verify_request_false`
+#[test]
+fn s26_a_connection_that_is_not_verified_is_closed_once() {
+    fn refuses(strategy: impl ServingStrategy + 'static) {
+        let builder = ServerBuilder::new().strategy(strategy).verify_request(|_| false);
+        let server = TestServer::with(builder, handler(|_| panic!("no handler is called")));
+        assert_eq!(server.connect().rest(), b"");
+        let report = server.stop();
+        assert_eq!((report.accepted, report.refused, report.failed), (1, 1, 0));
+    }
+    refuses(Sequential);
+    refuses(Threading::new());
+}
+
 /// What had been written before an error arrives, with each of the three.
 #[test]
 fn s17_s19_s21_what_was_written_before_an_error_arrives() {
@@ -106,11 +122,11 @@ fn s17_s19_s21_what_was_written_before_an_error_arrives() {
             Err("on purpose".into())
         })
     };
-    fn reads(server: socketserver::testing::TestServer) {
+    fn reads(server: TestServer) {
         assert_eq!(server.connect().rest(), b"half");
     }
-    reads(socketserver::testing::TestServer::start(half()));
-    reads(socketserver::testing::TestServer::with(ServerBuilder::new().strategy(Sequential), half()));
+    reads(TestServer::start(half()));
+    reads(TestServer::with(ServerBuilder::new().strategy(Sequential), half()));
     let server = Server::start("torture_server", &["--strategy", "forking"]);
     let mut client = server.connect();
     client.send("ECHO half\nERROR\n");

@@ -161,7 +161,8 @@ fn trap_17_a_flush_at_the_end_fails_once() {
 /// their timeout.
 #[test]
 fn trap_21_a_restart_has_its_address_and_a_burst_its_backlog() {
-    let server = TestServer::start(handler(|conn| Ok(conn.write_all(b"closed by the server first\n")?)));
+    let greets = handler(|conn| Ok(conn.write_all(b"closed by the server first\n")?));
+    let server = TestServer::with(ServerBuilder::new().listen("127.0.1.21:0"), greets); // not another test's port
     let addr = server.addr();
     for _ in 0..5 {
         assert_eq!(server.connect().line(), "closed by the server first"); // so TIME_WAIT is the server's
