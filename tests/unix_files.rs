@@ -140,7 +140,6 @@ fn a_mode_beyond_the_nine_bits_is_an_error() {
 fn an_owner_that_cannot_be_is_one_line_and_leaves_nothing() {
     let folder = Folder::new();
     let path = folder.path("s");
-    // No system gives a file to -1 + 1 in a user namespace; to be sure, the kernel refuses what it cannot map.
     let Some(mut setpriv) = tool("setpriv") else { return };
     if !is_root() {
         return println!("skipped: only root drops rights");

@@ -24,7 +24,7 @@ fn r9_a_vanished_peer_is_given_up_and_the_server_goes_on() {
     let as_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let works =
         |program: &str, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|o| o.status.success());
-    let script = "ip link add a type veth peer name b && command -v nsenter";
+    let script = "ip link add near type veth peer name far && command -v nsenter";
     if !as_root || !works("unshare", &["-n", "sh", "-c", script]) {
         assert_ne!(std::env::var("REQUIRE_TOOLS").as_deref(), Ok("1"), "no network namespace with a veth pair");
         return println!("skipped: no network namespace with a veth pair for us");
