@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
+use crate::listen::CHANGE_OWNER;
+
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -62,15 +64,17 @@ impl Error {
 }
 
 /// What a person can do about an error of a listener.
-fn hint(source: &io::Error) -> &'static str {
+fn hint(act: &str, source: &io::Error) -> &'static str {
     match source.kind() {
+        _ if act == CHANGE_OWNER => "another user's takes root's rights (CAP_CHOWN), a group's membership",
+        io::ErrorKind::AlreadyExists => "remove it if nobody needs it, or choose another path",
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another address",
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder; choose another address"
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
         io::ErrorKind::NotFound => "the folder of the socket file does not exist",
-        io::ErrorKind::InvalidInput => "an address is HOST:PORT, [IPV6]:PORT or unix:PATH",
+        io::ErrorKind::InvalidInput => "an address is HOST:PORT, [IPV6]:PORT, unix:PATH or unix:@NAME",
         _ if source.raw_os_error().is_none() => "check the name, or give an IP address",
         _ => "see the system's answer",
     }
@@ -80,7 +84,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting { name, why } => write!(f, "{name}: {why}"),
-            Self::Listen { act, address, source } => write!(f, "cannot {act} {address}: {source}; {}", hint(source)),
+            Self::Listen { act, address, source } => {
+                write!(f, "cannot {act} {address}: {source}; {}", hint(act, source))
+            }
             Self::Accept { address, source } => {
                 write!(f, "cannot accept on {address}: {source}; the listener is unusable, bind it anew")
             }

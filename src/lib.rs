@@ -243,7 +243,9 @@ mod model;
 pub mod testing;
 
 pub use accept::{Acceptor, Seat, Turn};
-pub use connection::{Connection, ConnectionWriter, Limit, LimitExceeded, ReadHalf, SendError, WriteHalf};
+pub use connection::{
+    Connection, ConnectionWriter, Limit, LimitExceeded, PeerCredentials, ReadHalf, SendError, WriteHalf,
+};
 pub use error::{Error, Result};
 pub use event_loop::{
     factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport,
@@ -260,5 +262,5 @@ pub use lifecycle::{Report, ServerHandle, Stats};
 pub use listen::{Addr, Address};
 #[doc(hidden)]
 pub use server::Single;
-pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer};
+pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UnixServer};
 pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};

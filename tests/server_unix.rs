@@ -60,18 +60,6 @@ fn a_living_server_s_file_is_not_stolen() {
     drop(living);
 }
 
-#[test]
-fn any_other_file_in_the_way_is_left_alone() {
-    let folder = Folder::new();
-    let (file, link) = (folder.path("file"), folder.path("link"));
-    fs::write(&file, "precious").unwrap();
-    std::os::unix::fs::symlink(&file, &link).unwrap();
-    for path in [&file, &link] {
-        assert_in_use(ServerBuilder::new().bind_unix(path, Lines).unwrap_err());
-        assert_eq!(fs::read_to_string(path).unwrap(), "precious");
-    }
-}
-
 fn assert_in_use(error: Error) {
     let in_use = |e: &Error| matches!(e, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse);
     assert!(in_use(&error), "{error}");

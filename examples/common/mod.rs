@@ -157,7 +157,7 @@ pub fn run_reactor(mut reactor: Reactor, port: &ListeningPort) -> Outcome {
 
 fn help(about: &str, known: &[(&str, &str)]) -> String {
     let mut text = format!(
-        "{about}\n\nUsage: [ADDR] [options]\n\n  ADDR  HOST:PORT, [IPV6]:PORT (port 0: any free one) or unix:PATH \
+        "{about}\n\nUsage: [ADDR] [options]\n\n  ADDR  HOST:PORT, [IPV6]:PORT (port 0: any free one), unix:PATH or unix:@NAME \
          [127.0.0.1:1234]\n\n"
     );
     for (usage, what) in known.iter().chain(&[("help", "this text")]) {

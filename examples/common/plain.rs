@@ -5,29 +5,36 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
-use socketserver::Address;
+use socketserver::{Addr, Address};
 
 use super::Outcome;
 
 /// A listening socket; it never makes its thread wait, nor do the connections that it accepts.
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// With its file, if it has one, and its address.
+    Unix(UnixListener, Option<PathBuf>, Addr),
 }
 
 /// Listens, and says where.
 pub fn listen(addr: &str) -> Outcome<Listener> {
     let bound = match Address::from(addr) {
         Address::Tcp(text) => TcpListener::bind(text).map(Listener::Tcp),
-        Address::Unix(path) => UnixListener::bind(&path).map(|l| Listener::Unix(l, path)),
-        _ => Err(io::Error::other("this example takes HOST:PORT or unix:PATH")),
+        Address::Unix(path) => {
+            UnixListener::bind(&path).map(|l| Listener::Unix(l, Some(path.clone()), Addr::Unix(path)))
+        }
+        Address::Abstract(name) => SocketAddr::from_abstract_name(&name)
+            .and_then(|addr| UnixListener::bind_addr(&addr))
+            .map(|l| Listener::Unix(l, None, Addr::Abstract(name))),
+        _ => Err(io::Error::other("this example takes HOST:PORT, unix:PATH or unix:@NAME")),
     };
     let listener = bound.map_err(|e| format!("cannot listen on {addr}: {e}"))?;
     match &listener {
@@ -35,9 +42,9 @@ pub fn listen(addr: &str) -> Outcome<Listener> {
             l.set_nonblocking(true)?;
             say(format_args!("listening on {}", l.local_addr()?))?;
         }
-        Listener::Unix(l, path) => {
+        Listener::Unix(l, _, addr) => {
             l.set_nonblocking(true)?;
-            say(format_args!("listening on unix:{}", path.display()))?;
+            say(format_args!("listening on {addr}"))?;
         }
     }
     Ok(listener)
@@ -52,10 +59,10 @@ impl Listener {
                 stream.set_nonblocking(true)?;
                 (stream.into(), addr.to_string())
             }
-            Self::Unix(l, path) => {
+            Self::Unix(l, _, addr) => {
                 let (stream, _) = l.accept()?;
                 stream.set_nonblocking(true)?;
-                (stream.into(), format!("a client of unix:{}", path.display()))
+                (stream.into(), format!("a client of {addr}"))
             }
         };
         Ok((stream.into(), addr))
@@ -66,7 +73,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(l) => l.as_fd(),
-            Self::Unix(l, _) => l.as_fd(),
+            Self::Unix(l, ..) => l.as_fd(),
         }
     }
 }
@@ -79,7 +86,7 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, Some(path), _) = self {
             let _ = std::fs::remove_file(path);
         }
     }

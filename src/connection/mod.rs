@@ -25,6 +25,7 @@ pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use limits::Limits;
 pub use limits::{Limit, LimitExceeded};
 pub(crate) use output::warm_up;
+pub use socket::PeerCredentials;
 pub(crate) use socket::Socket;
 pub(crate) use wire::{Wakes, Wire};
 pub use writer::{ConnectionWriter, SendError};
@@ -95,6 +96,31 @@ impl Connection {
     /// As getsockname(2) fails.
     pub fn local_addr(&self) -> io::Result<Addr> {
         self.wire.local_addr()
+    }
+
+    /// Who the peer is, on a Unix socket: its process, user and group when it connected. `None` for TCP.
+    ///
+    /// ```
+    /// use socketserver::{Connection, HandlerResult};
+    ///
+    /// /// Serves root, and whoever runs this server.
+    /// fn handle(conn: &mut Connection, own_uid: u32) -> HandlerResult {
+    ///     match conn.peer_credentials()? {
+    ///         Some(peer) if peer.uid == 0 || peer.uid == own_uid => Ok(()),
+    ///         other => Err(format!("not for {other:?}").into()),
+    ///     }
+    /// }
+    /// # let (mut conn, _client) = Connection::pair()?;
+    /// let me = conn.peer_credentials()?.expect("a Unix socket"); // of a pair, both ends are ours
+    /// assert_eq!(me.pid, std::process::id());
+    /// assert!(handle(&mut conn, me.uid).is_ok());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As getsockopt(2) fails.
+    pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        self.wire.peer_credentials()
     }
 
     /// The server that this connection belongs to: shut it down, pause it, ask for its counters.

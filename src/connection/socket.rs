@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::listen::Addr;
+use crate::sys::socket;
 
 /// A connected socket: an enum, so that the plain path has no virtual call.
 #[derive(Debug)]
@@ -20,6 +21,31 @@ impl Socket {
             Self::Tcp(s) => s.local_addr().map(Addr::Ip),
             Self::Unix(s) => s.local_addr().map(|a| Addr::from_unix(&a)),
         }
+    }
+}
+
+/// Who was at the other end of a Unix socket when it connected, by the kernel's word (`SO_PEERCRED`, unix(7)): from
+/// [`Connection::peer_credentials`](crate::Connection::peer_credentials) and
+/// [`Transport::peer_credentials`](crate::Transport::peer_credentials). What the process has become since, other user
+/// or other program, does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// The process. It may have ended, and its number be another's by now; 0 if it is in a pid namespace that is not
+    /// seen from here.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl Socket {
+    /// `None` for TCP.
+    pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        let Self::Unix(unix) = self else { return Ok(None) };
+        let (pid, uid, gid) = socket::peer_credentials(unix.as_fd())?;
+        Ok(Some(PeerCredentials { pid: u32::try_from(pid).unwrap_or(0), uid, gid }))
     }
 }
 

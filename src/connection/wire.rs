@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::limits::{Limit, LimitExceeded, Limits};
-use super::socket::Socket;
+use super::socket::{PeerCredentials, Socket};
 use super::writer::Mailbox;
 use crate::lifecycle::{Control, ServerHandle, Slot};
 use crate::listen::{Accepted, Addr};
@@ -118,6 +118,10 @@ impl Wire {
 
     pub(crate) fn peer(&self) -> &Addr {
         &self.peer
+    }
+
+    pub(super) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        self.socket.peer_credentials()
     }
 
     pub(super) fn local_addr(&self) -> io::Result<Addr> {

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use crate::connection::Socket;
+use crate::connection::{PeerCredentials, Socket};
 use crate::sys::socket;
 
 #[cfg(feature = "testing")]
@@ -24,6 +24,15 @@ impl Io {
             Self::Socket(socket) => Some(socket.as_fd()),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
+        }
+    }
+
+    /// `None` for what is no Unix socket.
+    pub(super) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        match self {
+            Self::Socket(socket) => socket.peer_credentials(),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Ok(None),
         }
     }
 

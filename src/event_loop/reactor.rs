@@ -97,8 +97,7 @@ impl Reactor {
         address: impl Into<Address>,
         factory: impl Factory + 'static,
     ) -> Result<ListeningPort> {
-        let options = BindOptions { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true };
-        self.listen(Arc::new(bind(&address.into(), options)?), Rc::new(factory))
+        self.listen(Arc::new(bind(&address.into(), BindOptions::default())?), Rc::new(factory))
     }
 
     /// Listens on a Unix socket, see [`ServerBuilder::bind_unix`](crate::ServerBuilder::bind_unix).

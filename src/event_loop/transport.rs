@@ -1,6 +1,7 @@
 //! A connection, as its protocol sees it.
 
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::lost::{LostReason, WriteError};
 use super::slab::ConnId;
 use super::state::{State, Task};
 use super::timers::TimerId;
-use crate::connection::Limit;
+use crate::connection::{Limit, PeerCredentials};
 use crate::listen::Addr;
 
 /// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
@@ -112,6 +113,15 @@ impl<'a> Transport<'a> {
     /// The peer's address, as `accept` told it.
     pub fn peer_addr(&self) -> Addr {
         self.conn().map_or(Addr::Unnamed, |conn| conn.peer.clone())
+    }
+
+    /// Who the peer is, on a Unix socket: its process, user and group when it connected. `None` for TCP, in memory, and
+    /// once the connection is gone.
+    ///
+    /// # Errors
+    /// As getsockopt(2) fails.
+    pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
     /// The address of the listener that accepted it.

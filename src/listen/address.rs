@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixSocketAddr;
@@ -110,30 +110,71 @@ impl Address {
         match self {
             Self::Tcp(text) => match text.rsplit_once(':') {
                 None => malformed("no port"),
+                Some(("", _)) => malformed("no host; all of the machine's addresses are 0.0.0.0 or [::]"),
                 Some((_, port)) if port.parse::<u16>().is_err() => malformed("the port is no number up to 65535"),
                 Some((host, _)) if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) => {
                     malformed("an IPv6 address stands in brackets")
                 }
+                Some((host, _)) if host.starts_with('[') && text.parse::<SocketAddrV6>().is_err() => {
+                    malformed("no IPv6 address in the brackets")
+                }
                 Some(_) => Ok(()),
             },
-            Self::Unix(path) if path.as_os_str().is_empty() => malformed("no path"),
+            Self::Unix(path) => match path.as_os_str().as_bytes() {
+                [] => malformed("no path"),
+                path if path.contains(&0) => malformed("a path has no NUL in it"),
+                path if path.len() > NAME_MAX => malformed("a socket's path has at most 107 bytes"),
+                _ => Ok(()),
+            },
             Self::Abstract(name) if name.is_empty() => malformed("no name"),
-            Self::Unix(_) | Self::Abstract(_) => Ok(()),
+            Self::Abstract(name) if name.len() > NAME_MAX => malformed("a socket's name has at most 107 bytes"),
+            Self::Abstract(_) => Ok(()),
         }
     }
 }
 
+/// What a Unix socket's address has room for: a path with its NUL, or a NUL and a name (unix(7)).
+const NAME_MAX: usize = 107;
+
+/// As it is read: [`FromStr`] gives it back, but for names that are not fit for a line of text (control characters, no
+/// UTF-8), whose bytes are escaped.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(text) => f.write_str(text),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+            Self::Unix(path) => write_path(f, path),
+            Self::Abstract(name) => write_name(f, "unix:@", name),
         }
     }
 }
 
-/// The address of a socket, ours or the peer's.
+/// A relative path that begins with `@` is no abstract name.
+fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
+    let bytes = path.as_os_str().as_bytes();
+    write_name(f, if bytes.starts_with(b"@") { "unix:./" } else { "unix:" }, bytes)
+}
+
+fn write_name(f: &mut fmt::Formatter<'_>, prefix: &str, name: &[u8]) -> fmt::Result {
+    match std::str::from_utf8(name) {
+        Ok(text) if text.chars().all(is_plain) => write!(f, "{prefix}{text}"),
+        _ => write!(f, "{prefix}{}", name.escape_ascii()),
+    }
+}
+
+/// Fit for a line of a log: printable.
+fn is_plain(c: char) -> bool {
+    matches!(c, '\\' | '"' | '\'') || c.escape_debug().len() == 1
+}
+
+/// The address of a socket, ours or the peer's. It is written as it is read:
+///
+/// ```
+/// use socketserver::Addr;
+/// for text in ["127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@name"] {
+///     assert_eq!(text.parse::<Addr>()?.to_string(), text);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
@@ -183,12 +224,35 @@ impl From<SocketAddr> for Addr {
     }
 }
 
+impl FromStr for Addr {
+    type Err = io::Error;
+
+    /// Reads what `Display` writes, and `/PATH`. No name is resolved.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for anything else.
+    fn from_str(text: &str) -> io::Result<Self> {
+        if text == "unix:" {
+            return Ok(Self::Unnamed);
+        }
+        match text.parse()? {
+            Address::Unix(path) => Ok(Self::Unix(path)),
+            Address::Abstract(name) => Ok(Self::Abstract(name)),
+            Address::Tcp(text) => {
+                text.parse().map(Self::Ip).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+            }
+        }
+    }
+}
+
+/// As it is read: [`FromStr`] gives it back, and an [`Address`] of it is the one to connect to or to bind again. Only
+/// names that are not fit for a line of text (control characters, no UTF-8) are escaped.
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(addr) => write!(f, "{addr}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.as_os_str().as_bytes().escape_ascii()),
-            Self::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
+            Self::Unix(path) => write_path(f, path),
+            Self::Abstract(name) => write_name(f, "unix:@", name),
             Self::Unnamed => f.write_str("unix:"),
         }
     }

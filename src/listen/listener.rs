@@ -3,14 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use nix::errno::Errno;
 
 use super::address::Addr;
+use super::file::SocketFile;
 use crate::connection::Socket;
 use crate::error::{Error, Result};
 use crate::sys::{process, socket};
@@ -72,8 +71,8 @@ enum Kind {
 pub(crate) struct Listener {
     kind: Kind,
     local: Addr,
-    /// The file that we made, and its inode: removed at the end if it is still ours.
-    file: Option<(PathBuf, u64)>,
+    /// The file that we made. It goes after the socket, so that its lock is held until then.
+    _file: Option<SocketFile>,
     /// Whether accepting on it has failed for good.
     lost: AtomicBool,
     /// Failures that a test has ordered.
@@ -87,18 +86,16 @@ impl Listener {
         Self::of(Kind::Tcp(listener), Addr::Ip(local), None)
     }
 
-    pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, path: Option<&Path>) -> Self {
-        let inode = |p: &Path| std::fs::symlink_metadata(p).map(|m| m.ino());
-        let file = path.and_then(|p| Some((p.to_owned(), inode(p).ok()?)));
+    pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, file: Option<SocketFile>) -> Self {
         process::own(&listener);
         Self::of(Kind::Unix(listener), Addr::from_unix(local), file)
     }
 
-    fn of(kind: Kind, local: Addr, file: Option<(PathBuf, u64)>) -> Self {
+    fn of(kind: Kind, local: Addr, file: Option<SocketFile>) -> Self {
         Self {
             kind,
             local,
-            file,
+            _file: file,
             lost: AtomicBool::new(false),
             #[cfg(feature = "testing")]
             script: None,
@@ -184,11 +181,6 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         process::disown(self);
-        if let Some((path, inode)) = &self.file {
-            if std::fs::symlink_metadata(path).is_ok_and(|m| m.ino() == *inode) {
-                let _ = std::fs::remove_file(path);
-            }
-        }
     }
 }
 

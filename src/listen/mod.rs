@@ -4,6 +4,7 @@ mod address;
 mod bind;
 #[cfg(feature = "testing")]
 mod failing;
+mod file;
 mod listener;
 mod spare;
 
@@ -11,5 +12,6 @@ pub use address::{Addr, Address};
 pub(crate) use bind::{bind, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
+pub(crate) use file::{Access, CHANGE_OWNER};
 pub(crate) use listener::{AcceptError, Accepted, Listener};
 pub(crate) use spare::Spare;

@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{check_limit, AtLimit, Config};
+use super::config::{check_limit, check_sockets, AtLimit, Config};
 use super::engine::{Bound, Engine};
 use super::{io_error, TcpServer};
 use crate::error::Result;
 use crate::finish::{Failure, LingeringClose};
 use crate::hooks::{Actions, Incoming};
 use crate::lifecycle::Core;
-use crate::listen::{bind, Address, BindOptions, Listener};
+use crate::listen::{bind, Access, Address, BindOptions, Listener};
 use crate::strategy::Threading;
 use crate::sys::limits;
+use crate::sys::socket::TcpOptions;
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -44,6 +45,8 @@ pub struct ServerBuilder<S = Threading> {
     only_v6: Option<bool>,
     no_delay: bool,
     keep_alive: bool,
+    keep_alive_time: Option<Duration>,
+    access: Access,
     handles_signals: bool,
     raises_descriptor_limit: bool,
     more: Vec<Address>,
@@ -66,6 +69,8 @@ impl Default for ServerBuilder {
             only_v6: None,
             no_delay: true,
             keep_alive: true,
+            keep_alive_time: None,
+            access: Access::default(),
             handles_signals: false,
             raises_descriptor_limit: false,
             more: Vec::new(),
@@ -86,6 +91,8 @@ impl<S> ServerBuilder<S> {
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
+            keep_alive_time: self.keep_alive_time,
+            access: self.access,
             handles_signals: self.handles_signals,
             raises_descriptor_limit: self.raises_descriptor_limit,
             more: self.more,
@@ -192,9 +199,69 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Whether the kernel probes silent peers (`SO_KEEPALIVE`), so that a vanished one is noticed. Defaults to `true`.
+    /// Whether the kernel probes silent peers (`SO_KEEPALIVE`), so that one that has vanished without a word (a cable
+    /// pulled, a machine switched off) is noticed even without time limits. Defaults to `true`. The kernel's own times
+    /// are long: it begins after 2 hours of silence and gives up 11 minutes later (tcp(7));
+    /// [`keep_alive_time`](Self::keep_alive_time) shortens them.
     pub fn keep_alive(mut self, on: bool) -> Self {
         self.keep_alive = on;
+        self
+    }
+
+    /// How long a TCP peer that has vanished may go unnoticed, with or without output on its way: from 6 to 32767 s, in
+    /// whole seconds, fractions are cut off. For the first half of it the peer may be silent, then the kernel probes it
+    /// five times, and the next read or write fails as [`std::io::ErrorKind::TimedOut`]. (`TCP_KEEPIDLE`,
+    /// `TCP_KEEPINTVL`, `TCP_KEEPCNT` and `TCP_USER_TIMEOUT`, see tcp(7); set on the listener, so a connection costs
+    /// no call.) A peer that is there answers by itself, and may be silent for ever. Defaults to `None`: the kernel's
+    /// times. Of no effect without [`keep_alive`](Self::keep_alive).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::{handler, ServerBuilder};
+    ///
+    /// let server = ServerBuilder::new()
+    ///     .keep_alive_time(Duration::from_secs(60))
+    ///     .bind_tcp("127.0.0.1:0", handler(|_conn| Ok(())))?;
+    /// # drop(server);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn keep_alive_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive_time = limit.into();
+        self
+    }
+
+    /// Who may connect to a Unix socket with a path: the mode of its file, up to 0o777. Connecting takes the right to
+    /// write (unix(7)). Defaults to 0o600: the owner alone; 0o660 is for a group, see [`unix_owner`](Self::unix_owner),
+    /// and 0o666 for everybody.
+    ///
+    /// The file has this mode before anybody can connect, and never a wider one; the umask plays no part. Names in the
+    /// abstract namespace have no mode: whoever shares the network namespace may connect, so ask for
+    /// [`peer_credentials`](crate::Connection::peer_credentials) there.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.access.mode = mode;
+        self
+    }
+
+    /// Whom the file of a Unix socket belongs to; `None` leaves the user or the group as they are. Defaults to the
+    /// process's own. As chown(2) has it, giving it to another user takes root's rights (`CAP_CHOWN`), giving it to a
+    /// group that one is a member of does not.
+    ///
+    /// ```
+    /// use socketserver::{handler, ServerBuilder};
+    /// # let folder = std::env::temp_dir().join(format!("socketserver-doc-{}", std::process::id()));
+    /// # std::fs::create_dir(&folder)?;
+    /// # let path = folder.join("s");
+    /// # let gid = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata("/proc/self")?);
+    /// let server = ServerBuilder::new()
+    ///     .unix_owner(None, gid)
+    ///     .unix_mode(0o660)                                 // that group may connect
+    ///     .bind_unix(&path, handler(|_conn| Ok(())))?;
+    /// # drop(server);
+    /// # std::fs::remove_dir(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unix_owner(mut self, uid: impl Into<Option<u32>>, gid: impl Into<Option<u32>>) -> Self {
+        (self.access.uid, self.access.gid) = (uid.into(), gid.into());
         self
     }
 
@@ -315,11 +382,19 @@ impl<S> ServerBuilder<S> {
         self.bind(address, handler)
     }
 
-    /// Listens on a Unix socket. A socket file that nobody listens on is replaced, any other file is not; ours is
-    /// removed when the server is dropped.
+    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default, and is removed when the
+    /// server is dropped, if it is still the same; wherever the program has changed its working directory to.
+    ///
+    /// A file `PATH.lock` beside it is locked (flock(2)) for as long as the server lives, so that of several that start
+    /// at once one has the path. A socket that nobody has any more, left behind by a program that was killed, is
+    /// replaced. A socket that is somebody's, and a file of any other kind, is never touched, nor is a symbolic link
+    /// followed.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
+    /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
+    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
+    /// bytes. The folder must be writable, for the socket and for the lock.
     pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
@@ -364,12 +439,15 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
-        let options = BindOptions {
+        let tcp = TcpOptions {
             backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
+            keep_alive_time: self.keep_alive_time,
         };
+        check_sockets(tcp, self.access)?;
+        let options = BindOptions { tcp, access: self.access };
         let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
         for address in &self.more {
             listeners.extend(bind(address, options)?);

@@ -7,6 +7,8 @@ use crate::connection::Limits;
 use crate::error::{Error, Result};
 use crate::finish::{Failure, LingeringClose};
 use crate::hooks::{Actions, Verify};
+use crate::listen::Access;
+use crate::sys::socket::TcpOptions;
 
 /// What happens to a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -127,6 +129,19 @@ fn check_size(name: &'static str, bytes: usize) -> Result<()> {
         return Err(Error::setting(name, format!("{bytes} bytes are not from 1 to 1 GiB")));
     }
     Ok(())
+}
+
+/// Settings of the listening sockets.
+pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
+    if access.mode > 0o777 {
+        return Err(Error::setting("unix_mode", format!("{:#o} is not from 0 to 0o777", access.mode)));
+    }
+    match tcp.keep_alive_time {
+        Some(time) if !(6..=32_767).contains(&time.as_secs()) => {
+            Err(Error::setting("keep_alive_time", format!("{time:?} is not from 6 to 32767 s")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// For the builder and for the handle's live change.

@@ -64,6 +64,49 @@ pub struct TcpServer<H, S = Threading> {
     signals: Option<signal::Guard>,
 }
 
+/// A server on a Unix socket: Python's `UnixStreamServer`, which is a `TCPServer` but for its address. Here too it is
+/// the address that decides, so this is another name for the same type, and all of [`TcpServer`] holds.
+///
+/// An address that begins with `/` is a path already; a relative one is written `unix:x.sock`, or given as a
+/// [`Path`](std::path::Path), and `unix:@NAME` is a name in Linux's abstract namespace.
+/// [`bind_unix`](ServerBuilder::bind_unix) says what becomes of the file, and
+/// [`unix_mode`](ServerBuilder::unix_mode) who may connect: by default the owner alone.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading, UnixServer};
+///
+/// struct WhoAmI;
+///
+/// impl StreamRequestHandler for WhoAmI {
+///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
+///         let peer = conn.peer_credentials()?.ok_or("not a Unix socket")?;
+///         Ok(writeln!(conn, "you are process {}", peer.pid)?)
+///     }
+/// }
+///
+/// type Server = UnixServer<WhoAmI, Threading>;
+///
+/// # let folder = std::env::temp_dir().join(format!("socketserver-doc-who-{}", std::process::id()));
+/// # std::fs::create_dir(&folder)?;
+/// # let path = folder.join("who.sock");
+/// let mut server = Server::bind(path.as_path(), WhoAmI)?;
+/// let handle = server.handle();
+/// let serving = std::thread::spawn(move || server.serve_forever());
+///
+/// let mut answer = String::new();
+/// UnixStream::connect(&path)?.read_to_string(&mut answer)?;
+/// assert_eq!(answer, format!("you are process {}\n", std::process::id()));
+///
+/// handle.shutdown();
+/// serving.join().unwrap()?;
+/// assert!(!path.exists());                             // it goes with the server
+/// # std::fs::remove_dir(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type UnixServer<H, S = Threading> = TcpServer<H, S>;
+
 impl<H, S> TcpServer<H, S> {
     /// Listens on an address, with the strategy's and the server's defaults. Name the strategy in an alias
     /// (`type Server = TcpServer<Handler, Threading>`).

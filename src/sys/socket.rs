@@ -3,25 +3,34 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{
-    self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
-};
+use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage};
+use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// A step of opening a listener, as its error names it.
 pub(crate) type Act = &'static str;
 
-/// Options of a listening TCP socket. Accepted sockets inherit no-delay and keep-alive, at no call each.
+/// Options of a listening TCP socket. Accepted sockets inherit no-delay, keep-alive and its times, at
+/// no call each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpOptions {
     pub(crate) backlog: i32,
     pub(crate) only_v6: Option<bool>,
     pub(crate) no_delay: bool,
     pub(crate) keep_alive: bool,
+    pub(crate) keep_alive_time: Option<Duration>,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true, keep_alive_time: None }
+    }
 }
 
 /// Opens, binds and listens; on failure says at which act.
@@ -35,12 +44,56 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
     }
     set("set TCP_NODELAY on", sock::setsockopt(&fd, sockopt::TcpNoDelay, &options.no_delay))?;
     set("set SO_KEEPALIVE on", sock::setsockopt(&fd, sockopt::KeepAlive, &options.keep_alive))?;
-    bind_and_listen(fd, &SockaddrStorage::from(addr), options.backlog)
+    if let (true, Some(time)) = (options.keep_alive, options.keep_alive_time) {
+        set("set TCP_KEEPIDLE on", bound_silence(&fd, time))?;
+    }
+    sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(|e| ("bind", e.into()))?;
+    listen(&fd, options.backlog)?;
+    Ok(fd)
 }
 
-/// A listening Unix socket at an address that the caller has made sure is free.
-pub(crate) fn listen_unix(addr: &sock::UnixAddr, backlog: i32) -> Result<OwnedFd, (Act, io::Error)> {
-    bind_and_listen(open(AddressFamily::Unix)?, addr, backlog)
+/// Probes that a peer may leave unanswered.
+const PROBES: u32 = 5;
+
+/// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
+/// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
+fn bound_silence(fd: &OwnedFd, time: Duration) -> nix::Result<()> {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let between = (seconds / (2 * PROBES)).max(1);
+    sock::setsockopt(fd, sockopt::TcpKeepIdle, &seconds.saturating_sub(PROBES * between).max(1))?;
+    sock::setsockopt(fd, sockopt::TcpKeepInterval, &between)?;
+    sock::setsockopt(fd, sockopt::TcpKeepCount, &PROBES)?;
+    sock::setsockopt(fd, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
+}
+
+/// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
+/// socket, less the umask, from the moment it is there.
+pub(crate) fn bind_unix(addr: &sock::UnixAddr, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
+    let fd = open(AddressFamily::Unix)?;
+    if let Some(mode) = mode {
+        fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| ("set the mode of", e.into()))?;
+    }
+    sock::bind(fd.as_raw_fd(), addr).map_err(|e| ("bind", e.into()))?;
+    Ok(fd)
+}
+
+/// Whether anybody has a socket that is bound to this file. A datagram socket asks, since that disturbs nobody: of a
+/// stream socket the kernel says that it is of another type (EPROTOTYPE), even if it does not listen yet.
+pub(crate) fn is_bound(path: &Path) -> io::Result<bool> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = sock::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    match sock::connect(probe.as_raw_fd(), &sock::UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        // EPERM: another datagram socket's, connected to its own peer.
+        Ok(()) | Err(Errno::EPROTOTYPE | Errno::EPERM) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Who was at the other end of a Unix socket when it connected (`SO_PEERCRED`): process, user, group.
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
+    let peer = sock::getsockopt(&fd, sockopt::PeerCredentials)?;
+    Ok((peer.pid(), peer.uid(), peer.gid()))
 }
 
 fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
@@ -48,11 +101,10 @@ fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
     sock::socket(family, SockType::Stream, flags, None).map_err(|e| ("open a socket for", e.into()))
 }
 
-fn bind_and_listen(fd: OwnedFd, addr: &dyn SockaddrLike, backlog: i32) -> Result<OwnedFd, (Act, io::Error)> {
-    sock::bind(fd.as_raw_fd(), addr).map_err(|e| ("bind", e.into()))?;
+/// Lets clients connect.
+pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> Result<(), (Act, io::Error)> {
     let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);
-    sock::listen(&fd, backlog).map_err(|e| ("listen on", e.into()))?;
-    Ok(fd)
+    sock::listen(fd, backlog).map_err(|e| ("listen on", e.into()))
 }
 
 /// Whether this is a stream socket that listens.

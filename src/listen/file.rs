@@ -1,0 +1,262 @@
+//! A Unix socket's file: whose it is, from its birth to its end.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{openat, AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::socket::UnixAddr;
+use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
+use nix::unistd::{unlinkat, UnlinkatFlags};
+
+use crate::sys::process;
+use crate::sys::socket::{self, Act};
+
+type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
+
+/// Who may connect to a socket with a path: as chmod(2) and chown(2) have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) mode: u32,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+}
+
+impl Default for Access {
+    /// The owner alone.
+    fn default() -> Self {
+        Self { mode: 0o600, uid: None, gid: None }
+    }
+}
+
+impl Access {
+    fn changes_owner(self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+}
+
+/// Binds where nothing is, or a dead socket, and listens once mode and owner are set.
+pub(super) fn listen_at(path: &Path, access: Access, backlog: i32) -> Outcome<(UnixListener, SocketFile)> {
+    let addr = UnixAddr::new(path).map_err(|e| ("bind", e.into()))?;
+    let place = Arc::new(Place::of(path)?);
+    let lock = Lock::take(&place)?;
+    place.clear()?;
+    // Nobody has more rights at any moment than in the end: none before the owner is the right one.
+    let birth = if access.changes_owner() { 0 } else { access.mode };
+    let fd = socket::bind_unix(&addr, Some(birth))?;
+    let born = place.pin().map_err(|e| ("look at the new file", e.into()))?;
+    let id = Id::of(&fstat(&born).map_err(|e| ("look at the new file", e.into()))?);
+    let file = SocketFile { place, id, _lock: lock };
+    adjust(&born, access)?;
+    socket::listen(&fd, backlog)?;
+    Ok((UnixListener::from(fd), file))
+}
+
+/// Through the open file, so that nothing that took its place is changed. The owner first: chown(2) may clear bits.
+fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
+    let path = proc_path(born.as_fd());
+    if access.changes_owner() {
+        std::os::unix::fs::chown(&path, access.uid, access.gid).map_err(|e| (CHANGE_OWNER, e))?;
+    }
+    let now = fstat(born).map_err(|e| ("look at the new file", e.into()))?;
+    if kind(&now) != SFlag::S_IFSOCK {
+        return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the new file was replaced")));
+    }
+    // The umask may have taken rights away.
+    if now.st_mode & 0o7777 != access.mode {
+        fs::set_permissions(&path, fs::Permissions::from_mode(access.mode)).map_err(|e| ("set the mode of", e))?;
+    }
+    Ok(())
+}
+
+/// As errors name it, which have a hint of its own.
+pub(crate) const CHANGE_OWNER: Act = "change the owner of";
+
+/// An open file by a path that follows no link, and means the same after a rename.
+fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}
+
+/// The file that a listener has made, and the lock that keeps others from taking it for dead. Removed at the end, if
+/// it is still the same.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    place: Arc<Place>,
+    id: Id,
+    /// Released last.
+    _lock: Lock,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = remove(&self.place.folder, &self.place.name, self.id);
+    }
+}
+
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    device: u64,
+    inode: u64,
+}
+
+impl Id {
+    fn of(stat: &FileStat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Removes the name if it still is this file's.
+fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
+    match fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) if Id::of(&stat) == id => unlinkat(folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir),
+        _ => Ok(()),
+    }
+}
+
+/// A name in an open folder: what it means does not change with the working directory.
+#[derive(Debug)]
+struct Place {
+    folder: OwnedFd,
+    name: OsString,
+}
+
+impl Place {
+    fn of(path: &Path) -> Outcome<Self> {
+        let name = path.file_name().ok_or_else(|| ("bind", invalid("the path names no file")))?.to_owned();
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = nix::fcntl::open(folder, flags, Mode::empty()).map_err(|e| ("open the folder of", e.into()))?;
+        process::own(&folder);
+        Ok(Self { folder, name })
+    }
+
+    /// What stands there, held by a descriptor, so that its inode's number is not given to another file.
+    fn pin(&self) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(&self.folder, self.name.as_os_str(), flags, Mode::empty())
+    }
+
+    /// Makes room, with the lock in hand: only a socket that nobody has any more is removed.
+    fn clear(&self) -> Outcome<()> {
+        let failed = |e: Errno| ("look at what stands at", e.into());
+        let there = match self.pin() {
+            Err(Errno::ENOENT) => return Ok(()),
+            other => other.map_err(failed)?,
+        };
+        let stat = fstat(&there).map_err(failed)?;
+        if let Some(what) = not_a_socket(kind(&stat)) {
+            return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, format!("{what} stands there"))));
+        }
+        match socket::is_bound(&proc_path(there.as_fd())) {
+            Ok(false) => {
+                remove(&self.folder, &self.name, Id::of(&stat)).map_err(|e| ("remove the dead socket", e.into()))
+            }
+            Ok(true) => Err(("bind", Errno::EADDRINUSE.into())),
+            Err(e) => Err(("find out who listens on", e)),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        process::disown(&self.folder);
+    }
+}
+
+fn not_a_socket(kind: SFlag) -> Option<&'static str> {
+    match kind {
+        SFlag::S_IFSOCK => None,
+        SFlag::S_IFREG => Some("a regular file"),
+        SFlag::S_IFDIR => Some("a folder"),
+        SFlag::S_IFLNK => Some("a symbolic link"),
+        SFlag::S_IFIFO => Some("a named pipe"),
+        _ => Some("a device"),
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+/// `PATH.lock`, locked: who has it may judge whether the socket beside it is dead. Removed while it is locked.
+#[derive(Debug)]
+struct Lock {
+    place: Arc<Place>,
+    name: OsString,
+    id: Id,
+    file: Flock<File>,
+}
+
+/// How often another's lock file may vanish between its opening and its locking.
+const TRIES: usize = 100;
+
+impl Lock {
+    fn take(place: &Arc<Place>) -> Outcome<Self> {
+        let mut name = place.name.clone();
+        name.push(".lock");
+        for _ in 0..TRIES {
+            if let Some((file, id)) = lock(&place.folder, &name)? {
+                // A forked child that lived on with it would hold the lock after our end.
+                process::own(&*file);
+                return Ok(Self { place: Arc::clone(place), name, id, file });
+            }
+        }
+        Err((LOCK, Errno::EADDRINUSE.into()))
+    }
+}
+
+const LOCK: Act = "lock";
+
+/// Opens and locks; `None` where the file was removed in between, by the one who had it locked.
+fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(Flock<File>, Id)>> {
+    let failed = |e: Errno| (LOCK, io::Error::from(e));
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let create = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+    // Apart, since O_CREAT on another's file in a sticky folder is refused (fs.protected_regular).
+    let opened = match openat(folder, name.as_os_str(), flags, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(folder, name.as_os_str(), create, Mode::S_IRUSR | Mode::S_IWUSR),
+        other => other,
+    };
+    let file = match opened {
+        Err(Errno::EEXIST) => return Ok(None),
+        Err(Errno::ELOOP) => return Err((LOCK, no_lock("a symbolic link"))),
+        other => File::from(other.map_err(failed)?),
+    };
+    let stat = fstat(&file).map_err(failed)?;
+    if kind(&stat) != SFlag::S_IFREG {
+        return Err((LOCK, no_lock("no regular file")));
+    }
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => file,
+        Err((_, Errno::EWOULDBLOCK)) => return Err(("bind", Errno::EADDRINUSE.into())),
+        Err((_, e)) => return Err(failed(e)),
+    };
+    let now = fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+    let same = now.is_ok_and(|now| Id::of(&now) == Id::of(&stat));
+    Ok(same.then(|| (file, Id::of(&stat))))
+}
+
+fn no_lock(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, format!("its lock file is {what}"))
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = remove(&self.place.folder, &self.name, self.id);
+        process::disown(&*self.file);
+    }
+}
