@@ -1,0 +1,165 @@
+//! S: what a stop meets.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use socketserver::testing::TestServer;
+use socketserver::{handler, ServerBuilder};
+
+use crate::support::{example, procfs, tool, until, Client, Server, AT_ONCE};
+use crate::{torture, ALL, CONCURRENT};
+
+#[test]
+fn s1_an_idle_server_is_gone_at_once_and_its_file_too() {
+    for strategy in ALL {
+        let folder = std::env::temp_dir().join(format!("socketserver-s1-{}-{strategy}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let addr = format!("unix:{}", folder.join("socket").display());
+        let mut server = Server::start_at(&addr, "torture_server", &["--strategy", strategy]);
+        assert_eq!(server.ask("ECHO warm"), "warm");
+        server.term().well_within(Duration::from_millis(500)); // ten times what is promised
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{strategy}: something is left in its folder");
+        std::fs::remove_dir(&folder).unwrap();
+    }
+}
+
+#[test]
+fn s2_a_hundred_requests_finish() {
+    for strategy in CONCURRENT {
+        let mut server = torture(strategy, &["--workers", "100", "--max-connections", "110"]);
+        let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send("SLEEP 1000\n"));
+        server.until_stats("all are served", |s| s["active"] == 101);
+        server.signal("TERM");
+        clients.iter_mut().for_each(|client| assert_eq!(client.line(), "slept", "{strategy}"));
+        server.ended().well_within(AT_ONCE * 5);
+        server.until_logged("drained 100, forced 0, abandoned 0");
+    }
+}
+
+#[test]
+fn s3_who_is_late_is_cut_at_the_drain_limit() {
+    for strategy in CONCURRENT {
+        let mut server = torture(strategy, &["--drain", "200"]);
+        let mut late = server.connect();
+        late.send_and_see_it_taken("SLEEP 60000\n");
+        let asked = Instant::now();
+        server.term().well_within(Duration::from_millis(200) + Duration::from_secs(1));
+        assert!(asked.elapsed() >= Duration::from_millis(200), "{strategy}: before its time");
+        server.until_logged("forced 1");
+    }
+}
+
+/// SIGTERM at any system call of the start: it ends, and in order.
+#[test]
+fn s5_a_stop_at_any_moment_of_the_start() {
+    if tool("strace").is_none() {
+        return;
+    }
+    let step = if std::env::var_os("SOAK").is_some() { 1 } else { 25 };
+    let folder = std::env::temp_dir().join(format!("socketserver-s5-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut ended_in_order = 0;
+    for batch in (1..=400).step_by(step).collect::<Vec<usize>>().chunks(4) {
+        let children: Vec<_> = batch
+            .iter()
+            .map(|n| {
+                let addr = format!("unix:{}", folder.join(n.to_string()).display());
+                let mut command = Command::new("strace");
+                command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+                command.arg(format!("inject=all:signal=SIGTERM:when={n}")).arg(example("torture_server"));
+                command.args([&addr, "--strategy", "threading"]);
+                let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                (n, command.spawn().unwrap())
+            })
+            .collect();
+        for (n, mut child) in children {
+            let started = Instant::now();
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                if started.elapsed() > Duration::from_secs(20) {
+                    child.kill().unwrap();
+                    panic!("a SIGTERM at system call {n} did not end it");
+                }
+                std::thread::sleep(Duration::from_millis(5)); // between two looks
+            };
+            let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
+            assert!(status.success() || killed, "at system call {n}: {status:?}");
+            ended_in_order += usize::from(status.success());
+            let left = folder.join(n.to_string()).exists();
+            assert!(killed || !left, "at system call {n}: its socket is left");
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(ended_in_order > 0, "none came after the handler was installed");
+}
+
+#[test]
+fn s6_a_hundred_in_the_queue_are_served_at_the_stop() {
+    for strategy in CONCURRENT {
+        let mut server = torture(strategy, &["--workers", "1", "--max-connections", "1"]);
+        let mut first = server.connect();
+        first.send_and_see_it_taken("SLEEP 500\n");
+        let mut queued: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+        queued.iter_mut().enumerate().for_each(|(n, client)| client.send(format!("ECHO {n}\n")));
+        until("all are queued", || server.queued() == 100);
+        server.signal("TERM");
+        assert_eq!(first.line(), "slept");
+        for (n, client) in queued.iter_mut().enumerate() {
+            assert_eq!(client.line(), n.to_string(), "{strategy}");
+        }
+        server.ended().well_within(AT_ONCE * 5);
+    }
+}
+
+/// One server, many runs: nothing is left of any.
+#[test]
+fn s14_it_serves_again_and_again() {
+    let mut server = ServerBuilder::new()
+        .bind("127.0.0.1:0", handler(|conn| Ok(std::io::Write::write_all(conn, b"hi\n")?)))
+        .unwrap();
+    let (addr, handle) = (server.local_addr().to_string(), server.handle());
+    let us = std::process::id();
+    let mut fds = 0;
+    for run in 0..300 {
+        let client = std::thread::spawn({
+            let (addr, handle) = (addr.clone(), handle.clone());
+            move || {
+                assert_eq!(Client::connect(&addr).line(), "hi");
+                handle.shutdown();
+            }
+        });
+        assert_eq!(server.serve_forever().unwrap().served, 1, "run {run}");
+        client.join().unwrap();
+        if run == 10 {
+            fds = procfs::fds(us);
+        }
+    }
+    assert!(procfs::fds(us) <= fds + 64, "{fds} -> {}: others of this process run beside", procfs::fds(us));
+}
+
+/// Two of them, side by side.
+#[test]
+fn s14_two_servers_of_one_process_stop_apart() {
+    let answer = |text: &'static str| handler(move |conn| Ok(std::io::Write::write_all(conn, text.as_bytes())?));
+    let (one, two) = (TestServer::start(answer("one\n")), TestServer::start(answer("two\n")));
+    assert_eq!((one.connect().line(), two.connect().line()), ("one".to_owned(), "two".to_owned()));
+    one.stop();
+    assert_eq!(two.connect().line(), "two");
+    two.stop();
+}
+
+#[test]
+fn s15_a_stop_wakes_a_thousand_idle_readers() {
+    for (strategy, count) in [("threading", 1000), ("event-loop", 4000)] {
+        let limit = (count + 10).to_string();
+        let mut server = torture(strategy, &["--max-connections", &limit]);
+        let mut idle: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+        assert_eq!(idle[count - 1].ask("ECHO all are here"), "all are here");
+        server.until_stats("all are here", |s| s["active"] as usize == count + 1);
+        server.term().well_within(Duration::from_secs(10)); // ten times what is promised
+        assert!(idle.iter_mut().all(|client| client.until_closed().is_empty()), "{strategy}");
+    }
+}
