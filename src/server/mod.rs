@@ -160,7 +160,7 @@ impl<H, S> TcpServer<H, S> {
     /// }
     /// let client = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
     /// for (key, _events) in selector.select(None)? {
-    ///     assert_eq!(*key.data(), "a client");
+    ///     assert_eq!(key.data, "a client");
     ///     assert!(server.handle_request(Some(Duration::ZERO))?);
     /// }
     /// assert_eq!(std::io::read_to_string(client)?, "hello\n");
