@@ -22,3 +22,10 @@ mod errors;
 mod life;
 mod traps;
 mod writers;
+
+/// Waits until nobody listens there. At once is too strict here: a process that another test is about to start has
+/// copies of all descriptors until its exec.
+fn until_closed(addr: std::net::SocketAddr) {
+    let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+    support::until("the listener is closed", || std::net::TcpStream::connect(addr).is_err_and(refused));
+}
