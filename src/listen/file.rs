@@ -240,14 +240,19 @@ fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(Flock<File>, Id)>>
     if kind(&stat) != SFlag::S_IFREG {
         return Err((LOCK, no_lock("no regular file")));
     }
+    claim(folder, name, file, Id::of(&stat))
+}
+
+/// Locks an open file; `None` where the name is another's, or nobody's, by now.
+fn claim(folder: &OwnedFd, name: &OsString, file: File, id: Id) -> Outcome<Option<(Flock<File>, Id)>> {
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,
         Err((_, Errno::EWOULDBLOCK)) => return Err(("bind", Errno::EADDRINUSE.into())),
-        Err((_, e)) => return Err(failed(e)),
+        Err((_, e)) => return Err((LOCK, e.into())),
     };
     let now = fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-    let same = now.is_ok_and(|now| Id::of(&now) == Id::of(&stat));
-    Ok(same.then(|| (file, Id::of(&stat))))
+    let same = now.is_ok_and(|now| Id::of(&now) == id);
+    Ok(same.then_some((file, id)))
 }
 
 fn no_lock(what: &str) -> io::Error {
@@ -258,5 +263,30 @@ impl Drop for Lock {
     fn drop(&mut self) {
         let _ = remove(&self.place.folder, &self.name, self.id);
         process::disown(&*self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_that_was_removed_before_it_was_locked_locks_nothing() {
+        let folder = std::env::temp_dir().join(format!("socketserver-lock-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let place = Place::of(&folder.join("lock")).unwrap();
+        for comes_another in [false, true] {
+            let file = File::create(folder.join("lock")).unwrap();
+            let id = Id::of(&fstat(&file).unwrap());
+            fs::remove_file(folder.join("lock")).unwrap();
+            let other = comes_another.then(|| File::create(folder.join("lock")).unwrap());
+            assert!(claim(&place.folder, &place.name, file, id).unwrap().is_none());
+            drop(other);
+        }
+        let (held, _) = lock(&place.folder, &place.name).unwrap().unwrap();
+        assert_eq!(lock(&place.folder, &place.name).unwrap_err().1.kind(), io::ErrorKind::AddrInUse);
+        drop(held);
+        assert!(lock(&place.folder, &place.name).unwrap().is_some());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

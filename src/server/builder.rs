@@ -210,7 +210,8 @@ impl<S> ServerBuilder<S> {
 
     /// How long a TCP peer that has vanished may go unnoticed, with or without output on its way: from 6 to 32767 s, in
     /// whole seconds, fractions are cut off. For the first half of it the peer may be silent, then the kernel probes it
-    /// five times, and the next read or write fails as [`std::io::ErrorKind::TimedOut`]. (`TCP_KEEPIDLE`,
+    /// five times, and the next read or write fails as [`std::io::ErrorKind::TimedOut`], or with what the network
+    /// said (`EHOSTUNREACH`). (`TCP_KEEPIDLE`,
     /// `TCP_KEEPINTVL`, `TCP_KEEPCNT` and `TCP_USER_TIMEOUT`, see tcp(7); set on the listener, so a connection costs
     /// no call.) A peer that is there answers by itself, and may be silent for ever. Defaults to `None`: the kernel's
     /// times. Of no effect without [`keep_alive`](Self::keep_alive).
@@ -394,7 +395,8 @@ impl<S> ServerBuilder<S> {
     /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
     /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
     /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
-    /// bytes. The folder must be writable, for the socket and for the lock.
+    /// bytes. The folder must be writable, for the socket and for the lock; it should be one's own, since
+    /// whoever else may write there can hold the lock, and so keep the server from starting.
     pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
