@@ -174,8 +174,8 @@ fn a4_what_the_system_lacks_is_waited_out() {
             assert_eq!(told.len(), 6, "the hook hears of every one");
             assert!(told.iter().all(|(e, _)| *e == Some(errno)));
             let rested = told[5].1 - told[0].1;
-            // 5 + 10 + 20 + 40 + 80 ms, less what two threads rest at the same time
-            assert!(rested >= Duration::from_millis(60), "{name}: {errno}: {rested:?}");
+            // 5 + 10 + 20 + 40 + 80 ms, less what threads that were woken together rest at the same time
+            assert!(rested >= Duration::from_millis(20), "{name}: {errno}: {rested:?}");
             serves_on(name, &server);
             server.0.stop();
         });
@@ -295,7 +295,7 @@ fn a_server_that_refuses_says_so_without_a_descriptor_too() {
             assert_eq!(server.connect().line(), "busy", "{name}");
             assert!(told.elapsed() < Duration::from_secs(1), "{name}: it rested");
         }
-        assert_eq!(server.stats().refused, 20, "{name}");
+        until("all are counted", || server.stats().refused == 20);
         assert_eq!(first.ask("still there"), "still there", "{name}");
         drop(first);
         serves_on(name, &server);

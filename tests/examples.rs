@@ -91,7 +91,10 @@ fn an_address_that_cannot_be_had_is_one_line_with_a_hint() {
         ("127.0.0.1:99999", &["65535", "an address is HOST:PORT"]),
         ("::1:0", &["brackets", "an address is HOST:PORT"]),
         ("192.0.2.1:0", &["bind", "os error 99", "no interface of this machine"]), // reserved for documentation
-        ("unix:/no/such/folder/x.sock", &["bind", "os error 2", "folder of the socket file does not exist"]),
+        (
+            "unix:/no/such/folder/x.sock",
+            &["open the folder of", "os error 2", "folder of the socket file does not exist"],
+        ),
     ];
     for (addr, parts) in cases {
         let named = format!(" {addr}: ");

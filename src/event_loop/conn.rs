@@ -87,6 +87,8 @@ pub(super) struct Conn {
     /// When the connection began, or was last read from or flushed.
     pub(super) since: Instant,
     pub(super) request_since: Option<Instant>,
+    /// Whether the request is over once what is queued is sent: an answer belongs to its request.
+    pub(super) ends_when_sent: bool,
     pub(super) blocked_since: Instant,
     /// Overrides the server's limits.
     pub(super) limits: Option<Box<Limits>>,
@@ -119,6 +121,7 @@ impl Conn {
             marks: Marks::None,
             since: now,
             request_since: None,
+            ends_when_sent: false,
             blocked_since: now,
             limits: None,
             limit_timer: None,

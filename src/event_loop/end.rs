@@ -50,8 +50,9 @@ impl State {
                     conn.since = now;
                     conn.blocked_since = now;
                     conn.blocked = !whole;
-                    if conn.out.is_empty() && conn.marks == Marks::None {
+                    if conn.out.is_empty() && (conn.marks == Marks::None || conn.ends_when_sent) {
                         conn.request_since = None;
+                        conn.ends_when_sent = false;
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -217,11 +217,11 @@ impl<P: Parser> Framed<P> {
         if t.is_closing() {
             return;
         }
-        if self.holds() {
+        if self.holds() || t.is_reading_paused() {
             if began {
                 t.request_begins();
             }
-        } else if !t.is_reading_paused() {
+        } else {
             t.request_ends();
         }
     }

@@ -170,16 +170,21 @@ impl<'a> Transport<'a> {
         if let Some(conn) = self.conn_mut() {
             conn.marks = Marks::Explicit;
             conn.request_since = Some(now);
+            conn.ends_when_sent = false;
         }
         self.cx.state.mark(self.id);
     }
 
-    /// No request is in progress: the idle limit counts, and a drain closes the connection.
+    /// The request is over as soon as what is queued is sent, since an answer belongs to its request: then the idle
+    /// limit counts, and a drain closes the connection.
     pub fn request_ends(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
             conn.marks = Marks::Explicit;
-            if conn.request_since.take().is_some() {
+            if !conn.out.is_empty() {
+                conn.request_since.get_or_insert(now);
+                conn.ends_when_sent = true;
+            } else if conn.request_since.take().is_some() {
                 conn.since = now;
             }
         }
