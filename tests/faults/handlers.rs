@@ -72,7 +72,7 @@ fn h7_a_spinning_handler_holds_its_own_place_only() {
         for _ in 0..20 {
             assert_eq!(server.ask("ECHO others go on"), "others go on", "{strategy}");
         }
-        assert_eq!(server.stats()["active"], 2, "its place is lost, and shown to be");
+        server.until_stats("its place is lost, and shown to be", |s| s["active"] == 2);
         server.term().well_within(std::time::Duration::from_secs(2));
         server.until_logged("abandoned 1");
     }

@@ -17,8 +17,8 @@ fn t3_slow_clients_do_not_hold_a_pool_for_ever() {
         assert_eq!(server.ask("ECHO at last"), "at last", "{strategy}");
         let waited = asked.elapsed();
         assert!(waited < Duration::from_millis(500) + Duration::from_secs(10), "{strategy}: {waited:?}");
-        drop(slow);
         server.until_stats("they were cut", |s| s["timed_out"] == 4);
+        drop(slow);
         before.still(&mut server, strategy);
     }
 }
