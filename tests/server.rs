@@ -5,6 +5,7 @@ mod kit;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::thread;
@@ -142,6 +143,19 @@ fn a_socket_that_does_not_listen_is_an_error() {
     let connected = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
     let error = ServerBuilder::new().from_listener(TcpListener::from(OwnedFd::from(connected)), Lines).unwrap_err();
     assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == io::ErrorKind::InvalidInput), "{error}");
+}
+
+/// As a service manager may pass: nothing of it is found out by the first client only (A17).
+#[test]
+fn a17_what_is_no_stream_socket_that_listens_is_an_error() {
+    let datagrams = OwnedFd::from(std::net::UdpSocket::bind(ANY).unwrap());
+    let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let pipe = OwnedFd::from(std::io::pipe().unwrap().0);
+    let connected = OwnedFd::from(UnixStream::pair().unwrap().0);
+    for odd in [datagrams, file, pipe, connected] {
+        let error = ServerBuilder::new().from_listener(TcpListener::from(odd), Lines).unwrap_err();
+        assert!(matches!(error, Error::Listen { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
-use kit::{read_all, serve, strategies, Folder, Lines, LONG};
+use kit::{read_all, serve, strategies, until, Folder, Lines, LONG};
 use socketserver::{Addr, Error, ServerBuilder};
 
 fn ask(path: &Path, text: &str) -> String {
@@ -45,6 +45,8 @@ fn a_dead_socket_s_file_is_replaced() {
     let path = folder.path("s");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
+    // Other tests start programs, which have a copy of every descriptor between fork and exec.
+    until("the socket is nobody's", || UnixStream::connect(&path).is_err());
     let server = serve(ServerBuilder::new().bind_unix(&path, Lines).unwrap());
     assert_eq!(ask(&path, "hello\n"), "hello\n");
     drop(server);

@@ -51,6 +51,14 @@ fn kind(error: &Error) -> ErrorKind {
 fn leave_dead(path: &Path) {
     drop(UnixListener::bind(path).unwrap());
     assert!(fs::symlink_metadata(path).unwrap().file_type().is_socket());
+    until_dead(path);
+}
+
+/// Other tests start programs: between fork and exec these have a copy of every descriptor.
+fn until_dead(path: &Path) {
+    until("the socket is nobody's", || {
+        UnixDatagram::unbound().unwrap().connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+    });
 }
 
 #[test]
@@ -214,6 +222,8 @@ fn x10_another_program_s_socket_is_in_use_and_not_disturbed() {
     assert_eq!(theirs.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(letters);
     drop(theirs);
+    until_dead(&stream);
+    until_dead(&datagram);
     let server = serve(bind(&stream).unwrap());
     assert_eq!(ask(&stream, "now ours\n"), "now ours\n");
     drop(server);

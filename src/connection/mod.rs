@@ -292,6 +292,9 @@ impl Write for Connection {
 
 impl AsFd for Connection {
     /// The socket, for options. Reading from it directly misses what is buffered.
+    ///
+    /// A duplicate that outlives the handler holds no place of the server's: the connection counts as ended when the
+    /// handler has returned. Its peer reads the end of the stream only when the duplicate is closed as well.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::contain;
+use crate::connection::PeerCredentials;
 use crate::finish::observe;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::{Accepted, Addr};
@@ -21,6 +22,7 @@ pub(crate) type Verify = Box<dyn Fn(&Incoming) -> bool + Send + Sync>;
 pub struct Incoming {
     peer: Addr,
     local: Addr,
+    credentials: Option<PeerCredentials>,
     server: ServerHandle,
 }
 
@@ -33,6 +35,12 @@ impl Incoming {
     /// The server's address that the client has connected to; [`Addr::Unnamed`] where the system does not tell it.
     pub fn local_addr(&self) -> &Addr {
         &self.local
+    }
+
+    /// The process, user and group that have connected over a Unix socket; `None` over TCP, or where the system does not
+    /// tell it.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.credentials
     }
 
     /// The server that was connected to: its counters, its stop.
@@ -103,6 +111,7 @@ pub(crate) fn ask(
     let incoming = Incoming {
         peer: accepted.peer.clone(),
         local: accepted.socket.local_addr().unwrap_or(Addr::Unnamed),
+        credentials: accepted.socket.peer_credentials().ok().flatten(),
         server: ServerHandle { core: core.clone() },
     };
     let job = Arc::new(Job { incoming, tell: Box::new(tell) });

@@ -149,6 +149,7 @@ impl<H, S> TcpServer<H, S> {
         let _serving = core.begin();
         let before = core.counters().totals();
         self.warn_of_few_descriptors();
+        Self::warn_of_panics_that_abort();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
         crate::finish::observe::tell_left_out(&core);
@@ -230,6 +231,17 @@ impl<H, S> TcpServer<H, S> {
             self.signals = Some(guard);
         }
         Ok(())
+    }
+
+    /// One line, once a run: nothing can be contained.
+    fn warn_of_panics_that_abort() {
+        if cfg!(panic = "abort") {
+            log::warn!(
+                target: "socketserver::server",
+                "this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
+                 its connection"
+            );
+        }
     }
 
     /// One line, once a run: a limit that the system will not let it reach.

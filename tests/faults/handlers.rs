@@ -62,6 +62,51 @@ fn h3_h5_h6_h9_deaths_end_the_process_of_their_connection_or_the_server() {
     }
 }
 
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in the payload's drop");
+    }
+}
+
+/// The payload of a panic is the handler's code as well.
+#[test]
+fn h2_a_payload_whose_drop_panics_ends_its_connection_only() {
+    fn bomb(_conn: &mut Connection) -> HandlerResult {
+        std::panic::panic_any(Bomb)
+    }
+    let strategies: [Box<dyn ServingStrategy>; 3] =
+        [Box::new(Sequential), Box::new(Threading::new()), Box::new(ThreadPool::new(2))];
+    for strategy in strategies {
+        let server = TestServer::with(ServerBuilder::new().strategy(strategy), handler(bomb));
+        for _ in 0..10 {
+            assert!(server.connect().rest().is_empty());
+        }
+        until("all are counted", || server.stats().panicked == 10);
+        server.stop();
+    }
+}
+
+/// A program that cannot contain a panic says so at its start. It wants a build of its own (`.ci/run` makes it).
+#[test]
+fn h4_panics_that_abort_are_a_warning_at_the_start() {
+    let Ok(program) = std::env::var("TORTURE_SERVER_PANIC_ABORT") else {
+        return println!("skipped: no torture_server built with panic=abort in TORTURE_SERVER_PANIC_ABORT");
+    };
+    for strategy in ["threading", "forking"] {
+        let mut server = Server::start_command(Command::new(&program), "127.0.0.1:0", &["--strategy", strategy]);
+        server.until_logged("built with panic=abort");
+        let mut client = server.connect();
+        client.send("PANIC\n");
+        client.until_closed();
+        match strategy {
+            "forking" => assert_eq!(server.ask("ECHO unharmed"), "unharmed"),
+            _ => assert!(server.ended().signal().is_some()),
+        }
+    }
+}
+
 /// A loop without end costs a thread its place, and no stop waits for it.
 #[test]
 fn h7_a_spinning_handler_holds_its_own_place_only() {
