@@ -1,19 +1,23 @@
-//! Addresses: read and written alike, bound as told, refused in one line (A10, A11, A12).
+//! Addresses: read and written alike, bound as told, refused in one line (A9 to A12).
 
 mod kit;
 mod support;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::thread;
 
-use kit::{ask, has_ipv6, read_all, serve, LONG};
+use kit::{ask, has_ipv6, read_all, serve, until, LONG};
 use proptest::prelude::*;
+use socketserver::testing::TestServer;
 use socketserver::{handler, Addr, Address, Error, ServerBuilder};
 use support::{example, tool, Server};
 
@@ -215,6 +219,7 @@ fn in_own_network(test: &str) {
     if fs::metadata("/proc/self").unwrap().uid() != 0
         || !unshare.args(["-n", "true"]).output().unwrap().status.success()
     {
+        assert_ne!(std::env::var("REQUIRE_TOOLS").as_deref(), Ok("1"), "no network namespace");
         return println!("skipped: no network namespace for us");
     }
     let script = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
@@ -223,6 +228,50 @@ fn in_own_network(test: &str) {
     let ended = command.env("SOCKETSERVER_NETNS", "1").output().unwrap();
     let told = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success() && told.contains("1 passed"), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+/// Clients that the kernel resets because the queue is full: they hear of it, and nobody else does. A narrow line lets
+/// several ask to connect before the first of them is connected, as a crowd does, and takes the last place.
+#[test]
+fn a9_resets_of_those_beyond_the_queue_are_no_trouble_of_the_server_s() {
+    if std::env::var_os("SOCKETSERVER_NETNS").is_none() {
+        return in_own_network("a9_resets_of_those_beyond_the_queue_are_no_trouble_of_the_server_s");
+    }
+    fs::write("/proc/sys/net/ipv4/tcp_abort_on_overflow", "1").unwrap();
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", "0").unwrap(); // a cookie's end is dropped without a reset
+    let (open, closed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let door = open.clone();
+    let wait = handler(move |conn| {
+        until("the door is open", || door.load(SeqCst));
+        Ok(conn.write_all(b"welcome")?)
+    });
+    let server = TestServer::with(ServerBuilder::new().backlog(4).max_connections(3), wait);
+    narrow_the_line();
+    let come = |addr: SocketAddr, closed: Arc<AtomicUsize>| {
+        let answer = TcpStream::connect(addr).and_then(std::io::read_to_string);
+        let reset = answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset);
+        closed.fetch_add(usize::from(reset), SeqCst);
+        reset || answer.is_ok_and(|text| text == "welcome")
+    };
+    let addr = server.addr();
+    let crowd = (0..12).map(|_| closed.clone()).map(|closed| thread::spawn(move || come(addr, closed)));
+    let crowd: Vec<_> = crowd.collect();
+    until("some are reset", || closed.load(SeqCst) > 0);
+    open.store(true, SeqCst);
+    assert!(crowd.into_iter().all(|client| client.join().unwrap()), "each has its answer or a reset");
+    assert_eq!(server.connect().rest(), b"welcome");
+    let s = server.stop();
+    assert_eq!((s.accepted, s.failed, s.accept_errors), (s.served + s.disconnected, 0, 0), "{s:?}");
+}
+
+/// From here on a packet takes a while, and others wait behind it.
+fn narrow_the_line() {
+    let narrow = ["qdisc", "add", "dev", "lo", "root", "tbf", "rate", "100kbit", "burst", "2kb", "latency", "60s"];
+    assert!(Command::new("tc").args(narrow).status().unwrap().success());
+    let (from, to) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    for _ in 0..4 {
+        from.send_to(&[0; 1000], to.local_addr().unwrap()).unwrap(); // what it lets through at once is used up
+    }
 }
 
 /// Two servers, one for each family, on one port.

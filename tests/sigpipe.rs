@@ -2,7 +2,7 @@
 //! process. Alone in its program, since it would end it.
 
 use std::io::{IoSlice, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
@@ -41,6 +41,8 @@ fn ask_and_vanish(server: &TestServer) {
     for _ in 0..20 {
         let mut stream = TcpStream::connect(server.addr()).unwrap();
         stream.write_all(b"go\n").unwrap();
+        // After an end a reset is EPIPE; without one it would be ECONNRESET, which raises no signal.
+        stream.shutdown(Shutdown::Write).unwrap();
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&stream.as_fd(), sockopt::Linger, &at_once).unwrap();
     }
