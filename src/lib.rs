@@ -47,6 +47,9 @@
 //! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
 //! take the same handlers; a loop [takes protocols](#event-loop), as its handlers may not wait.
 //!
+//! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
+//! [logging](guide::logging), [when not to use this](guide::not_for).
+//!
 //! # Handlers
 //!
 //! [`StreamRequestHandler`] has `setup`, `handle` and `finish`, with `&self`: one value serves all connections, many at
