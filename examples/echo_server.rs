@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         ("buf BYTES", "size of the read buffer, but for an event loop [8192]"),
         ("heap MIB", "memory to hold while serving [0]"),
     ];
-    common::main("Echoes what clients send.", &[common::STRATEGY, &own, common::LIMITS], |args| {
+    common::main("Echoes what clients send.", &[common::STRATEGY, common::WORKERS, &own, common::LIMITS], |args| {
         let size = args.get("buf")?.unwrap_or(8192);
         let greets = match args.get::<String>("mode")?.as_deref() {
             None | Some("echo") => false,

@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         ("verify-timeout MS", "how long it may take [10000]"),
     ];
     let about = "Does what its clients ask, harmful or not.";
-    common::main(about, &[common::STRATEGY, common::LIMITS, verify], |args| {
+    common::main(about, &[common::STRATEGY, common::WORKERS, common::LIMITS, verify], |args| {
         let master = std::process::id();
         let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
         let mut builder = args.builder()?;

@@ -43,7 +43,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// [`Forking`](crate::Forking) in a process with other threads, whose locks a child would find locked for ever.
+    /// The worker processes of [`PreForking`](crate::PreForking) end before they are ready, again and again.
+    Workers {
+        /// How many attempts in a row have failed.
+        failures: u32,
+        /// What has become of the last one, and what it said.
+        cause: String,
+    },
+    /// [`Forking`](crate::Forking) or [`PreForking`](crate::PreForking) in a process with other threads, whose locks a child would find locked for ever.
     Threads {
         /// How many threads there are besides the serving one.
         others: u64,
@@ -96,6 +103,11 @@ impl fmt::Display for Error {
                 "cannot fork: this process has {others} other threads, whose locks a child would find locked for ever; \
                  serve before starting threads, or see Forking::allow_threads"
             ),
+            Self::Workers { failures, cause } => write!(
+                f,
+                "cannot start a worker: {failures} attempts in a row have failed, the last one {cause}; what a worker \
+                 does before it serves must succeed: its bounds, its CPU affinity, after_fork"
+            ),
             Self::WaitInHandler => {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
@@ -107,7 +119,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::Accept { source, .. } | Self::System { source, .. } => Some(source),
-            Self::Setting { .. } | Self::Threads { .. } | Self::WaitInHandler => None,
+            Self::Setting { .. } | Self::Workers { .. } | Self::Threads { .. } | Self::WaitInHandler => None,
         }
     }
 }

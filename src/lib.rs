@@ -227,6 +227,7 @@ pub mod framing;
 mod handler;
 mod hooks;
 mod listen;
+mod preforking;
 mod strategy;
 
 mod error;
@@ -263,6 +264,7 @@ pub use handler::{
 pub use hooks::Incoming;
 pub use lifecycle::{Report, ServerHandle, Stats};
 pub use listen::{Addr, Address};
+pub use preforking::{PreForking, WorkerExit};
 #[doc(hidden)]
 pub use server::Single;
 pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UnixServer};

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
-use socketserver::{ListeningPort, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
+use socketserver::{ListeningPort, PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -38,8 +38,15 @@ pub const LIMITS: &[(&str, &str)] = &[
 
 /// Options that choose how connections are served.
 pub const STRATEGY: &[(&str, &str)] = &[
-    ("strategy S", "sequential, threading, thread-pool, forking or event-loop [threading]"),
-    ("workers N", "threads of a thread-pool [16]"),
+    ("strategy S", "sequential, threading, thread-pool, forking, preforking or event-loop [threading]"),
+    ("workers N", "threads of a thread-pool [16], processes of preforking [one a processor]"),
+];
+
+/// Options of worker processes.
+pub const WORKERS: &[(&str, &str)] = &[
+    ("max-requests N", "after how many connections a process of preforking is replaced"),
+    ("heartbeat MS", "how long a process of preforking may give no sign of life [30000]"),
+    ("inner S", "how each process of preforking serves: threading, thread-pool or event-loop [threading]"),
 ];
 
 /// Reads the command line and runs the example; an error becomes one line and exit status 1.
@@ -123,16 +130,47 @@ impl Args {
         handler: impl StreamRequestHandler,
         factory: impl Factory + 'static,
     ) -> Outcome {
-        let workers = self.get("workers")?.unwrap_or(16);
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
-            Some("thread-pool") => Box::new(ThreadPool::new(workers)),
+            Some("thread-pool") => Box::new(ThreadPool::new(self.get("workers")?.unwrap_or(16))),
             Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
+            Some("preforking") => return self.serve_preforking(builder, handler, factory),
             Some("event-loop") => return run(builder.strategy(EventLoop::new()).bind(&self.addr, factory)?),
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
         run(builder.strategy(strategy).bind(&self.addr, handler)?)
+    }
+
+    /// The same in worker processes, which serve as `--inner` says.
+    pub fn serve_preforking(
+        &self,
+        builder: ServerBuilder,
+        handler: impl StreamRequestHandler,
+        factory: impl Factory + 'static,
+    ) -> Outcome {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = self.get("workers")?.unwrap_or(cores);
+        let inner: Box<dyn ServingStrategy> = match self.get::<String>("inner")?.as_deref() {
+            None | Some("threading") => Box::new(Threading::new()),
+            Some("thread-pool") => Box::new(ThreadPool::default()),
+            Some("event-loop") => {
+                return run(builder.strategy(self.preforking(workers, EventLoop::new())?).bind(&self.addr, factory)?)
+            }
+            Some(other) => return Err(format!("--inner {other}: it is threading, thread-pool or event-loop").into()),
+        };
+        run(builder.strategy(self.preforking(workers, inner)?).bind(&self.addr, handler)?)
+    }
+
+    fn preforking<E>(&self, workers: usize, inner: E) -> Outcome<PreForking<E>> {
+        let mut strategy = PreForking::new(workers, inner);
+        if let Some(limit) = self.get("max-requests")? {
+            strategy = strategy.max_requests(limit);
+        }
+        if let Some(limit) = self.millis("heartbeat")? {
+            strategy = strategy.heartbeat(limit);
+        }
+        Ok(strategy)
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn after_failure(core: &std::sync::Arc<Core>, listener: &Listener, e:
     let kind = AcceptError::of(&e);
     match kind {
         AcceptError::Nothing => After::GoOn,
+        AcceptError::Fatal if core.post.is_some() && core.control.stopping() => After::GoOn, // an orphaned worker has shut its listeners
         AcceptError::Fatal => {
             if listener.lose() {
                 observe::listener_lost(core, listener.local_addr(), &e);

@@ -59,6 +59,7 @@ impl Acceptor {
             Some(set) => set,
             None => seat::listening_set(&self.shared.core, &listeners)?,
         };
+        self.tell_ready();
         Ok(Seat::new(self.clone(), listeners, set))
     }
 
@@ -68,7 +69,13 @@ impl Acceptor {
         for _ in 0..seats {
             self.shared.sets.push(seat::listening_set(&self.shared.core, &listeners)?);
         }
+        self.tell_ready();
         Ok(())
+    }
+
+    /// From here on, what comes is heard of.
+    fn tell_ready(&self) {
+        self.shared.core.post.iter().for_each(|post| post.tell_ready());
     }
 
     /// A seat whose turns end, as [`Turn::Watched`], also when this descriptor becomes readable.
@@ -78,6 +85,7 @@ impl Acceptor {
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
         let set = seat::listening_set(&self.shared.core, &listeners)?;
+        self.tell_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
@@ -138,8 +146,12 @@ impl Shared {
     }
 
     /// What was in the kernel's queue when the stop came, for each listener: that is still served, newcomers are not.
-    /// Where the kernel does not tell (a Unix socket), it is what comes before the queue is first found empty.
+    /// Where the kernel does not tell (a Unix socket), it is what comes before the queue is first found empty. Workers
+    /// share what their master has counted.
     fn last(&self, listeners: &[Listener]) -> &[AtomicUsize] {
+        if let Some(post) = &self.core.post {
+            return post.desk.pool().last();
+        }
         self.last.get_or_init(|| {
             let queued = |l: &Listener| AtomicUsize::new(l.queued().unwrap_or(self.core.config.backlog));
             listeners.iter().map(queued).collect()

@@ -106,6 +106,13 @@ impl<'a> Seat<'a> {
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Turn> {
         let deadline = timeout.and_then(|t| now().checked_add(t));
         loop {
+            let place = match self.keep_a_place(deadline)? {
+                None => None,
+                Some(Gate::Permit(place)) => Some(place),
+                Some(Gate::Watched) => return Ok(Turn::Watched),
+                Some(Gate::Timeout) => return Ok(Turn::Timeout),
+                Some(Gate::Full | Gate::Stopped) => return self.next_at_stop(deadline),
+            };
             let ready = self.wait(deadline)?;
             let core = self.core();
             if core.control.stopping() {
@@ -122,7 +129,7 @@ impl<'a> Seat<'a> {
                 continue;
             }
             self.called = true;
-            match self.permit(deadline)? {
+            match self.permit(place, deadline)? {
                 Gate::Permit(permit) => {
                     if let Some(request) = self.accept(listener, permit)? {
                         self.called = false;
@@ -166,11 +173,22 @@ impl<'a> Seat<'a> {
         set.epoll.wait(left(deadline)).map_err(failed_to_wait)
     }
 
+    /// In a worker process, who waits has a place already: the connection that wakes it is told to no other worker,
+    /// although one may have a place when this one has none. Not where somebody must always be there to refuse.
+    fn keep_a_place(&self, deadline: Option<Instant>) -> Result<Option<Gate>> {
+        let core = self.core();
+        if core.post.is_none() || matches!(core.config.at_limit, AtLimit::Refuse(_)) {
+            return Ok(None);
+        }
+        self.permit(None, deadline).map(Some)
+    }
+
     /// A permit: at once, as a rule; otherwise as the policy at the limit says.
-    fn permit(&self, deadline: Option<Instant>) -> Result<Gate> {
+    fn permit(&self, place: Option<Permit>, deadline: Option<Instant>) -> Result<Gate> {
         let core = self.core();
         if !core.control.paused() {
-            if let Some(permit) = Permit::take(core) {
+            let kept = place.filter(|_| !core.permits().exceeded());
+            if let Some(permit) = kept.or_else(|| Permit::reserve(core)) {
                 return Ok(Gate::Permit(permit));
             }
             if matches!(core.config.at_limit, AtLimit::Refuse(_)) {
@@ -204,7 +222,7 @@ impl<'a> Seat<'a> {
                 return Ok(Gate::Timeout);
             }
             if !core.control.paused() {
-                if let Some(permit) = Permit::take(core) {
+                if let Some(permit) = Permit::reserve(core) {
                     return Ok(Gate::Permit(permit));
                 }
             }
@@ -217,12 +235,13 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn accept(&self, listener: usize, permit: Permit) -> Result<Option<Request>> {
+    fn accept(&self, listener: usize, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
         match listener.accept() {
             Ok(accepted) => {
                 self.core().trouble.is_over();
+                permit.engage();
                 Ok(Some(Request::new(accepted, permit, shared.handler.clone())))
             }
             Err(e) => {
@@ -233,14 +252,17 @@ impl<'a> Seat<'a> {
     }
 
     /// One of those that were in the queue at the stop, unless they are gone meanwhile.
-    fn accept_last(&self, permit: Permit) -> Result<Option<Request>> {
+    fn accept_last(&self, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         for (place, listener) in self.listeners.iter().enumerate() {
             if !shared.take_last(&self.listeners, place) {
                 continue;
             }
             match listener.accept() {
-                Ok(accepted) => return Ok(Some(Request::new(accepted, permit, shared.handler.clone()))),
+                Ok(accepted) => {
+                    permit.engage();
+                    return Ok(Some(Request::new(accepted, permit, shared.handler.clone())));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
                 Err(e) => {
                     permit.give_back_unused();

@@ -258,6 +258,7 @@ impl Wire {
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.into_iter().chain(self.beat()).min();
         let ready = sys::poll([read, stop, bell], write, left)?;
         if ready.has(2) {
             self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next
@@ -270,6 +271,13 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.
+    fn beat(&self) -> Option<Duration> {
+        let post = self.server.core.post.as_ref().filter(|_| self.wakes == Wakes::Watches)?;
+        post.beat();
+        post.beats_every()
     }
 
     fn drain_exceeded(&self) -> io::Error {

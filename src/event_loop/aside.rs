@@ -84,10 +84,10 @@ impl State {
         self.conns.len() + self.aside.len() > 0
     }
 
-    /// Has the server's `service_actions` called, if it has any.
+    /// Has the server's `service_actions` called, if it has any, or the worker's heart beat.
     pub(super) fn pace_actions(&mut self) {
-        if let Some(actions) = &self.core.config.service_actions {
-            self.timers.set(self.clock.now(), actions.every, Task::Actions);
+        if let Some(every) = Actions::every(&self.core) {
+            self.timers.set(self.clock.now(), every, Task::Actions);
         }
     }
 

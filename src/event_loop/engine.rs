@@ -118,6 +118,7 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let _inside = InHandler::of(&bound.core);
         let mut reactor = self.reactor(bound, factory)?;
+        bound.core.post.iter().for_each(|post| post.beat());
         reactor.state.pace_actions();
         reactor.run_to_the_end()?;
         Ok(0)

@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
 use super::conn::Conn;
@@ -17,6 +18,7 @@ use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
+use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
 
@@ -42,7 +44,7 @@ pub(super) struct Port {
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
     /// At a stop: how many of each kernel queue are still to be served.
-    last: Vec<usize>,
+    last: Vec<AtomicUsize>,
 }
 
 impl Port {
@@ -55,6 +57,11 @@ impl Port {
     pub(super) fn local_addr(&self, number: usize) -> Addr {
         self.addrs.get(number).cloned().unwrap_or(Addr::Unnamed)
     }
+}
+
+/// How many of each kernel queue are still to be served; workers share what their master has counted.
+fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
+    core.post.as_ref().map_or(&port.last, |post| post.desk.pool().last())
 }
 
 /// A port's listeners have tokens side by side.
@@ -262,9 +269,13 @@ impl State {
 
     /// At a stop: what the kernel's queues hold now is still served.
     pub(super) fn count_the_last(&mut self) {
+        if self.core.post.is_some() {
+            return; // the master has counted, for all
+        }
         let backlog = self.core.config.backlog;
         for port in &mut self.ports {
-            port.last = port.listeners.iter().map(|listener| listener.queued().unwrap_or(backlog)).collect();
+            let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
+            port.last = port.listeners.iter().map(queued).collect();
         }
     }
 
@@ -272,24 +283,27 @@ impl State {
     pub(super) fn accept_one_of_the_last(&mut self) {
         for place in 0..self.ports.len() {
             let Some(port) = self.ports.get_mut(place) else { break };
-            let Some(number) = port.last.iter().position(|n| *n > 0) else { continue };
+            let last = last_of(&self.core, port);
+            let Some(number) = last.iter().position(|n| n.load(SeqCst) > 0) else { continue };
             let Some(permit) = Permit::take(&self.core) else { return };
             let listeners = port.listeners.clone();
-            let Some(listener) = listeners.get(number) else { continue };
+            let (Some(listener), Some(left)) = (listeners.get(number), last.get(number)) else { continue };
+            if left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_err() {
+                return; // another worker was faster
+            }
             match listener.accept() {
-                Ok(accepted) => {
-                    port.last[number] -= 1;
-                    self.admit((place, number), accepted, permit);
-                }
-                Err(e) if AcceptError::of(&e) == AcceptError::Gone => port.last[number] -= 1,
-                Err(_) => port.last[number] = 0, // no time is left to wait for better
+                Ok(accepted) => self.admit((place, number), accepted, permit),
+                Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
+                Err(_) => left.store(0, SeqCst), // no time is left to wait for better
             }
             return;
         }
     }
 
     pub(super) fn has_last(&self) -> bool {
-        self.ports.iter().any(|port| port.last.iter().any(|n| *n > 0))
+        let open = self.ports.iter().filter(|port| !port.listeners.is_empty());
+        let mut last = open.flat_map(|port| last_of(&self.core, port));
+        !self.is_cut() && !self.accepts_one && !self.core.control.paused() && last.any(|n| n.load(SeqCst) > 0)
     }
 
     pub(super) fn forget_the_last(&mut self) {

@@ -18,6 +18,7 @@ impl State {
     /// One turn.
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.mind_listeners()?;
+        self.core.post.iter().for_each(|post| post.tell_ready());
         let events = self.wait(timeout)?;
         let mark = self.timers.mark();
         for place in 0..events {

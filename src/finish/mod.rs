@@ -147,6 +147,19 @@ pub enum Failure<'a> {
         /// How long it took.
         took: std::time::Duration,
     },
+    /// A worker process ([`PreForking`](crate::PreForking)) has ended, or has to be ended, without having been asked to;
+    /// another one takes its place. Told in the master.
+    #[non_exhaustive]
+    Worker {
+        /// The number of its place, from 0.
+        worker: usize,
+        /// Its process.
+        pid: i32,
+        /// What has become of it, and its last words if it had any.
+        how: &'a str,
+        /// How many connections went with it.
+        connections: u64,
+    },
     /// A hook of the server panicked: `verify_request`, `service_actions` or `handle_timeout`. (A panic in
     /// `verify_request` also refuses its connection. In a child of [`Forking`](crate::Forking) only that is told.)
     #[non_exhaustive]
@@ -205,6 +218,9 @@ impl std::fmt::Display for Failure<'_> {
             }
             Self::Stalled { callback, peer: None, took } => {
                 write!(f, "the loop stood still for {} ms in {callback}", took.as_millis())
+            }
+            Self::Worker { worker, pid, how, connections } => {
+                write!(f, "worker {worker} (process {pid}) {}; {connections} connections went with it", brief(how))
             }
             Self::Hook { hook, message } => write!(f, "{hook} panicked: {}", brief(message)),
             Self::Accept { local, error } => {

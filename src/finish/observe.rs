@@ -17,7 +17,8 @@ use crate::listen::Addr;
 /// A connection was taken from the kernel's queue.
 #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
 pub(crate) fn accepted(core: &Core, peer: &Addr) {
-    core.counters().accepted.fetch_add(1, Relaxed);
+    let before = core.counters().accepted.fetch_add(1, Relaxed);
+    core.post.iter().for_each(|post| post.has_accepted(before + 1));
     #[cfg(feature = "testing")]
     core.roll.enter(peer);
 }
@@ -63,6 +64,11 @@ pub(crate) fn listener_lost(core: &Core, local: &Addr, error: &io::Error) {
 /// A callback has held up an event loop.
 pub(crate) fn stalled(core: &Core, callback: &'static str, peer: Option<&Addr>, took: Duration) {
     report_throttled(core, Kind::Stalled, Level::Warn, &Failure::Stalled { callback, peer, took });
+}
+
+/// A worker process has ended, or must be ended, without being asked to.
+pub(crate) fn worker_lost(core: &Core, worker: usize, pid: i32, how: &str, connections: u64) {
+    report(core, Level::Error, &Failure::Worker { worker, pid, how, connections });
 }
 
 /// A worker cannot even wait, or cannot be started.
@@ -216,6 +222,7 @@ fn target(failure: &Failure<'_>) -> &'static str {
         Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } => "socketserver::accept",
         Failure::Hook { .. } => "socketserver::server",
         Failure::Stalled { .. } => "socketserver::event_loop",
+        Failure::Worker { .. } => "socketserver::preforking",
         _ => "socketserver::handler",
     }
 }

@@ -1,4 +1,4 @@
-//! `service_actions`: what the serving thread does now and then.
+//! What the serving thread does now and then: `service_actions`, or, in a worker process, the heartbeat.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub(crate) struct Actions {
     pub(crate) hook: Box<dyn Fn() + Send + Sync>,
 }
 
-/// When the serving thread calls the hook next. Without one, it never wakes for it.
+/// When the serving thread acts next. Where there is nothing to do, it never wakes for it.
 pub(crate) struct Pace<'a> {
     core: &'a Core,
     /// `None` also where the time is too far to be told.
@@ -20,7 +20,8 @@ pub(crate) struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     pub(crate) fn begin(core: &'a Core) -> Self {
-        Self { core, due: core.config.service_actions.as_ref().and_then(|a| Instant::now().checked_add(a.every)) }
+        core.post.iter().for_each(|post| post.beat());
+        Self { core, due: Actions::every(core).and_then(|every| Instant::now().checked_add(every)) }
     }
 
     /// How long the thread may wait.
@@ -28,7 +29,7 @@ impl<'a> Pace<'a> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Calls the hook if its time has come.
+    /// Acts if the time has come.
     pub(crate) fn act(&mut self) {
         if self.due.is_some_and(|due| due <= Instant::now()) {
             Actions::act(self.core);
@@ -38,9 +39,19 @@ impl<'a> Pace<'a> {
 }
 
 impl Actions {
+    /// The hook is the master's, the heart the worker's.
+    pub(crate) fn every(core: &Core) -> Option<Duration> {
+        match &core.post {
+            Some(post) => post.beats_every(),
+            None => core.config.service_actions.as_ref().map(|actions| actions.every),
+        }
+    }
+
     pub(crate) fn act(core: &Core) {
-        if let Some(actions) = &core.config.service_actions {
-            call(core, "service_actions", &actions.hook);
+        match (&core.post, &core.config.service_actions) {
+            (Some(post), _) => post.beat(),
+            (None, Some(actions)) => call(core, "service_actions", &actions.hook),
+            (None, None) => {}
         }
     }
 }

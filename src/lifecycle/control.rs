@@ -5,11 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::block::Block;
+use super::block::BlockRef;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
 use crate::sys::process;
-use crate::sys::shared::Shared;
 use crate::sys::EventFd;
 
 const RUN: u8 = 0;
@@ -34,7 +33,9 @@ pub(crate) struct Switch {
 /// Asks for a stop or a pause, and wakes whoever waits.
 #[derive(Debug)]
 pub(crate) struct Control {
-    block: Arc<Shared<Block>>,
+    block: BlockRef,
+    /// Of the master, whose pause holds for its workers too.
+    master: Option<Arc<Control>>,
     epoch: Instant,
     /// Whether this is a forked child, which keeps `stop` alone of the descriptors below.
     in_child: AtomicBool,
@@ -49,10 +50,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(block: Arc<Shared<Block>>) -> io::Result<Self> {
+    pub(crate) fn new(block: impl Into<BlockRef>, master: Option<Arc<Control>>) -> io::Result<Self> {
         let control = Self {
-            block,
-            epoch: now(),
+            block: block.into(),
+            epoch: master.as_ref().map_or_else(now, |master| master.epoch),
+            master,
             in_child: AtomicBool::new(false),
             stop: EventFd::new()?,
             now: EventFd::new()?,
@@ -67,13 +69,19 @@ impl Control {
         &self.block.switch
     }
 
-    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`.
+    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, and its master's.
     pub(crate) fn become_child(&self) {
-        self.in_child.store(true, SeqCst);
-        process::close_owned(self.stop.as_fd());
+        let kept: Vec<_> = self.line().map(|control| control.stop.as_fd()).collect();
+        self.line().for_each(|control| control.in_child.store(true, SeqCst));
+        process::close_owned(&kept);
     }
 
-    fn descriptors(&self) -> [&EventFd; 4] {
+    /// This one, its master's, and so on.
+    pub(crate) fn line(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |control| control.master.as_deref())
+    }
+
+    pub(crate) fn descriptors(&self) -> [&EventFd; 4] {
         [&self.stop, &self.now, &self.gate, &self.events]
     }
 
@@ -174,7 +182,7 @@ impl Control {
     }
 
     pub(crate) fn paused(&self) -> bool {
-        self.switch().paused.load(SeqCst)
+        self.line().any(|control| control.switch().paused.load(SeqCst))
     }
 
     /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.
@@ -198,6 +206,15 @@ impl Control {
     /// A run has ended.
     pub(crate) fn end(&self) {
         self.switch().obeyed.store(self.stopping(), SeqCst);
+    }
+}
+
+impl Switch {
+    /// For a new worker; the former one is gone.
+    pub(crate) fn clear(&self) {
+        self.level.store(RUN, SeqCst);
+        self.stopped_at.store(0, SeqCst);
+        [&self.paused, &self.woken, &self.cut, &self.obeyed].into_iter().for_each(|on| on.store(false, SeqCst));
     }
 }
 

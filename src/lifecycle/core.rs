@@ -2,18 +2,19 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::block::Block;
+use super::block::{Block, BlockRef};
 use super::control::Control;
 use super::registry::Registry;
-use super::stats::{Counters, Stats};
+use super::stats::{Counters, Report, Stats};
 use super::throttle::Throttle;
 use crate::accept::Trouble;
 use crate::admit::Count;
 use crate::hooks::{Helpers, Waiting};
 use crate::listen::Spare;
+use crate::preforking::{Pool, Post};
 use crate::server::{AtLimit, Config};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::{now, thread_local, Condvar, Mutex};
@@ -22,11 +23,15 @@ use crate::sys::shared::Shared;
 /// Shared by the accepting side, the workers, the connections and every handle.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) control: Arc<Control>,
     /// The most connections that the strategy can serve at once, whatever the limit.
     pub(crate) capacity: usize,
-    block: Arc<Shared<Block>>,
+    block: BlockRef,
+    /// Of a worker process of [`PreForking`](crate::PreForking).
+    pub(crate) post: Option<Post>,
+    /// Of its master: what they have in common.
+    pub(crate) pool: OnceLock<Arc<Shared<Pool>>>,
     /// Held by the one who waits for a permit; the others queue behind.
     pub(crate) gate: Mutex<()>,
     pub(crate) registry: Registry,
@@ -50,14 +55,29 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
-        let block = Arc::new(Shared::<Block>::new()?);
+        let block = BlockRef::Own(Arc::new(Shared::<Block>::new()?));
         block.permits.set_limit(limit.min(capacity));
-        let spare = matches!(config.at_limit, AtLimit::Refuse(_)).then(Spare::new);
-        Ok(Arc::new(Self {
+        let control = Control::new(block.clone(), None)?;
+        Ok(Arc::new(Self::with(config.into(), capacity, block, control, None)))
+    }
+
+    /// Of a worker; made by the master, who keeps it to direct the worker with. No limit lets it serve yet.
+    pub(crate) fn of_worker(post: Post, capacity: usize) -> io::Result<Arc<Self>> {
+        let (config, block) = (post.master.config.clone(), BlockRef::OfWorker(post.desk.clone()));
+        let control = Control::new(block.clone(), Some(post.master.control.clone()))?;
+        Ok(Arc::new(Self::with(config, capacity, block, control, Some(post))))
+    }
+
+    fn with(config: Arc<Config>, capacity: usize, block: BlockRef, control: Control, post: Option<Post>) -> Self {
+        let make = if post.is_some() { Spare::later } else { Spare::new };
+        let spare = matches!(config.at_limit, AtLimit::Refuse(_)).then(make);
+        Self {
             config,
             capacity,
-            control: Arc::new(Control::new(block.clone())?),
+            control: Arc::new(control),
             block,
+            post,
+            pool: OnceLock::new(),
             gate: Mutex::new(()),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
@@ -70,7 +90,20 @@ impl Core {
             roll: Default::default(),
             serving: Mutex::new(false),
             ended: Condvar::new(),
-        }))
+        }
+    }
+
+    /// The server that users know: this one, or that whose worker it is.
+    pub(crate) fn server(&self) -> &Self {
+        self.post.as_ref().map_or(self, |post| post.master.server())
+    }
+
+    /// Sets the most connections at once, by the user's wish.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        match self.pool.get() {
+            Some(pool) => pool.set_limit(limit, self.permits()),
+            None => self.permits().set_limit(limit.min(self.capacity)),
+        }
     }
 
     pub(crate) fn permits(&self) -> &Count {
@@ -81,10 +114,21 @@ impl Core {
         &self.block.counters
     }
 
+    /// All that was counted, by the workers too.
+    pub(crate) fn totals(&self) -> Report {
+        let own = self.counters().totals();
+        self.pool.get().map_or(own, |pool| pool.blocks().fold(own, |sum, block| sum.and(block.counters.totals())))
+    }
+
+    fn active(&self) -> usize {
+        let own = self.permits().active();
+        self.pool.get().map_or(own, |pool| pool.blocks().fold(own, |sum, block| sum + block.permits.active()))
+    }
+
     pub(crate) fn stats(&self) -> Stats {
-        let totals = self.counters().totals();
+        let totals = self.totals();
         Stats {
-            active: self.permits().active(),
+            active: self.active(),
             max_connections: self.permits().limit(),
             accepted: totals.accepted,
             served: totals.served,
@@ -150,11 +194,11 @@ pub(crate) struct InHandler(*const Core);
 
 impl InHandler {
     pub(crate) fn of(core: &Core) -> Self {
-        Self(HANDLING.with(|of| of.replace(core)))
+        Self(HANDLING.with(|of| of.replace(core.server())))
     }
 
-    pub(crate) fn is(core: &Arc<Core>) -> bool {
-        HANDLING.with(Cell::get) == Arc::as_ptr(core)
+    pub(crate) fn is(core: &Core) -> bool {
+        std::ptr::eq(HANDLING.with(Cell::get), core.server())
     }
 }
 

@@ -123,6 +123,24 @@ impl Counters {
 }
 
 impl Report {
+    /// Both together.
+    pub(crate) fn and(self, other: Report) -> Report {
+        Report {
+            accepted: self.accepted + other.accepted,
+            served: self.served + other.served,
+            failed: self.failed + other.failed,
+            panicked: self.panicked + other.panicked,
+            timed_out: self.timed_out + other.timed_out,
+            crashed: self.crashed + other.crashed,
+            disconnected: self.disconnected + other.disconnected,
+            refused: self.refused + other.refused,
+            accept_errors: self.accept_errors + other.accept_errors,
+            drained: self.drained + other.drained,
+            forced: self.forced + other.forced,
+            abandoned: self.abandoned + other.abandoned,
+        }
+    }
+
     /// What has come since `before`.
     pub(crate) fn since(self, before: Report) -> Report {
         Report {

@@ -14,6 +14,16 @@ impl Spare {
         Self(Mutex::new(reserve()))
     }
 
+    /// Empty at first; a worker's, which its master must not hold.
+    pub(crate) fn later() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// In the worker.
+    pub(crate) fn fill(&self) {
+        *self.0.lock() = reserve();
+    }
+
     /// Does this with one descriptor more; `false`, undone, where there is none in reserve.
     pub(crate) fn lend(&self, act: impl FnOnce() -> bool) -> bool {
         let mut spare = self.0.lock();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::check;
 use super::sync::thread::spawn;
-use crate::lifecycle::{Control, Core};
+use crate::lifecycle::{Block, Control, Core};
 use crate::server::Config;
 use crate::sys;
 use crate::sys::shared::Shared;
@@ -14,7 +14,7 @@ use crate::sys::shared::Shared;
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn control() -> Arc<Control> {
-    Arc::new(Control::new(Arc::new(Shared::new().unwrap())).unwrap())
+    Arc::new(Control::new(Arc::new(Shared::<Block>::new().unwrap()), None).unwrap())
 }
 
 /// Whether the switch, what it shows to who waits, and the time of the request say the same.

@@ -462,6 +462,7 @@ impl<S> ServerBuilder<S> {
             handles_signals: self.handles_signals,
             signals: None,
         };
+        server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
         server.install_signals()?;
         Ok(server)
     }

@@ -32,6 +32,13 @@ pub trait Engine<H> {
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
 
+    /// When the server has been made. `follows`: nobody has set the limit on connections.
+    #[doc(hidden)]
+    fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
+        let _ = (bound, follows);
+        Ok(())
+    }
+
     /// Serves until the stop, and drains; how many handlers were left running.
     #[doc(hidden)]
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64>;

@@ -147,13 +147,13 @@ impl<H, S> TcpServer<H, S> {
         self.install_signals()?;
         let core = self.bound.core.clone();
         let _serving = core.begin();
-        let before = core.counters().totals();
+        let before = core.totals();
         self.warn_of_few_descriptors();
         Self::warn_of_panics_that_abort();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
         crate::finish::observe::tell_left_out(&core);
-        let report = core.counters().totals().since(before);
+        let report = core.totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
 

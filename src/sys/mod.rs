@@ -3,7 +3,8 @@
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
 //! [`Poller`] (the event loop's set),
 //! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
-//! [`shared`] (memory in common with children), [`signal`] (handlers) and [`watch`] (what the selectors wait with).
+//! [`shared`] (memory in common with children), [`signal`] (handlers), [`worker`] (signals of worker
+//! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
 
 mod event;
 pub(crate) mod limits;
@@ -13,6 +14,7 @@ pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod watch;
+pub(crate) mod worker;
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod real {

@@ -31,6 +31,23 @@ impl Forking {
     }
 }
 
+/// The number of this process.
+pub(crate) fn id() -> i32 {
+    Pid::this().as_raw()
+}
+
+/// Whether there is a process of this number; one whose end nobody has asked for yet counts.
+pub(crate) fn exists(pid: i32) -> bool {
+    pid > 0 && nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+/// How many processes this one's user may have, where that is limited: by the kernel, or by RLIMIT_NPROC.
+pub(crate) fn limit() -> Option<u64> {
+    let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft);
+    most.into_iter().chain(own).min()
+}
+
 /// How many threads this process has.
 pub(crate) fn threads() -> io::Result<u64> {
     // A directory has two links of its own and one for each folder in it: a folder is a thread.
@@ -43,18 +60,18 @@ pub(crate) fn threads() -> io::Result<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct ChildSignals {
     reset: Vec<Signal>,
-    ignore: Option<Signal>,
+    ignore: Vec<Signal>,
 }
 
 impl ChildSignals {
     /// From the handlers there are now. Those of faults are left: they concern nobody but the process they happen in
     /// (the standard library's tells of a stack overflow).
-    pub(crate) fn of_this_process(server_handles_interrupt: bool) -> Self {
+    pub(crate) fn of_this_process(ignore: &[Signal]) -> Self {
         let faults = [Signal::SIGSEGV, Signal::SIGBUS];
-        let ignore = server_handles_interrupt.then_some(Signal::SIGINT);
+        let ignore = ignore.to_vec();
         let unwaited = disposition(Signal::SIGCHLD) == Some(libc::SIG_IGN);
         let is_handled = |s: &Signal| !matches!(disposition(*s), None | Some(libc::SIG_DFL | libc::SIG_IGN));
-        let handled = Signal::iterator().filter(|s| !faults.contains(s) && Some(*s) != ignore).filter(is_handled);
+        let handled = Signal::iterator().filter(|s| !faults.contains(s) && !ignore.contains(s)).filter(is_handled);
         let reset = handled.chain(unwaited.then_some(Signal::SIGCHLD)).collect();
         Self { reset, ignore }
     }
@@ -114,10 +131,36 @@ pub(crate) fn disown(fd: &impl AsFd) {
     OWNED.lock().retain(|other| *other != fd);
 }
 
-/// In a child: closes what is the parents', but for one. Neighbours go in one call, where the kernel has it.
-pub(crate) fn close_owned(but: BorrowedFd<'_>) {
-    let mut fds = std::mem::take(&mut *OWNED.lock());
-    fds.retain(|fd| *fd != but.as_raw_fd());
+/// A descriptor that no child keeps.
+#[derive(Debug)]
+pub(crate) struct Private(OwnedFd);
+
+impl Private {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        own(&fd);
+        Self(fd)
+    }
+}
+
+impl AsFd for Private {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        disown(&self.0);
+    }
+}
+
+/// In a child: closes what is the parents', but for some. Neighbours go in one call, where the kernel has it.
+pub(crate) fn close_owned(but: &[BorrowedFd<'_>]) {
+    let kept: Vec<RawFd> = but.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut owned = OWNED.lock();
+    let (own, mut fds): (Vec<_>, Vec<_>) = owned.drain(..).partition(|fd| kept.contains(fd));
+    *owned = own; // nothing for this one's own children either
+    drop(owned);
     fds.sort_unstable();
     let mut rest = fds.as_slice();
     while let Some(first) = rest.first() {

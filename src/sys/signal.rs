@@ -114,6 +114,20 @@ pub(crate) fn are_handled() -> bool {
     INSTALLED.lock().users > 0
 }
 
+/// Whether this server's stop is one of those that signals ask for.
+pub(crate) fn are_handled_by(control: &Arc<Control>) -> bool {
+    SERVERS.iter().any(|server| server.load(SeqCst).cast_const() == Arc::as_ptr(control))
+}
+
+/// In a forked worker, whose handlers have been reset: nothing here is its own.
+pub(crate) fn forget() {
+    OWNER.store(0, SeqCst);
+    SEEN.store(false, SeqCst);
+    SERVERS.iter().for_each(|server| server.store(null_mut(), SeqCst));
+    CHILDREN.iter().for_each(|child| child.store(0, SeqCst));
+    *INSTALLED.lock() = Installed { users: 0, old: None };
+}
+
 /// A child is to be taken along by a second signal. Beyond a thousand of them, the rest finish by themselves.
 pub(crate) fn child_begins(pid: i32) {
     let _ = CHILDREN.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());

@@ -95,4 +95,7 @@ strategies! {
     forking: Traits {
         name: "forking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
     };
+    preforking: Traits {
+        name: "preforking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+    };
 }

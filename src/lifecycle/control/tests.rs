@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::sys::shared::Shared;
-
-use super::Control;
+use crate::lifecycle::{Block, Control};
 use crate::sys;
+use crate::sys::shared::Shared;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -18,7 +17,7 @@ fn is_consistent(control: &Control) -> bool {
 }
 
 fn control() -> Control {
-    Control::new(Arc::new(Shared::new().unwrap())).unwrap()
+    Control::new(Arc::new(Shared::<Block>::new().unwrap()), None).unwrap()
 }
 
 #[test]

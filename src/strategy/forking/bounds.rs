@@ -1,4 +1,4 @@
-//! What a child is bound to before its handler runs.
+//! What a forked process is bound to before its handlers run.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,27 +8,26 @@ use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 
 use crate::error::{Error, Result};
-use crate::sys::limits::restore_descriptors;
 use crate::sys::process::set_nice;
 
-/// Bounds of a child; `None`: as the server.
+/// Bounds of a process; `None`: as the server.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bounds {
-    pub(super) cpu: Option<u64>,
-    pub(super) memory: Option<u64>,
-    pub(super) files: Option<u64>,
-    pub(super) core: Option<u64>,
-    pub(super) no_new_privs: bool,
-    pub(super) nice: Option<i32>,
-    pub(super) umask: Option<u32>,
-    pub(super) current_dir: Option<PathBuf>,
+pub(crate) struct Bounds {
+    pub(crate) cpu: Option<u64>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) files: Option<u64>,
+    pub(crate) core: Option<u64>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) nice: Option<i32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) current_dir: Option<PathBuf>,
 }
 
 impl Bounds {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for (name, limit) in [("limit_cpu", self.cpu), ("limit_memory", self.memory), ("limit_files", self.files)] {
             if limit == Some(0) {
-                return Err(Error::setting(name, "with a limit of zero no child can run"));
+                return Err(Error::setting(name, "with a limit of zero no process can run"));
             }
         }
         match (self.nice, self.umask) {
@@ -40,8 +39,8 @@ impl Bounds {
         }
     }
 
-    /// In the child. The limit on descriptors comes last, since the others may need one.
-    pub(super) fn apply(&self) -> io::Result<()> {
+    /// In that process. The limit on descriptors comes last, since the others may need one.
+    pub(crate) fn apply(&self) -> io::Result<()> {
         if let Some(path) = &self.current_dir {
             std::env::set_current_dir(path)?;
         }
@@ -53,9 +52,6 @@ impl Bounds {
         }
         if self.no_new_privs {
             set_no_new_privs()?;
-        }
-        if self.files.is_none() {
-            restore_descriptors()?;
         }
         let limits = [
             (Resource::RLIMIT_CORE, self.core),
@@ -73,3 +69,66 @@ impl Bounds {
         Ok(())
     }
 }
+
+/// The builder methods of a strategy that forks, for the field where it has its bounds.
+macro_rules! bound_settings {
+    ($($bounds:ident).+) => {
+        /// Processor time of each process, in seconds (`RLIMIT_CPU`); over it, SIGXCPU. Defaults to the server's own limit.
+        #[must_use]
+        pub fn limit_cpu(mut self, seconds: u64) -> Self {
+            self.$($bounds).+.cpu = Some(seconds);
+            self
+        }
+
+        /// Address space of each process, in bytes (`RLIMIT_AS`); over it, allocation fails, which aborts the process. Defaults
+        /// to the server's own limit.
+        #[must_use]
+        pub fn limit_memory(mut self, bytes: u64) -> Self {
+            self.$($bounds).+.memory = Some(bytes);
+            self
+        }
+
+        /// Descriptors of each process (`RLIMIT_NOFILE`). Defaults to the server's own limit.
+        #[must_use]
+        pub fn limit_files(mut self, count: u64) -> Self {
+            self.$($bounds).+.files = Some(count);
+            self
+        }
+
+        /// Size of each process's core dump, in bytes (`RLIMIT_CORE`); 0 for none. Defaults to the server's own limit.
+        #[must_use]
+        pub fn limit_core(mut self, bytes: u64) -> Self {
+            self.$($bounds).+.core = Some(bytes);
+            self
+        }
+
+        /// Each process, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to off.
+        #[must_use]
+        pub fn no_new_privs(mut self) -> Self {
+            self.$($bounds).+.no_new_privs = true;
+            self
+        }
+
+        /// The niceness of each process, from -20 to 19; a higher one yields to other processes. Defaults to the server's own.
+        #[must_use]
+        pub fn nice(mut self, nice: i32) -> Self {
+            self.$($bounds).+.nice = Some(nice);
+            self
+        }
+
+        /// The file mode creation mask of each process. Defaults to the server's own.
+        #[must_use]
+        pub fn umask(mut self, mask: u32) -> Self {
+            self.$($bounds).+.umask = Some(mask);
+            self
+        }
+
+        /// The working directory of each process. Defaults to the server's own.
+        #[must_use]
+        pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
+            self.$($bounds).+.current_dir = Some(path.into());
+            self
+        }
+    };
+}
+pub(crate) use bound_settings;

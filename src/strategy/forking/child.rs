@@ -7,6 +7,7 @@ use super::slots::{SlotRef, Verdict};
 use super::Forking;
 use crate::finish::{Cause, Outcome};
 use crate::strategy::Request;
+use crate::sys::limits::restore_descriptors;
 
 /// Serves the connection; the exit code. Nothing unwinds out of here,
 /// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
@@ -23,7 +24,8 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Fork
 fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
     core.control.become_child();
-    if let Err(e) = strategy.bounds.apply() {
+    let restored = if strategy.bounds.files.is_none() { restore_descriptors() } else { Ok(()) };
+    if let Err(e) = restored.and_then(|()| strategy.bounds.apply()) {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
     }

@@ -13,16 +13,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::{Rejected, Request, ServingStrategy};
 use crate::accept::Acceptor;
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals};
-use crate::sys::Epoll;
+use crate::sys::{signal, Epoll};
 
-use bounds::Bounds;
 use children::Children;
 
+pub(crate) use bounds::{bound_settings, Bounds};
 pub(crate) use slots::{SlotRef, Slots};
 
 /// A process for each connection: what happens in a handler, happens to that connection only.
@@ -90,62 +92,7 @@ impl Forking {
         self
     }
 
-    /// Processor time of a child, in seconds (`RLIMIT_CPU`); over it, SIGXCPU. Defaults to the server's own limit.
-    #[must_use]
-    pub fn limit_cpu(mut self, seconds: u64) -> Self {
-        self.bounds.cpu = Some(seconds);
-        self
-    }
-
-    /// Address space of a child, in bytes (`RLIMIT_AS`); over it, allocation fails, which aborts the child. Defaults
-    /// to the server's own limit.
-    #[must_use]
-    pub fn limit_memory(mut self, bytes: u64) -> Self {
-        self.bounds.memory = Some(bytes);
-        self
-    }
-
-    /// Descriptors of a child (`RLIMIT_NOFILE`). Defaults to the server's own limit.
-    #[must_use]
-    pub fn limit_files(mut self, count: u64) -> Self {
-        self.bounds.files = Some(count);
-        self
-    }
-
-    /// Size of a child's core dump, in bytes (`RLIMIT_CORE`); 0 for none. Defaults to the server's own limit.
-    #[must_use]
-    pub fn limit_core(mut self, bytes: u64) -> Self {
-        self.bounds.core = Some(bytes);
-        self
-    }
-
-    /// A child, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to off.
-    #[must_use]
-    pub fn no_new_privs(mut self) -> Self {
-        self.bounds.no_new_privs = true;
-        self
-    }
-
-    /// The niceness of a child, from -20 to 19; a higher one yields to other processes. Defaults to the server's own.
-    #[must_use]
-    pub fn nice(mut self, nice: i32) -> Self {
-        self.bounds.nice = Some(nice);
-        self
-    }
-
-    /// The file mode creation mask of a child. Defaults to the server's own.
-    #[must_use]
-    pub fn umask(mut self, mask: u32) -> Self {
-        self.bounds.umask = Some(mask);
-        self
-    }
-
-    /// The working directory of a child. Defaults to the server's own.
-    #[must_use]
-    pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.bounds.current_dir = Some(path.into());
-        self
-    }
+    bound_settings!(bounds);
 
     pub(crate) fn allow_threads_unchecked(&mut self) {
         self.threads_allowed = true;
@@ -190,7 +137,8 @@ impl Forking {
         let mut signals = self.signals.borrow_mut();
         let signals = signals.get_or_insert_with(|| {
             crate::connection::warm_up();
-            ChildSignals::of_this_process(crate::sys::signal::are_handled())
+            let left_to_the_parent: &[Signal] = if signal::are_handled() { &[Signal::SIGINT] } else { &[] };
+            ChildSignals::of_this_process(left_to_the_parent)
         });
         children.fork(wakes, request, |request, slot| process::fork_child(signals, || child::run(request, slot, self)))
     }

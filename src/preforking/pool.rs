@@ -1,0 +1,249 @@
+//! What a master and its workers see alike: memory that outlives each of them, and needs no lock.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+
+use crate::admit::Count;
+use crate::lifecycle::Block;
+use crate::sys::process;
+use crate::sys::shared::Shared;
+
+/// As many processes have a place in the memory, those of pools within pools and those that are on their way out
+/// included. Pages that nobody uses cost nothing.
+const DESKS: usize = 2048;
+/// Most workers of one pool.
+pub(crate) const MOST: usize = 512;
+/// Most listeners whose queues are served to the end at a stop.
+pub(crate) const LISTENERS: usize = 64;
+
+/// The memory of a server with worker processes.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// How many workers there are to be.
+    wanted: AtomicUsize,
+    /// Workers of an earlier one are to be replaced.
+    generation: AtomicU64,
+    /// The connection limit that was asked for; 0: as many as the workers can serve by default.
+    asked: AtomicUsize,
+    /// How many connections one worker serves by default, and at the most.
+    each: AtomicUsize,
+    most_each: AtomicUsize,
+    /// Desks from here on have never been used.
+    used: AtomicUsize,
+    /// At a stop: what each kernel queue held, and is still served.
+    last: [AtomicUsize; LISTENERS],
+    desks: [Desk; DESKS],
+}
+
+/// One worker's part. Its counters go on with its successor's.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) block: Block,
+    /// The master who has taken it; 0: nobody has.
+    master: AtomicI32,
+    worker: AtomicI32,
+    /// The desk that the master has as a worker of another one, plus one.
+    above: AtomicUsize,
+    /// When its heart has beaten, in milliseconds of its control, plus one; 0: not yet.
+    beat: AtomicU64,
+    /// From this count of accepted connections on, it wants a successor.
+    recycle_at: AtomicU64,
+    wants_successor: AtomicBool,
+    /// What its run has returned.
+    result: AtomicU64,
+}
+
+/// A desk that somebody has.
+#[derive(Debug, Clone)]
+pub(crate) struct DeskRef {
+    pool: Arc<Shared<Pool>>,
+    index: usize,
+}
+
+impl Pool {
+    /// For a server: `limit` is what was asked for, if something was.
+    pub(super) fn for_server(
+        workers: usize,
+        limit: Option<usize>,
+        each: usize,
+        most: usize,
+    ) -> io::Result<Arc<Shared<Self>>> {
+        let pool = Shared::<Self>::new()?;
+        pool.wanted.store(workers, SeqCst);
+        pool.asked.store(limit.unwrap_or(0), SeqCst);
+        pool.each.store(each, SeqCst);
+        pool.most_each.store(most, SeqCst);
+        Ok(Arc::new(pool))
+    }
+
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.load(SeqCst)
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    pub(crate) fn reload(&self) {
+        self.generation.fetch_add(1, SeqCst);
+    }
+
+    /// Changes the number of workers, and with it the limit, where that follows.
+    pub(crate) fn set_wanted(&self, count: usize, permits: &Count) {
+        self.wanted.store(count, SeqCst);
+        self.renew(permits);
+    }
+
+    pub(crate) fn set_limit(&self, limit: usize, permits: &Count) {
+        self.asked.store(limit, SeqCst);
+        self.renew(permits);
+    }
+
+    fn renew(&self, permits: &Count) {
+        let wanted = self.wanted();
+        let follows = wanted.saturating_mul(self.each.load(SeqCst));
+        let asked = Some(self.asked.load(SeqCst)).filter(|n| *n > 0);
+        let most = wanted.saturating_mul(self.most_each.load(SeqCst));
+        permits.set_limit(asked.unwrap_or(follows).min(most));
+    }
+
+    pub(crate) fn last(&self) -> &[AtomicUsize] {
+        &self.last
+    }
+
+    pub(super) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
+        self.last.iter().zip(queued).for_each(|(last, queued)| last.store(queued, SeqCst));
+    }
+
+    pub(super) fn forget_the_last(&self) {
+        self.last.iter().for_each(|last| last.store(0, SeqCst));
+    }
+
+    /// Of all workers there are or have been.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.desks.iter().take(self.used.load(SeqCst)).map(|desk| &desk.block)
+    }
+
+    /// A desk for a worker of this process, whose own desk is `above`; `None` where all are taken. A desk whose master
+    /// and worker are both dead is taken over.
+    pub(super) fn take(pool: &Arc<Shared<Self>>, above: Option<&DeskRef>) -> Option<DeskRef> {
+        let me = process::id();
+        let is_left = |desk: &Desk, master: i32| !process::exists(master) && !process::exists(desk.worker.load(SeqCst));
+        let takes = |index: &usize, left: bool| {
+            let desk = &pool.desks[*index];
+            let master = desk.master.load(SeqCst);
+            let free = if left { master != 0 && master != me && is_left(desk, master) } else { master == 0 };
+            free && desk.master.compare_exchange(master, me, SeqCst, SeqCst).is_ok()
+        };
+        let found = (0..DESKS).find(|i| takes(i, false)).or_else(|| (0..DESKS).find(|i| takes(i, true)));
+        let desk = DeskRef { pool: pool.clone(), index: found? };
+        pool.used.fetch_max(desk.index + 1, SeqCst);
+        desk.settle(Lost::Crashed);
+        desk.above.store(above.map_or(0, |above| above.index + 1), SeqCst);
+        Some(desk)
+    }
+}
+
+/// How connections were lost with their worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It has crashed.
+    Crashed,
+    /// It has ended in order, without them.
+    Left,
+    /// It was ended at the drain limit.
+    Cut,
+}
+
+impl Desk {
+    /// The worker is gone: what it had not counted yet has failed. How many that were.
+    pub(super) fn settle(&self, how: Lost) -> u64 {
+        let (counters, totals) = (&self.block.counters, self.block.counters.totals());
+        let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
+        let lost = totals.accepted.saturating_sub(ended);
+        counters.failed.fetch_add(lost, SeqCst);
+        match how {
+            Lost::Crashed => drop(counters.crashed.fetch_add(lost, SeqCst)),
+            Lost::Left => {}
+            Lost::Cut => {
+                counters.timed_out.fetch_add(lost, SeqCst);
+                counters.forced.fetch_add(lost, SeqCst);
+            }
+        }
+        self.block.permits.clear();
+        lost
+    }
+
+    /// For a new worker, which wants a successor after so many connections.
+    pub(super) fn prepare(&self, requests: Option<u64>) {
+        self.block.switch.clear();
+        self.block.permits.clear();
+        self.beat.store(0, SeqCst);
+        self.wants_successor.store(false, SeqCst);
+        self.result.store(0, SeqCst);
+        let accepted = self.block.counters.totals().accepted;
+        self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
+    }
+
+    pub(super) fn set_worker(&self, pid: i32) {
+        self.worker.store(pid, SeqCst);
+    }
+
+    pub(super) fn give_back(&self) {
+        self.worker.store(0, SeqCst);
+        self.master.store(0, SeqCst);
+    }
+
+    pub(super) fn set_beat(&self, millis: u64) {
+        self.beat.store(millis + 1, SeqCst);
+    }
+
+    pub(super) fn beat(&self) -> Option<u64> {
+        self.beat.load(SeqCst).checked_sub(1)
+    }
+
+    pub(super) fn is_to_be_recycled_at(&self, accepted: u64) -> bool {
+        accepted >= self.recycle_at.load(SeqCst)
+    }
+
+    /// Asks for a successor; whether this is new.
+    pub(super) fn want_successor(&self) -> bool {
+        !self.wants_successor.swap(true, SeqCst)
+    }
+
+    pub(super) fn wants_successor(&self) -> bool {
+        self.wants_successor.load(SeqCst)
+    }
+
+    pub(super) fn set_result(&self, result: u64) {
+        self.result.store(result, SeqCst);
+    }
+
+    pub(super) fn result(&self) -> u64 {
+        self.result.load(SeqCst)
+    }
+}
+
+impl DeskRef {
+    pub(crate) fn pool(&self) -> &Arc<Shared<Pool>> {
+        &self.pool
+    }
+
+    /// How many places are taken here, and by workers of this worker.
+    pub(super) fn held(&self) -> usize {
+        let used = self.pool.used.load(SeqCst);
+        let below = (0..used).filter(|i| self.pool.desks[*i].above.load(SeqCst) == self.index + 1);
+        let held = below.map(|index| DeskRef { pool: self.pool.clone(), index }.held()).sum::<usize>();
+        self.block.permits.held() + held
+    }
+}
+
+impl Deref for DeskRef {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.pool.desks[self.index]
+    }
+}

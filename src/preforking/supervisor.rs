@@ -1,0 +1,503 @@
+//! The master: it starts workers, and sees that there are always as many as there should be.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::pool::{Lost, Pool};
+use super::post::Post;
+use super::shares::{raise, share, Part};
+use super::starts::Starts;
+use super::worker::{Run, State, Worker, AFTER_THE_DRAIN};
+use super::{Settings, WorkerExit, Workers};
+use crate::error::{Error, Result};
+use crate::finish::observe;
+use crate::hooks::{self, Pace};
+use crate::lifecycle::Core;
+use crate::server::Bound;
+use crate::sys::process::{self, ChildSignals, Status};
+use crate::sys::shared::Shared;
+use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
+use crate::sys::{self, signal, Epoll, Interest};
+
+/// While places of the limit are still held by those who are on their way out: when it is looked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What the master knows, during one run.
+pub(super) struct Supervisor<'a> {
+    bound: &'a Bound,
+    settings: &'a Settings,
+    run: Run<'a>,
+    pool: Arc<Shared<Pool>>,
+    /// How many connections one worker can serve.
+    capacity: usize,
+    workers: Workers,
+    ends: Epoll,
+    starts: Starts,
+    child_signals: ChildSignals,
+    signals: Option<MasterSignals>,
+    /// When it has last looked, and whether all have their share of the limit.
+    looked: Instant,
+    settled: bool,
+    /// What ends the run.
+    fault: Option<Error>,
+    /// Handlers that were left running, by workers that have ended.
+    abandoned: u64,
+}
+
+/// What the kernel tells of a worker.
+const ENDS: u64 = 0;
+const SPEAKS: u64 = 1;
+
+impl<'a> Supervisor<'a> {
+    pub(super) fn new(
+        bound: &'a Bound,
+        settings: &'a Settings,
+        pool: Arc<Shared<Pool>>,
+        capacity: usize,
+        run: Run<'a>,
+    ) -> Result<Self> {
+        let core = &bound.core;
+        let failed = Error::system("prepare to watch workers");
+        let handled = signal::are_handled_by(&core.server().control);
+        let make = || {
+            let ends = Epoll::new()?;
+            process::own(&ends);
+            let signals =
+                (handled && core.post.is_none()).then(|| MasterSignals::install(&core.control)).transpose()?;
+            Ok((ends, signals))
+        };
+        let (ends, signals) = make().map_err(failed)?;
+        let mut ignored = if handled { vec![Signal::SIGINT] } else { Vec::new() };
+        ignored.extend(signals.iter().flat_map(|_| MASTER_SIGNALS));
+        ignored.push(Signal::SIGTERM); // until it has a handler of its own
+        Ok(Self {
+            bound,
+            settings,
+            run,
+            pool,
+            capacity,
+            workers: Workers::new(),
+            ends,
+            starts: Starts::default(),
+            child_signals: ChildSignals::of_this_process(&ignored),
+            signals,
+            looked: Instant::now(),
+            settled: true,
+            fault: None,
+            abandoned: 0,
+        })
+    }
+
+    fn core(&self) -> &'a Arc<Core> {
+        &self.bound.core
+    }
+
+    /// Serves until the stop, and drains; how many handlers were left running.
+    pub(super) fn serve(mut self) -> Result<u64> {
+        let core = self.core();
+        let mut actions = Pace::begin(core);
+        while !core.control.stopping() && self.fault.is_none() {
+            core.control.events.clear();
+            self.look();
+            self.hear_signals();
+            self.mind_hearts();
+            self.arrange();
+            self.share_out();
+            if core.control.stopping() || self.fault.is_some() {
+                break;
+            }
+            let patience = self.patience().into_iter().chain(actions.left()).min();
+            self.wait(patience)?;
+            actions.act();
+        }
+        self.end()
+    }
+
+    /// One worker, until it has ended; what its run has returned, if it came to that.
+    pub(super) fn serve_once(mut self) -> Result<Option<u64>> {
+        self.start(0);
+        while !self.workers.is_empty() && !self.core().control.stopping() {
+            self.core().control.events.clear();
+            self.look();
+            self.share_out();
+            if !self.workers.is_empty() {
+                self.wait(self.patience())?;
+            }
+        }
+        let answer = self.end()?;
+        Ok(Some(answer).filter(|n| *n > 0))
+    }
+
+    fn wait(&self, patience: Option<Duration>) -> Result<()> {
+        let wait = [Some(self.core().control.events.as_fd()), Some(self.ends.as_fd())];
+        sys::poll(wait, None, patience).map(drop).map_err(Error::system("wait for workers"))
+    }
+
+    /// Takes in what the workers have said, and who has ended.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let mut tokens = [0; 32];
+        while let Ok(told) = self.ends.ready(&mut tokens) {
+            for token in told {
+                let is_meant = |w: &Worker| w.pid.as_raw() as u64 == token >> 1;
+                let Some(place) = self.workers.iter().position(is_meant) else { continue };
+                if token & 1 == SPEAKS {
+                    self.listen_to(place);
+                } else if let Some(status) = ended(&self.workers[place]) {
+                    let worker = self.workers.swap_remove(place);
+                    self.bury(worker, status);
+                }
+            }
+            if told.len() < 32 {
+                break;
+            }
+        }
+    }
+
+    fn listen_to(&mut self, place: usize) {
+        let worker = &mut self.workers[place];
+        if !worker.listen() {
+            self.ends.remove(&worker.pipe); // last words, or the end of it; its own end is told apart
+        } else if worker.state == State::Starting {
+            worker.state = State::Ready;
+            worker.was_ready = true;
+            log::info!(
+                target: "socketserver::preforking", "worker {} (process {}) is ready", worker.place, worker.pid
+            );
+            let (place, pid) = (worker.place, worker.pid);
+            self.starts.succeeded();
+            self.succeed(place, pid);
+        }
+    }
+
+    /// A new worker is ready: the one before it in the same place may go.
+    fn succeed(&mut self, place: usize, new: nix::unistd::Pid) {
+        let (core, now) = (self.core(), Instant::now());
+        for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
+            if old.is_stuck {
+                observe::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
+                old.kill(false);
+            } else {
+                old.dismiss(now);
+            }
+        }
+        let all = (0..self.wanted()).all(|place| self.workers.iter().any(|w| w.place == place && w.was_ready));
+        core.post.iter().filter(|_| all).for_each(Post::tell_ready);
+    }
+
+    fn bury(&mut self, mut worker: Worker, status: Status) {
+        self.ends.remove(&worker.pidfd);
+        self.ends.remove(&worker.pipe);
+        let became_ready = worker.listen();
+        worker.was_ready |= became_ready;
+        let how = match status {
+            Status::Exited(code) => format!("exited with {code}"),
+            Status::Killed(signal) => format!("was killed by {signal}"),
+            Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
+        };
+        let in_order = status == Status::Exited(0) && worker.words().is_none();
+        let lost = match worker.state {
+            State::Killed { cut: true } => Lost::Cut,
+            State::Leaving(_) if in_order => Lost::Left,
+            _ => Lost::Crashed,
+        };
+        let Some(post) = worker.post() else { return };
+        let connections = post.desk.settle(lost);
+        if in_order {
+            self.abandoned += post.desk.result();
+        }
+        post.desk.give_back();
+        let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
+        let how = worker.words().map_or(how.clone(), |words| format!("{how}: {words}"));
+        self.tell_exit(&worker, status, is_asked);
+        if is_asked {
+            log::info!(
+                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
+            );
+        } else if worker.was_ready && worker.words().is_none() {
+            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+        } else if !(in_order && self.core().control.stopping()) {
+            let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
+            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            self.start_failed(worker.place, worker.started, how);
+        }
+    }
+
+    fn tell_exit(&self, worker: &Worker, status: Status, is_asked: bool) {
+        let Some(hook) = &self.settings.on_worker_exit else { return };
+        let (code, signal) = match status {
+            Status::Exited(code) => (Some(code), None),
+            Status::Killed(signal) => (None, Some(signal)),
+            Status::Gone => (None, None),
+        };
+        let exit = WorkerExit { index: worker.place, pid: worker.pid.as_raw(), code, signal, expected: is_asked };
+        hooks::call(self.core(), "on_worker_exit", || hook(&exit));
+    }
+
+    /// A place without a worker, which cannot get one, ends the run after so many attempts; one whose worker still
+    /// serves does not.
+    fn start_failed(&mut self, place: usize, started: Instant, how: String) {
+        let Some(failures) = self.starts.failed(started, Instant::now()) else { return };
+        let is_served = self.workers.iter().any(|w| w.place == place && w.is_ready());
+        if failures >= self.settings.start_failures && !is_served {
+            self.fault = Some(Error::Workers { failures, cause: how });
+        }
+    }
+
+    fn hear_signals(&mut self) {
+        let Some(signals) = &self.signals else { return };
+        let (reload, more) = signals.asked();
+        if reload {
+            self.pool.reload();
+        }
+        if more != 0 {
+            let wanted = self.pool.wanted() as i64 + i64::from(more);
+            let wanted = wanted.clamp(1, super::pool::MOST as i64) as usize;
+            log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
+            self.pool.set_wanted(wanted, self.core().permits());
+        }
+    }
+
+    /// Whose heart stands still is stuck; who does not even become ready in that time is ended.
+    fn mind_hearts(&mut self) {
+        let Some(limit) = self.settings.heartbeat else { return };
+        let (core, now) = (self.core(), Instant::now());
+        let millis = core.control.millis(now);
+        for worker in &mut self.workers {
+            match worker.state {
+                State::Starting if now.duration_since(worker.started) >= limit => {
+                    log::error!(
+                        target: "socketserver::preforking", "worker {} (process {}) did not become ready in {limit:?}",
+                        worker.place, worker.pid
+                    );
+                    process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
+                }
+                State::Ready => {
+                    let beat = worker.core.post.as_ref().and_then(|post| post.desk.beat());
+                    let still = beat.map_or(0, |beat| millis.saturating_sub(beat));
+                    let is_stuck = u128::from(still) >= limit.as_millis();
+                    if is_stuck && !worker.is_stuck {
+                        log::error!(
+                            target: "socketserver::preforking",
+                            "worker {} (process {}) gave no sign of life for {still} ms: it is replaced",
+                            worker.place, worker.pid
+                        );
+                    }
+                    worker.is_stuck = is_stuck;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Workers that must be told something in a while; `None`: nothing will be due by itself.
+    fn patience(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let millis = self.core().control.millis(now);
+        let hearts = self.settings.heartbeat.iter().flat_map(|limit| {
+            self.workers.iter().filter_map(move |w| match w.state {
+                State::Starting => Some((w.started + *limit).saturating_duration_since(now)),
+                State::Ready if !w.is_stuck => {
+                    let beat = w.core.post.as_ref()?.desk.beat()?;
+                    Some(limit.saturating_sub(Duration::from_millis(millis.saturating_sub(beat))))
+                }
+                _ => None,
+            })
+        });
+        let kills = self.workers.iter().filter_map(|w| match w.state {
+            State::Leaving(Some(at)) => Some(at.saturating_duration_since(now)),
+            _ => None,
+        });
+        let unsettled = (!self.settled).then_some(LOOK_AGAIN);
+        let least = hearts.chain(kills).map(|time| time.max(Duration::from_millis(1)));
+        least.chain(self.starts.rest(now)).chain(unsettled).min()
+    }
+
+    fn wanted(&self) -> usize {
+        if self.core().post.is_none() {
+            self.pool.wanted()
+        } else {
+            self.settings.workers
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        if self.core().post.is_none() {
+            self.pool.generation()
+        } else {
+            0
+        }
+    }
+
+    /// Starts who is missing, and who is to succeed another; ends who is too many, or too slow to end.
+    fn arrange(&mut self) {
+        let now = Instant::now();
+        for worker in &mut self.workers {
+            if matches!(worker.state, State::Leaving(Some(at)) if at <= now) {
+                worker.kill(true);
+            }
+        }
+        let wanted = self.wanted();
+        let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
+        self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
+        for place in 0..wanted {
+            if self.starts.rest(now).is_some() || self.fault.is_some() || self.core().control.stopping() {
+                return;
+            }
+            if self.needs_a_worker(place) {
+                self.start(place);
+            }
+        }
+    }
+
+    fn needs_a_worker(&self, place: usize) -> bool {
+        if self.workers.iter().any(|w| w.place == place && w.state == State::Starting) {
+            return false;
+        }
+        let Some(now) = self.workers.iter().find(|w| w.place == place && w.is_ready()) else { return true };
+        // One after another at a reload, so that there are never twice as many.
+        let is_old = now.generation < self.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
+        is_old || now.is_stuck || now.post().is_some_and(|post| post.desk.wants_successor())
+    }
+
+    fn start(&mut self, place: usize) {
+        let started = Instant::now();
+        if let Err(why) = self.fork(place) {
+            log::error!(target: "socketserver::preforking", "cannot start worker {place}: {why}");
+            self.start_failed(place, started, format!("could not be forked: {why}"));
+        }
+    }
+
+    fn fork(&mut self, place: usize) -> Result<()> {
+        let (core, settings) = (self.core(), self.settings);
+        super::check_threads()?;
+        if let Some(hook) = &settings.before_fork {
+            hooks::call(core, "before_fork", || hook(place));
+        }
+        let own = core.post.as_ref().map(|post| &post.desk);
+        let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
+        let desk = Pool::take(&self.pool, own).ok_or_else(none_left)?;
+        desk.prepare(settings.requests());
+        let post = |pipe| Post::new(core, desk.clone(), place, settings.heartbeat, pipe);
+        let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
+        let watched = started.and_then(|worker| {
+            let pid = worker.pid.as_raw();
+            let token = (pid as u64) << 1;
+            let watched = self.ends.add(&worker.pidfd, Interest::Read, token | ENDS);
+            match watched.and_then(|()| self.ends.add(&worker.pipe, Interest::Read, token | SPEAKS)) {
+                Ok(()) => Ok(worker),
+                Err(e) => {
+                    process::end_now(worker.pid);
+                    Err(e)
+                }
+            }
+        });
+        match watched {
+            Ok(mut worker) => {
+                signal::child_begins(worker.pid.as_raw());
+                worker.generation = self.generation();
+                self.workers.push(worker);
+                Ok(())
+            }
+            Err(e) => {
+                desk.give_back();
+                Err(Error::System { act: "fork".into(), source: e })
+            }
+        }
+    }
+
+    /// Divides the connection limit among those who are ready. First those are lowered who have too much.
+    fn share_out(&mut self) {
+        let (limit, wanted) = (self.core().permits().limit(), self.wanted());
+        let part = |w: &Worker| {
+            let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
+            let permits = w.core.permits();
+            if permits.limit() > share {
+                permits.set_limit(share);
+            }
+            let held = w.post().map_or(0, |post| post.desk.held());
+            Part { limit: permits.limit(), held, share }
+        };
+        let parts: Vec<Part> = self.workers.iter().map(part).collect();
+        let (raised, settled) = raise(limit, &parts);
+        self.settled = settled;
+        for ((worker, part), new) in self.workers.iter().zip(&parts).zip(raised) {
+            if new > part.limit {
+                worker.core.permits().set_limit(new);
+                worker.core.control.ring_gate();
+                worker.core.control.ring();
+            } else if self.core().control.paused() != worker.core.control.paused() {
+                worker.core.control.ring_gate();
+            }
+        }
+    }
+
+    /// Ends all workers, under one deadline.
+    fn end(mut self) -> Result<u64> {
+        let core = self.core();
+        let control = &core.control;
+        if self.fault.is_some() {
+            control.request_stop();
+        }
+        if core.post.is_none() && !control.paused() {
+            let queued = |l: &crate::listen::Listener| l.queued().unwrap_or(core.config.backlog);
+            self.pool.count_the_last(self.bound.listeners.iter().map(queued));
+        }
+        while !self.workers.is_empty() {
+            control.events.clear();
+            self.pass_the_stop_on();
+            self.look();
+            if !self.workers.is_empty() {
+                self.wait(self.patience())?;
+            }
+        }
+        if core.post.is_none() {
+            self.pool.forget_the_last();
+        }
+        self.fault.take().map_or(Ok(self.abandoned), Err)
+    }
+
+    fn pass_the_stop_on(&mut self) {
+        let (core, now) = (self.core(), Instant::now());
+        let end = core.control.drain_deadline(core.config.drain_timeout);
+        for worker in &mut self.workers {
+            if core.control.is_urgent() {
+                worker.core.control.request_stop_now();
+            } else if core.control.stopping() {
+                worker.core.control.request_stop();
+            }
+            match worker.state {
+                State::Killed { .. } => {}
+                State::Leaving(Some(at)) if at <= now => worker.kill(true),
+                State::Leaving(at) => {
+                    let end = end.and_then(|end| end.checked_add(AFTER_THE_DRAIN));
+                    worker.state = State::Leaving(at.into_iter().chain(end).min());
+                }
+                _ => worker.state = State::Leaving(end.and_then(|end| end.checked_add(AFTER_THE_DRAIN))),
+            }
+        }
+    }
+}
+
+impl Drop for Supervisor<'_> {
+    fn drop(&mut self) {
+        process::disown(&self.ends);
+    }
+}
+
+/// The end of this worker, if it has ended. Its number may be another's from then on.
+fn ended(worker: &Worker) -> Option<Status> {
+    signal::child_ends(worker.pid.as_raw());
+    let status = process::ended(worker.pidfd.as_fd());
+    if status.is_none() {
+        signal::child_begins(worker.pid.as_raw());
+    }
+    status
+}
+
+fn open(worker: &Worker) -> u64 {
+    worker.core.permits().active() as u64
+}

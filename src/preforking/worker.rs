@@ -1,0 +1,184 @@
+//! A worker: in its own process, from the fork to its end; and as its master knows it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::post::{Post, READY};
+use super::Settings;
+use crate::error::{Error, Result};
+use crate::finish::panic_message;
+use crate::lifecycle::Core;
+use crate::server::Bound;
+use crate::sys::process::{self, ChildSignals, Private};
+use crate::sys::worker::{become_worker, bind_to, pipe, set_name};
+
+/// What a worker does, once it is one: the engine's run. Its number is for the master.
+pub(super) type Run<'a> = &'a mut dyn FnMut(&Bound) -> Result<u64>;
+
+/// The longest last words that a master listens to.
+const LONGEST_WORDS: usize = 1024;
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Starting,
+    Ready,
+    /// It has been told to end, and is killed at that time.
+    Leaving(Option<Instant>),
+    /// SIGKILL has been sent, since it was stuck, or too slow to end (then its connections were cut).
+    Killed {
+        cut: bool,
+    },
+}
+
+/// A worker, as its master knows it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) core: Arc<Core>,
+    pub(super) place: usize,
+    pub(super) pid: Pid,
+    /// Readable when it has ended.
+    pub(super) pidfd: Private,
+    /// What it says.
+    pub(super) pipe: Private,
+    /// Whose other end tells it of our death.
+    _lifeline: Private,
+    pub(super) state: State,
+    pub(super) generation: u64,
+    pub(super) started: Instant,
+    pub(super) was_ready: bool,
+    /// Its heart has stood still too long.
+    pub(super) is_stuck: bool,
+    words: Vec<u8>,
+}
+
+impl Worker {
+    /// Forks one. It has no share of the connection limit yet.
+    pub(super) fn start(
+        bound: &Bound,
+        post: impl FnOnce(OwnedFd) -> Post,
+        capacity: usize,
+        signals: &ChildSignals,
+        settings: &Settings,
+        run: Run<'_>,
+    ) -> io::Result<Self> {
+        let (pipe, words) = pipe()?;
+        let (lifeline, ours) = self::pipe()?;
+        let (pipe, ours) = (Private::new(pipe), Private::new(ours)); // the worker itself must not keep our ends
+        let core = Core::of_worker(post(words), capacity)?;
+        let Some(post) = &core.post else { return Err(io::Error::other("no worker")) };
+        let (place, started) = (post.place, Instant::now());
+        let pid = process::fork_child(signals, || work(bound, &core, &lifeline, settings, run))?;
+        post.let_go();
+        post.desk.set_worker(pid.as_raw());
+        let pidfd = match process::pidfd(pid) {
+            Ok(pidfd) => Private::new(pidfd),
+            Err(e) => {
+                process::end_now(pid);
+                return Err(e);
+            }
+        };
+        let (generation, words) = (0, Vec::new());
+        Ok(Self {
+            place,
+            pid,
+            pidfd,
+            pipe,
+            _lifeline: ours,
+            state: State::Starting,
+            generation,
+            started,
+            was_ready: false,
+            is_stuck: false,
+            words,
+            core,
+        })
+    }
+
+    /// Takes what it has said; whether it has become ready by it.
+    pub(super) fn listen(&mut self) -> bool {
+        let mut buffer = [0; 256];
+        let mut is_ready = false;
+        while let Ok(n @ 1..) = nix::unistd::read(&self.pipe, &mut buffer) {
+            let said = &buffer[..n];
+            is_ready |= said.contains(&READY);
+            let room = LONGEST_WORDS.saturating_sub(self.words.len());
+            self.words.extend(said.iter().filter(|byte| **byte != READY).take(room));
+        }
+        is_ready
+    }
+
+    /// Its last words, if it had any.
+    pub(super) fn words(&self) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.words).into_owned()).filter(|words| !words.is_empty())
+    }
+
+    /// Tells it to end; its connections have as long as a stop leaves them.
+    pub(super) fn dismiss(&mut self, now: Instant) {
+        self.core.control.request_stop();
+        self.state = State::Leaving(now.checked_add(self.core.config.drain_timeout + AFTER_THE_DRAIN));
+    }
+
+    pub(super) fn kill(&mut self, cut: bool) {
+        process::signal(self.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+        self.state = State::Killed { cut };
+    }
+
+    /// Whether it serves, and is to go on.
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    pub(super) fn post(&self) -> Option<&Post> {
+        self.core.post.as_ref()
+    }
+}
+
+/// After its drain, a worker has this long to end.
+pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
+
+/// In the worker; the exit code. Nothing that is the master's is dropped here: the caller exits.
+fn work(bound: &Bound, core: &Arc<Core>, lifeline: &OwnedFd, settings: &Settings, run: Run<'_>) -> i32 {
+    let Some(post) = &core.post else { return 1 };
+    let serve = AssertUnwindSafe(|| settle_in(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
+    let (words, code) = match catch_unwind(serve) {
+        Ok(Ok(result)) => {
+            post.desk.set_result(result);
+            return 0;
+        }
+        Ok(Err(e)) => (e.to_string(), 1),
+        Err(payload) => {
+            let message = panic_message(payload.as_ref());
+            std::mem::forget(payload);
+            (format!("it panicked: {message}"), 101)
+        }
+    };
+    post.tell(words.as_bytes());
+    code
+}
+
+/// Lets go of what is the master's and the other workers', and becomes what the settings say.
+fn settle_in(bound: &Bound, core: &Arc<Core>, post: &Post, lifeline: &OwnedFd, settings: &Settings) -> Result<Bound> {
+    let ours = core.control.line().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
+    let kept: Vec<_> = ours.chain(bound.listeners.iter().map(|listener| listener.as_fd())).collect();
+    process::close_owned(&kept);
+    post.keep();
+    process::own(lifeline);
+    core.spare.iter().for_each(|spare| spare.fill());
+    become_worker(core, &bound.listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
+    let name = format!("{}-{}", settings.name, post.place);
+    set_name(&name).map_err(Error::system("name the process"))?;
+    if let Some(cpu) = settings.cpus.get(post.place % settings.cpus.len().max(1)) {
+        bind_to(*cpu).map_err(Error::system(format!("run on CPU {cpu} only")))?;
+    }
+    settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;
+    if let Some(hook) = &settings.after_fork {
+        hook(post.place);
+    }
+    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
+}

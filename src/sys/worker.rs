@@ -1,0 +1,155 @@
+//! Signals of worker processes and of their master, the pipe that tells of its death, names and processors.
+//!
+//! The handlers do only what signal-safety(7) allows: atomics, `shutdown`, `clock_gettime`, `write`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering::SeqCst};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::libc::{self, c_int};
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::unistd::{pipe2, Pid};
+
+use super::{poll, signal};
+use crate::lifecycle::{Control, Core};
+
+/// The worker that this process is.
+static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
+/// The sockets that it listens on, as many as are used.
+static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+/// SIGTERM: another worker is to take the place of this one. (To the whole group it is the master's to obey, which then
+/// tells all; so nobody is told twice.) SIGIO: the master is dead. Nobody will accept here any more, in none of the
+/// orphans, and each finishes what it has.
+extern "C" fn on_worker_signal(number: c_int) {
+    let errno = Errno::last_raw();
+    // SAFETY: a non-null pointer comes from an Arc that `become_worker` has given up for good.
+    if let Some(core) = unsafe { WORKER.load(SeqCst).as_ref() } {
+        if number == libc::SIGIO {
+            for fd in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0) {
+                // SAFETY: shutdown takes two integers. On a listening socket it ends the listening for all who have it.
+                unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+            }
+            core.control.request_stop();
+        } else {
+            core.post.iter().for_each(|post| post.want_successor());
+        }
+    }
+    Errno::set_raw(errno);
+}
+
+/// This process is a forked worker from here on: what the master does at signals is not for it. `lifeline` becomes
+/// readable when the master dies, whoever it runs as by then, and even where nobody waits for it. (Not so
+/// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.)
+pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[impl AsFd], lifeline: &OwnedFd) -> io::Result<()> {
+    signal::forget();
+    for (place, fd) in LISTENERS.iter().zip(listeners) {
+        place.store(fd.as_fd().as_raw_fd(), SeqCst);
+    }
+    LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
+    WORKER.store(Arc::into_raw(core.clone()).cast_mut(), SeqCst);
+    handle(Signal::SIGTERM, on_worker_signal)?;
+    handle(Signal::SIGIO, on_worker_signal)?;
+    // SAFETY: fcntl with F_SETOWN takes three integers.
+    Errno::result(unsafe { libc::fcntl(lifeline.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })?;
+    fcntl(lifeline, FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
+    if !poll([Some(lifeline.as_fd())], None, Some(std::time::Duration::ZERO))?.none() {
+        on_worker_signal(libc::SIGIO); // it died before
+    }
+    Ok(())
+}
+
+fn handle(signal: Signal, handler: extern "C" fn(c_int)) -> nix::Result<SigAction> {
+    let action =
+        SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
+    // SAFETY: the handlers of this file are async-signal-safe.
+    unsafe { sigaction(signal, &action) }
+}
+
+/// What a master is told by signals.
+pub(crate) const MASTER_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU];
+
+static MASTER: AtomicPtr<Control> = AtomicPtr::new(null_mut());
+static RELOAD: AtomicBool = AtomicBool::new(false);
+static MORE: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn on_master_signal(number: c_int) {
+    let errno = Errno::last_raw();
+    match number {
+        libc::SIGHUP => RELOAD.store(true, SeqCst),
+        libc::SIGTTIN => drop(MORE.fetch_add(1, SeqCst)),
+        _ => drop(MORE.fetch_sub(1, SeqCst)),
+    }
+    // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
+    // lets go, on the only thread there is.
+    if let Some(control) = unsafe { MASTER.load(SeqCst).as_ref() } {
+        control.ring();
+    }
+    Errno::set_raw(errno);
+}
+
+/// While it lives, SIGHUP, SIGTTIN and SIGTTOU are this master's.
+#[derive(Debug)]
+pub(crate) struct MasterSignals {
+    former: Vec<(Signal, SigAction)>,
+    _control: Arc<Control>,
+}
+
+impl MasterSignals {
+    pub(crate) fn install(control: &Arc<Control>) -> io::Result<Self> {
+        MASTER.store(Arc::as_ptr(control).cast_mut(), SeqCst);
+        RELOAD.store(false, SeqCst);
+        MORE.store(0, SeqCst);
+        let mut this = Self { former: Vec::new(), _control: control.clone() };
+        for signal in MASTER_SIGNALS {
+            this.former.push((signal, handle(signal, on_master_signal)?));
+        }
+        Ok(this)
+    }
+
+    /// Whether a reload was asked for since the last look, and how many workers more, or fewer.
+    pub(crate) fn asked(&self) -> (bool, i32) {
+        (RELOAD.swap(false, SeqCst), MORE.swap(0, SeqCst))
+    }
+}
+
+impl Drop for MasterSignals {
+    fn drop(&mut self) {
+        for (signal, former) in &self.former {
+            // SAFETY: this puts back what `sigaction` itself returned.
+            let _ = unsafe { sigaction(*signal, former) };
+        }
+        MASTER.store(null_mut(), SeqCst);
+    }
+}
+
+/// A pipe: the reading end, which never waits, and the writing end.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// The name of this process in `ps` and `top`: 15 bytes, the rest is cut off.
+pub(crate) fn set_name(name: &str) -> io::Result<()> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    Ok(nix::sys::prctl::set_name(&name)?)
+}
+
+/// Runs this process on one processor only.
+pub(crate) fn bind_to(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Whether this process may run on that processor.
+pub(crate) fn may_run_on(cpu: usize) -> bool {
+    cpu < CpuSet::count() && sched_getaffinity(Pid::from_raw(0)).is_ok_and(|set| set.is_set(cpu).unwrap_or(false))
+}
