@@ -116,6 +116,7 @@ impl<'a> Seat<'a> {
             let ready = self.wait(deadline)?;
             let core = self.core();
             if core.control.stopping() {
+                drop(place);
                 return self.next_at_stop(deadline);
             }
             let listener = match ready {
