@@ -1,24 +1,22 @@
-//! Programs that fork: each is this very executable, started again under the name of a case, with one thread. The
-//! parent half drives it as a client and looks at what it prints at its end.
+//! Programs whose server is `Forking`.
+
+mod programs;
 
 use std::cell::Cell;
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{exit, Child, ChildStdout, Command, Stdio};
+use std::process::{exit, Command};
+
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use programs::{Case, Program};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
     handler, Connection, Error, Failure, Forking, HandlerResult, ServerBuilder, ServerHandle, TcpServer,
 };
-
-const CASE: &str = "SOCKETSERVER_FORK_CASE";
-
-/// A case: its name, what the program does, and what its clients expect.
-type Case = (&'static str, fn(), fn(&mut Program));
 
 const CASES: &[Case] = &[
     ("f2_other_threads_are_refused_at_the_start", threads_before, ends_with_the_refusal),
@@ -45,77 +43,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() {
-    if let Ok(name) = env::var(CASE) {
-        let (_, program, _) = CASES.iter().find(|(n, ..)| *n == name).expect("a case");
-        return program();
-    }
-    let wanted: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let chosen =
-        CASES.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, _, client) in chosen {
-        let ok = thread::spawn(|| client(&mut Program::start(name))).join().is_ok();
-        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
-        *if ok { &mut passed } else { &mut failed } += 1;
-    }
-    println!(
-        "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored;",
-        if failed == 0 { "ok" } else { "FAILED" }
-    );
-    exit(i32::from(failed > 0));
-}
-
-// ---- the driving half ----
-
-struct Program {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    addr: String,
-}
-
-impl Program {
-    fn start(name: &str) -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
-        let mut child = command.env(CASE, name).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let (pid, mut out) = (child.id().to_string(), BufReader::new(child.stdout.take().unwrap()));
-        thread::spawn(move || {
-            thread::sleep(Duration::from_secs(60)); // a program that hangs fails its case
-            Command::new("kill").args(["-s", "KILL", &pid]).stderr(Stdio::null()).status()
-        });
-        let mut addr = String::new();
-        out.read_line(&mut addr).unwrap();
-        Self { child, out, addr: addr.trim().to_owned() }
-    }
-
-    /// One line there, one back; nothing where the connection ends instead.
-    fn ask(&self, line: &str) -> String {
-        let client = TcpStream::connect(&self.addr).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let _ = writeln!(&client, "{line}");
-        let mut answer = String::new();
-        let _ = BufReader::new(client).read_line(&mut answer);
-        answer.trim_end().to_owned()
-    }
-
-    /// What it prints until its end, which is a success.
-    fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        assert!(self.child.wait().unwrap().success(), "the program failed: {rest}");
-        rest
-    }
-
-    fn stop(&mut self) -> String {
-        assert_eq!(self.ask("stop"), "stopping");
-        self.rest()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    programs::run(CASES);
 }
 
 // ---- the program's handler ----
