@@ -4,8 +4,7 @@ mod programs;
 
 use std::cell::Cell;
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::process::{exit, Command};
 
 use std::sync::{Arc, Mutex};

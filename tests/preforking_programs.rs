@@ -368,7 +368,7 @@ fn is_never_exceeded(program: &mut Program) {
         for _ in 0..10 {
             scope.spawn(|| {
                 while began.elapsed() < Duration::from_secs(3) {
-                    let mut client = connect(program, "hold 30");
+                    let mut client = connect(program, "hold 200");
                     assert_eq!(line(&mut client), "held");
                     most.fetch_max(active.fetch_add(1, SeqCst) + 1, SeqCst);
                     thread::sleep(Duration::from_millis(10));
@@ -425,7 +425,10 @@ fn sixteen() {
 /// Each time that a process waits and is woken, it switches its context voluntarily.
 fn few_are_woken(program: &mut Program) {
     until("sixteen wait", || {
-        let ready = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("ep_poll"));
+        let ready = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/wchan"))
+                .is_ok_and(|at| at.contains("epoll") || at.contains("ep_poll"))
+        };
         let workers = workers(program);
         workers.len() == 16 && workers.iter().all(ready)
     });

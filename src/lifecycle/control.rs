@@ -71,8 +71,9 @@ impl Control {
 
     /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, and its master's.
     pub(crate) fn become_child(&self) {
-        let kept: Vec<_> = self.line().map(|control| control.stop.as_fd()).collect();
-        self.line().for_each(|control| control.in_child.store(true, SeqCst));
+        self.in_child.store(true, SeqCst);
+        let masters = self.line().skip(1).flat_map(Self::descriptors);
+        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).collect();
         process::close_owned(&kept);
     }
 

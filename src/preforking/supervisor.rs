@@ -301,7 +301,7 @@ impl<'a> Supervisor<'a> {
             self.workers.iter().filter_map(move |w| match w.state {
                 State::Starting => Some((w.started + *limit).saturating_duration_since(now)),
                 State::Ready if !w.is_stuck => {
-                    let beat = w.core.post.as_ref()?.desk.beat()?;
+                    let beat = w.core.post.as_ref()?.desk.beat().unwrap_or(millis); // it may begin any moment
                     Some(limit.saturating_sub(Duration::from_millis(millis.saturating_sub(beat))))
                 }
                 _ => None,
