@@ -167,7 +167,9 @@ fn f13_the_file_of_a_unix_socket_is_free_after_the_master_s_death() {
     let addr = format!("unix:{}", path.display());
     let mut server = Server::start_at(&addr, "torture_server", &["--strategy", "preforking", "--workers", "2"]);
     let mut busy = server.connect();
-    busy.send_and_see_it_taken("SLEEP 1000");
+    assert_eq!(busy.ask("ECHO here"), "here");
+    busy.send("SLEEP 1000\n");
+    thread::sleep(100 * MS); // a tenth of its time
     server.signal("KILL");
     server.ended();
     let next = Server::start_at(&addr, "torture_server", &["--strategy", "preforking"]);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::limits::{Limit, LimitExceeded, Limits};
 use super::socket::{PeerCredentials, Socket};
 use super::writer::Mailbox;
-use crate::lifecycle::{Control, ServerHandle, Slot};
+use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
 use crate::listen::{Accepted, Addr};
 use crate::strategy::forking::SlotRef;
 use crate::sys::{self, socket};
@@ -67,6 +67,8 @@ pub(crate) struct Wire {
     between: Cell<bool>,
     /// Nothing has been read since the last flush, or the start.
     fresh: Cell<bool>,
+    /// Whether anything has been read at all.
+    heard: Cell<bool>,
     /// Whether the last read left the kernel's queue probably not empty.
     read_full: Cell<bool>,
     /// Whether the peer has ended the stream.
@@ -102,6 +104,7 @@ impl Wire {
             request_since: Cell::new(limits.request.map(|_| Instant::now())),
             between: Cell::new(false),
             fresh: Cell::new(true),
+            heard: Cell::new(false),
             read_full: Cell::new(false),
             ended: Cell::new(false),
             stopped: Cell::new(false),
@@ -252,7 +255,8 @@ impl Wire {
         let drain = control.drain_deadline(self.server.core.config.drain_timeout);
         let stop = match drain {
             None => Some(control.stop.as_fd()),
-            Some(_) if idle => return Ok(()),
+            Some(_) if idle && !self.is_spared() => return Ok(()),
+            Some(_) if idle => Some(self.server.core.server().control.stop.as_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
@@ -271,6 +275,20 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// What a wait for a request is to those who end it.
+    fn waiting(&self) -> SlotState {
+        if self.server.core.post.is_some() && !self.heard.get() {
+            SlotState::New
+        } else {
+            SlotState::Idle
+        }
+    }
+
+    /// Whether the stop is none to this wait for a request: the worker ends alone, and this is its first.
+    fn is_spared(&self) -> bool {
+        self.waiting() == SlotState::New && self.server.core.ends_alone()
     }
 
     /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.

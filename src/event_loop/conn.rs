@@ -57,6 +57,8 @@ pub(super) enum Marks {
 pub(super) struct Conn {
     pub(super) io: Io,
     pub(super) peer: Addr,
+    /// Whether anything has been read.
+    pub(super) heard: bool,
     /// Taken out while a callback runs.
     pub(super) protocol: Option<Box<dyn Protocol>>,
     /// Given back when the protocol is dropped.
@@ -103,6 +105,7 @@ impl Conn {
         Self {
             io,
             peer,
+            heard: false,
             protocol: None,
             permit,
             port,

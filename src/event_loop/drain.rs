@@ -59,11 +59,22 @@ impl State {
             self.call(id, "shutting_down", |p, t| p.shutting_down(t));
         }
         let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
+        if !conn.heard && self.core.ends_alone() {
+            return; // its first request is on its way
+        }
         let has_more = !conn.paused.any() && self.read(id);
         if has_more {
             self.mark(id);
         } else {
             self.end(id, LostReason::Shutdown);
+        }
+    }
+
+    /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
+    pub(super) fn gate_rung(&mut self) {
+        self.core.control.gate.clear();
+        if self.drain.is_some() && self.core.post.is_some() {
+            self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
     }
 

@@ -25,7 +25,7 @@ impl State {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
-                (token::GATE, _) => self.core.control.gate.clear(),
+                (token::GATE, _) => self.gate_rung(),
                 (token::INBOX, _) => self.take_calls(),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
                 (connection, ready) => self.ready(ConnId::from_token(connection), ready),
@@ -110,6 +110,7 @@ impl State {
             return;
         }
         conn.since = now;
+        conn.heard = true;
         if conn.marks == super::conn::Marks::None && conn.request_since.is_none() {
             conn.request_since = Some(now);
         }

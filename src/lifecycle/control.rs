@@ -22,6 +22,7 @@ pub(crate) struct Switch {
     paused: AtomicBool,
     /// Whether idle connections have been told of the stop.
     woken: AtomicBool,
+    all_woken: AtomicBool,
     /// Whether the drain limit has passed and connections are cut.
     cut: AtomicBool,
     /// Whether a run has ended by the stop that is set: the next run then starts afresh.
@@ -159,9 +160,11 @@ impl Control {
         }
     }
 
-    /// Whether the caller is the one to tell idle connections of the stop.
-    pub(crate) fn first_to_wake(&self) -> bool {
-        !self.switch().woken.swap(true, SeqCst)
+    /// Whether the caller is the one to tell idle connections of the stop; and those that wait for their first request,
+    /// which are spared while a worker ends alone.
+    pub(crate) fn first_to_wake(&self, alone: bool) -> (bool, bool) {
+        let first = |woken: &AtomicBool| !woken.load(SeqCst) && !woken.swap(true, SeqCst);
+        (first(&self.switch().woken), !alone && first(&self.switch().all_woken))
     }
 
     /// From here on, what ends was cut.
@@ -192,6 +195,7 @@ impl Control {
             self.switch().level.store(RUN, SeqCst);
             self.switch().stopped_at.store(0, SeqCst);
             self.switch().woken.store(false, SeqCst);
+            self.switch().all_woken.store(false, SeqCst);
             self.switch().cut.store(false, SeqCst);
             self.stop.clear();
             self.now.clear();
@@ -215,7 +219,9 @@ impl Switch {
     pub(crate) fn clear(&self) {
         self.level.store(RUN, SeqCst);
         self.stopped_at.store(0, SeqCst);
-        [&self.paused, &self.woken, &self.cut, &self.obeyed].into_iter().for_each(|on| on.store(false, SeqCst));
+        [&self.paused, &self.woken, &self.all_woken, &self.cut, &self.obeyed]
+            .into_iter()
+            .for_each(|on| on.store(false, SeqCst));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
+use super::registry::SlotState;
 use crate::strategy::ServingStrategy;
 use crate::sync::now;
 use crate::sys;
@@ -36,10 +37,19 @@ impl Core {
         Ok(abandoned)
     }
 
+    /// Whether this is a worker whose server goes on: then nobody who has just connected is sent away.
+    pub(crate) fn ends_alone(&self) -> bool {
+        self.post.is_some() && !self.server().control.stopping()
+    }
+
     /// Ends the waits of idle connections, once a stop; those who begin to wait later see the switch themselves.
     pub(crate) fn wake_idle(&self) {
-        if self.control.first_to_wake() {
-            self.registry.wake_idle();
+        let (first, first_of_all) = self.control.first_to_wake(self.ends_alone());
+        if first {
+            self.registry.wake(SlotState::Idle);
+        }
+        if first_of_all {
+            self.registry.wake(SlotState::New);
         }
     }
 
@@ -53,6 +63,7 @@ impl Core {
         loop {
             self.control.events.clear();
             strategy.service_actions();
+            self.wake_idle(); // the server may follow its worker
             if idle() {
                 return Ok(true);
             }

@@ -17,6 +17,8 @@ pub(crate) enum SlotState {
     Idle = 1,
     /// A drain has ended its reading side.
     Cut = 2,
+    /// Waiting for its first request, in a worker process: one that ends alone waits for it.
+    New = 3,
 }
 
 /// The place of one connection. Places are used again; the descriptor is cleared under its lock before it is closed.
@@ -65,10 +67,10 @@ impl Registry {
         self.slots.lock().free.push(slot);
     }
 
-    /// Ends the waits of those who wait for a request.
-    pub(crate) fn wake_idle(&self) {
+    /// Ends the waits of those who wait for a request: for another one, or for the first.
+    pub(crate) fn wake(&self, waiting: SlotState) {
         self.each(|slot, fd| {
-            if slot.turn(SlotState::Idle, SlotState::Cut) {
+            if slot.turn(waiting, SlotState::Cut) {
                 let _ = socket::shut_read(fd);
             }
         });

@@ -469,6 +469,7 @@ impl<'a> Supervisor<'a> {
             } else if core.control.stopping() {
                 worker.core.control.request_stop();
             }
+            worker.core.control.ring_gate(); // those that were spared while it ended alone
             match worker.state {
                 State::Killed { .. } => {}
                 State::Leaving(Some(at)) if at <= now => worker.kill(true),

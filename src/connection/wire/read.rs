@@ -35,6 +35,7 @@ impl Wire {
             return Err(self.drain_exceeded());
         }
         self.fresh.set(self.fresh.get() && n == 0);
+        self.heard.set(self.heard.get() || n > 0);
         self.read_full.set(n == buf.len());
         Ok(n)
     }
@@ -81,13 +82,13 @@ impl Wire {
                 return self.recv_last(buf);
             }
             self.arm(&self.armed_read, deadline, socket::set_read_timeout)?;
-            self.turn(idle, SlotState::Busy, SlotState::Idle);
+            self.turn(idle, SlotState::Busy, self.waiting());
             if self.is_stopping_idle(idle) {
-                self.turn(idle, SlotState::Idle, SlotState::Busy);
+                self.turn(idle, self.waiting(), SlotState::Busy);
                 continue;
             }
             let read = socket::recv(self.fd(), buf, true);
-            if idle && !self.turn(idle, SlotState::Idle, SlotState::Busy) {
+            if idle && !self.turn(idle, self.waiting(), SlotState::Busy) {
                 self.stopped.set(true); // and our reading side is shut
             }
             match read {
@@ -111,7 +112,7 @@ impl Wire {
     }
 
     fn is_stopping_idle(&self, idle: bool) -> bool {
-        idle && self.control().stopping()
+        idle && self.control().stopping() && !self.is_spared()
     }
 
     /// The watching path: polls the stop switch and the writers' bell besides.

@@ -23,7 +23,7 @@ fn only_idle_readers_are_woken() {
     let ((mut idle, _a), (mut busy, _b)) = (pair(), pair());
     let (at_idle, at_busy) = (registry.enter(idle.as_raw_fd()), registry.enter(busy.as_raw_fd()));
     assert!(at_idle.turn(Busy, Idle));
-    registry.wake_idle();
+    registry.wake(SlotState::Idle);
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     assert!(is_open(&mut busy));
     assert!(!at_idle.turn(Idle, Busy), "it learns that its reading side was cut");
@@ -61,12 +61,12 @@ fn who_has_left_is_out_of_reach_and_the_place_is_used_again_afresh() {
     assert!(slot.turn(Busy, Idle));
     let place = Arc::as_ptr(&slot);
     registry.leave(slot);
-    registry.wake_idle();
+    registry.wake(SlotState::Idle);
     assert_eq!(registry.cut_all(), 0);
     assert!(is_open(&mut first));
     let (mut second, _b) = pair();
     let slot = registry.enter(second.as_raw_fd());
     assert_eq!(Arc::as_ptr(&slot), place);
-    registry.wake_idle();
+    registry.wake(SlotState::Idle);
     assert!(is_open(&mut second), "it begins busy");
 }
