@@ -172,6 +172,7 @@ fn f13_the_file_of_a_unix_socket_is_free_after_the_master_s_death() {
     thread::sleep(100 * MS); // a tenth of its time
     server.signal("KILL");
     server.ended();
+    until("nobody accepts", || std::os::unix::net::UnixStream::connect(&path).is_err());
     let next = Server::start_at(&addr, "torture_server", &["--strategy", "preforking"]);
     assert_eq!(next.ask("ECHO again"), "again");
     assert_eq!(busy.line(), "slept");

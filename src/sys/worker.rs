@@ -1,6 +1,6 @@
 //! Signals of worker processes and of their master, the pipe that tells of its death, names and processors.
 //!
-//! The handlers do only what signal-safety(7) allows: atomics, `shutdown`, `clock_gettime`, `write`.
+//! The handlers do only what signal-safety(7) allows: atomics, `shutdown`, `dup3`, `clock_gettime`, `write`.
 
 use std::ffi::CString;
 use std::io;
@@ -24,6 +24,9 @@ static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
 /// The sockets that it listens on, as many as are used.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
+/// Tells of the master's death.
+static LIFELINE: AtomicI32 = AtomicI32::new(-1);
+
 /// SIGTERM: another worker is to take the place of this one. (To the whole group it is the master's to obey, which then
 /// tells all; so nobody is told twice.) SIGIO: the master is dead. Nobody will accept here any more, in none of the
 /// orphans, and each finishes what it has.
@@ -33,8 +36,12 @@ extern "C" fn on_worker_signal(number: c_int) {
     if let Some(core) = unsafe { WORKER.load(SeqCst).as_ref() } {
         if number == libc::SIGIO {
             for fd in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0) {
-                // SAFETY: shutdown takes two integers. On a listening socket it ends the listening for all who have it.
-                unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+                // SAFETY: both take integers. On a listening socket, shutdown ends the listening for all who have it;
+                // then the address is let go of, while the number stays taken, as threads may be about to use it.
+                unsafe {
+                    libc::shutdown(fd, libc::SHUT_RD);
+                    libc::dup3(LIFELINE.load(SeqCst), fd, libc::O_CLOEXEC);
+                }
             }
             core.control.request_stop();
         } else {
@@ -53,6 +60,7 @@ pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[impl AsFd], lifeline:
         place.store(fd.as_fd().as_raw_fd(), SeqCst);
     }
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
+    LIFELINE.store(lifeline.as_raw_fd(), SeqCst);
     WORKER.store(Arc::into_raw(core.clone()).cast_mut(), SeqCst);
     handle(Signal::SIGTERM, on_worker_signal)?;
     handle(Signal::SIGIO, on_worker_signal)?;
