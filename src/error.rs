@@ -101,7 +101,7 @@ impl fmt::Display for Error {
             Self::Threads { others } => write!(
                 f,
                 "cannot fork: this process has {others} other threads, whose locks a child would find locked for ever; \
-                 serve before starting threads, or see Forking::allow_threads"
+                 serve before starting threads (in after_fork, say), or see Forking::allow_threads"
             ),
             Self::Workers { failures, cause } => write!(
                 f,

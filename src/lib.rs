@@ -40,10 +40,11 @@
 //! | [`Threading`] | a thread, kept for the next one | 1024, or 64 less than `RLIMIT_NOFILE` | most servers; connections that stay |
 //! | [`ThreadPool`] | a turn of one of N threads (16) | N | short connections on a fixed number of threads |
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
+//! | [`PreForking<E>`](PreForking) | what `E` makes of it, in one of N worker processes | N times `E`'s | servers that must outlive a crash, a leak, a hang of their own code |
 //! | [`EventLoop`] | a [`Protocol`]'s, on one thread for all | 64 less than `RLIMIT_NOFILE` | thousands of connections, idle most of the time; chats and broadcasts |
 //!
 //! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
-//! [`Forking`], that of the connection; [the guide](guide::forking) tells what a handler may do there. A strategy of
+//! [`Forking`], that of the connection, and with [`PreForking`] one worker; [the guide](guide::forking) tells what a handler may do there. A strategy of
 //! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
 //! take the same handlers; a loop [takes protocols](#event-loop), as its handlers may not wait.
 //!

@@ -28,6 +28,7 @@ pub(crate) use post::Post;
 
 type Workers = Vec<Worker>;
 type Hook<T> = Box<dyn Fn(T) + Send>;
+type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 
 /// N worker processes on one listener, each of which serves with engine `E`: [`Threading`],
 /// [`ThreadPool`](crate::ThreadPool), [`Sequential`](crate::Sequential), [`Forking`](crate::Forking),
@@ -91,7 +92,7 @@ pub(crate) struct Settings {
     start_failures: u32,
     before_fork: Option<Hook<usize>>,
     after_fork: Option<Hook<usize>>,
-    on_worker_exit: Option<Box<dyn Fn(&WorkerExit) + Send>>,
+    on_worker_exit: Option<ExitHook>,
     cpus: Vec<usize>,
     name: String,
     bounds: Bounds,
