@@ -3,7 +3,6 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
 use super::conn::Conn;
@@ -21,6 +20,7 @@ use crate::finish::{observe, refuse, Outcome};
 use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A listener of a reactor, to ask for its address, and to close.
 #[derive(Debug, Clone)]

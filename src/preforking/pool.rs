@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::admit::Count;
 use crate::lifecycle::Block;
+use crate::sync::atomic::AtomicUsize as Left;
 use crate::sys::process;
 use crate::sys::shared::Shared;
 
@@ -33,7 +34,7 @@ pub(crate) struct Pool {
     /// Desks from here on have never been used.
     used: AtomicUsize,
     /// At a stop: what each kernel queue held, and is still served.
-    last: [AtomicUsize; LISTENERS],
+    last: [Left; LISTENERS],
     desks: [Desk; DESKS],
 }
 
@@ -109,7 +110,7 @@ impl Pool {
         permits.set_limit(asked.unwrap_or(follows).min(most));
     }
 
-    pub(crate) fn last(&self) -> &[AtomicUsize] {
+    pub(crate) fn last(&self) -> &[Left] {
         &self.last
     }
 

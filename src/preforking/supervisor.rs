@@ -1,23 +1,25 @@
 //! The master: it starts workers, and sees that there are always as many as there should be.
 
+mod ends;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::pool::{Lost, Pool};
+use super::pool::Pool;
 use super::post::Post;
 use super::shares::{raise, share, Part};
 use super::starts::Starts;
-use super::worker::{Run, State, Worker, AFTER_THE_DRAIN};
-use super::{Settings, WorkerExit, Workers};
+use super::worker::{Run, State, Worker};
+use super::{Settings, Workers};
 use crate::error::{Error, Result};
 use crate::finish::observe;
 use crate::hooks::{self, Pace};
 use crate::lifecycle::Core;
 use crate::server::Bound;
-use crate::sys::process::{self, ChildSignals, Status};
+use crate::sys::process::{self, ChildSignals};
 use crate::sys::shared::Shared;
 use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
 use crate::sys::{self, signal, Epoll, Interest};
@@ -146,7 +148,7 @@ impl<'a> Supervisor<'a> {
                 let Some(place) = self.workers.iter().position(is_meant) else { continue };
                 if token & 1 == SPEAKS {
                     self.listen_to(place);
-                } else if let Some(status) = ended(&self.workers[place]) {
+                } else if let Some(status) = ends::ended(&self.workers[place]) {
                     let worker = self.workers.swap_remove(place);
                     self.bury(worker, status);
                 }
@@ -186,55 +188,6 @@ impl<'a> Supervisor<'a> {
         }
         let all = (0..self.wanted()).all(|place| self.workers.iter().any(|w| w.place == place && w.was_ready));
         core.post.iter().filter(|_| all).for_each(Post::tell_ready);
-    }
-
-    fn bury(&mut self, mut worker: Worker, status: Status) {
-        self.ends.remove(&worker.pidfd);
-        self.ends.remove(&worker.pipe);
-        let became_ready = worker.listen();
-        worker.was_ready |= became_ready;
-        let how = match status {
-            Status::Exited(code) => format!("exited with {code}"),
-            Status::Killed(signal) => format!("was killed by {signal}"),
-            Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
-        };
-        let in_order = status == Status::Exited(0) && worker.words().is_none();
-        let lost = match worker.state {
-            State::Killed { cut: true } => Lost::Cut,
-            State::Leaving(_) if in_order => Lost::Left,
-            _ => Lost::Crashed,
-        };
-        let Some(post) = worker.post() else { return };
-        let connections = post.desk.settle(lost);
-        if in_order {
-            self.abandoned += post.desk.result();
-        }
-        post.desk.give_back();
-        let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
-        let how = worker.words().map_or(how.clone(), |words| format!("{how}: {words}"));
-        self.tell_exit(&worker, status, is_asked);
-        if is_asked {
-            log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
-            );
-        } else if worker.was_ready && worker.words().is_none() {
-            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
-        } else if !(in_order && self.core().control.stopping()) {
-            let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
-            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
-            self.start_failed(worker.place, worker.started, how);
-        }
-    }
-
-    fn tell_exit(&self, worker: &Worker, status: Status, is_asked: bool) {
-        let Some(hook) = &self.settings.on_worker_exit else { return };
-        let (code, signal) = match status {
-            Status::Exited(code) => (Some(code), None),
-            Status::Killed(signal) => (None, Some(signal)),
-            Status::Gone => (None, None),
-        };
-        let exit = WorkerExit { index: worker.place, pid: worker.pid.as_raw(), code, signal, expected: is_asked };
-        hooks::call(self.core(), "on_worker_exit", || hook(&exit));
     }
 
     /// A place without a worker, which cannot get one, ends the run after so many attempts; one whose worker still
@@ -434,69 +387,12 @@ impl<'a> Supervisor<'a> {
             }
         }
     }
-
-    /// Ends all workers, under one deadline.
-    fn end(mut self) -> Result<u64> {
-        let core = self.core();
-        let control = &core.control;
-        if self.fault.is_some() {
-            control.request_stop();
-        }
-        if core.post.is_none() && !control.paused() {
-            let queued = |l: &crate::listen::Listener| l.queued().unwrap_or(core.config.backlog);
-            self.pool.count_the_last(self.bound.listeners.iter().map(queued));
-        }
-        while !self.workers.is_empty() {
-            control.events.clear();
-            self.pass_the_stop_on();
-            self.look();
-            if !self.workers.is_empty() {
-                self.wait(self.patience())?;
-            }
-        }
-        if core.post.is_none() {
-            self.pool.forget_the_last();
-        }
-        self.fault.take().map_or(Ok(self.abandoned), Err)
-    }
-
-    fn pass_the_stop_on(&mut self) {
-        let (core, now) = (self.core(), Instant::now());
-        let end = core.control.drain_deadline(core.config.drain_timeout);
-        for worker in &mut self.workers {
-            if core.control.is_urgent() {
-                worker.core.control.request_stop_now();
-            } else if core.control.stopping() {
-                worker.core.control.request_stop();
-            }
-            worker.core.control.ring_gate(); // those that were spared while it ended alone
-            match worker.state {
-                State::Killed { .. } => {}
-                State::Leaving(Some(at)) if at <= now => worker.kill(true),
-                State::Leaving(at) => {
-                    let end = end.and_then(|end| end.checked_add(AFTER_THE_DRAIN));
-                    worker.state = State::Leaving(at.into_iter().chain(end).min());
-                }
-                _ => worker.state = State::Leaving(end.and_then(|end| end.checked_add(AFTER_THE_DRAIN))),
-            }
-        }
-    }
 }
 
 impl Drop for Supervisor<'_> {
     fn drop(&mut self) {
         process::disown(&self.ends);
     }
-}
-
-/// The end of this worker, if it has ended. Its number may be another's from then on.
-fn ended(worker: &Worker) -> Option<Status> {
-    signal::child_ends(worker.pid.as_raw());
-    let status = process::ended(worker.pidfd.as_fd());
-    if status.is_none() {
-        signal::child_begins(worker.pid.as_raw());
-    }
-    status
 }
 
 fn open(worker: &Worker) -> u64 {

@@ -1,0 +1,124 @@
+//! The ends of workers: of one at any moment, and of all at the stop.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::super::pool::Lost;
+use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
+use super::super::WorkerExit;
+use super::Supervisor;
+use crate::error::Result;
+use crate::finish::observe;
+use crate::hooks;
+use crate::listen::Listener;
+use crate::sys::process::{self, Status};
+use crate::sys::signal;
+
+impl Supervisor<'_> {
+    /// Accounts for a worker that has ended.
+    pub(super) fn bury(&mut self, mut worker: Worker, status: Status) {
+        self.ends.remove(&worker.pidfd);
+        self.ends.remove(&worker.pipe);
+        let became_ready = worker.listen();
+        worker.was_ready |= became_ready;
+        let how = match status {
+            Status::Exited(code) => format!("exited with {code}"),
+            Status::Killed(signal) => format!("was killed by {signal}"),
+            Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
+        };
+        let in_order = status == Status::Exited(0) && worker.words().is_none();
+        let lost = match worker.state {
+            State::Killed { cut: true } => Lost::Cut,
+            State::Leaving(_) if in_order => Lost::Left,
+            _ => Lost::Crashed,
+        };
+        let Some(post) = worker.post() else { return };
+        let connections = post.desk.settle(lost);
+        if in_order {
+            self.abandoned += post.desk.result();
+        }
+        post.desk.give_back();
+        let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
+        let how = worker.words().map_or(how.clone(), |words| format!("{how}: {words}"));
+        self.tell_exit(&worker, status, is_asked);
+        if is_asked {
+            log::info!(
+                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
+            );
+        } else if worker.was_ready && worker.words().is_none() {
+            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+        } else if !(in_order && self.core().control.stopping()) {
+            let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
+            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            self.start_failed(worker.place, worker.started, how);
+        }
+    }
+
+    fn tell_exit(&self, worker: &Worker, status: Status, is_asked: bool) {
+        let Some(hook) = &self.settings.on_worker_exit else { return };
+        let (code, signal) = match status {
+            Status::Exited(code) => (Some(code), None),
+            Status::Killed(signal) => (None, Some(signal)),
+            Status::Gone => (None, None),
+        };
+        let exit = WorkerExit { index: worker.place, pid: worker.pid.as_raw(), code, signal, expected: is_asked };
+        hooks::call(self.core(), "on_worker_exit", || hook(&exit));
+    }
+
+    /// Ends all workers, under one deadline.
+    pub(super) fn end(mut self) -> Result<u64> {
+        let core = self.core();
+        let control = &core.control;
+        if self.fault.is_some() {
+            control.request_stop();
+        }
+        if core.post.is_none() && !control.paused() {
+            let queued = |l: &Listener| l.queued().unwrap_or(core.config.backlog);
+            self.pool.count_the_last(self.bound.listeners.iter().map(queued));
+        }
+        while !self.workers.is_empty() {
+            control.events.clear();
+            self.pass_the_stop_on();
+            self.look();
+            if !self.workers.is_empty() {
+                self.wait(self.patience())?;
+            }
+        }
+        if core.post.is_none() {
+            self.pool.forget_the_last();
+        }
+        self.fault.take().map_or(Ok(self.abandoned), Err)
+    }
+
+    fn pass_the_stop_on(&mut self) {
+        let (core, now) = (self.core(), Instant::now());
+        let end = core.control.drain_deadline(core.config.drain_timeout);
+        for worker in &mut self.workers {
+            if core.control.is_urgent() {
+                worker.core.control.request_stop_now();
+            } else if core.control.stopping() {
+                worker.core.control.request_stop();
+            }
+            worker.core.control.ring_gate(); // those that were spared while it ended alone
+            match worker.state {
+                State::Killed { .. } => {}
+                State::Leaving(Some(at)) if at <= now => worker.kill(true),
+                State::Leaving(at) => {
+                    let end = end.and_then(|end| end.checked_add(AFTER_THE_DRAIN));
+                    worker.state = State::Leaving(at.into_iter().chain(end).min());
+                }
+                _ => worker.state = State::Leaving(end.and_then(|end| end.checked_add(AFTER_THE_DRAIN))),
+            }
+        }
+    }
+}
+
+/// The end of this worker, if it has ended. Its number may be another's from then on.
+pub(super) fn ended(worker: &Worker) -> Option<Status> {
+    signal::child_ends(worker.pid.as_raw());
+    let status = process::ended(worker.pidfd.as_fd());
+    if status.is_none() {
+        signal::child_begins(worker.pid.as_raw());
+    }
+    status
+}
