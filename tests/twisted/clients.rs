@@ -1,0 +1,1 @@
+//! `test_tcp`, `test_factories`: connecting, failing to, and connecting again.

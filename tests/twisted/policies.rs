@@ -1,0 +1,1 @@
+//! `test_policies`: limits on rates, times and numbers.

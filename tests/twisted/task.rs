@@ -1,0 +1,1 @@
+//! `test_task` and `test_internet`: timers, and calls from threads.

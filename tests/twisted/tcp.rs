@@ -1,0 +1,1 @@
+//! `test_tcp`: what a transport does.
