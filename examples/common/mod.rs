@@ -130,9 +130,10 @@ impl Args {
         handler: impl StreamRequestHandler,
         factory: impl Factory + 'static,
     ) -> Outcome {
+        let workers = self.get("workers")?; // also where the strategy has none: a slip is an error
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
-            Some("thread-pool") => Box::new(ThreadPool::new(self.get("workers")?.unwrap_or(16))),
+            Some("thread-pool") => Box::new(ThreadPool::new(workers.unwrap_or(16))),
             Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
             Some("preforking") => return self.serve_preforking(builder, handler, factory),
