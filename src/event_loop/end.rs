@@ -284,6 +284,9 @@ impl State {
             }
         }
         drop(permit);
+        if !self.team.is_alone() {
+            self.team.note_load(self.number, self.conns.len());
+        }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -294,7 +297,7 @@ impl State {
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
-            self.groups.leave(group, id);
+            self.leave(group, id);
         }
         let limit = conn.limit_timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {

@@ -1,5 +1,6 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
+mod across;
 mod aside;
 mod clock;
 mod conn;
@@ -15,6 +16,7 @@ mod handle;
 mod io;
 mod line_receiver;
 mod lines;
+mod loops;
 mod lost;
 #[cfg(feature = "testing")]
 mod memory;
@@ -25,6 +27,7 @@ mod reactor;
 mod slab;
 mod state;
 mod string_receiver;
+mod team;
 #[cfg(feature = "testing")]
 mod test_loop;
 mod timers;
@@ -40,6 +43,7 @@ pub use group::Group;
 pub use handle::{ReactorGone, ReactorHandle};
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
+pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
