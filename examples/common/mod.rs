@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
+use socketserver::{Engine, EventLoop, EventLoops, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
 use socketserver::{ListeningPort, PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
@@ -38,15 +38,18 @@ pub const LIMITS: &[(&str, &str)] = &[
 
 /// Options that choose how connections are served.
 pub const STRATEGY: &[(&str, &str)] = &[
-    ("strategy S", "sequential, threading, thread-pool, forking, preforking or event-loop [threading]"),
-    ("workers N", "threads of a thread-pool [16], processes of preforking [one a processor]"),
+    ("strategy S", "sequential, threading, thread-pool, forking, preforking, event-loop or event-loops [threading]"),
+    ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
 ];
 
 /// Options of worker processes.
 pub const WORKERS: &[(&str, &str)] = &[
     ("max-requests N", "after how many connections a process of preforking is replaced"),
     ("heartbeat MS", "how long a process of preforking may give no sign of life [30000]"),
-    ("inner S", "how each process of preforking serves: threading, thread-pool or event-loop [threading]"),
+    (
+        "inner S",
+        "how each process of preforking serves: threading, thread-pool, event-loop or event-loops of 2 [threading]",
+    ),
 ];
 
 /// Reads the command line and runs the example; an error becomes one line and exit status 1.
@@ -128,7 +131,7 @@ impl Args {
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
         let workers = self.get("workers")?; // also where the strategy has none: a slip is an error
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
@@ -138,6 +141,10 @@ impl Args {
             Some("sequential") => Box::new(Sequential),
             Some("preforking") => return self.serve_preforking(builder, handler, factory),
             Some("event-loop") => return run(builder.strategy(EventLoop::new()).bind(&self.addr, factory)?),
+            Some("event-loops") => {
+                let loops = self.get("workers")?.map_or_else(EventLoops::default, EventLoops::new);
+                return run(builder.strategy(loops).bind(&self.addr, factory)?);
+            }
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
         run(builder.strategy(strategy).bind(&self.addr, handler)?)
@@ -148,7 +155,7 @@ impl Args {
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.get("workers")?.unwrap_or(cores);
@@ -158,7 +165,12 @@ impl Args {
             Some("event-loop") => {
                 return run(builder.strategy(self.preforking(workers, EventLoop::new())?).bind(&self.addr, factory)?)
             }
-            Some(other) => return Err(format!("--inner {other}: it is threading, thread-pool or event-loop").into()),
+            Some("event-loops") => {
+                return run(builder
+                    .strategy(self.preforking(workers, EventLoops::new(2))?)
+                    .bind(&self.addr, factory)?)
+            }
+            Some(other) => return Err(format!("--inner {other}: there is no such way; see --help").into()),
         };
         run(builder.strategy(self.preforking(workers, inner)?).bind(&self.addr, handler)?)
     }

@@ -276,6 +276,9 @@ impl State {
             }
         }
         drop(permit);
+        if !self.team.is_alone() {
+            self.team.note_load(self.number, self.conns.len());
+        }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -286,7 +289,7 @@ impl State {
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
-            self.groups.leave(group, id);
+            self.leave(group, id);
         }
         if let Some(rare) = conn.rare.take() {
             self.unlink(id, &rare.links, &rare.linked);

@@ -1,5 +1,6 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
+mod across;
 mod aside;
 mod clock;
 mod conn;
@@ -18,6 +19,7 @@ mod io;
 mod line_receiver;
 mod lines;
 mod link;
+mod loops;
 mod lost;
 #[cfg(feature = "testing")]
 mod memory;
@@ -33,6 +35,7 @@ mod source;
 mod state;
 mod string_receiver;
 mod switch;
+mod team;
 #[cfg(feature = "testing")]
 mod test_loop;
 mod throttle;
@@ -49,6 +52,7 @@ pub use group::Group;
 pub use handle::{ReactorGone, ReactorHandle};
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
+pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};

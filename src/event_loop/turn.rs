@@ -28,7 +28,7 @@ impl State {
                 (token::GATE, _) => self.gate_rung(),
                 (token::INBOX, _) => self.take_calls(),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
-                (connection, ready) => self.ready(ConnId::from_token(connection), ready),
+                (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
         self.serve_memory();

@@ -21,6 +21,7 @@ pub(crate) type Act = &'static str;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpOptions {
     pub(crate) backlog: i32,
+    pub(crate) reuse_port: bool,
     pub(crate) only_v6: Option<bool>,
     pub(crate) no_delay: bool,
     pub(crate) keep_alive: bool,
@@ -29,7 +30,14 @@ pub(crate) struct TcpOptions {
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true, keep_alive_time: None }
+        Self {
+            backlog: 4096,
+            reuse_port: false,
+            only_v6: None,
+            no_delay: true,
+            keep_alive: true,
+            keep_alive_time: None,
+        }
     }
 }
 
@@ -39,6 +47,9 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
     let fd = open(family)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
+    if options.reuse_port {
+        set("set SO_REUSEPORT on", sock::setsockopt(&fd, sockopt::ReusePort, &true))?;
+    }
     if let (AddressFamily::Inet6, Some(only)) = (family, options.only_v6) {
         set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
     }
