@@ -24,7 +24,7 @@ const WATCHED: u64 = u64::MAX - 1;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Turn {
-    /// A connection, admitted: run it, or hand it to something that does.
+    /// A connection or a datagram, admitted: run it, or hand it to something that does.
     Request(Request),
     /// The watched descriptor is readable.
     Watched,
@@ -239,11 +239,11 @@ impl<'a> Seat<'a> {
     fn accept(&self, listener: usize, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
-        match listener.accept() {
-            Ok(accepted) => {
+        match shared.take(listener) {
+            Ok(work) => {
                 self.core().trouble.is_over();
                 permit.engage();
-                Ok(Some(Request::new(accepted, permit, shared.handler.clone())))
+                Ok(Some(Request::new(work, permit)))
             }
             Err(e) => {
                 permit.give_back_unused();
@@ -259,10 +259,10 @@ impl<'a> Seat<'a> {
             if !shared.take_last(&self.listeners, place) {
                 continue;
             }
-            match listener.accept() {
-                Ok(accepted) => {
+            match shared.take(listener) {
+                Ok(work) => {
                     permit.engage();
-                    return Ok(Some(Request::new(accepted, permit, shared.handler.clone())));
+                    return Ok(Some(Request::new(work, permit)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
                 Err(e) => {
@@ -276,9 +276,9 @@ impl<'a> Seat<'a> {
 
     fn refuse_one(&self, listener: usize) -> Result<()> {
         let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
-        match listener.accept() {
-            Ok(accepted) => {
-                refuse(self.core(), accepted, &io::Error::other("the connection limit is reached"));
+        match self.acceptor.shared.take(listener) {
+            Ok(work) => {
+                refuse(self.core(), work, &io::Error::other("the connection limit is reached"));
                 Ok(())
             }
             Err(e) => self.after_failure(listener, e),

@@ -70,11 +70,12 @@ impl Control {
         &self.block.switch
     }
 
-    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, and its master's.
-    pub(crate) fn become_child(&self) {
+    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, its master's, and the
+    /// socket that a datagram is replied from.
+    pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
         self.in_child.store(true, SeqCst);
         let masters = self.line().skip(1).flat_map(Self::descriptors);
-        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).collect();
+        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
         process::close_owned(&kept);
     }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage};
 use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
+
+pub(crate) use nix::sys::socket::SockType;
 
 /// A step of opening a listener, as its error names it.
 pub(crate) type Act = &'static str;
@@ -44,7 +46,7 @@ impl Default for TcpOptions {
 /// Opens, binds and listens; on failure says at which act.
 pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedFd, (Act, io::Error)> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = open(family)?;
+    let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
     if options.reuse_port {
@@ -88,8 +90,8 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::
 
 /// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
 /// socket, less the umask, from the moment it is there.
-pub(crate) fn bind_unix(addr: &sock::UnixAddr, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
-    let fd = open(AddressFamily::Unix)?;
+pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
+    let fd = open(AddressFamily::Unix, kind)?;
     if let Some(mode) = mode {
         fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| ("set the mode of", e.into()))?;
     }
@@ -116,9 +118,10 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)
     Ok((peer.pid(), peer.uid(), peer.gid()))
 }
 
-fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
+/// A socket that is neither blocking nor inherited by programs that are started.
+pub(super) fn open(family: AddressFamily, kind: SockType) -> Result<OwnedFd, (Act, io::Error)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    sock::socket(family, SockType::Stream, flags, None).map_err(|e| ("open a socket for", e.into()))
+    sock::socket(family, kind, flags, None).map_err(|e| ("open a socket for", e.into()))
 }
 
 /// Lets clients connect.
