@@ -19,6 +19,7 @@ use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
 use super::Settings;
+use crate::admit::Permit;
 use crate::connection::Limits;
 use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
@@ -90,6 +91,8 @@ pub(super) struct State {
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
+    /// In a worker process: the place for the connection that it waits for.
+    pub(super) place: Option<Permit>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -143,6 +146,7 @@ impl State {
             number,
             aside: Asides::default(),
             ports: Vec::new(),
+            place: None,
             listening: false,
             rests: false,
             accepts_one: false,
