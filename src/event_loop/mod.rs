@@ -1,9 +1,13 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
 mod aside;
+mod blocking;
 mod clock;
 mod conn;
+mod connect;
+mod connect_error;
 mod context;
+mod dial;
 mod dispatch;
 mod drain;
 mod end;
@@ -22,6 +26,7 @@ mod outbox;
 mod port;
 mod protocol;
 mod reactor;
+mod reconnect;
 mod slab;
 mod state;
 mod string_receiver;
@@ -33,6 +38,9 @@ mod turn;
 
 use std::time::Duration;
 
+pub use blocking::BlockingError;
+pub use connect::{Connect, Connector, ConnectorState};
+pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
 pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
@@ -44,6 +52,7 @@ pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
 pub use reactor::Reactor;
+pub use reconnect::Reconnect;
 pub use slab::ConnId;
 pub use string_receiver::{strings, StringReceiver, StringTransport, Strings};
 #[cfg(feature = "testing")]

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
+use super::blocking::Blocking;
 use super::clock::Clock;
 use super::conn::Conn;
+use super::connect::Connector;
 use super::context::Context;
+use super::dial::Dials;
+use super::factory::Users;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -30,6 +34,8 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
+    /// One bit, which no connection's number has: the clients' attempts to connect.
+    pub(in super::super) const CONNECTORS: u64 = 1 << 63;
     /// And above: the listeners, by their place, which is never given again.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
@@ -40,6 +46,8 @@ pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 pub(super) enum Task {
     Call(Call),
     Protocol(ConnId),
+    /// A client's time is over, or its next attempt due.
+    Connect(Connector),
     /// A limit of this connection may be over.
     Limit(ConnId),
     /// Accepting has rested enough.
@@ -54,6 +62,7 @@ pub(super) enum Task {
 pub(super) enum Soon {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
+    Connect(Connector),
 }
 
 /// A stop in progress.
@@ -81,6 +90,9 @@ pub(super) struct State {
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
+    /// Who uses each factory: ports and clients.
+    pub(super) users: Users,
+    pub(super) dials: Dials,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -100,6 +112,8 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
+    /// Work on other threads.
+    pub(super) blocking: Blocking,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -122,6 +136,8 @@ impl State {
             conns: Slab::new(),
             aside: Asides::default(),
             ports: Vec::new(),
+            users: Users::default(),
+            dials: Dials::new(),
             listening: false,
             rests: false,
             accepts_one: false,
@@ -135,6 +151,7 @@ impl State {
             buffer: vec![0; READ],
             stop: false,
             drain: None,
+            blocking: Blocking::default(),
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })
