@@ -1,6 +1,7 @@
 //! A protocol of closures that writes down what it is called for, and a reactor on a thread of its own.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod clients;
 pub mod teller;
 
 use std::any::Any;
