@@ -234,6 +234,7 @@ mod strategy;
 mod error;
 mod event_loop;
 pub mod guide;
+mod helpers;
 mod lifecycle;
 pub mod selectors;
 mod server;
@@ -253,9 +254,10 @@ pub use connection::{
 };
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport,
-    Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
-    StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
+    factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
+    ConnectorState, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost,
+    LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
+    StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::connection::{PeerCredentials, Socket};
+use crate::listen::Addr;
 use crate::sys::socket;
 
 #[cfg(feature = "testing")]
@@ -25,6 +26,15 @@ impl Io {
             Self::Socket(socket) => Some(socket.as_fd()),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
+        }
+    }
+
+    /// What it is bound to.
+    pub(super) fn local_addr(&self) -> Addr {
+        match self {
+            Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Addr::Unnamed,
         }
     }
 

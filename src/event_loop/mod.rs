@@ -1,9 +1,13 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
 mod aside;
+mod blocking;
 mod clock;
 mod conn;
+mod connect;
+mod connect_error;
 mod context;
+mod dial;
 mod dispatch;
 mod drain;
 mod end;
@@ -27,6 +31,7 @@ mod protocol;
 mod rare;
 mod rate;
 mod reactor;
+mod reconnect;
 mod send;
 mod slab;
 mod source;
@@ -42,6 +47,9 @@ mod turn;
 
 use std::time::Duration;
 
+pub use blocking::BlockingError;
+pub use connect::{Connect, Connector, ConnectorState};
+pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
 pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
@@ -54,6 +62,7 @@ pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
 pub use rate::RateLimit;
 pub use reactor::Reactor;
+pub use reconnect::Reconnect;
 pub use slab::ConnId;
 pub use string_receiver::{strings, StringReceiver, StringTransport, Strings};
 #[cfg(feature = "testing")]

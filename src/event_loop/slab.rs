@@ -47,6 +47,9 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+/// So many there are, which leaves the top bit of a token to others.
+const GENERATIONS: u32 = u32::MAX >> 1;
+
 impl<T> Slab<T> {
     pub(super) fn new() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), len: 0 }
@@ -82,7 +85,7 @@ impl<T> Slab<T> {
     pub(super) fn remove(&mut self, id: ConnId) -> Option<T> {
         let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
         let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = slot.generation.wrapping_add(1) & GENERATIONS;
         self.free.push(id.index);
         self.len -= 1;
         Some(value)

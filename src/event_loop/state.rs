@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
+use super::blocking::Blocking;
 use super::clock::Clock;
 use super::conn::Conn;
+use super::connect::Connector;
 use super::context::Context;
+use super::dial::Dials;
+use super::factory::Users;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -31,6 +35,8 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
+    /// One bit, which no connection's number has: the clients' attempts to connect.
+    pub(in super::super) const CONNECTORS: u64 = 1 << 63;
     /// And above: the listeners, by their place, which is never given again.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
@@ -41,6 +47,8 @@ pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 pub(super) enum Task {
     Call(Call),
     Protocol(ConnId),
+    /// A client's time is over, or its next attempt due.
+    Connect(Connector),
     /// A limit of this connection may be over.
     Limit(ConnId),
     /// A rate limit lets this connection go on.
@@ -57,6 +65,7 @@ pub(super) enum Task {
 pub(super) enum Soon {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
+    Connect(Connector),
 }
 
 /// A stop in progress.
@@ -84,6 +93,9 @@ pub(super) struct State {
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
+    /// Who uses each factory: ports and clients.
+    pub(super) users: Users,
+    pub(super) dials: Dials,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -103,6 +115,8 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
+    /// Work on other threads.
+    pub(super) blocking: Blocking,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -125,6 +139,8 @@ impl State {
             conns: Slab::new(),
             aside: Asides::default(),
             ports: Vec::new(),
+            users: Users::default(),
+            dials: Dials::new(),
             listening: false,
             rests: false,
             accepts_one: false,
@@ -138,6 +154,7 @@ impl State {
             buffer: vec![0; READ],
             stop: false,
             drain: None,
+            blocking: Blocking::default(),
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })

@@ -28,6 +28,7 @@ impl State {
                 (token::GATE, _) => self.gate_rung(),
                 (token::INBOX, _) => self.take_calls(),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
+                (connector, ready) if connector >= token::CONNECTORS => self.connect_is_ready(connector, ready),
                 (connection, ready) => self.ready(ConnId::from_token(connection), ready),
             }
         }
@@ -128,6 +129,7 @@ impl State {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
                 Task::Throttle(id, direction) => self.may_go_on(id, direction),
+                Task::Connect(connector) => self.connect_is_due(connector),
                 Task::Rested => self.rests = false,
                 Task::Verify(key) => self.verdict_is_late(key),
                 Task::Actions => self.act(),
@@ -157,6 +159,7 @@ impl State {
                     self.mark(id);
                 }
                 Some(Soon::Message(_, message)) => forget(message),
+                Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
                 None => {}
             }
         }

@@ -9,7 +9,7 @@ mod listener;
 mod spare;
 
 pub use address::{Addr, Address};
-pub(crate) use bind::{bind, BindOptions};
+pub(crate) use bind::{bind, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
 pub(crate) use file::{Access, CHANGE_OWNER};
