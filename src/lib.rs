@@ -256,7 +256,7 @@ pub use error::{Error, Result};
 pub use event_loop::{
     factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
     ConnectorState, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost,
-    LostReason, Peer, Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
+    LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
     StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};

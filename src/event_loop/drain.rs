@@ -66,7 +66,7 @@ impl State {
         let has_more = !conn.paused.any() && self.read(id);
         if has_more {
             self.mark(id);
-        } else {
+        } else if !self.conns.get(id).is_some_and(|conn| conn.paused.by_rate) {
             self.end(id, LostReason::Shutdown);
         }
     }

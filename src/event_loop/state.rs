@@ -19,6 +19,7 @@ use super::handle::Inbox;
 use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
+use super::throttle::Direction;
 use super::timers::Timers;
 use super::Settings;
 use crate::connection::Limits;
@@ -26,7 +27,7 @@ use crate::lifecycle::Core;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
-const READ: usize = 64 << 10;
+pub(super) const READ: usize = 64 << 10;
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -50,6 +51,8 @@ pub(super) enum Task {
     Connect(Connector),
     /// A limit of this connection may be over.
     Limit(ConnId),
+    /// A rate limit lets this connection go on.
+    Throttle(ConnId, Direction),
     /// Accepting has rested enough.
     Rested,
     /// The time is over in which `verify_request` may decide about a connection.

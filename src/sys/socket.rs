@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,13 +57,22 @@ const PROBES: u32 = 5;
 
 /// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
 /// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
-fn bound_silence(fd: &OwnedFd, time: Duration) -> nix::Result<()> {
+fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let between = (seconds / (2 * PROBES)).max(1);
     sock::setsockopt(fd, sockopt::TcpKeepIdle, &seconds.saturating_sub(PROBES * between).max(1))?;
     sock::setsockopt(fd, sockopt::TcpKeepInterval, &between)?;
     sock::setsockopt(fd, sockopt::TcpKeepCount, &PROBES)?;
     sock::setsockopt(fd, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
+}
+
+/// Of a connected TCP socket: probes, and the time after which a silent peer is given up; `None`: no probes.
+pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
+    sock::setsockopt(&fd, sockopt::KeepAlive, &time.is_some())?;
+    match time {
+        Some(time) => Ok(bound_silence(&fd, time)?),
+        None => Ok(sock::setsockopt(&fd, sockopt::TcpUserTimeout, &0)?),
+    }
 }
 
 /// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
