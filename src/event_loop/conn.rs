@@ -86,12 +86,14 @@ pub(super) enum Origin {
     Accepted,
     /// This side has made it.
     Made(Connector),
+    /// The program: a descriptor that is no socket.
+    Adopted,
 }
 
 impl Origin {
     pub(super) fn connector(self) -> Option<Connector> {
         match self {
-            Self::Accepted => None,
+            Self::Accepted | Self::Adopted => None,
             Self::Made(connector) => Some(connector),
         }
     }
@@ -100,7 +102,7 @@ impl Origin {
     pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
             Self::Accepted => observe::ended(core, peer, lost, outcome),
-            Self::Made(_) => observe::ended_uncounted(core, peer, lost, outcome),
+            Self::Made(_) | Self::Adopted => observe::ended_uncounted(core, peer, lost, outcome),
         }
     }
 }

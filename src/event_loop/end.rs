@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::conn::{Conn, Phase};
 use super::context::Context;
 use super::dispatch::take_message;
+use super::io::Io;
 use super::lost::{Lost, LostReason};
 use super::slab::ConnId;
 use super::state::{Drain, State};
@@ -264,6 +265,9 @@ impl State {
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
         let Conn { origin, io, peer, protocol, permit, reason, paused, .. } = conn;
+        if let (Io::Input(_), Some(fd)) = (&io, io.fd()) {
+            self.poller.remove(fd); // others may have the file open: then epoll would go on telling of it
+        }
         drop(io);
         let connector = origin.connector();
         connector.into_iter().for_each(|connector| self.has_lost_connection(connector));

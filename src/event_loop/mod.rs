@@ -18,6 +18,7 @@ mod framed;
 mod group;
 mod half_close;
 mod handle;
+mod input;
 mod io;
 mod line_receiver;
 mod lines;

@@ -258,7 +258,7 @@ impl State {
         drop(permit);
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
-            (None, Origin::Made(_)) => {}
+            (None, Origin::Made(_) | Origin::Adopted) => {}
             (None, Origin::Accepted) => {
                 observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it"))
             }

@@ -96,6 +96,8 @@ pub(super) struct State {
     /// Who uses each factory: ports and clients.
     pub(super) users: Users,
     pub(super) dials: Dials,
+    /// Files, which epoll does not watch.
+    pub(super) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -141,6 +143,7 @@ impl State {
             ports: Vec::new(),
             users: Users::default(),
             dials: Dials::new(),
+            always_ready: Vec::new(),
             listening: false,
             rests: false,
             accepts_one: false,
@@ -191,7 +194,7 @@ impl State {
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.permits().full();
-        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() {
+        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() || self.reads_a_file() {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -33,6 +33,7 @@ impl State {
             }
         }
         self.serve_memory();
+        self.read_files();
         self.fire_timers(mark);
         self.do_what_was_put_off();
         self.settle();
@@ -51,7 +52,7 @@ impl State {
     /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
     /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
     /// come.
-    fn ready(&mut self, id: ConnId, ready: Readiness) {
+    pub(super) fn ready(&mut self, id: ConnId, ready: Readiness) {
         // An event of a connection that was closed in this turn has an id that stands for nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
