@@ -235,6 +235,7 @@ mod strategy;
 mod error;
 mod event_loop;
 pub mod guide;
+mod helpers;
 mod lifecycle;
 pub mod selectors;
 mod server;
@@ -258,6 +259,10 @@ pub use event_loop::{
     factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver,
     LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
     ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
+    factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
+    ConnectorState, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost,
+    LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
+    StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;

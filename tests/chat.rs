@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
 use support::{procfs, tool, until, Client, Server, AT_ONCE};
@@ -189,4 +189,124 @@ fn the_line_logger_prints_whole_lines_only() {
     client.half_close();
     assert_eq!(client.rest(), "");
     assert!(!server.stdout().iter().any(|line| line.contains("cut") || *line == "sec" || *line == "ond"));
+}
+
+// The client of the room.
+
+/// A client with this input, and its process.
+fn chat_client(addr: &str, input: Stdio) -> Child {
+    let mut command = std::process::Command::new(support::example("chat_client"));
+    command.arg(addr).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// How it has ended: its status, what it has printed, and what it complained of.
+fn outcome(client: Child) -> (Option<i32>, String, String) {
+    let output = support::output(client, "chat_client");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_chat_client_sends_what_is_typed_and_prints_what_is_said_in_one_thread() {
+    let server = Server::start("chat_room", &[]);
+    let mut all = members(&server, &["ada"]);
+    let mut client = chat_client(server.addr(), Stdio::piped());
+    let mut typing = client.stdin.take().unwrap();
+    typing.write_all(b"bob\n").unwrap();
+    assert_eq!(all[0].line(), "* bob has joined");
+    assert_eq!(procfs::threads(client.id()), 1);
+    let flags = procfs::open_flags(client.id(), 0);
+    assert_eq!(flags & 0o4000, 0, "O_NONBLOCK on what others may share: {flags:o}");
+    all[0].send("good morning\n");
+    let (mut said, mut line) = (BufReader::new(client.stdout.take().unwrap()), String::new());
+    for expected in ["What is your name?\n", "ada: good morning\n"] {
+        line.clear();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, expected);
+    }
+    typing.write_all(b"good ").unwrap();
+    typing.write_all(b"evening\n/who\n").unwrap();
+    assert_eq!(all[0].line(), "bob: good evening");
+    drop(typing);
+    assert_eq!(all[0].line(), "* bob has left");
+    line.clear();
+    said.read_to_string(&mut line).unwrap();
+    assert_eq!(line, "ada, bob\n", "answers to the last line are awaited");
+    assert_eq!(outcome(client), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn the_end_of_the_room_ends_its_client() {
+    let mut server = Server::start("chat_room", &[]);
+    let mut client = chat_client(server.addr(), Stdio::piped());
+    let typing = client.stdin.take().unwrap(); // nobody types
+    let mut asked = vec![0; "What is your name?\n".len()];
+    client.stdout.as_mut().unwrap().read_exact(&mut asked).unwrap();
+    server.term().well_within(AT_ONCE);
+    assert_eq!(outcome(client), (Some(0), String::new(), String::new()));
+    drop(typing);
+}
+
+/// Files and `/dev/null` are no descriptors that epoll takes.
+#[test]
+fn any_kind_of_input_will_do() {
+    let server = Server::start("chat_room", &[]);
+    let file = std::env::temp_dir().join(format!("socketserver-chat-{}", std::process::id()));
+    std::fs::write(&file, "eve\n/who\n").unwrap();
+    let inputs: [(Stdio, &str); 2] = [(std::fs::File::open(&file).unwrap().into(), "eve\n"), (Stdio::null(), "")];
+    std::fs::remove_file(&file).unwrap();
+    for (input, answer) in inputs {
+        let client = chat_client(server.addr(), input);
+        assert_eq!(outcome(client), (Some(0), format!("What is your name?\n{answer}"), String::new()));
+    }
+    let Some(mut script) = tool("script") else { return };
+    let command = format!("{} {}", support::example("chat_client").display(), server.addr());
+    let mut terminal = script
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    terminal.stdin.as_mut().unwrap().write_all(b"tom\n/who\n/quit\n").unwrap();
+    let (status, said, _) = outcome(terminal);
+    assert_eq!(status, Some(0), "{said:?}");
+    assert!(said.contains("What is your name?") && said.trim_end().ends_with("tom"), "{said:?}");
+}
+
+/// More than fits into all buffers on the way.
+#[test]
+fn a_chat_client_reads_no_faster_than_the_room() {
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = std::env::temp_dir().join(format!("socketserver-chat-big-{}", std::process::id()));
+    let text: Vec<u8> = (0..8_000_000u32).flat_map(u32::to_be_bytes).collect();
+    std::fs::write(&file, &text).unwrap();
+    let input = std::fs::File::open(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let client = chat_client(&slow.local_addr().unwrap().to_string(), input.into());
+    let (mut room, _) = slow.accept().unwrap();
+    room.set_read_timeout(Some(support::LIMIT)).unwrap();
+    let (mut last, mut still) = (0, 0);
+    until("nothing moves any more", || {
+        let at = procfs::position(client.id(), 0);
+        still = if at > 0 && at == last && procfs::state(client.id()) == Some('S') { still + 1 } else { 0 };
+        last = at;
+        still > 50
+    });
+    let rss = procfs::rss_kib(client.id());
+    assert!(rss < 20_000, "{rss} KiB, of a file of 32 MB");
+    let mut got = Vec::new();
+    room.read_to_end(&mut got).unwrap();
+    assert!(got == text, "{} bytes of {}", got.len(), text.len());
+    drop(room);
+    assert_eq!(outcome(client), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn a_client_without_a_room_says_so_in_one_line() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (status, said, complaint) = outcome(chat_client(&free.to_string(), Stdio::null()));
+    assert_eq!((status, said.as_str(), complaint.lines().count()), (Some(1), "", 1), "{complaint}");
+    assert!(complaint.starts_with(&format!("error: cannot connect to {free}: ")), "{complaint}");
+    assert!(complaint.contains("start the server"), "{complaint}");
 }

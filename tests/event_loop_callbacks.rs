@@ -111,6 +111,7 @@ fn interfere(t: &mut Transport<'_>, ids: &[ConnId], group: Group, with: &str) {
         t.pause_connection(*id);
         t.resume_connection(*id);
         t.broadcast(group, &[b'y'; 600], None);
+        t.link(*id);
         let _ = match with {
             "close" => t.close_connection(*id),
             "abort" => t.abort_connection(*id),
@@ -119,11 +120,15 @@ fn interfere(t: &mut Transport<'_>, ids: &[ConnId], group: Group, with: &str) {
     }
     t.call_later(Duration::ZERO, |_| ());
     t.set_timer(Duration::ZERO);
+    let _ = t.send_reader(&b"more"[..]); // refused once it closes
+    if with == "half-close" {
+        t.shutdown_write();
+    }
 }
 
 #[test]
 fn e4_no_callback_runs_within_another() {
-    for with in ["nothing", "close", "abort"] {
+    for with in ["nothing", "close", "abort", "half-close"] {
         for callback in CALLBACKS {
             let settings = EventLoop::new().water_marks(10, 1500);
             let (mut test, journal) = (TestLoop::with(settings).unwrap(), Journal::default());
@@ -133,7 +138,7 @@ fn e4_no_callback_runs_within_another() {
                 let (theirs, once) = (ids.clone(), once.clone());
                 let script = Script::new(&journal).never_inside(&inside).keep_open().on("made", |t, _| {
                     t.set_timer(SECOND / 2);
-                    Ok(())
+                    Ok(t.send_reader(&b"read"[..])?)
                 });
                 let script = script.on(callback, move |t, _| {
                     if !once.replace(true) {

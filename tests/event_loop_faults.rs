@@ -94,9 +94,11 @@ fn e2_a_fault_in_any_callback_ends_its_connection_only_once_and_is_counted() {
             let mut test = TestLoop::with(EventLoop::new().water_marks(10, 20)).unwrap();
             let (journal, others) = (Journal::default(), Journal::default());
             let other = test.connect(Script::new(&others));
-            let script = Script::new(&journal).on("made", |t, _| {
+            let script = Script::new(&journal).on("made", move |t, _| {
                 t.set_timer(SECOND);
-                Ok(())
+                Ok(if callback == "transfer" {
+                    t.send_reader(&b"read"[..])?
+                })
             });
             let id = test.connect(script.on(callback, move |t, _| {
                 t.write(b"last")?;

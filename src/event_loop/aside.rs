@@ -75,7 +75,7 @@ impl State {
     }
 
     fn turn_away(&self, aside: Aside, why: &io::Error) {
-        self.core.helpers.forget(&aside.job);
+        self.core.helpers.forget(|other| Arc::ptr_eq(other, &aside.job));
         finish::turn_away(&self.core, aside.accepted, why);
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::connect::Connector;
 use super::group::Group;
 use super::io::Io;
 use super::lost::LostReason;
@@ -11,6 +12,8 @@ use super::rare::Rare;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded, Limits};
+use crate::finish::{observe, Outcome};
+use crate::lifecycle::Core;
 use crate::listen::Addr;
 use crate::sys::Readiness;
 
@@ -76,7 +79,36 @@ pub(super) enum Marks {
     Explicit,
 }
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A listener: it is served, and counted.
+    Accepted,
+    /// This side has made it.
+    Made(Connector),
+    /// The program: a descriptor that is no socket.
+    Adopted,
+}
+
+impl Origin {
+    pub(super) fn connector(self) -> Option<Connector> {
+        match self {
+            Self::Accepted | Self::Adopted => None,
+            Self::Made(connector) => Some(connector),
+        }
+    }
+
+    /// Only what was accepted is counted.
+    pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+        match self {
+            Self::Accepted => observe::ended(core, peer, lost, outcome),
+            Self::Made(_) | Self::Adopted => observe::ended_uncounted(core, peer, lost, outcome),
+        }
+    }
+}
+
 pub(super) struct Conn {
+    pub(super) origin: Origin,
     pub(super) io: Io,
     pub(super) peer: Addr,
     /// Whether anything has been read.
@@ -129,6 +161,7 @@ pub(super) struct Conn {
 impl Conn {
     pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: (usize, usize), now: Instant) -> Self {
         Self {
+            origin: Origin::Accepted,
             io,
             peer,
             heard: false,

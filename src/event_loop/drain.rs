@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::conn::Phase;
+use super::conn::{Origin, Phase};
 use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Drain, State};
@@ -62,6 +62,7 @@ impl State {
         for id in self.conns.ids() {
             self.mark(id);
         }
+        self.stop_connecting_all();
     }
 
     /// A connection of a loop that drains, at the end of a turn: it is told once, and closed when it is idle. What the
@@ -72,7 +73,7 @@ impl State {
             self.call(id, "shutting_down", |p, t| p.shutting_down(t));
         }
         let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
-        if !conn.heard && self.core.ends_alone() {
+        if !conn.heard && conn.origin == Origin::Accepted && self.core.ends_alone() {
             return; // its first request is on its way
         }
         let has_more = !conn.paused.any() && self.read(id);
@@ -101,6 +102,7 @@ impl State {
             self.cut();
         }
         if !self.has_connections() && !self.has_last() {
+            self.end_connectors();
             self.stop_listening_all();
             self.stop = true;
         }

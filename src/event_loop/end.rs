@@ -2,15 +2,17 @@
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
 
 use super::conn::{Conn, Phase};
 use super::context::Context;
 use super::dispatch::take_message;
+use super::io::Io;
 use super::lost::{Lost, LostReason};
 use super::slab::ConnId;
-use super::state::State;
+use super::state::{Drain, State};
 use crate::connection::{Limit, LimitExceeded};
-use crate::finish::{observe, LingeringClose, Outcome, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::finish::{LingeringClose, Outcome, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
 use crate::handler::forget;
 
 impl State {
@@ -262,9 +264,14 @@ impl State {
         let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { io, peer, protocol, permit, reason, paused, .. } = conn;
+        let Conn { origin, io, peer, protocol, permit, reason, paused, .. } = conn;
+        if let (Io::Input(_), Some(fd)) = (&io, io.fd()) {
+            self.poller.remove(fd); // others may have the file open: then epoll would go on telling of it
+        }
         drop(io);
-        let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent };
+        let connector = origin.connector();
+        connector.into_iter().for_each(|connector| self.has_lost_connection(connector));
+        let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
             self.now = self.clock.now();
             let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
@@ -281,10 +288,11 @@ impl State {
         }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
-        observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
+        origin.tell_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }
+        connector.into_iter().for_each(|connector| self.after_the_connection(connector));
     }
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
@@ -305,6 +313,8 @@ impl State {
 
     /// Ends every connection at once; with the loop itself.
     pub(super) fn end_all(&mut self) {
+        let (deadline, grace) = (None, Duration::ZERO);
+        self.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
         self.turn_all_away();
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
@@ -313,5 +323,6 @@ impl State {
             }
             self.finish(id);
         }
+        self.end_connectors();
     }
 }

@@ -1,8 +1,11 @@
 //! What makes a protocol for each connection.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::connect_error::ConnectError;
 use super::context::Context;
 use super::protocol::Protocol;
 use super::slab::ConnId;
@@ -47,14 +50,29 @@ pub trait Factory {
     /// this panics, it is closed as well, and counted as a panic.
     fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>>;
 
-    /// The first listener of this factory in this loop has begun.
+    /// The first use of this factory in this loop: a listener or a client. One that is shared, as an `Rc<F>`, by several
+    /// is told once.
     fn start_factory(&self, cx: &mut Context<'_>) {
         let _ = cx;
     }
 
-    /// The last listener has ended. Connections may still be open.
+    /// The last listener has ended, and nothing is left of the last client. Connections of a listener may still be open.
     fn stop_factory(&self, cx: &mut Context<'_>) {
         let _ = cx;
+    }
+
+    /// A client has not connected: refused, in vain for too long, stopped, ... The error says whether another attempt
+    /// follows; [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents it. Logs a warning, if
+    /// not defined otherwise.
+    fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
+        let _ = cx;
+        log::warn!(target: "socketserver::event_loop", "{error}");
+    }
+
+    /// Factories of which this is the same are one.
+    #[doc(hidden)]
+    fn identity(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
     }
 }
 
@@ -66,6 +84,30 @@ where
 {
     fn build_protocol(&self, _cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
         Some(Box::new(self(peer)))
+    }
+}
+
+/// One factory for several listeners and clients.
+#[diagnostic::do_not_recommend]
+impl<F: Factory + ?Sized> Factory for Rc<F> {
+    fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
+        (**self).build_protocol(cx, peer)
+    }
+
+    fn start_factory(&self, cx: &mut Context<'_>) {
+        (**self).start_factory(cx);
+    }
+
+    fn stop_factory(&self, cx: &mut Context<'_>) {
+        (**self).stop_factory(cx);
+    }
+
+    fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
+        (**self).connection_failed(cx, error);
+    }
+
+    fn identity(&self) -> *const () {
+        (**self).identity()
     }
 }
 
@@ -92,6 +134,30 @@ where
     P: Protocol + 'static,
 {
     build
+}
+
+/// How many listeners and clients use each factory.
+#[derive(Debug, Default)]
+pub(super) struct Users(HashMap<*const (), usize>);
+
+impl Users {
+    /// Whether it is the first.
+    pub(super) fn add(&mut self, factory: &Rc<dyn Factory>) -> bool {
+        let users = self.0.entry(factory.identity()).or_default();
+        *users += 1;
+        *users == 1
+    }
+
+    /// Whether it was the last.
+    pub(super) fn remove(&mut self, factory: &Rc<dyn Factory>) -> bool {
+        let Some(users) = self.0.get_mut(&factory.identity()) else { return false };
+        *users -= 1;
+        let last = *users == 0;
+        if last {
+            self.0.remove(&factory.identity());
+        }
+        last
+    }
 }
 
 /// A server's factory, which the server keeps as well.

@@ -10,7 +10,7 @@ use super::slab::ConnId;
 use super::state::State;
 use super::throttle::Direction;
 
-/// Most that readers of one connection are read in a turn, so that a fast peer holds nobody up.
+/// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.
 const READERS: usize = 256 << 10;
 
 impl State {
@@ -39,7 +39,7 @@ impl State {
                 return Some(self.allowed(id, Direction::Writing, most)).filter(|n| *n > 0);
             }
             if *read >= READERS {
-                self.mark(id); // goes on in the next turn
+                self.mark(id); // goes on when the others have had their turn
                 return None;
             }
             *read += self.read_on(id);

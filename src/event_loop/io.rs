@@ -4,7 +4,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use super::input::Input;
 use crate::connection::{PeerCredentials, Socket};
+use crate::listen::Addr;
 use crate::sys::socket;
 
 #[cfg(feature = "testing")]
@@ -14,6 +16,8 @@ use super::memory::Memory;
 #[derive(Debug)]
 pub(super) enum Io {
     Socket(Socket),
+    /// To be read only.
+    Input(Input),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
@@ -23,8 +27,19 @@ impl Io {
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Input(input) => input.fd(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
+        }
+    }
+
+    /// What it is bound to.
+    pub(super) fn local_addr(&self) -> Addr {
+        match self {
+            Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
+            Self::Input(_) => Addr::Unnamed,
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Addr::Unnamed,
         }
     }
 
@@ -32,6 +47,7 @@ impl Io {
     pub(super) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
+            Self::Input(_) => Ok(None),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(None),
         }
@@ -41,6 +57,7 @@ impl Io {
     pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
+            Self::Input(input) => input.read(buf),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.recv(buf),
         }
@@ -50,6 +67,7 @@ impl Io {
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
+            Self::Input(_) => Err(read_only()),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
         }
@@ -58,6 +76,7 @@ impl Io {
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
+            Self::Input(_) => Err(read_only()),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
         }
@@ -67,6 +86,7 @@ impl Io {
     pub(super) fn has_unread(&self) -> bool {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
+            Self::Input(_) => false,
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
@@ -76,7 +96,7 @@ impl Io {
     pub(super) fn is_acknowledged(&self) -> bool {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
-            Self::Socket(Socket::Unix(_)) => true,
+            Self::Socket(Socket::Unix(_)) | Self::Input(_) => true,
             #[cfg(feature = "testing")]
             Self::Memory(_) => true,
         }
@@ -86,6 +106,7 @@ impl Io {
     pub(super) fn shut_write(&self) {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
+            Self::Input(_) => {}
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.shut_write(),
         }
@@ -95,6 +116,7 @@ impl Io {
     pub(super) fn reset_at_close(&self) {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
+            Self::Input(_) => {}
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.reset(),
         }
@@ -107,6 +129,7 @@ impl Io {
             Self::Socket(Socket::Unix(s)) => s.take_error().unwrap_or_else(Some),
             Self::Socket(Socket::Tcp(s)) if shut => s.take_error().unwrap_or_else(Some),
             Self::Socket(s) => Some(socket::pending_error(s.as_fd())),
+            Self::Input(_) => None,
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
         }
@@ -127,4 +150,8 @@ impl Io {
             _ => Ok(()),
         }
     }
+}
+
+fn read_only() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "what is only read from cannot be written to")
 }

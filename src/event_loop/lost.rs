@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::connect::Connector;
 use super::protocol::BoxError;
 use super::slab::ConnId;
 use crate::connection::LimitExceeded;
@@ -22,6 +23,8 @@ pub struct Lost {
     pub reason: LostReason,
     /// Bytes that were written and could not be sent.
     pub unsent: usize,
+    /// Whose connection it was, where this side has made it.
+    pub connector: Option<Connector>,
 }
 
 /// Why a connection ended.

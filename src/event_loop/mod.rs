@@ -2,9 +2,13 @@
 
 mod across;
 mod aside;
+mod blocking;
 mod clock;
 mod conn;
+mod connect;
+mod connect_error;
 mod context;
+mod dial;
 mod dispatch;
 mod drain;
 mod end;
@@ -15,6 +19,7 @@ mod framed;
 mod group;
 mod half_close;
 mod handle;
+mod input;
 mod io;
 mod line_receiver;
 mod lines;
@@ -29,6 +34,7 @@ mod protocol;
 mod rare;
 mod rate;
 mod reactor;
+mod reconnect;
 mod send;
 mod slab;
 mod source;
@@ -45,6 +51,9 @@ mod turn;
 
 use std::time::Duration;
 
+pub use blocking::BlockingError;
+pub use connect::{Connect, Connector, ConnectorState};
+pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
 pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
@@ -58,6 +67,7 @@ pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
 pub use rate::RateLimit;
 pub use reactor::Reactor;
+pub use reconnect::Reconnect;
 pub use slab::ConnId;
 pub use string_receiver::{strings, StringReceiver, StringTransport, Strings};
 #[cfg(feature = "testing")]

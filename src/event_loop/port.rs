@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use super::conn::Conn;
+use super::conn::{Conn, Origin};
 use super::context::Context;
 use super::dispatch::take_message;
 use super::factory::{Factory, Peer};
@@ -111,14 +111,9 @@ impl State {
     /// A factory that has several ports is told of the first and of the last.
     fn factory_started(&mut self, place: usize) {
         let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
-        if self.users_of(&factory) == 1 {
+        if self.users.add(&factory) {
             self.call_free("start_factory", |cx| factory.start_factory(cx));
         }
-    }
-
-    fn users_of(&self, factory: &Rc<dyn Factory>) -> usize {
-        let same = |port: &&Port| !port.listeners.is_empty() && Rc::ptr_eq(&port.factory, factory);
-        self.ports.iter().filter(same).count()
     }
 
     pub(super) fn stop_listening(&mut self, place: usize) {
@@ -143,7 +138,7 @@ impl State {
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
         }
-        Some(factory).filter(|factory| self.users_of(factory) == 0)
+        Some(factory).filter(|factory| self.users.remove(factory))
     }
 
     pub(super) fn stop_listening_all(&mut self) {
@@ -283,18 +278,18 @@ impl State {
         let Accepted { socket, peer } = accepted;
         let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
         let Some(factory) = self.ports.get(port.0).map(|port| port.factory.clone()) else { return };
-        match self.build(&*factory, id) {
+        self.build_and_begin(&*factory, id);
+    }
+
+    pub(super) fn build_and_begin(&mut self, factory: &dyn Factory, id: ConnId) {
+        match self.build(factory, id) {
             Ok(Some(protocol)) => self.begin(id, protocol),
             Ok(None) => self.refuse_new(id, None),
             Err(text) => self.refuse_new(id, Some(text)),
         }
     }
 
-    pub(super) fn build(
-        &mut self,
-        factory: &dyn Factory,
-        id: ConnId,
-    ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
+    fn build(&mut self, factory: &dyn Factory, id: ConnId) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
         self.now = self.clock.now();
@@ -312,14 +307,21 @@ impl State {
         self.mark(id);
     }
 
-    pub(super) fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
+    fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
         let Some(conn) = self.conns.remove(id) else { return };
-        let Conn { io, peer, permit, .. } = conn;
+        let Conn { origin, io, peer, permit, .. } = conn;
         drop(io);
         drop(permit);
-        match panic {
-            Some(text) => observe::ended(&self.core, &peer, false, &Outcome::Panicked(text)),
-            None => observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it")),
+        match (panic, origin) {
+            (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
+            (None, Origin::Made(_) | Origin::Adopted) => {}
+            (None, Origin::Accepted) => {
+                observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it"))
+            }
+        }
+        if let Origin::Made(connector) = origin {
+            self.has_lost_connection(connector);
+            self.after_the_connection(connector);
         }
     }
 

@@ -52,6 +52,9 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+/// So many there are, which leaves the top bit of a token to others.
+const GENERATIONS: u32 = u32::MAX >> 1;
+
 impl<T> Slab<T> {
     pub(super) fn new(home: u32) -> Self {
         Self { home, slots: Vec::new(), free: Vec::new(), len: 0 }
@@ -98,7 +101,7 @@ impl<T> Slab<T> {
         let is_meant = |slot: &&mut Slot<T>| slot.generation == id.generation && self.home == id.home;
         let slot = self.slots.get_mut(id.index as usize).filter(is_meant)?;
         let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = slot.generation.wrapping_add(1) & GENERATIONS;
         self.free.push(id.index);
         self.len -= 1;
         Some(value)

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
+use super::blocking::Blocking;
 use super::clock::Clock;
 use super::conn::Conn;
+use super::connect::Connector;
 use super::context::Context;
+use super::dial::Dials;
+use super::factory::Users;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -33,6 +37,8 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
+    /// One bit, which no connection's number has: the clients' attempts to connect.
+    pub(in super::super) const CONNECTORS: u64 = 1 << 63;
     /// And above: the listeners, by their place, which is never given again.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
@@ -43,6 +49,8 @@ pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 pub(super) enum Task {
     Call(Call),
     Protocol(ConnId),
+    /// A client's time is over, or its next attempt due.
+    Connect(Connector),
     /// A limit of this connection may be over.
     Limit(ConnId),
     /// A rate limit lets this connection go on.
@@ -59,6 +67,7 @@ pub(super) enum Task {
 pub(super) enum Soon {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
+    Connect(Connector),
 }
 
 /// A stop in progress.
@@ -93,6 +102,11 @@ pub(super) struct State {
     pub(super) ports: Vec<Port>,
     /// In a worker process: the place for the connection that it waits for.
     pub(super) place: Option<Permit>,
+    /// Who uses each factory: ports and clients.
+    pub(super) users: Users,
+    pub(super) dials: Dials,
+    /// Files, which epoll does not watch.
+    pub(super) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -112,6 +126,8 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
+    /// Work on other threads.
+    pub(super) blocking: Blocking,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -147,6 +163,9 @@ impl State {
             aside: Asides::default(),
             ports: Vec::new(),
             place: None,
+            users: Users::default(),
+            dials: Dials::new(),
+            always_ready: Vec::new(),
             listening: false,
             rests: false,
             accepts_one: false,
@@ -160,6 +179,7 @@ impl State {
             buffer: vec![0; READ],
             stop: false,
             drain: None,
+            blocking: Blocking::default(),
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })
@@ -196,7 +216,7 @@ impl State {
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.permits().full();
-        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() {
+        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() || self.reads_a_file() {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

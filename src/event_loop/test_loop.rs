@@ -1,8 +1,9 @@
 //! The production loop, with connections in memory and a clock that stands still.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,14 @@ use crate::error::Result;
 use crate::finish::LingeringClose;
 use crate::listen::Addr;
 use crate::server::Config;
+
+/// What becomes of the attempts to connect.
+#[derive(Default)]
+pub(super) struct Script {
+    pub(super) outcomes: VecDeque<io::Result<()>>,
+    /// The connections that were made, and their other ends.
+    pub(super) made: Vec<(ConnId, Memory)>,
+}
 
 /// Most turns that [`TestLoop::settle`] runs until nothing is left to do.
 const TURNS: usize = 1000;
@@ -80,7 +89,8 @@ impl TestLoop {
         let now = Rc::new(Cell::new(Instant::now()));
         let limits = Limits { write: Some(Duration::from_secs(30)), ..Limits::default() };
         let config = Config { limits, lingering_close: LingeringClose::IfUnread, ..Config::default() };
-        let reactor = Reactor::with_clock(settings, config, Clock::Manual(now.clone()))?;
+        let mut reactor = Reactor::with_clock(settings, config, Clock::Manual(now.clone()))?;
+        reactor.state.dials.script = Some(Script::default());
         Ok(Self { reactor, now, peers: HashMap::new() })
     }
 
@@ -95,13 +105,46 @@ impl TestLoop {
     /// A client connects from this address, and is served by a protocol of this factory; `None` if that refuses it.
     pub fn connect_to(&mut self, factory: &dyn Factory, peer: Addr) -> Option<ConnId> {
         let id = self.new_client(peer);
-        match self.reactor.state.build(factory, id) {
-            Ok(Some(protocol)) => self.reactor.state.begin(id, protocol),
-            Ok(None) => self.reactor.state.refuse_new(id, None),
-            Err(panic) => self.reactor.state.refuse_new(id, Some(panic)),
-        }
+        self.reactor.state.build_and_begin(factory, id);
         self.settle();
         (!self.is_lost(id)).then_some(id)
+    }
+
+    /// What becomes of the next attempts of clients ([`Context::connect`]), one after the other: a connection in memory,
+    /// or this error. Further attempts get no answer, until their time is over. No name is resolved.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::time::Duration;
+    /// use socketserver::testing::TestLoop;
+    /// use socketserver::{factory, Connect, HandlerResult, Protocol, Reconnect, Transport};
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+    ///         Ok(transport.write(b"hello")?)
+    ///     }
+    ///     fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut test = TestLoop::new()?;
+    /// test.answer_connects([Err(ErrorKind::ConnectionRefused.into()), Ok(())]);
+    /// let to = Connect::to("server:80").reconnect(Reconnect::new());       // in a second, or a little less
+    /// let connector = test.act(|cx| cx.connect(to, factory(|_| Greeter)));
+    /// test.advance(Duration::from_secs(1));
+    /// let server = test.act(|cx| cx.connection_of(connector)).unwrap();
+    /// assert_eq!(test.output(server), b"hello");
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn answer_connects(&mut self, outcomes: impl IntoIterator<Item = io::Result<()>>) {
+        self.reactor.state.dials.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
+    }
+
+    /// How many attempts to connect have begun.
+    pub fn attempts(&self) -> u64 {
+        self.reactor.state.dials.attempts()
     }
 
     fn new_client(&mut self, peer: Addr) -> ConnId {
@@ -241,6 +284,8 @@ impl TestLoop {
     #[allow(clippy::expect_used)] // a test wants to fail here
     pub fn turn(&mut self) {
         self.reactor.turn(Some(Duration::ZERO)).expect("a turn of the loop");
+        let script = self.reactor.state.dials.script.iter_mut();
+        self.peers.extend(script.flat_map(|script| script.made.drain(..)));
     }
 
     /// Turns until nothing is left to do at this time.

@@ -5,7 +5,8 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use super::conn::{Conn, Marks};
+use super::conn::{Conn, Marks, Origin};
+use super::connect::Connector;
 use super::context::Context;
 use super::group::Group;
 use super::lost::{LostReason, WriteError};
@@ -110,7 +111,7 @@ impl<'a> Transport<'a> {
         self.id
     }
 
-    /// The peer's address, as `accept` told it.
+    /// The peer's address, as `accept` told it, or as it was connected to.
     pub fn peer_addr(&self) -> Addr {
         self.conn().map_or(Addr::Unnamed, |conn| conn.peer.clone())
     }
@@ -124,10 +125,18 @@ impl<'a> Transport<'a> {
         self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
-    /// The address of the listener that accepted it.
+    /// The address of the listener that accepted it; where this side has connected, its own.
     pub fn local_addr(&self) -> Addr {
+        if let Some(conn) = self.conn().filter(|conn| conn.origin != Origin::Accepted) {
+            return conn.io.local_addr();
+        }
         let port = self.conn().and_then(|conn| Some(self.cx.state.ports.get(conn.port.0)?.local_addr(conn.port.1)));
         port.unwrap_or(Addr::Unnamed)
+    }
+
+    /// Whose connection it is, where this side has made it.
+    pub fn connector(&self) -> Option<Connector> {
+        self.conn()?.origin.connector()
     }
 
     /// Joins a group; `false` if it is in it already.

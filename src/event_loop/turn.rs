@@ -28,10 +28,12 @@ impl State {
                 (token::GATE, _) => self.gate_rung(),
                 (token::INBOX, _) => self.take_calls(),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
+                (connector, ready) if connector >= token::CONNECTORS => self.connect_is_ready(connector, ready),
                 (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
         self.serve_memory();
+        self.read_files();
         self.fire_timers(mark);
         self.do_what_was_put_off();
         self.settle();
@@ -50,7 +52,7 @@ impl State {
     /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
     /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
     /// come.
-    fn ready(&mut self, id: ConnId, ready: Readiness) {
+    pub(super) fn ready(&mut self, id: ConnId, ready: Readiness) {
         // An event of a connection that was closed in this turn has an id that stands for nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
@@ -128,6 +130,7 @@ impl State {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
                 Task::Throttle(id, direction) => self.may_go_on(id, direction),
+                Task::Connect(connector) => self.connect_is_due(connector),
                 Task::Rested => self.rests = false,
                 Task::Verify(key) => self.verdict_is_late(key),
                 Task::Actions => self.act(),
@@ -157,6 +160,7 @@ impl State {
                     self.mark(id);
                 }
                 Some(Soon::Message(_, message)) => forget(message),
+                Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
                 None => {}
             }
         }

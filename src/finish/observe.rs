@@ -102,6 +102,15 @@ pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
     }
 }
 
+/// A connection that nobody was served on, since this side has made it: told, and not counted.
+pub(crate) fn ended_uncounted(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+    match outcome {
+        Outcome::Served => {}
+        Outcome::Panicked(message) => report(core, Level::Error, &Failure::Panic { peer, message }),
+        Outcome::Failed(error) => tell_failed(core, peer, Cause::of(&**error, lost), &**error),
+    }
+}
+
 /// How the process of a connection has ended.
 pub(crate) enum Ended {
     Served,
@@ -171,19 +180,21 @@ fn panicked(core: &Core, peer: &Addr, message: &str) {
 fn failed(core: &Core, peer: &Addr, cause: Cause, error: &(dyn std::error::Error + Send + Sync + 'static)) {
     let counters = core.counters();
     match cause {
-        Cause::Peer => {
-            one(&counters.disconnected);
-            report(core, Level::Debug, &Failure::Disconnected { peer, error });
-        }
+        Cause::Peer => one(&counters.disconnected),
         Cause::Limit => {
             one(&counters.failed);
             one(&counters.timed_out);
-            report(core, Level::Info, &Failure::Error { peer, error });
         }
-        Cause::Handler => {
-            one(&counters.failed);
-            report(core, Level::Error, &Failure::Error { peer, error });
-        }
+        Cause::Handler => one(&counters.failed),
+    }
+    tell_failed(core, peer, cause, error);
+}
+
+fn tell_failed(core: &Core, peer: &Addr, cause: Cause, error: &(dyn std::error::Error + Send + Sync + 'static)) {
+    match cause {
+        Cause::Peer => report(core, Level::Debug, &Failure::Disconnected { peer, error }),
+        Cause::Limit => report(core, Level::Info, &Failure::Error { peer, error }),
+        Cause::Handler => report(core, Level::Error, &Failure::Error { peer, error }),
     }
 }
 

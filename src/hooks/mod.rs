@@ -1,6 +1,5 @@
 //! The program's hooks into the server: inside the error boundary, and never where they would hold others up.
 
-mod helpers;
 mod service;
 #[cfg(test)]
 #[cfg(not(shuttle))]
@@ -13,7 +12,6 @@ use crate::finish::{observe, panic_message};
 use crate::handler::forget;
 use crate::lifecycle::{Core, InHandler};
 
-pub(crate) use helpers::Helpers;
 pub(crate) use service::{Actions, Pace};
 pub use verify::Incoming;
 pub(crate) use verify::{ask, late, server_stops, verify, Job, Verdict, Verify, Waiting};

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::contain;
 use crate::connection::PeerCredentials;
 use crate::finish::observe;
+use crate::helpers;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::{Addr, Arrival};
 use crate::sys::{self, EventFd};
@@ -85,8 +86,11 @@ pub(crate) struct Job {
     tell: Box<dyn Fn(Verdict) + Send + Sync>,
 }
 
-impl Job {
-    pub(super) fn run(&self) {
+impl helpers::Job for Arc<Job> {
+    const NAME: &'static str = "verify";
+    const MOST: usize = 64;
+
+    fn run(self) {
         let core = &self.incoming.server.core;
         let Some(hook) = &core.config.verify_request else { return };
         (self.tell)(match contain(core, || hook(&self.incoming)) {
@@ -115,7 +119,7 @@ pub(crate) fn ask(
         server: ServerHandle { core: core.clone() },
     };
     let job = Arc::new(Job { incoming, tell: Box::new(tell) });
-    core.helpers.give(&job)?;
+    core.helpers.give(job.clone()).map_err(|(e, _)| e)?;
     Ok(job)
 }
 
@@ -135,7 +139,7 @@ pub(crate) fn verify(core: &Arc<Core>, arrived: &impl Arrival, watches: bool) ->
     match verdict {
         Some(verdict) => verdict.check(),
         None => {
-            core.helpers.forget(&job);
+            core.helpers.forget(|other| Arc::ptr_eq(other, &job));
             Err(if Instant::now() < until { server_stops() } else { late(core) })
         }
     }

@@ -12,7 +12,8 @@ use super::stats::{Counters, Report, Stats};
 use super::throttle::Throttle;
 use crate::accept::Trouble;
 use crate::admit::Count;
-use crate::hooks::{Helpers, Waiting};
+use crate::helpers::Helpers;
+use crate::hooks::{Job, Waiting};
 use crate::listen::Spare;
 use crate::preforking::{Pool, Post};
 use crate::server::{AtLimit, Config};
@@ -46,7 +47,7 @@ pub(crate) struct Core {
     /// To refuse with, where the server does so.
     pub(crate) spare: Option<Spare>,
     /// Who asks `verify_request`, and who waits for its answer.
-    pub(crate) helpers: Helpers,
+    pub(crate) helpers: Helpers<Arc<Job>>,
     pub(crate) waiting: Waiting,
     /// Who is connected, by name.
     #[cfg(feature = "testing")]

@@ -105,7 +105,7 @@ impl FromStr for Address {
 
 impl Address {
     /// Whether it can be one: there is a port, or a name.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         let malformed = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         match self {
             Self::Tcp(text) => match text.rsplit_once(':') {

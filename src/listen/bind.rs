@@ -81,7 +81,7 @@ pub(crate) fn bind_beside(listeners: &[Listener], options: TcpOptions) -> Result
 }
 
 /// All addresses, each once, in the resolver's order.
-fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for addr in text.to_socket_addrs()? {
         if !found.contains(&addr) {

@@ -98,6 +98,14 @@ impl AsFd for Epoll {
     }
 }
 
+/// Reads once, if there is something to read now (or the end): for descriptors that may be blocking and shall stay so.
+pub(crate) fn read_if_ready(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    if poll([Some(fd)], None, Some(Duration::ZERO))?.none() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(nix::unistd::read(fd, buf)?)
+}
+
 /// Rounded up, so that a wait never ends before its time.
 pub(super) fn whole_millis(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };

@@ -23,7 +23,7 @@ pub(crate) mod real {
 }
 #[cfg(all(test, shuttle))]
 pub(crate) use crate::model::kernel::{poll, Epoll, EventFd};
-pub(crate) use event::Interest;
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use event::{poll, Epoll, EventFd};
+pub(crate) use event::{read_if_ready, Interest};
 pub(crate) use poller::{Poller, Readiness};

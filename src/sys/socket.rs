@@ -124,6 +124,48 @@ pub(super) fn open(family: AddressFamily, kind: SockType) -> Result<OwnedFd, (Ac
     sock::socket(family, kind, flags, None).map_err(|e| ("open a socket for", e.into()))
 }
 
+/// A socket to connect from, with the options that accepted ones have.
+pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<OwnedFd, (Act, io::Error)> {
+    let fd = open(if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 })?;
+    let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
+    set("set TCP_NODELAY to connect to", sock::setsockopt(&fd, sockopt::TcpNoDelay, &true))?;
+    set("set SO_KEEPALIVE to connect to", sock::setsockopt(&fd, sockopt::KeepAlive, &true))?;
+    if let Some(from) = from {
+        // A port that is chosen when the peer is known may serve other peers as well; a port that was given, again at
+        // once.
+        match from.port() {
+            0 => sock::setsockopt(&fd, sockopt::IpBindAddressNoPort, &true),
+            _ => sock::setsockopt(&fd, sockopt::ReuseAddr, &true),
+        }
+        .map_err(|e| ("set the local address to connect to", e.into()))?;
+        sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(from))
+            .map_err(|e| ("bind the local address to connect to", e.into()))?;
+    }
+    Ok(fd)
+}
+
+/// The same for a Unix socket.
+pub(crate) fn open_unix() -> Result<OwnedFd, (Act, io::Error)> {
+    open(AddressFamily::Unix)
+}
+
+/// Begins to connect; whether that is done already. The socket is writable once it is, or has failed.
+pub(crate) fn connect(fd: BorrowedFd<'_>, to: &dyn sock::SockaddrLike) -> io::Result<bool> {
+    match sock::connect(fd.as_raw_fd(), to) {
+        Ok(()) => Ok(true),
+        Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a socket that was to be connected is so now, or why it has failed.
+pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match sock::getsockopt(&fd, sockopt::SocketError)? {
+        0 => Ok(sock::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
 /// Lets clients connect.
 pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> Result<(), (Act, io::Error)> {
     let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);

@@ -1,6 +1,7 @@
 //! A protocol of closures that writes down what it is called for, and a reactor on a thread of its own.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod clients;
 pub mod teller;
 
 use std::any::Any;
@@ -41,8 +42,8 @@ type Act = Box<dyn FnMut(&mut Transport<'_>, &[u8]) -> HandlerResult>;
 type AtLoss = Box<dyn FnMut(&mut Context<'_>, &Lost)>;
 
 /// The callbacks that have a transport, as `on` and the journal name them.
-pub const CALLBACKS: [&str; 9] =
-    ["made", "data", "eof", "pause", "resume", "reading", "timer", "message", "shutting_down"];
+pub const CALLBACKS: [&str; 10] =
+    ["made", "data", "eof", "pause", "resume", "transfer", "reading", "timer", "message", "shutting_down"];
 
 /// Notes each callback as `name`, data as `data:...`, and the end as `lost:reason`; then does what the test says.
 pub struct Script {
@@ -134,6 +135,10 @@ impl Protocol for Script {
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
         self.call("resume", transport, b"")
+    }
+
+    fn transfer_complete(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        self.call("transfer", transport, b"")
     }
 
     fn reading_resumed(&mut self, transport: &mut Transport<'_>) -> HandlerResult {

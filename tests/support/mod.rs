@@ -56,12 +56,18 @@ pub fn run(name: &str, args: &[&str]) -> Output {
     let mut command = Command::new(example(name));
     command.args(args).env("RUST_LOG", "info");
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    output(child, &format!("{name} {args:?}"))
+}
+
+/// What a process prints until its end, which comes soon.
+#[track_caller]
+pub fn output(child: Child, what: &str) -> Output {
     let pid = child.id();
     let (done, output) = mpsc::channel();
     thread::spawn(move || done.send(child.wait_with_output()));
     output.recv_timeout(AT_ONCE * 5).map(Result::unwrap).unwrap_or_else(|_| {
         kill("KILL", &pid.to_string());
-        panic!("{name} {args:?} does not end");
+        panic!("{what} does not end");
     })
 }
 

@@ -64,6 +64,21 @@ pub fn fd_kinds(pid: u32) -> Vec<(u32, String)> {
     entries.filter_map(kind).collect()
 }
 
+/// The flags with which a descriptor of it is open, `O_NONBLOCK` among them.
+pub fn open_flags(pid: u32, fd: u32) -> u32 {
+    u32::from_str_radix(&fdinfo(pid, fd, "flags:"), 8).unwrap()
+}
+
+/// How far a file has been read.
+pub fn position(pid: u32, fd: u32) -> u64 {
+    fdinfo(pid, fd, "pos:").parse().unwrap()
+}
+
+fn fdinfo(pid: u32, fd: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+}
+
 /// Whether a signal waits to be delivered to the process.
 pub fn signals_pending(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -1,0 +1,160 @@
+//! Work that may wait, on threads beside the loop; what comes of it is told on the loop.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::context::Context;
+use super::dispatch::take_message;
+use super::handle::Inbox;
+use super::reactor::Reactor;
+use super::state::{Call, Soon, State};
+use crate::helpers::{Helpers, Job};
+
+/// Why there is no result of [`Context::blocking`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BlockingError {
+    /// The work panicked, with this text.
+    Panicked(String),
+    /// The system gave no thread for it, and none was there: nothing was done.
+    NoThread(io::Error),
+}
+
+impl fmt::Display for BlockingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(text) => write!(f, "panicked: {text}"),
+            Self::NoThread(e) => {
+                write!(f, "cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BlockingError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Panicked(_) => None,
+            Self::NoThread(e) => Some(e),
+        }
+    }
+}
+
+/// Work on its way to a thread, or there.
+pub(super) struct Work {
+    run: Box<dyn FnOnce() + Send>,
+    /// Which of the loop's calls is due then.
+    key: u64,
+    inbox: Arc<Inbox>,
+}
+
+impl Job for Work {
+    const NAME: &'static str = "blocking";
+    const MOST: usize = 10;
+
+    fn run(self) {
+        let Self { run, key, inbox } = self;
+        run();
+        let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // else the loop is gone
+    }
+}
+
+/// What the loop has given away, and what it does when that is done, by numbers that are never given again.
+#[derive(Default)]
+pub(super) struct Blocking {
+    helpers: Helpers<Work>,
+    due: HashMap<u64, Call>,
+    next: u64,
+}
+
+impl Context<'_> {
+    /// Has `work` done on a thread of a small pool, and then calls `done` on the loop with what it returned: for what
+    /// would hold up the loop, as a file, a database or a long computation does (Twisted's `deferToThread`, asyncio's
+    /// `run_in_executor`).
+    ///
+    /// ```
+    /// use socketserver::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.blocking(|| (1..=20u64).product::<u64>(), |cx, product| {
+    ///     assert_eq!(product.unwrap(), 2_432_902_008_176_640_000);
+    ///     cx.stop();
+    /// });
+    /// reactor.run()?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// Up to 10 threads are started as they are needed, and end after 10 s without work; a loop that never calls this
+    /// has none. More work than that waits in a queue, which nothing bounds but the callers: a protocol that pauses
+    /// reading until its work is done has one piece in it, so that the connection limit bounds it. Pieces of work end in
+    /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
+    ///
+    /// `done` is called in a later turn, never within this callback. The connection that has asked may be gone by then:
+    /// keep its [`ConnId`](super::ConnId), which stands for nothing in that case. A drain does not wait for work, only
+    /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
+    /// for what runs, and `done` is dropped without a call.
+    pub fn blocking<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> R + Send + 'static,
+        done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
+    ) {
+        self.state.blocking(work, done);
+    }
+}
+
+impl Reactor {
+    /// As [`Context::blocking`].
+    pub fn blocking<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> R + Send + 'static,
+        done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
+    ) {
+        self.state.blocking(work, done);
+    }
+}
+
+impl State {
+    fn blocking<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> R + Send + 'static,
+        done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
+    ) {
+        let key = self.blocking.next;
+        self.blocking.next += 1;
+        let result = Arc::new(Mutex::new(None));
+        let theirs = result.clone();
+        let run = Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(take_message);
+            *theirs.lock() = Some(outcome.map_err(panicked));
+        });
+        match self.blocking.helpers.give(Work { run, key, inbox: self.inbox.clone() }) {
+            Ok(()) => {
+                let tell = move |cx: &mut Context<'_>| {
+                    let Some(result) = result.lock().take() else { return };
+                    done(cx, result);
+                };
+                self.blocking.due.insert(key, Box::new(tell));
+            }
+            Err((e, _)) => {
+                let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
+                self.soon.push_back(Soon::Call(Box::new(tell)));
+            }
+        }
+    }
+
+    fn work_is_done(&mut self, key: u64) {
+        if let Some(done) = self.blocking.due.remove(&key) {
+            self.call_free("what blocking work has led to", done);
+        }
+    }
+}
+
+fn panicked(text: String) -> BlockingError {
+    log::error!(target: "socketserver::event_loop", "blocking work panicked: {}", text.escape_debug());
+    BlockingError::Panicked(text)
+}
