@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod frames;
+pub mod loops;
 
 use std::fs;
 use std::io::{Read, Write};
