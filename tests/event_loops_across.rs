@@ -173,10 +173,12 @@ fn members_whose_loop_does_not_take_what_is_sent_are_cut_or_miss_it() {
             (0..200).map(|_| cx.broadcast(room, &text, Some(speaker.id))).sum::<usize>()
         });
         assert_eq!(reached, 128, "8 MiB wait for the loop, 8 times as much as for a connection");
-        assert_eq!(rig.ask(still.place, move |cx| cx.queued_of(still.id).is_some()), lossy);
+        assert_eq!(rig.ask(still.place, move |cx| cx.write_to(still.id, b"")), lossy, "it is cut, or stays");
         // Afterwards it is as before.
         let other = rig.client();
-        assert_eq!(rig.ask(other.place, move |cx| cx.broadcast(room, b"news", None)), 2 + usize::from(lossy));
+        until("who was cut has left", || rig.ask(other.place, move |cx| cx.members(room)) == 2 + usize::from(lossy));
+        let reached = rig.ask(other.place, move |cx| cx.broadcast(room, b"news", None));
+        assert!(reached == 2 || lossy && reached == 3, "{reached}: in its own loop, who is behind is not counted");
     }
 }
 
