@@ -223,6 +223,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 mod accept;
 mod admit;
 mod connection;
+mod datagram;
 mod finish;
 pub mod framing;
 mod handler;
@@ -251,16 +252,18 @@ pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{
     Connection, ConnectionWriter, Limit, LimitExceeded, PeerCredentials, ReadHalf, SendError, WriteHalf,
 };
+pub use datagram::{Datagram, DatagramTooLong};
 pub use error::{Error, Result};
 pub use event_loop::{
     factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver,
-    LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, Reactor, ReactorGone,
+    LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
     ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;
 pub use handler::{
-    handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, HandlerResult,
+    PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
 };
 pub use hooks::Incoming;
 pub use lifecycle::{Report, ServerHandle, Stats};
@@ -268,5 +271,7 @@ pub use listen::{Addr, Address};
 pub use preforking::{PreForking, WorkerExit};
 #[doc(hidden)]
 pub use server::Single;
-pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UnixServer};
+pub use server::{
+    AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer,
+};
 pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};

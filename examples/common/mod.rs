@@ -13,8 +13,10 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, EventLoop, EventLoops, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
-use socketserver::{ListeningPort, PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
+use socketserver::{Addr, Engine, EventLoop, EventLoops, Factory, Forking, Report, Sequential, ServerBuilder};
+use socketserver::{
+    ListeningPort, PreForking, Reactor, ServingStrategy, StreamRequestHandler, TcpServer, ThreadPool, Threading,
+};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -133,9 +135,10 @@ impl Args {
         handler: impl StreamRequestHandler,
         factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
+        let workers = self.get("workers")?; // also where the strategy has none: a slip is an error
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
-            Some("thread-pool") => Box::new(ThreadPool::new(self.get("workers")?.unwrap_or(16))),
+            Some("thread-pool") => Box::new(ThreadPool::new(workers.unwrap_or(16))),
             Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
             Some("preforking") => return self.serve_preforking(builder, handler, factory),
@@ -188,20 +191,27 @@ impl Args {
 
 /// Says where the server listens, serves until it is stopped, and reports.
 pub fn run<H, S: Engine<H>>(mut server: TcpServer<H, S>) -> Outcome {
-    println!("listening on {}", server.local_addr());
-    std::io::stdout().flush()?;
-    let report = server.serve_forever()?;
-    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
+    listening_on(server.local_addr())?;
+    report(&server.serve_forever()?);
     Ok(())
+}
+
+/// The first line on stdout.
+pub fn listening_on(addr: &Addr) -> Outcome {
+    println!("listening on {addr}");
+    Ok(std::io::stdout().flush()?)
+}
+
+/// The last line on stderr.
+pub fn report(report: &Report) {
+    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
 }
 
 /// The same for a reactor with one port.
 pub fn run_reactor(mut reactor: Reactor, port: &ListeningPort) -> Outcome {
     reactor.handle_signals()?;
-    println!("listening on {}", port.local_addr());
-    std::io::stdout().flush()?;
-    let report = reactor.run()?;
-    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes());
+    listening_on(port.local_addr())?;
+    report(&reactor.run()?);
     Ok(())
 }
 

@@ -242,10 +242,12 @@ impl State {
     }
 
     /// Whether so much may be queued; whose queue is full is cut.
-    fn room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
-        let Some(conn) = self.conns.get(id).filter(|conn| conn.is_open()) else { return Err(WriteError::Closed) };
+    pub(super) fn room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
+            return Err(WriteError::Closed);
+        };
         let limit = self.settings.max_queued;
-        if conn.out.len() + more <= limit {
+        if conn.out.len().saturating_add(more) <= limit {
             return Ok(());
         }
         let full = super::lost::QueueFull { limit };
@@ -255,6 +257,10 @@ impl State {
 
     fn is_behind(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.len() > self.settings.high_water)
+    }
+
+    pub(super) fn takes_output(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.takes_output())
     }
 
     pub(super) fn is_open(&self, id: ConnId) -> bool {

@@ -7,6 +7,7 @@ use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Drain, State};
 use super::timers::NEVER;
+use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::sys::Readiness;
@@ -77,7 +78,7 @@ impl State {
         let has_more = !conn.paused.any() && self.read(id);
         if has_more {
             self.mark(id);
-        } else {
+        } else if !self.conns.get(id).is_some_and(|conn| conn.paused.by_rate) {
             self.end(id, LostReason::Shutdown);
         }
     }
@@ -94,6 +95,7 @@ impl State {
         if self.drain.is_none() {
             return;
         }
+        self.place.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
         self.accept_one_of_the_last();
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();

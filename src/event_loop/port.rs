@@ -167,13 +167,32 @@ impl State {
 
     /// Whether there is no place. The loop hears of one that another loop gives back from then on.
     fn is_full(&mut self) -> bool {
-        let is_full = |core: &Core| core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
-        let full = is_full(&self.core);
+        let full = !self.has_a_place();
         if self.team.is_alone() || full == self.at_gate.is_some() {
             return full;
         }
         self.at_gate = full.then(|| AtGate::enter(&self.core));
-        full && is_full(&self.core) // it may have been given back before
+        full && !self.has_a_place() // it may have been given back before
+    }
+
+    fn has_a_place(&mut self) -> bool {
+        match self.core.config.at_limit {
+            AtLimit::Refuse(_) => true, // or one to be refused
+            AtLimit::Wait if self.core.post.is_some() => self.keep_a_place(),
+            AtLimit::Wait => !self.core.permits().full(),
+        }
+    }
+
+    /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
+    /// worker. Whether it has one.
+    fn keep_a_place(&mut self) -> bool {
+        if self.place.is_some() && self.core.permits().exceeded() {
+            self.place.take().into_iter().for_each(Permit::give_back_unused);
+        }
+        if self.place.is_none() {
+            self.place = Permit::reserve(&self.core);
+        }
+        self.place.is_some()
     }
 
     fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
@@ -193,19 +212,21 @@ impl State {
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
     pub(super) fn accept(&mut self, token: u64) -> Result<()> {
         let (place, number) = place_of(token);
-        if self.core.control.paused() || self.drain.is_some() || self.rests {
+        let told_before_the_stop = self.place.is_some() && self.core.ends_alone();
+        if self.core.control.paused() || self.rests || (self.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
         let Some(listeners) = self.ports.get(place).map(|port| port.listeners.clone()) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
-        let permit = Permit::take(&self.core);
+        let permit = self.place.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
         let accepted = listener.accept();
         self.rests |= self.accepts_one && accepted.is_ok();
         match (accepted, permit) {
-            (Ok(accepted), Some(permit)) => {
+            (Ok(accepted), Some(mut permit)) => {
+                permit.engage();
                 self.core.trouble.is_over();
                 self.admit((place, number), accepted, permit);
                 self.step_back(listener, token)?;

@@ -16,14 +16,16 @@ use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
 use super::team::Team;
+use super::throttle::Direction;
 use super::timers::Timers;
 use super::Settings;
+use crate::admit::Permit;
 use crate::connection::Limits;
 use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
-const READ: usize = 64 << 10;
+pub(super) const READ: usize = 64 << 10;
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -43,6 +45,8 @@ pub(super) enum Task {
     Protocol(ConnId),
     /// A limit of this connection may be over.
     Limit(ConnId),
+    /// A rate limit lets this connection go on.
+    Throttle(ConnId, Direction),
     /// Accepting has rested enough.
     Rested,
     /// The time is over in which `verify_request` may decide about a connection.
@@ -89,6 +93,8 @@ pub(super) struct State {
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
+    /// In a worker process: the place for the connection that it waits for.
+    pub(super) place: Option<Permit>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Whether accepting rests for want of descriptors or memory.
@@ -143,6 +149,7 @@ impl State {
             number,
             aside: Asides::default(),
             ports: Vec::new(),
+            place: None,
             listening: false,
             rests: false,
             accepts_one: false,

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use super::config::{check_limit, check_sockets, AtLimit, Config};
 use super::engine::{Bound, Engine};
+use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::{io_error, TcpServer};
 use crate::error::{Error, Result};
 use crate::finish::{Failure, LingeringClose};
+use crate::handler::DatagramRequestHandler;
 use crate::hooks::{Actions, Incoming};
 use crate::lifecycle::Core;
 use crate::listen::{bind, bind_beside, Access, Address, BindOptions, Listener};
-use crate::strategy::Threading;
+use crate::strategy::{ServingStrategy, Threading};
 use crate::sys::limits;
-use crate::sys::socket::TcpOptions;
+use crate::sys::socket::{SockType, TcpOptions};
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -172,6 +174,14 @@ impl<S> ServerBuilder<S> {
     /// MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
         self.config.writer_capacity = bytes;
+        self
+    }
+
+    /// The most bytes that are received of a datagram; what is longer is cut, and
+    /// [says so](crate::Datagram::is_truncated). Defaults to 65,535, more than UDP has; those of Unix sockets can be longer
+    /// (unix(7)). (Python's 8192 cuts without a word.)
+    pub fn max_packet_size(mut self, bytes: usize) -> Self {
+        self.config.max_packet_size = bytes;
         self
     }
 
@@ -430,6 +440,34 @@ impl<S> ServerBuilder<S> {
         self.bind(path.into(), handler)
     }
 
+    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
+    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
+    /// server have the same address and take the datagrams of the first.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_udp<H>(mut self, address: impl Into<Address>, handler: H) -> Result<UdpServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.more.insert(0, address.into());
+        let handler = Datagrams(Arc::new(handler));
+        self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
+    }
+
+    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.bind_udp(path.into(), handler)
+    }
+
     /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
     /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
     ///
@@ -459,6 +497,13 @@ impl<S> ServerBuilder<S> {
     where
         S: Engine<H>,
     {
+        self.finish_as(SockType::Stream, handler)
+    }
+
+    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
         self.config.check()?;
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
@@ -481,7 +526,7 @@ impl<S> ServerBuilder<S> {
             keep_alive_time: self.keep_alive_time,
         };
         check_sockets(tcp, self.access)?;
-        let options = BindOptions { tcp, access: self.access };
+        let options = BindOptions { kind, tcp, access: self.access };
         let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
         for address in &self.more {
             listeners.extend(bind(address, options)?);

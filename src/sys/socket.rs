@@ -2,16 +2,18 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage};
 use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
+
+pub(crate) use nix::sys::socket::SockType;
 
 /// A step of opening a listener, as its error names it.
 pub(crate) type Act = &'static str;
@@ -44,7 +46,7 @@ impl Default for TcpOptions {
 /// Opens, binds and listens; on failure says at which act.
 pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedFd, (Act, io::Error)> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = open(family)?;
+    let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
     if options.reuse_port {
@@ -68,7 +70,7 @@ const PROBES: u32 = 5;
 
 /// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
 /// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
-fn bound_silence(fd: &OwnedFd, time: Duration) -> nix::Result<()> {
+fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let between = (seconds / (2 * PROBES)).max(1);
     sock::setsockopt(fd, sockopt::TcpKeepIdle, &seconds.saturating_sub(PROBES * between).max(1))?;
@@ -77,10 +79,19 @@ fn bound_silence(fd: &OwnedFd, time: Duration) -> nix::Result<()> {
     sock::setsockopt(fd, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
 }
 
+/// Of a connected TCP socket: probes, and the time after which a silent peer is given up; `None`: no probes.
+pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
+    sock::setsockopt(&fd, sockopt::KeepAlive, &time.is_some())?;
+    match time {
+        Some(time) => Ok(bound_silence(&fd, time)?),
+        None => Ok(sock::setsockopt(&fd, sockopt::TcpUserTimeout, &0)?),
+    }
+}
+
 /// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
 /// socket, less the umask, from the moment it is there.
-pub(crate) fn bind_unix(addr: &sock::UnixAddr, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
-    let fd = open(AddressFamily::Unix)?;
+pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
+    let fd = open(AddressFamily::Unix, kind)?;
     if let Some(mode) = mode {
         fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| ("set the mode of", e.into()))?;
     }
@@ -107,9 +118,10 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)
     Ok((peer.pid(), peer.uid(), peer.gid()))
 }
 
-fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
+/// A socket that is neither blocking nor inherited by programs that are started.
+pub(super) fn open(family: AddressFamily, kind: SockType) -> Result<OwnedFd, (Act, io::Error)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    sock::socket(family, SockType::Stream, flags, None).map_err(|e| ("open a socket for", e.into()))
+    sock::socket(family, kind, flags, None).map_err(|e| ("open a socket for", e.into()))
 }
 
 /// Lets clients connect.

@@ -2,6 +2,7 @@
 //! instead of sleeps.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod datagrams;
 pub mod frames;
 pub mod loops;
 
