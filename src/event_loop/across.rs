@@ -61,6 +61,7 @@ impl State {
             let broadcast = move |cx: &mut Context<'_>| {
                 cx.state.inbox.took(text.len());
                 cx.state.broadcast(group, &text, except);
+                cx.state.settle_if_much_came(text.len());
             };
             return inbox.send(Box::new(broadcast)).is_ok();
         }
@@ -68,6 +69,15 @@ impl State {
             let _ = inbox.send(Box::new(move |cx| cx.state.cut_the_members(group)));
         }
         false
+    }
+
+    /// Many texts may have come while this loop was busy. They are no reason to cut who reads them, and so they are sent
+    /// before more is queued than should be.
+    fn settle_if_much_came(&mut self, bytes: usize) {
+        self.came_across += bytes;
+        if self.came_across > self.settings.high_water {
+            self.settle();
+        }
     }
 
     fn room_of_a_loop(&self) -> usize {

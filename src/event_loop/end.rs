@@ -18,6 +18,7 @@ use crate::handler::forget;
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
     pub(super) fn settle(&mut self) {
+        self.came_across = 0;
         let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare_list));
         for id in ids.drain(..) {
             self.settle_one(id);

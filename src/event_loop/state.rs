@@ -89,6 +89,8 @@ pub(super) struct State {
     pub(super) number: usize,
     /// While there is no place, and another loop may give one back.
     pub(super) at_gate: Option<AtGate>,
+    /// Bytes of texts that other loops have sent since connections were looked after.
+    pub(super) came_across: usize,
     pub(super) settings: Settings,
     pub(super) poller: Poller,
     pub(super) clock: Clock,
@@ -152,6 +154,7 @@ impl State {
         Ok(Self {
             core,
             at_gate: None,
+            came_across: 0,
             settings,
             poller,
             now: clock.now(),

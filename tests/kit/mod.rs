@@ -4,6 +4,7 @@
 
 pub mod datagrams;
 pub mod frames;
+pub mod loops;
 
 use std::fs;
 use std::io::{Read, Write};
