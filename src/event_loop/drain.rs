@@ -83,6 +83,7 @@ impl State {
         if self.drain.is_none() {
             return;
         }
+        self.stop_all_datagrams();
         self.accept_one_of_the_last();
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();

@@ -4,6 +4,8 @@ mod aside;
 mod clock;
 mod conn;
 mod context;
+mod datagram_protocol;
+mod datagrams;
 mod dispatch;
 mod drain;
 mod end;
@@ -34,6 +36,7 @@ mod turn;
 use std::time::Duration;
 
 pub use context::Context;
+pub use datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
 pub use group::Group;

@@ -10,6 +10,7 @@ use super::aside::Asides;
 use super::clock::Clock;
 use super::conn::Conn;
 use super::context::Context;
+use super::datagrams;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -30,7 +31,9 @@ pub(super) mod token {
     pub(in super::super) const NOW: u64 = u64::MAX - 1;
     pub(in super::super) const GATE: u64 = u64::MAX - 2;
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
-    /// And above: the listeners, by their place, which is never given again.
+    /// And above: the sockets of datagrams, by their place, which is never given again.
+    pub(in super::super) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
+    /// And above: the listeners, by theirs.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
 
@@ -83,6 +86,12 @@ pub(super) struct State {
     pub(super) ports: Vec<Port>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
+    /// Sockets of datagrams, with their protocols.
+    pub(super) datagrams: Vec<datagrams::Port>,
+    /// Whether they are watched.
+    pub(super) receiving: bool,
+    /// How many datagrams have come, which are counted as accepted.
+    pub(super) received: u64,
     /// Whether accepting rests for want of descriptors or memory.
     pub(super) rests: bool,
     /// Whether accepting ends with the next connection.
@@ -123,6 +132,9 @@ impl State {
             aside: Asides::default(),
             ports: Vec::new(),
             listening: false,
+            datagrams: Vec::new(),
+            receiving: false,
+            received: 0,
             rests: false,
             accepts_one: false,
             timers: Timers::new(),
