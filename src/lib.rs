@@ -259,6 +259,9 @@ pub use event_loop::{
     EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol,
     QueueFull, Reactor, ReactorGone, ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport,
     WriteError,
+    factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver,
+    LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
+    ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;

@@ -16,6 +16,9 @@ pub enum Limit {
     Write,
     /// A whole request.
     Request,
+    /// A connection, from its beginning to its end: in an event loop, by
+    /// [`Transport::set_total_timeout`](crate::Transport::set_total_timeout).
+    Total,
     /// What a stopping server leaves its connections.
     Drain,
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Limit {
             Self::Read => "read",
             Self::Write => "write",
             Self::Request => "request",
+            Self::Total => "total",
             Self::Drain => "drain",
         })
     }
@@ -82,6 +86,7 @@ pub(crate) struct Limits {
     pub(crate) read: Option<Duration>,
     pub(crate) write: Option<Duration>,
     pub(crate) request: Option<Duration>,
+    pub(crate) total: Option<Duration>,
 }
 
 impl Limits {
@@ -91,6 +96,7 @@ impl Limits {
             Limit::Read => self.read = value,
             Limit::Write => self.write = value,
             Limit::Request => self.request = value,
+            Limit::Total => self.total = value,
             Limit::Drain => {}
         }
     }

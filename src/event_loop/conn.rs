@@ -7,6 +7,7 @@ use super::io::Io;
 use super::lost::LostReason;
 use super::outbox::Outbox;
 use super::protocol::Protocol;
+use super::rare::Rare;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded, Limits};
@@ -35,14 +36,35 @@ pub(super) struct Paused {
     pub(super) by_protocol: bool,
     /// Too much is queued for the peer.
     pub(super) by_output: bool,
+    /// The queue of a connection that it is linked to is long.
+    pub(super) by_link: bool,
+    /// A rate limit has it wait.
+    pub(super) by_rate: bool,
+    /// A protocol that has taken over is still to be given what the one before it has left.
+    pub(super) by_switch: bool,
     /// The peer's stream has ended.
     pub(super) at_eof: bool,
 }
 
 impl Paused {
     pub(super) fn any(self) -> bool {
-        self.by_protocol || self.by_output || self.at_eof
+        self.holds_input() || self.by_output || self.at_eof
     }
+
+    /// Whether input may wait that will be read later.
+    pub(super) fn holds_input(self) -> bool {
+        self.by_protocol || self.by_link || self.by_rate || self.by_switch
+    }
+}
+
+/// How far the writing half of an open connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteHalf {
+    Open,
+    /// To be shut when the output is sent; no more of it is taken.
+    Closing,
+    /// The peer has been told that no more comes.
+    Shut,
 }
 
 /// Who says when a request begins and ends.
@@ -67,6 +89,7 @@ pub(super) struct Conn {
     pub(super) port: (usize, usize),
     pub(super) out: Outbox,
     pub(super) phase: Phase,
+    pub(super) write_half: WriteHalf,
     pub(super) reason: Option<LostReason>,
     pub(super) paused: Paused,
     /// What epoll watches for; `None` while it does not know the socket.
@@ -86,6 +109,8 @@ pub(super) struct Conn {
     /// Whether `shutting_down` was called.
     pub(super) told_to_shut_down: bool,
     pub(super) marks: Marks,
+    /// When the connection began.
+    pub(super) began: Instant,
     /// When the connection began, or was last read from or flushed.
     pub(super) since: Instant,
     pub(super) request_since: Option<Instant>,
@@ -98,6 +123,7 @@ pub(super) struct Conn {
     pub(super) limit_timer: Option<(TimerId, Instant)>,
     pub(super) timers: Vec<TimerId>,
     pub(super) groups: Vec<Group>,
+    pub(super) rare: Option<Box<Rare>>,
 }
 
 impl Conn {
@@ -111,6 +137,7 @@ impl Conn {
             port,
             out: Outbox::default(),
             phase: Phase::Open,
+            write_half: WriteHalf::Open,
             reason: None,
             paused: Paused::default(),
             watched: None,
@@ -122,6 +149,7 @@ impl Conn {
             resumed: false,
             told_to_shut_down: false,
             marks: Marks::None,
+            began: now,
             since: now,
             request_since: None,
             ends_when_sent: false,
@@ -130,6 +158,7 @@ impl Conn {
             limit_timer: None,
             timers: Vec::new(),
             groups: Vec::new(),
+            rare: None,
         }
     }
 
@@ -137,11 +166,24 @@ impl Conn {
         self.phase == Phase::Open
     }
 
+    /// Whether more may be queued.
+    pub(super) fn takes_output(&self) -> bool {
+        self.is_open() && self.write_half == WriteHalf::Open
+    }
+
     /// Whether a stop may close it: nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         let in_request = self.marks == Marks::Explicit && self.request_since.is_some();
         // Whoever keeps the connection open after the end of the input has an answer to give.
-        self.is_open() && self.out.is_empty() && !self.paused.by_protocol && !self.paused.at_eof && !in_request
+        self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
+    }
+
+    /// Where nothing is left to send, the answer to a request is complete.
+    pub(super) fn note_what_is_sent(&mut self) {
+        if self.out.is_empty() && (self.marks == Marks::None || self.ends_when_sent) {
+            self.request_since = None;
+            self.ends_when_sent = false;
+        }
     }
 
     /// What epoll shall watch for.
@@ -162,13 +204,14 @@ impl Conn {
         };
         let write = at(self.blocked_since, Limit::Write, limits.write).filter(|_| self.blocked);
         let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
+        let total = at(self.began, Limit::Total, limits.total);
         if self.phase != Phase::Open {
-            return write.into_iter().chain(request).min_by_key(|(at, _)| *at);
+            return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }
-        let waits = self.out.is_empty() && !self.paused.by_protocol && !self.paused.at_eof;
+        let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
         let between = self.marks == Marks::None || self.request_since.is_none();
         let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
         let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
-        [write, idle, read, request].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
+use super::conn::Conn;
 use super::context::Context;
 use super::lost::{LostReason, WriteError};
 use super::protocol::{BoxError, Protocol};
@@ -15,8 +16,24 @@ use crate::handler::forget;
 use crate::listen::Addr;
 
 impl State {
-    /// Calls a protocol; its error or panic ends the connection.
+    /// Calls a protocol; its error or panic ends the connection. If it has named another one, that takes over.
     pub(super) fn call<R>(
+        &mut self,
+        id: ConnId,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+    ) -> Option<R> {
+        let done = self.call_once(id, callback, call);
+        if self.conns.get(id).is_some_and(Conn::is_switching) {
+            let mut succeeded = done.is_some();
+            while self.switch(id, succeeded) {
+                succeeded = self.call_once(id, "connection_made", |p, t| p.connection_made(t)).is_some();
+            }
+        }
+        done
+    }
+
+    fn call_once<R>(
         &mut self,
         id: ConnId,
         callback: &'static str,
@@ -31,8 +48,8 @@ impl State {
         self.note_stall_of(callback, id);
         match result {
             Ok(Ok(done)) => return Some(done),
-            // What a protocol writes when it is closing already is refused, and no news.
-            Ok(Err(e)) if !self.is_open(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
+            // What a protocol writes when that is over already is refused, and no news.
+            Ok(Err(e)) if !self.takes_output(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
             Ok(Err(e)) => self.end(id, LostReason::Error(e)),
             Err(payload) => self.end(id, LostReason::Panic(take_message(payload))),
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::conn::{Conn, Marks, Phase};
+use super::conn::{Conn, Phase};
 use super::context::Context;
 use super::dispatch::take_message;
 use super::lost::{Lost, LostReason};
@@ -29,9 +29,13 @@ impl State {
         if std::mem::take(&mut conn.resumed) && conn.is_open() {
             self.call(id, "reading_resumed", |p, t| p.reading_resumed(t));
         }
+        if self.conns.get(id).is_some_and(|conn| conn.paused.by_switch) {
+            self.hand_over(id);
+        }
         self.mind_the_rise(id);
         self.flush(id);
         self.mind_the_fall(id);
+        self.mind_the_rare(id);
         if self.drain.is_some() {
             self.drain_one(id);
         }
@@ -40,29 +44,14 @@ impl State {
         self.mind_limits(id);
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
-    fn flush(&mut self, id: ConnId) {
-        let now = self.now;
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        while !conn.blocked && !conn.out.is_empty() && matches!(conn.phase, Phase::Open | Phase::Flushing) {
-            match conn.out.send(&conn.io, &mut self.spares) {
-                Ok(whole) => {
-                    conn.since = now;
-                    conn.blocked_since = now;
-                    conn.blocked = !whole;
-                    if conn.out.is_empty() && (conn.marks == Marks::None || conn.ends_when_sent) {
-                        conn.request_since = None;
-                        conn.ends_when_sent = false;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    conn.blocked = true;
-                    conn.blocked_since = now;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return self.end(id, LostReason::Reset(e)),
-            }
+    /// What few connections want.
+    fn mind_the_rare(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.rare.is_some() {
+            self.tell_of_transfers(id);
+            self.mind_the_linked(id);
         }
+        self.shut_when_sent(id);
     }
 
     /// Tells a protocol that has written more than it should at once. It is told of the fall in any case, perhaps
@@ -72,7 +61,7 @@ impl State {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         if !conn.told_to_pause && conn.out.len() > high {
             conn.told_to_pause = true;
-            conn.paused.by_output = true;
+            conn.paused.by_output = !conn.is_linked();
             self.call(id, "pause_writing", |p, t| p.pause_writing(t));
         }
     }
@@ -83,6 +72,9 @@ impl State {
         if conn.told_to_pause && conn.out.len() <= low {
             conn.told_to_pause = false;
             conn.paused.by_output = false;
+            if conn.paused.by_switch {
+                self.mark(id);
+            }
             self.call(id, "resume_writing", |p, t| p.resume_writing(t));
         }
     }
@@ -267,7 +259,7 @@ impl State {
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
     fn finish(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
-        let unsent = conn.out.len();
+        let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
         let Conn { io, peer, protocol, permit, reason, paused, .. } = conn;
@@ -284,6 +276,9 @@ impl State {
             }
         }
         drop(permit);
+        if !self.team.is_alone() {
+            self.team.note_load(self.number, self.conns.len());
+        }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -294,7 +289,13 @@ impl State {
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
-            self.groups.leave(group, id);
+            self.leave(group, id);
+        }
+        if let Some(rare) = conn.rare.take() {
+            self.unlink(id, &rare.links, &rare.linked);
+            self.let_go(rare.reading);
+            self.let_go(rare.writing);
+            forget(rare.next);
         }
         let limit = conn.limit_timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {

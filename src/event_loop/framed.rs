@@ -67,7 +67,7 @@ struct Run {
 }
 
 fn may_parse(t: &Transport<'_>) -> bool {
-    !t.is_closing() && !t.is_reading_paused()
+    t.wants_input()
 }
 
 /// Parses until `enough` bytes are taken, more is needed, or the receiver wants no more.
@@ -116,7 +116,7 @@ impl<P: Parser> Framed<P> {
         if touched.cleared {
             self.kept.clear();
         }
-        if t.is_closing() {
+        if t.is_closing() || t.is_switching() {
             self.keep(t, &[])?;
         }
         outcome?;
@@ -131,6 +131,9 @@ impl<P: Parser> Framed<P> {
         self.parse_kept(t)?;
         if t.is_closing() {
             return Ok(Eof::Close);
+        }
+        if t.is_switching() {
+            return Ok(Eof::KeepOpen); // the next protocol is told
         }
         if t.is_reading_paused() {
             self.eof_waits = true;
@@ -148,7 +151,7 @@ impl<P: Parser> Framed<P> {
     fn go_on(&mut self, t: &mut Transport<'_>) -> HandlerResult {
         let whole = self.parse_kept(t)?;
         if self.eof_waits && may_parse(t) {
-            if matches!(self.tell_eof(t)?, Eof::Close) {
+            if matches!(self.tell_eof(t)?, Eof::Close) && !t.is_switching() {
                 t.close();
             }
             return Ok(());
@@ -195,12 +198,16 @@ impl<P: Parser> Framed<P> {
         run.outcome.map(|()| run.whole)
     }
 
-    /// Keeps the rest of a chunk, or nothing when no more will be parsed.
+    /// Keeps the rest of a chunk, or nothing when no more will be parsed here.
     fn keep(&mut self, t: &mut Transport<'_>, rest: &[u8]) -> HandlerResult {
         if t.is_closing() {
             if !(rest.is_empty() && self.kept.is_empty()) {
                 t.leaves_unread();
             }
+            self.kept.clear();
+        } else if t.is_switching() {
+            t.carry_over(self.kept.unread());
+            t.carry_over(rest);
             self.kept.clear();
         } else {
             self.kept.push(rest)?;
@@ -214,7 +221,7 @@ impl<P: Parser> Framed<P> {
 
     /// Tells the limits whether input is held. `began`: whether it is other input than before.
     fn account(&self, t: &mut Transport<'_>, began: bool) {
-        if t.is_closing() {
+        if t.is_closing() || t.is_switching() {
             return;
         }
         if self.holds() || t.is_reading_paused() {
@@ -245,6 +252,10 @@ macro_rules! pass_on {
 
         fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
             self.call(t, |r, t| r.resume_writing(t))
+        }
+
+        fn transfer_complete(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+            self.call(t, |r, t| r.transfer_complete(t))
         }
 
         fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {

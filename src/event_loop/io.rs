@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use crate::connection::{PeerCredentials, Socket};
 use crate::sys::socket;
@@ -100,13 +101,30 @@ impl Io {
     }
 
     /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
-    /// socket tells in this way.
-    pub(super) fn hang_up(&self) -> Option<io::Error> {
+    /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
+    pub(super) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         match self {
             Self::Socket(Socket::Unix(s)) => s.take_error().unwrap_or_else(Some),
+            Self::Socket(Socket::Tcp(s)) if shut => s.take_error().unwrap_or_else(Some),
             Self::Socket(s) => Some(socket::pending_error(s.as_fd())),
             #[cfg(feature = "testing")]
-            Self::Memory(_) => Some(io::ErrorKind::ConnectionReset.into()),
+            Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(super) fn set_no_delay(&self, on: bool) -> io::Result<()> {
+        match self {
+            Self::Socket(Socket::Tcp(s)) => s.set_nodelay(on),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(super) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Socket(Socket::Tcp(s)) => socket::set_keep_alive(s.as_fd(), time),
+            _ => Ok(()),
         }
     }
 }

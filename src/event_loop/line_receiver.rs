@@ -82,6 +82,15 @@ pub trait LineReceiver {
         Ok(())
     }
 
+    /// As [`Protocol::transfer_complete`](super::Protocol::transfer_complete).
+    ///
+    /// # Errors
+    /// As above.
+    fn transfer_complete(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
     /// As [`Protocol::timer`](super::Protocol::timer).
     ///
     /// # Errors

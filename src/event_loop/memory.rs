@@ -81,6 +81,10 @@ impl Memory {
         self.with(|pipe| !pipe.input.is_empty())
     }
 
+    pub(super) fn is_broken(&self) -> bool {
+        self.with(|pipe| pipe.broken)
+    }
+
     pub(super) fn shut_write(&self) {
         self.with(|pipe| pipe.shut = true);
     }
@@ -95,7 +99,7 @@ impl Memory {
             let ready = Readiness {
                 read: watched.read && (pipe.eof || pipe.broken || !pipe.input.is_empty()),
                 write: watched.write && (pipe.room > 0 || pipe.broken),
-                hangup: pipe.broken,
+                hangup: pipe.broken || (pipe.eof && pipe.shut),
             };
             (ready != Readiness::default()).then_some(ready)
         })

@@ -1,5 +1,6 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
+mod across;
 mod aside;
 mod clock;
 mod conn;
@@ -11,24 +12,35 @@ mod drain;
 mod end;
 mod engine;
 mod factory;
+mod flush;
 mod framed;
 mod group;
+mod half_close;
 mod handle;
 mod io;
 mod line_receiver;
 mod lines;
+mod link;
+mod loops;
 mod lost;
 #[cfg(feature = "testing")]
 mod memory;
 mod outbox;
 mod port;
 mod protocol;
+mod rare;
+mod rate;
 mod reactor;
+mod send;
 mod slab;
+mod source;
 mod state;
 mod string_receiver;
+mod switch;
+mod team;
 #[cfg(feature = "testing")]
 mod test_loop;
+mod throttle;
 mod timers;
 mod transport;
 mod turn;
@@ -43,9 +55,11 @@ pub use group::Group;
 pub use handle::{ReactorGone, ReactorHandle};
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
+pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};
+pub use rate::RateLimit;
 pub use reactor::Reactor;
 pub use slab::ConnId;
 pub use string_receiver::{strings, StringReceiver, StringTransport, Strings};

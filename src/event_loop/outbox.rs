@@ -6,6 +6,8 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 
 use super::io::Io;
+use super::source::Source;
+use crate::handler::forget;
 
 /// A piece up to this size takes further writes.
 const PIECE: usize = 64 << 10;
@@ -20,6 +22,8 @@ const SPARES: usize = 64;
 enum Piece {
     Own(Vec<u8>),
     Shared(Rc<[u8]>),
+    /// What is read as the peer takes it.
+    Source(Box<Source>),
 }
 
 impl Piece {
@@ -27,7 +31,12 @@ impl Piece {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Source(source) => source.chunk(),
         }
+    }
+
+    fn is_source(&self) -> bool {
+        matches!(self, Self::Source(_))
     }
 }
 
@@ -35,8 +44,9 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
-    /// How much of the first piece has been sent.
+    /// How much of the first piece has been sent; of a source, of what was read last.
     head: usize,
+    /// Bytes in the pieces, but for sources.
     len: usize,
 }
 
@@ -53,7 +63,11 @@ impl Spares {
     }
 
     fn keep(&mut self, piece: Piece) {
-        let Piece::Own(mut buffer) = piece else { return };
+        let mut buffer = match piece {
+            Piece::Own(buffer) => buffer,
+            Piece::Shared(_) => return,
+            Piece::Source(source) => return forget(source),
+        };
         if self.buffers.len() < SPARES && buffer.capacity() <= PIECE {
             buffer.clear();
             self.buffers.push(buffer);
@@ -62,13 +76,14 @@ impl Spares {
 }
 
 impl Outbox {
-    /// Bytes that are queued.
+    /// Bytes that are queued, without what readers have still to give.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether nothing is left to send, by readers neither.
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.pieces.is_empty()
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], spares: &mut Spares) {
@@ -92,6 +107,27 @@ impl Outbox {
         self.enqueue(Piece::Shared(bytes.clone()), spares);
     }
 
+    /// What is read when its turn comes.
+    pub(super) fn push_source(&mut self, source: Source, spares: &mut Spares) {
+        self.enqueue(Piece::Source(Box::new(source)), spares);
+    }
+
+    /// The reader whose turn it is to give more.
+    pub(super) fn hungry(&mut self) -> Option<&mut Source> {
+        match self.pieces.front_mut() {
+            Some(Piece::Source(source)) if source.chunk().is_empty() => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The reader that is first has come to its end.
+    pub(super) fn pop_source(&mut self, spares: &mut Spares) {
+        self.pieces.pop_front().into_iter().for_each(|piece| spares.keep(piece));
+        if self.pieces.is_empty() {
+            self.let_go(spares);
+        }
+    }
+
     fn enqueue(&mut self, piece: Piece, spares: &mut Spares) {
         if self.pieces.capacity() == 0 {
             self.pieces = spares.queues.pop().unwrap_or_default();
@@ -99,30 +135,41 @@ impl Outbox {
         self.pieces.push_back(piece);
     }
 
-    /// Gives the kernel as much as it takes in one call; whether that was all that it was offered.
-    pub(super) fn send(&mut self, io: &Io, spares: &mut Spares) -> io::Result<bool> {
-        let Some(first) = self.pieces.front() else { return Ok(true) };
-        let first = first.bytes().get(self.head..).unwrap_or_default();
-        let (sent, offered) = if self.pieces.len() == 1 {
+    /// How much is offered by a call of [`send`](Self::send) that is to send a part only.
+    pub(super) fn first_len(&self) -> usize {
+        self.pieces.front().map_or(0, |first| first.bytes().len() - self.head)
+    }
+
+    /// Gives the kernel as much as it takes in one call, and no more than this; how much that was, and whether it was
+    /// all that it was offered.
+    pub(super) fn send(&mut self, io: &Io, spares: &mut Spares, at_most: usize) -> io::Result<(usize, bool)> {
+        let Some(front) = self.pieces.front() else { return Ok((0, true)) };
+        let first = front.bytes().get(self.head..).unwrap_or_default();
+        let is_source = front.is_source();
+        let (sent, offered) = if self.pieces.len() == 1 || is_source || at_most < usize::MAX {
+            let first = first.get(..at_most).unwrap_or(first);
             (io.send(first)?, first.len())
         } else {
-            let others = self.pieces.iter().skip(1).map(Piece::bytes);
+            let others = self.pieces.iter().skip(1).take_while(|piece| !piece.is_source()).map(Piece::bytes);
             let parts: Vec<IoSlice<'_>> = std::iter::once(first).chain(others).take(PARTS).map(IoSlice::new).collect();
             (io.send_parts(&parts)?, parts.iter().map(|part| part.len()).sum())
         };
+        self.len -= if is_source { 0 } else { sent };
         self.advance(sent, spares);
-        Ok(sent == offered)
+        Ok((sent, sent == offered))
     }
 
     fn advance(&mut self, sent: usize, spares: &mut Spares) {
-        self.len -= sent;
         self.head += sent;
-        while let Some(first) = self.pieces.front() {
+        while let Some(first) = self.pieces.front_mut() {
             let size = first.bytes().len();
             if self.head < size {
                 return;
             }
             self.head -= size;
+            if let Piece::Source(source) = first {
+                return source.empty();
+            }
             self.pieces.pop_front().into_iter().for_each(|piece| spares.keep(piece));
         }
         self.let_go(spares);
@@ -178,7 +225,7 @@ mod tests {
             let (io, memory) = io(0);
             while !out.is_empty() {
                 memory.with(|pipe| pipe.room = step);
-                let (before, whole) = (out.len(), out.send(&io, &mut spares).unwrap());
+                let (before, whole) = (out.len(), out.send(&io, &mut spares, usize::MAX).unwrap().1);
                 assert_eq!((before - out.len(), whole), (before.min(step), before <= step));
             }
             assert!(memory.with(|pipe| pipe.output == all), "{step}");
@@ -191,8 +238,8 @@ mod tests {
         let (mut out, mut spares, (io, memory)) = (Outbox::default(), Spares::default(), io(usize::MAX));
         let text: Rc<[u8]> = vec![b'x'; WORTH_SHARING].as_slice().into();
         (0..PARTS + 1).for_each(|_| out.push_shared(&text, &mut spares));
-        assert!(out.send(&io, &mut spares).unwrap() && !out.is_empty());
-        assert!(out.send(&io, &mut spares).unwrap() && out.is_empty());
+        assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1 && !out.is_empty());
+        assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1 && out.is_empty());
         assert_eq!(memory.with(|pipe| (pipe.sends, pipe.output.len())), (2, (PARTS + 1) * WORTH_SHARING));
         assert_eq!(Rc::strong_count(&text), 1);
         assert!(spares.queues.is_empty(), "a queue that has grown large is not kept");
@@ -214,7 +261,7 @@ mod tests {
         let (mut spares, (io, _memory)) = (Spares::default(), io(usize::MAX));
         let mut many: Vec<Outbox> = (0..2 * SPARES).map(|_| Outbox::default()).collect();
         many.iter_mut().for_each(|out| out.push(b"hello", &mut spares));
-        many.iter_mut().for_each(|out| assert!(out.send(&io, &mut spares).unwrap()));
+        many.iter_mut().for_each(|out| assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1));
         assert_eq!((spares.buffers.len(), spares.queues.len()), (SPARES, SPARES));
         let mut next = Outbox::default();
         next.push(b"next", &mut spares);

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::conn::Conn;
 use super::context::Context;
@@ -17,7 +17,7 @@ use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
-use crate::lifecycle::Core;
+use crate::lifecycle::{AtGate, Core};
 use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -43,14 +43,17 @@ pub(super) struct Port {
     addrs: Vec<Addr>,
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
-    /// At a stop: how many of each kernel queue are still to be served.
-    last: Vec<AtomicUsize>,
+    /// At a stop: how many of each kernel queue are still to be served, by all loops that share the listeners.
+    last: Last,
 }
 
+/// Filled by the first loop that drains.
+pub(super) type Last = Arc<OnceLock<Vec<AtomicUsize>>>;
+
 impl Port {
-    pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
+    fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>, last: Last) -> Self {
         let addrs = listeners.iter().map(|listener| listener.local_addr().clone()).collect();
-        Self { factory, addrs, listeners, last: Vec::new() }
+        Self { factory, addrs, listeners, last }
     }
 
     /// Of one of its listeners.
@@ -61,7 +64,7 @@ impl Port {
 
 /// How many of each kernel queue are still to be served; workers share what their master has counted.
 fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
-    core.post.as_ref().map_or(&port.last, |post| post.desk.pool().last())
+    core.post.as_ref().map_or(port.last.get().map_or(&[], Vec::as_slice), |post| post.desk.pool().last())
 }
 
 /// A port's listeners have tokens side by side.
@@ -80,12 +83,22 @@ fn place_of(token: u64) -> (usize, usize) {
 
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.listen_with(listeners, factory, Last::default())
+    }
+
+    /// As one of several loops, which serve what is queued at a stop together.
+    pub(super) fn listen_with(
+        &mut self,
+        listeners: Arc<Vec<Listener>>,
+        factory: Rc<dyn Factory>,
+        last: Last,
+    ) -> Result<ListeningPort> {
         let place = self.ports.len();
         if listeners.len() > PER_PORT || place >= PORTS {
             let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports in its life, at most");
             return Err(Error::setting("listen", why));
         }
-        let port = Port::new(listeners, factory);
+        let port = Port::new(listeners, factory, last);
         let addr = port.local_addr(0);
         self.ports.push(port);
         if self.listening {
@@ -125,7 +138,7 @@ impl State {
     fn close_port(&mut self, place: usize) -> Option<Rc<dyn Factory>> {
         let port = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty())?;
         let listeners = std::mem::take(&mut port.listeners);
-        port.last.clear();
+        port.last = Last::default();
         let factory = port.factory.clone();
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
@@ -140,8 +153,8 @@ impl State {
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
     pub(super) fn mind_listeners(&mut self) -> Result<()> {
+        let full = self.is_full();
         let core = &self.core;
-        let full = core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
         let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
         if listen != self.listening {
             self.listening = listen;
@@ -150,6 +163,17 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no place. The loop hears of one that another loop gives back from then on.
+    fn is_full(&mut self) -> bool {
+        let is_full = |core: &Core| core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
+        let full = is_full(&self.core);
+        if self.team.is_alone() || full == self.at_gate.is_some() {
+            return full;
+        }
+        self.at_gate = full.then(|| AtGate::enter(&self.core));
+        full && is_full(&self.core) // it may have been given back before
     }
 
     fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
@@ -184,6 +208,7 @@ impl State {
             (Ok(accepted), Some(permit)) => {
                 self.core.trouble.is_over();
                 self.admit((place, number), accepted, permit);
+                self.step_back(listener, token)?;
             }
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
@@ -194,6 +219,16 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
+    /// than another queues up anew.
+    fn step_back(&self, listener: &Listener, token: u64) -> Result<()> {
+        if self.team.is_alone() || !self.listening || !self.team.note_load(self.number, self.conns.len()) {
+            return Ok(());
+        }
+        self.poller.remove(listener);
+        self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))
     }
 
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
@@ -273,14 +308,20 @@ impl State {
             return; // the master has counted, for all
         }
         let backlog = self.core.config.backlog;
+        let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
         for port in &mut self.ports {
-            let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
-            port.last = port.listeners.iter().map(queued).collect();
+            if self.team.is_alone() {
+                port.last = Last::default(); // of an earlier run
+            }
+            port.last.get_or_init(|| port.listeners.iter().map(queued).collect());
         }
     }
 
     /// Serves one of them, if there is a place for it.
     pub(super) fn accept_one_of_the_last(&mut self) {
+        if !self.has_last() {
+            return;
+        }
         for place in 0..self.ports.len() {
             let Some(port) = self.ports.get_mut(place) else { break };
             let last = last_of(&self.core, port);
@@ -304,10 +345,6 @@ impl State {
         let open = self.ports.iter().filter(|port| !port.listeners.is_empty());
         let mut last = open.flat_map(|port| last_of(&self.core, port));
         !self.is_cut() && !self.accepts_one && !self.core.control.paused() && last.any(|n| n.load(SeqCst) > 0)
-    }
-
-    pub(super) fn forget_the_last(&mut self) {
-        self.ports.iter_mut().for_each(|port| port.last.clear());
     }
 }
 

@@ -38,6 +38,7 @@ pub enum Eof {
 /// | `eof_received` | once, when the peer has ended its stream and all data was delivered | as the returned [`Eof`] says |
 /// | `pause_writing` | the output queue has risen above the high-water mark (64 KiB) | reading pauses too, until the queue falls |
 /// | `resume_writing` | it has fallen to the low-water mark (16 KiB) | |
+/// | `transfer_complete` | a reader or a file has been sent | |
 /// | `reading_resumed` | reading goes on after `pause_reading`: the time for data that the protocol has kept | |
 /// | `timer` | a timer of this connection is due | |
 /// | `message` | one was [posted](Context::post) to this connection | |
@@ -102,6 +103,16 @@ pub trait Protocol {
         Ok(())
     }
 
+    /// What [`Transport::send_reader`] or [`send_file`](Transport::send_file) was given has been sent to its end, as
+    /// far as the kernel has taken it; once for each. Not after [`close`](Transport::close), when only
+    /// [`connection_lost`](Self::connection_lost) follows.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn transfer_complete(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
     /// Reading goes on after [`Transport::pause_reading`]. A protocol that keeps data looks at it here.
     ///
     /// # Errors
@@ -159,6 +170,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn resume_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
         (**self).resume_writing(transport)
+    }
+
+    fn transfer_complete(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).transfer_complete(transport)
     }
 
     fn reading_resumed(&mut self, transport: &mut Transport<'_>) -> HandlerResult {

@@ -259,7 +259,7 @@ impl Reactor {
 
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.inbox, &self.state.core)
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
     }
 
     /// The remote control that servers have: counters, limits, pause and stop.

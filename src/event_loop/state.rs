@@ -16,14 +16,16 @@ use super::handle::Inbox;
 use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
+use super::team::Team;
+use super::throttle::Direction;
 use super::timers::Timers;
 use super::Settings;
 use crate::connection::Limits;
-use crate::lifecycle::Core;
+use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
-const READ: usize = 64 << 10;
+pub(super) const READ: usize = 64 << 10;
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -45,6 +47,8 @@ pub(super) enum Task {
     Protocol(ConnId),
     /// A limit of this connection may be over.
     Limit(ConnId),
+    /// A rate limit lets this connection go on.
+    Throttle(ConnId, Direction),
     /// Accepting has rested enough.
     Rested,
     /// The time is over in which `verify_request` may decide about a connection.
@@ -73,6 +77,11 @@ pub(super) struct Drain {
 /// A loop, without what may be done with it only from outside a turn.
 pub(super) struct State {
     pub(super) core: Arc<Core>,
+    /// The loops of the server, and the number of this one among them.
+    pub(super) team: Arc<Team>,
+    pub(super) number: usize,
+    /// While there is no place, and another loop may give one back.
+    pub(super) at_gate: Option<AtGate>,
     pub(super) settings: Settings,
     pub(super) poller: Poller,
     pub(super) clock: Clock,
@@ -115,20 +124,32 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Of a loop by itself.
     pub(super) fn new(core: Arc<Core>, settings: Settings, clock: Clock) -> io::Result<Self> {
-        let poller = Poller::new()?;
-        let inbox = Arc::new(Inbox::new()?);
+        Self::in_team(core, settings, clock, (Team::new(1)?, 0))
+    }
+
+    pub(super) fn in_team(
+        core: Arc<Core>,
+        settings: Settings,
+        clock: Clock,
+        (team, number): (Arc<Team>, usize),
+    ) -> io::Result<Self> {
+        let (poller, inbox) = (Poller::new()?, team.inbox(number).clone());
         let read = Readiness { read: true, ..Readiness::default() };
-        poller.add(&core.control.gate, read, token::GATE)?;
+        poller.add_edge(&core.control.gate, token::GATE)?;
         poller.add(&inbox.bell, read, token::INBOX)?;
         Ok(Self {
             core,
+            at_gate: None,
             settings,
             poller,
             now: clock.now(),
             woke: clock.now(),
             clock,
-            conns: Slab::new(),
+            conns: Slab::new(team.home(number)),
+            team,
+            number,
             aside: Asides::default(),
             ports: Vec::new(),
             listening: false,

@@ -75,6 +75,15 @@ pub trait StringReceiver {
         Ok(())
     }
 
+    /// As [`Protocol::transfer_complete`].
+    ///
+    /// # Errors
+    /// As above.
+    fn transfer_complete(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
     /// As [`Protocol::timer`].
     ///
     /// # Errors

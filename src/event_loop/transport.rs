@@ -140,7 +140,7 @@ impl<'a> Transport<'a> {
             joins
         });
         if joined {
-            self.cx.state.groups.join(group, self.id);
+            self.cx.state.join(group, self.id);
         }
         joined
     }
@@ -148,7 +148,7 @@ impl<'a> Transport<'a> {
     /// Leaves a group; `false` if it is not in it.
     pub fn leave(&mut self, group: Group) -> bool {
         self.conn_mut().into_iter().for_each(|conn| conn.groups.retain(|g| *g != group));
-        self.cx.state.groups.leave(group, self.id)
+        self.cx.state.leave(group, self.id)
     }
 
     /// A timer of this connection: [`timer`](super::Protocol::timer) is called when `delay` has passed. It ends with
@@ -213,12 +213,43 @@ impl<'a> Transport<'a> {
         self.set_limit(Limit::Request, limit);
     }
 
+    /// How long the connection may last in all, from its beginning; `None`: for ever, the default. At this limit it
+    /// ends whatever is under way, an answer included: what is queued is sent as far as the kernel takes it at once.
+    pub fn set_total_timeout(&mut self, limit: Option<Duration>) {
+        self.set_limit(Limit::Total, limit);
+    }
+
+    /// Whether small pieces of output are sent at once (`TCP_NODELAY`). As the listener, which has it on by default
+    /// ([`ServerBuilder::no_delay`](crate::ServerBuilder::no_delay)). Of no effect but for TCP.
+    ///
+    /// # Errors
+    /// As setsockopt(2) fails.
+    pub fn set_no_delay(&mut self, on: bool) -> io::Result<()> {
+        self.conn().map_or(Ok(()), |conn| conn.io.set_no_delay(on))
+    }
+
+    /// Finds out about a peer that has vanished: after this time of silence, probes included, the connection is
+    /// broken, with seconds as unit; also when what was sent is not acknowledged for so long. `None`: no probes. As the
+    /// listener, see [`ServerBuilder::keep_alive_time`](crate::ServerBuilder::keep_alive_time). Of no effect but for
+    /// TCP.
+    ///
+    /// # Errors
+    /// As setsockopt(2) fails.
+    pub fn set_keep_alive(&mut self, time: Option<Duration>) -> io::Result<()> {
+        self.conn().map_or(Ok(()), |conn| conn.io.set_keep_alive(time))
+    }
+
     fn set_limit(&mut self, limit: Limit, value: Option<Duration>) {
         let default = self.cx.state.core.config.limits;
         if let Some(conn) = self.conn_mut() {
             conn.limits.get_or_insert_with(|| Box::new(default)).set(limit, value);
         }
         self.cx.state.mark(self.id);
+    }
+
+    /// Whether what has arrived is to be given to the protocol now.
+    pub(super) fn wants_input(&self) -> bool {
+        self.conn().is_some_and(|conn| conn.is_open() && !conn.paused.by_protocol && !conn.is_switching())
     }
 
     /// Input that was read is thrown away: the connection is closed as if it were still in the kernel.

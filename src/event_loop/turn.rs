@@ -6,8 +6,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::conn::WriteHalf;
 use super::lost::LostReason;
-use super::protocol::Eof;
 use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ impl State {
                 (token::INBOX, _) => self.take_calls(),
                 (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
-                (connection, ready) => self.ready(ConnId::from_token(connection), ready),
+                (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
         self.serve_memory();
@@ -63,8 +63,8 @@ impl State {
         if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
-            match conn.io.hang_up() {
-                None if conn.paused.by_protocol && !conn.paused.at_eof => {
+            match conn.io.hang_up(conn.write_half == WriteHalf::Shut) {
+                None if conn.paused.holds_input() && !conn.paused.at_eof => {
                     // It is read when reading goes on. Until then epoll would tell of it in every turn.
                     conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
                     (conn.hung_up, conn.watched) = (true, None);
@@ -83,10 +83,14 @@ impl State {
     /// Reads once; whether something has come.
     pub(super) fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
+        let is_open = conn.is_open();
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = conn.io.recv(&mut buffer);
+        let read = match conn.rare {
+            None => conn.io.recv(&mut buffer),
+            Some(_) => self.recv_limited(id, &mut buffer),
+        };
         let came = match read {
-            Ok(n) if conn.is_open() => {
+            Ok(n) if is_open => {
                 self.received(id, buffer.get(..n).unwrap_or_default());
                 true
             }
@@ -101,15 +105,12 @@ impl State {
         came
     }
 
-    fn received(&mut self, id: ConnId, data: &[u8]) {
+    pub(super) fn received(&mut self, id: ConnId, data: &[u8]) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if data.is_empty() {
             conn.paused.at_eof = true;
-            if let Some(Eof::Close) = self.call(id, "eof_received", |p, t| p.eof_received(t)) {
-                self.end(id, LostReason::PeerClosed);
-            }
-            return;
+            return self.stream_ended(id);
         }
         conn.since = now;
         conn.heard = true;
@@ -128,6 +129,7 @@ impl State {
             match task {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
+                Task::Throttle(id, direction) => self.may_go_on(id, direction),
                 Task::Rested => self.rests = false,
                 Task::Verify(key) => self.verdict_is_late(key),
                 Task::Actions => self.act(),

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub(crate) type Act = &'static str;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpOptions {
     pub(crate) backlog: i32,
+    pub(crate) reuse_port: bool,
     pub(crate) only_v6: Option<bool>,
     pub(crate) no_delay: bool,
     pub(crate) keep_alive: bool,
@@ -31,7 +32,14 @@ pub(crate) struct TcpOptions {
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true, keep_alive_time: None }
+        Self {
+            backlog: 4096,
+            reuse_port: false,
+            only_v6: None,
+            no_delay: true,
+            keep_alive: true,
+            keep_alive_time: None,
+        }
     }
 }
 
@@ -41,6 +49,9 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
     let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
+    if options.reuse_port {
+        set("set SO_REUSEPORT on", sock::setsockopt(&fd, sockopt::ReusePort, &true))?;
+    }
     if let (AddressFamily::Inet6, Some(only)) = (family, options.only_v6) {
         set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
     }
@@ -59,13 +70,22 @@ const PROBES: u32 = 5;
 
 /// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
 /// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
-fn bound_silence(fd: &OwnedFd, time: Duration) -> nix::Result<()> {
+fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let between = (seconds / (2 * PROBES)).max(1);
     sock::setsockopt(fd, sockopt::TcpKeepIdle, &seconds.saturating_sub(PROBES * between).max(1))?;
     sock::setsockopt(fd, sockopt::TcpKeepInterval, &between)?;
     sock::setsockopt(fd, sockopt::TcpKeepCount, &PROBES)?;
     sock::setsockopt(fd, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
+}
+
+/// Of a connected TCP socket: probes, and the time after which a silent peer is given up; `None`: no probes.
+pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
+    sock::setsockopt(&fd, sockopt::KeepAlive, &time.is_some())?;
+    match time {
+        Some(time) => Ok(bound_silence(&fd, time)?),
+        None => Ok(sock::setsockopt(&fd, sockopt::TcpUserTimeout, &0)?),
+    }
 }
 
 /// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the

@@ -1,0 +1,110 @@
+//! Sending what is queued: as much as the kernel takes, a rate limit allows, and readers give in a turn.
+
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::conn::Phase;
+use super::dispatch::take_message;
+use super::lost::LostReason;
+use super::slab::ConnId;
+use super::state::State;
+use super::throttle::Direction;
+
+/// Most that readers of one connection are read in a turn, so that a fast peer holds nobody up.
+const READERS: usize = 256 << 10;
+
+impl State {
+    /// Sends what is queued, as far as the kernel takes it.
+    pub(super) fn flush(&mut self, id: ConnId) {
+        let mut read = 0;
+        while let Some(at_most) = self.sendable(id, &mut read) {
+            self.send(id, at_most);
+        }
+    }
+
+    /// How much may be sent now, if there is anything that the kernel may take. Readers whose turn has come are read.
+    fn sendable(&mut self, id: ConnId, read: &mut usize) -> Option<usize> {
+        loop {
+            let conn = self.conns.get_mut(id)?;
+            let sends = matches!(conn.phase, Phase::Open | Phase::Flushing);
+            if conn.blocked || conn.out.is_empty() || !sends {
+                return None;
+            }
+            let Some(rare) = &conn.rare else { return Some(usize::MAX) };
+            if conn.out.hungry().is_none() {
+                if rare.writing.is_none() {
+                    return Some(usize::MAX);
+                }
+                let most = conn.out.first_len();
+                return Some(self.allowed(id, Direction::Writing, most)).filter(|n| *n > 0);
+            }
+            if *read >= READERS {
+                self.mark(id); // goes on in the next turn
+                return None;
+            }
+            *read += self.read_on(id);
+        }
+    }
+
+    fn send(&mut self, id: ConnId, at_most: usize) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let sent = conn.out.send(&conn.io, &mut self.spares, at_most);
+        conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
+        match sent {
+            Ok((_, whole)) => {
+                conn.since = now;
+                conn.blocked_since = now;
+                conn.blocked = !whole;
+                conn.note_what_is_sent();
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                conn.blocked = true;
+                conn.blocked_since = now;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => self.end(id, LostReason::Reset(e)),
+        }
+    }
+
+    /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has
+    /// come, and when it fails, that of the connection's end.
+    fn read_on(&mut self, id: ConnId) -> usize {
+        self.now = self.clock.now();
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
+        let Some(source) = conn.out.hungry() else { return 0 };
+        let filled = catch_unwind(AssertUnwindSafe(|| source.fill()));
+        self.note_stall_of("a reader of send_reader", id);
+        let why = match filled {
+            Ok(Ok(0)) => {
+                self.transferred(id);
+                return 0;
+            }
+            Ok(Ok(n)) => return n,
+            Ok(Err(e)) => LostReason::Error(e.into()),
+            Err(payload) => LostReason::Panic(take_message(payload)),
+        };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.rare().given_up = conn.out.len();
+            conn.out.clear(&mut self.spares);
+        }
+        self.end(id, why);
+        0
+    }
+
+    fn transferred(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.out.pop_source(&mut self.spares);
+        conn.rare().transfers += 1;
+        conn.note_what_is_sent();
+    }
+
+    /// Tells the protocol of readers that have been sent.
+    pub(super) fn tell_of_transfers(&mut self, id: ConnId) {
+        while let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) {
+            let Some(rare) = conn.rare.as_mut().filter(|rare| rare.transfers > 0) else { return };
+            rare.transfers -= 1;
+            self.call(id, "transfer_complete", |p, t| p.transfer_complete(t));
+        }
+    }
+}
