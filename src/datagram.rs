@@ -194,8 +194,7 @@ impl Datagram {
     }
 
     fn too_long_by(&self, size: usize, to: &Addr) -> io::Error {
-        let limit = self.longest_to(to).min(size.saturating_sub(1));
-        io::Error::new(io::ErrorKind::InvalidInput, DatagramTooLong { size, limit })
+        DatagramTooLong::new(size, self.longest_to(to)).into()
     }
 
     fn longest_to(&self, to: &Addr) -> usize {
@@ -269,3 +268,16 @@ impl fmt::Display for DatagramTooLong {
 }
 
 impl std::error::Error for DatagramTooLong {}
+
+impl DatagramTooLong {
+    /// `longest`: what the socket can send, unless the network has refused less.
+    pub(crate) fn new(size: usize, longest: usize) -> Self {
+        Self { size, limit: longest.min(size.saturating_sub(1)) }
+    }
+}
+
+impl From<DatagramTooLong> for io::Error {
+    fn from(e: DatagramTooLong) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, e)
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
 //! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. It runs on Linux, over
-//! TCP and Unix sockets.
+//! TCP, UDP and Unix sockets.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -67,6 +67,29 @@
 //!   a stop, which ends the wait between two requests and lets a request finish.
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
 //! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
+//!
+//! # Datagrams
+//!
+//! [`UdpServer`] and [`UnixDatagramServer`] serve them with the same strategies (all but [`PreForking`] and [`EventLoop`]):
+//! each [`Datagram`] is a request, given to a [`DatagramRequestHandler`]; what that writes is sent back as one.
+//! ```
+//! # use std::io::Write;
+//! use socketserver::{datagram_handler, ServerBuilder, ThreadPool};
+//!
+//! let upper = datagram_handler(|datagram| {
+//!     let upper = datagram.data().to_ascii_uppercase();
+//!     Ok(datagram.write_all(&upper)?)
+//! });
+//! let mut server = ServerBuilder::new().strategy(ThreadPool::new(4)).bind_udp("127.0.0.1:0", upper)?;
+//! let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
+//! client.send_to(b"hello", server.local_addr().socket_addr().unwrap())?;
+//! assert!(server.handle_request(None)?);
+//! let mut reply = [0; 10];
+//! assert_eq!(client.recv(&mut reply)?, 5);
+//! assert_eq!(&reply[..5], b"HELLO");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! In a loop, a [`DatagramProtocol`] is given to [`Reactor::listen_udp`].
 //!
 //! # Event loop
 //!
@@ -264,6 +287,7 @@ pub use event_loop::{
     LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
     StringTransport, Strings, TimerId, Transport, WriteError,
 };
+pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;
 pub use handler::{

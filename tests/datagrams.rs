@@ -383,8 +383,10 @@ fn a_client_that_reads_nothing_holds_a_handler_up_to_the_write_limit() {
     until("the limit has ended one", || server.handle.stats().timed_out > 0);
     let before = server.handle.stats().served;
     assert!(!next_unix(&client).is_empty());
+    client.send(b"and another").unwrap();
     until("there is room again", || server.handle.stats().served > before);
-    assert!(server.handle.stats().failed == server.handle.stats().timed_out);
+    let report = server.stop();
+    assert_eq!(report.failed, report.timed_out, "{report}");
 }
 
 #[test]
@@ -597,24 +599,41 @@ fn a_handler_may_stop_its_server_which_may_serve_again() {
 }
 
 #[test]
-fn a_drain_leaves_a_handler_behind_that_does_not_return_and_its_reply_fails() {
+fn a_handler_that_a_drain_leaves_behind_keeps_no_address() {
+    let (release, held) = held_handler();
+    let builder = ServerBuilder::new().drain_timeout(ms(50));
+    let server = receive(builder.bind_udp(ANY, held.handler).unwrap());
+    let (client, addr) = (server.client(), server.addr());
+    send(&client, "x");
+    held.begun.recv_timeout(LONG).unwrap();
+    assert_eq!(server.stop().abandoned, 1);
+    drop(UdpSocket::bind(addr).expect("the address is free although a handler is left"));
+    release.send(()).unwrap();
+}
+
+#[test]
+fn a_handler_that_a_drain_leaves_behind_sends_no_reply() {
     let (release, held) = held_handler();
     let (told, hears) = channel();
     let told = Mutex::new(told);
     let builder = ServerBuilder::new().drain_timeout(ms(50)).handle_error(move |failure| {
         if let Failure::Error { error, .. } = failure {
             let limit = error.downcast_ref::<io::Error>().and_then(Limit::of);
-            let _ = told.lock().unwrap().send(limit);
+            told.lock().unwrap().send(limit).unwrap();
         }
     });
-    let server = receive(builder.bind_udp(ANY, held.handler).unwrap());
-    let (client, addr) = (server.client(), server.addr());
-    client.send(b"x").unwrap();
-    held.begun.recv_timeout(LONG).unwrap();
-    assert_eq!(server.stop().abandoned, 1);
-    drop(UdpSocket::bind(addr).expect("the address is free although a handler is left"));
-    release.send(()).unwrap();
-    let _ = hears.recv_timeout(LONG).expect("its reply was not sent");
+    let mut server = builder.bind_udp(ANY, held.handler).unwrap();
+    let client = client_of(server.local_addr().socket_addr().unwrap());
+    let handle = server.handle();
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| server.serve_forever().unwrap());
+        send(&client, "x");
+        held.begun.recv_timeout(LONG).unwrap();
+        handle.shutdown();
+        assert_eq!(serving.join().unwrap().abandoned, 1);
+    });
+    release.send(()).unwrap(); // the server is still there, and its socket
+    assert_eq!(hears.recv_timeout(LONG).unwrap(), Some(Limit::Drain));
     assert!(nothing_for(&client));
 }
 

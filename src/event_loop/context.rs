@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::datagram_protocol::{DatagramPort, DatagramProtocol};
 use super::group::Group;
 use super::handle::ReactorHandle;
 use super::lost::{LostReason, WriteError};
@@ -13,8 +15,9 @@ use super::port::ListeningPort;
 use super::slab::ConnId;
 use super::state::{Soon, State, Task};
 use super::timers::TimerId;
+use crate::error::Error;
 use crate::lifecycle::ServerHandle;
-use crate::listen::Addr;
+use crate::listen::{Addr, Address};
 
 /// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
 /// [`Transport`](super::Transport) is one as well, by `Deref`.
@@ -173,6 +176,36 @@ impl Context<'_> {
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
         self.state.stop_listening_from_within(port.place);
+    }
+
+    /// As [`Reactor::listen_udp`](super::Reactor::listen_udp); the protocol hears of its start when this callback has
+    /// returned. Give an IP address: a name is looked up at once, and the loop waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort, Error> {
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        let place = port.place;
+        self.state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        Ok(port)
+    }
+
+    /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
+    /// is dropped. As [`DatagramTransport::send_to`](super::DatagramTransport::send_to).
+    ///
+    /// # Errors
+    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed.
+    pub fn send_datagram(&mut self, port: &DatagramPort, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        self.state.send_datagram(port.place, 0, to, bytes, None)
+    }
+
+    /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.
+    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
+        self.state.close_datagrams(port.place);
     }
 
     /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are. In a

@@ -97,6 +97,7 @@ impl State {
             return;
         }
         self.place.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
+        self.stop_all_datagrams();
         self.accept_one_of_the_last();
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();

@@ -14,6 +14,7 @@ use super::connect::Connector;
 use super::context::Context;
 use super::dial::Dials;
 use super::factory::Users;
+use super::datagrams;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -39,7 +40,9 @@ pub(super) mod token {
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
     /// One bit, which no connection's number has: the clients' attempts to connect.
     pub(in super::super) const CONNECTORS: u64 = 1 << 63;
-    /// And above: the listeners, by their place, which is never given again.
+    /// And above: the sockets of datagrams, by their place, which is never given again.
+    pub(in super::super) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
+    /// And above: the listeners, by theirs.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
 
@@ -111,6 +114,12 @@ pub(super) struct State {
     pub(super) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
+    /// Sockets of datagrams, with their protocols.
+    pub(super) datagrams: Vec<datagrams::Port>,
+    /// Whether they are watched.
+    pub(super) receiving: bool,
+    /// How many datagrams have come, which are counted as accepted.
+    pub(super) received: u64,
     /// Whether accepting rests for want of descriptors or memory.
     pub(super) rests: bool,
     /// Whether accepting ends with the next connection.
@@ -170,6 +179,9 @@ impl State {
             dials: Dials::new(),
             always_ready: Vec::new(),
             listening: false,
+            datagrams: Vec::new(),
+            receiving: false,
+            received: 0,
             rests: false,
             accepts_one: false,
             timers: Timers::new(),

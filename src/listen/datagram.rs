@@ -28,10 +28,6 @@ impl DatagramSocket {
         Self { fd, local, buffers: SegQueue::new() }
     }
 
-    pub(crate) fn local_addr(&self) -> &Addr {
-        &self.local
-    }
-
     /// Takes a datagram from the kernel's queue; what is longer than `most` bytes is cut.
     pub(super) fn receive(self: &Arc<Self>, most: usize) -> io::Result<Packet> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
@@ -53,7 +49,7 @@ impl DatagramSocket {
     }
 
     /// Where a datagram was sent to.
-    fn local_of(&self, received: &Received) -> Addr {
+    pub(crate) fn local_of(&self, received: &Received) -> Addr {
         match (received.to, self.local.port()) {
             (Some(ip), Some(port)) => Addr::Ip(SocketAddr::new(ip, port)),
             _ => self.local.clone(),
@@ -66,7 +62,7 @@ impl DatagramSocket {
     }
 
     /// Receives from this peer only, from now on.
-    pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<()> {
+    pub(crate) fn connect(&self, to: &Addr) -> io::Result<()> {
         datagram::connect(self.fd.as_fd(), to)
     }
 

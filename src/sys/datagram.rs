@@ -151,8 +151,15 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpA
 }
 
 /// Fixes the peer: from here on only its datagrams are received, and what the network says of it.
-pub(crate) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
-    Ok(sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?)
+pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<()> {
+    let fd = fd.as_raw_fd();
+    let connected = match to {
+        Addr::Ip(to) => sock::connect(fd, &SockaddrStorage::from(*to)),
+        Addr::Unix(path) => UnixAddr::new(path).and_then(|to| sock::connect(fd, &to)),
+        Addr::Abstract(name) => UnixAddr::new_abstract(name).and_then(|to| sock::connect(fd, &to)),
+        Addr::Unnamed => Err(Errno::EDESTADDRREQ),
+    };
+    Ok(connected?)
 }
 
 /// The most bytes of one datagram of a Unix socket: its send buffer, less what the kernel keeps of it.

@@ -1,5 +1,6 @@
 //! Servers of datagrams on a thread of their own, and clients that never wait for ever.
 
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -17,8 +18,8 @@ pub struct EchoBack;
 
 impl DatagramRequestHandler for EchoBack {
     fn handle(&self, datagram: &mut Datagram) -> HandlerResult {
-        std::io::Write::write_all(datagram, &datagram.data().to_vec())?;
-        Ok(())
+        let data = datagram.data().to_vec();
+        Ok(datagram.write_all(&data)?)
     }
 }
 
