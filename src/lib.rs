@@ -279,13 +279,10 @@ pub use connection::{
 pub use datagram::{Datagram, DatagramTooLong};
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver,
-    LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
-    ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
     factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
-    ConnectorState, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost,
-    LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
-    StringTransport, Strings, TimerId, Transport, WriteError,
+    ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
+    ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
+    Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use finish::{Failure, LingeringClose};

@@ -12,9 +12,9 @@ use super::clock::Clock;
 use super::conn::Conn;
 use super::connect::Connector;
 use super::context::Context;
+use super::datagrams;
 use super::dial::Dials;
 use super::factory::Users;
-use super::datagrams;
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -170,13 +170,13 @@ impl State {
             woke: clock.now(),
             clock,
             conns: Slab::new(team.home(number)),
+            dials: Dials::new(team.home(number)),
             team,
             number,
             aside: Asides::default(),
             ports: Vec::new(),
             place: None,
             users: Users::default(),
-            dials: Dials::new(),
             always_ready: Vec::new(),
             listening: false,
             datagrams: Vec::new(),

@@ -108,6 +108,9 @@ pub(crate) fn ended_uncounted(core: &Core, peer: &Addr, lost: bool, outcome: &Ou
         Outcome::Served => {}
         Outcome::Panicked(message) => report(core, Level::Error, &Failure::Panic { peer, message }),
         Outcome::Failed(error) => tell_failed(core, peer, Cause::of(&**error, lost), &**error),
+    }
+}
+
 /// A callback that belongs to no request: only what goes wrong is news, and nothing is counted.
 pub(crate) fn callback_ended(core: &Core, of: &Addr, outcome: &Outcome) {
     match outcome {

@@ -126,7 +126,8 @@ pub(super) fn open(family: AddressFamily, kind: SockType) -> Result<OwnedFd, (Ac
 
 /// A socket to connect from, with the options that accepted ones have.
 pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<OwnedFd, (Act, io::Error)> {
-    let fd = open(if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 })?;
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set TCP_NODELAY to connect to", sock::setsockopt(&fd, sockopt::TcpNoDelay, &true))?;
     set("set SO_KEEPALIVE to connect to", sock::setsockopt(&fd, sockopt::KeepAlive, &true))?;
@@ -146,7 +147,7 @@ pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<Owned
 
 /// The same for a Unix socket.
 pub(crate) fn open_unix() -> Result<OwnedFd, (Act, io::Error)> {
-    open(AddressFamily::Unix)
+    open(AddressFamily::Unix, SockType::Stream)
 }
 
 /// Begins to connect; whether that is done already. The socket is writable once it is, or has failed.
