@@ -42,6 +42,7 @@
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
 //! | [`PreForking<E>`](PreForking) | what `E` makes of it, in one of N worker processes | N times `E`'s | servers that must outlive a crash, a leak, a hang of their own code |
 //! | [`EventLoop`] | a [`Protocol`]'s, on one thread for all | 64 less than `RLIMIT_NOFILE` | thousands of connections, idle most of the time; chats and broadcasts |
+//! | [`EventLoops`] | a [`Protocol`]'s, in one of N loops with a thread each | the same, less 2 for each further loop | the same, where one processor is not enough |
 //!
 //! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
 //! [`Forking`], that of the connection, and with [`PreForking`] one worker; [the guide](guide::forking) tells what a handler may do there. A strategy of
