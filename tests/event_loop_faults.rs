@@ -96,9 +96,10 @@ fn e2_a_fault_in_any_callback_ends_its_connection_only_once_and_is_counted() {
             let other = test.connect(Script::new(&others));
             let script = Script::new(&journal).on("made", move |t, _| {
                 t.set_timer(SECOND);
-                Ok(if callback == "transfer" {
-                    t.send_reader(&b"read"[..])?
-                })
+                if callback == "transfer" {
+                    t.send_reader(&b"read"[..])?;
+                }
+                Ok(())
             });
             let id = test.connect(script.on(callback, move |t, _| {
                 t.write(b"last")?;
