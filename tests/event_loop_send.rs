@@ -214,7 +214,8 @@ impl Read for Fails {
 
 #[test]
 fn a_reader_that_fails_ends_the_connection_after_what_was_before() {
-    let cases: [(fn() -> io::Result<usize>, &str, u64); 3] = [
+    type Read = fn() -> io::Result<usize>;
+    let cases: [(Read, &str, u64); 3] = [
         (|| Err(io::Error::other("bad sector")), "failed: cannot read what is to be sent: bad sector", 0),
         (|| Err(io::ErrorKind::WouldBlock.into()), "failed: cannot read what is to be sent: operation would block", 0),
         (|| panic!("asked to"), "panicked: asked to", 1),
@@ -276,7 +277,7 @@ fn limits_and_the_drain_hold_while_it_is_sent() {
     test.act(|cx| cx.shutdown(100 * SECOND));
     assert!(!test.is_closing(id), "nor for a drain");
     test.advance(SECOND);
-    let end = format!("lost:write limit of 30s exceeded");
+    let end = "lost:write limit of 30s exceeded".to_owned();
     assert!(test.is_lost(id) && journal.take().ends_with(&end));
     let (mut test, id, journal) = with(|t, _| Ok(t.send_reader(Numbers::new(1 << 20))?));
     test.take_at_most(id, 0);
