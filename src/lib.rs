@@ -2,7 +2,7 @@
 //!
 //! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
 //! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. It runs on Linux, over
-//! TCP and Unix sockets.
+//! TCP, UDP and Unix sockets.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -42,6 +42,7 @@
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
 //! | [`PreForking<E>`](PreForking) | what `E` makes of it, in one of N worker processes | N times `E`'s | servers that must outlive a crash, a leak, a hang of their own code |
 //! | [`EventLoop`] | a [`Protocol`]'s, on one thread for all | 64 less than `RLIMIT_NOFILE` | thousands of connections, idle most of the time; chats and broadcasts |
+//! | [`EventLoops`] | a [`Protocol`]'s, in one of N loops with a thread each | the same, less 2 for each further loop | the same, where one processor is not enough |
 //!
 //! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
 //! [`Forking`], that of the connection, and with [`PreForking`] one worker; [the guide](guide::forking) tells what a handler may do there. A strategy of
@@ -67,6 +68,29 @@
 //!   a stop, which ends the wait between two requests and lets a request finish.
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
 //! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
+//!
+//! # Datagrams
+//!
+//! [`UdpServer`] and [`UnixDatagramServer`] serve them with the same strategies (all but [`PreForking`] and [`EventLoop`]):
+//! each [`Datagram`] is a request, given to a [`DatagramRequestHandler`]; what that writes is sent back as one.
+//! ```
+//! # use std::io::Write;
+//! use socketserver::{datagram_handler, ServerBuilder, ThreadPool};
+//!
+//! let upper = datagram_handler(|datagram| {
+//!     let upper = datagram.data().to_ascii_uppercase();
+//!     Ok(datagram.write_all(&upper)?)
+//! });
+//! let mut server = ServerBuilder::new().strategy(ThreadPool::new(4)).bind_udp("127.0.0.1:0", upper)?;
+//! let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
+//! client.send_to(b"hello", server.local_addr().socket_addr().unwrap())?;
+//! assert!(server.handle_request(None)?);
+//! let mut reply = [0; 10];
+//! assert_eq!(client.recv(&mut reply)?, 5);
+//! assert_eq!(&reply[..5], b"HELLO");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! In a loop, a [`DatagramProtocol`] is given to [`Reactor::listen_udp`].
 //!
 //! # Event loop
 //!
@@ -223,6 +247,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 mod accept;
 mod admit;
 mod connection;
+mod datagram;
 mod finish;
 pub mod framing;
 mod handler;
@@ -252,17 +277,20 @@ pub use accept::{Acceptor, Seat, Turn};
 pub use connection::{
     Connection, ConnectionWriter, Limit, LimitExceeded, PeerCredentials, ReadHalf, SendError, WriteHalf,
 };
+pub use datagram::{Datagram, DatagramTooLong};
 pub use error::{Error, Result};
 pub use event_loop::{
     factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
-    ConnectorState, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport, Lines, ListeningPort, Lost,
-    LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle, Reconnect, StringReceiver,
-    StringTransport, Strings, TimerId, Transport, WriteError,
+    ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
+    ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
+    Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
+pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;
 pub use handler::{
-    handler, per_connection, HandlerFn, HandlerResult, PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, HandlerResult,
+    PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
 };
 pub use hooks::Incoming;
 pub use lifecycle::{Report, ServerHandle, Stats};
@@ -270,5 +298,7 @@ pub use listen::{Addr, Address};
 pub use preforking::{PreForking, WorkerExit};
 #[doc(hidden)]
 pub use server::Single;
-pub use server::{AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UnixServer};
+pub use server::{
+    AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer,
+};
 pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};

@@ -109,9 +109,11 @@ fn close_and_abort_follow_at_any_time() {
     }
 }
 
+type Act = fn(&mut Transport<'_>);
+
 #[test]
 fn a_peer_that_never_ends_its_half_is_bounded() {
-    let ending: [(fn(&mut Transport<'_>), &str); 2] = [
+    let ending: [(Act, &str); 2] = [
         (|t| t.set_idle_timeout(Some(5 * SECOND)), "lost:idle limit of 5s exceeded"),
         (|t| t.set_total_timeout(Some(5 * SECOND)), "lost:total limit of 5s exceeded"),
     ];

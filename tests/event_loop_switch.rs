@@ -68,7 +68,7 @@ fn every_callback_may_switch() {
         test.act(|cx| cx.shutdown(SECOND));
         test.advance(SECOND);
         let (old, new) = (old.take(), new.take());
-        assert!(old.split(' ').last().is_some_and(|last| last.starts_with(at)) && !old.contains("lost"), "{at}: {old}");
+        assert!(old.rsplit(' ').next().is_some_and(|last| last.starts_with(at)) && !old.contains("lost"), "{at}: {old}");
         assert!(new.starts_with("made") && new.matches("data:x").count() == 1, "{at}: {new}");
         let in_order = new.find("data:data").map_or(true, |data| new.find("data:x") < Some(data));
         assert_eq!((in_order, new.matches("eof").count()), (true, 1), "{at}: {new}");

@@ -50,7 +50,9 @@ fn every_example_says_first_where_it_listens_and_stops_cleanly() {
         let mut server = Server::start(&name, &[]);
         let port = server.addr().strip_prefix("127.0.0.1:").unwrap_or_else(|| panic!("{name}: {}", server.addr()));
         assert_ne!(port.parse::<u16>(), Ok(0), "{name} names the real port");
-        drop(Client::connect(server.addr())); // it listens when it says so
+        if !name.starts_with("udp_") {
+            drop(Client::connect(server.addr())); // it listens when it says so
+        }
         server.term().well_within(AT_ONCE);
         let out = server.stdout();
         assert_eq!(out.iter().filter(|line| line.starts_with("listening")).count(), 1, "{name}: {out:?}");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use programs::{until, Case, Program};
 use socketserver::{
-    factory, handler, Connection, Engine, Error, EventLoop, Forking, HandlerFn, HandlerResult, PreForking,
+    factory, handler, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult, PreForking,
 };
 use socketserver::{Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
 
@@ -33,6 +33,8 @@ const CASES: &[Case] = &[
     ("the_limit_in_all_is_exact_while_workers_come_and_go", limited, is_never_exceeded),
     ("h7_a_worker_that_hangs_is_replaced_and_the_queue_is_served", hanging, is_replaced),
     ("a_loop_that_hangs_is_replaced", hanging_loop, is_replaced),
+    ("one_of_several_loops_that_hangs_is_a_worker_that_hangs", hanging_loops, is_replaced_beside_others),
+    ("several_loops_in_each_of_several_workers", loops_within, serves_in_all_loops),
     ("a_handler_that_waits_for_its_peer_is_not_stuck", waiting, is_not_replaced),
     ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
     ("pools_within_pools_serve_and_add_up", nested, serves_and_adds_up),
@@ -100,6 +102,10 @@ impl Protocol for Hangs {
                 thread::park();
             },
             "pid" => transport.write(format!("{}\n", std::process::id()).as_bytes())?,
+            "place" => {
+                transport.write(format!("{} {:?}\n", std::process::id(), thread::current().id()).as_bytes())?;
+            }
+            "crashed" => transport.write(format!("{}\n", transport.server().stats().crashed).as_bytes())?,
             "stop" => {
                 transport.write(b"stopping\n")?;
                 transport.server().shutdown();
@@ -391,6 +397,50 @@ fn hanging_loop() {
     let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
+}
+
+fn hanging_loops() {
+    let strategy = PreForking::new(1, EventLoops::new(3)).heartbeat(Duration::from_millis(300));
+    let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+/// The other loops of the worker serve on, and must not speak for the one that hangs.
+fn is_replaced_beside_others(program: &mut Program) {
+    let pid = program.ask("pid");
+    let mut hangs = connect(program, "hang");
+    until("another worker serves", || {
+        let other = program.ask("pid");
+        !other.is_empty() && other != pid
+    });
+    assert_eq!(line(&mut hangs), "", "it goes with its worker");
+    let told = program.stop();
+    assert!(!told.contains("crashed 0"), "{told}");
+}
+
+fn loops_within() {
+    let strategy = PreForking::new(2, EventLoops::new(2)).heartbeat(Duration::from_millis(200));
+    let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn serves_in_all_loops(program: &mut Program) {
+    let mut held = Vec::new();
+    let mut places = HashSet::new();
+    until("each loop has somebody", || {
+        let mut client = connect(program, "place");
+        places.insert(line(&mut client));
+        held.push(client);
+        places.len() == 4
+    });
+    let workers: HashSet<&str> = places.iter().filter_map(|place| place.split(' ').next()).collect();
+    assert_eq!(workers.len(), 2, "{places:?}");
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(program.ask("crashed"), "0", "all hearts beat");
+    let told = program.stop();
+    assert!(told.contains("failed 0"), "{told}");
 }
 
 fn is_replaced(program: &mut Program) {

@@ -13,8 +13,10 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
-use socketserver::{ListeningPort, PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
+use socketserver::{Addr, Engine, EventLoop, EventLoops, Factory, Forking, Report, Sequential, ServerBuilder};
+use socketserver::{
+    ListeningPort, PreForking, Reactor, ServingStrategy, StreamRequestHandler, TcpServer, ThreadPool, Threading,
+};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -38,15 +40,18 @@ pub const LIMITS: &[(&str, &str)] = &[
 
 /// Options that choose how connections are served.
 pub const STRATEGY: &[(&str, &str)] = &[
-    ("strategy S", "sequential, threading, thread-pool, forking, preforking or event-loop [threading]"),
-    ("workers N", "threads of a thread-pool [16], processes of preforking [one a processor]"),
+    ("strategy S", "sequential, threading, thread-pool, forking, preforking, event-loop or event-loops [threading]"),
+    ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
 ];
 
 /// Options of worker processes.
 pub const WORKERS: &[(&str, &str)] = &[
     ("max-requests N", "after how many connections a process of preforking is replaced"),
     ("heartbeat MS", "how long a process of preforking may give no sign of life [30000]"),
-    ("inner S", "how each process of preforking serves: threading, thread-pool or event-loop [threading]"),
+    (
+        "inner S",
+        "how each process of preforking serves: threading, thread-pool, event-loop or event-loops of 2 [threading]",
+    ),
 ];
 
 /// Reads the command line and runs the example; an error becomes one line and exit status 1.
@@ -128,15 +133,20 @@ impl Args {
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
+        let workers = self.get("workers")?; // also where the strategy has none: a slip is an error
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
-            Some("thread-pool") => Box::new(ThreadPool::new(self.get("workers")?.unwrap_or(16))),
+            Some("thread-pool") => Box::new(ThreadPool::new(workers.unwrap_or(16))),
             Some("forking") => Box::new(Forking::new()),
             Some("sequential") => Box::new(Sequential),
             Some("preforking") => return self.serve_preforking(builder, handler, factory),
             Some("event-loop") => return run(builder.strategy(EventLoop::new()).bind(&self.addr, factory)?),
+            Some("event-loops") => {
+                let loops = self.get("workers")?.map_or_else(EventLoops::default, EventLoops::new);
+                return run(builder.strategy(loops).bind(&self.addr, factory)?);
+            }
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
         run(builder.strategy(strategy).bind(&self.addr, handler)?)
@@ -147,7 +157,7 @@ impl Args {
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.get("workers")?.unwrap_or(cores);
@@ -157,7 +167,12 @@ impl Args {
             Some("event-loop") => {
                 return run(builder.strategy(self.preforking(workers, EventLoop::new())?).bind(&self.addr, factory)?)
             }
-            Some(other) => return Err(format!("--inner {other}: it is threading, thread-pool or event-loop").into()),
+            Some("event-loops") => {
+                return run(builder
+                    .strategy(self.preforking(workers, EventLoops::new(2))?)
+                    .bind(&self.addr, factory)?)
+            }
+            Some(other) => return Err(format!("--inner {other}: there is no such way; see --help").into()),
         };
         run(builder.strategy(self.preforking(workers, inner)?).bind(&self.addr, handler)?)
     }
@@ -176,20 +191,27 @@ impl Args {
 
 /// Says where the server listens, serves until it is stopped, and reports.
 pub fn run<H, S: Engine<H>>(mut server: TcpServer<H, S>) -> Outcome {
-    println!("listening on {}", server.local_addr());
-    std::io::stdout().flush()?;
-    let report = server.serve_forever()?;
-    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
+    listening_on(server.local_addr())?;
+    report(&server.serve_forever()?);
     Ok(())
+}
+
+/// The first line on stdout.
+pub fn listening_on(addr: &Addr) -> Outcome {
+    println!("listening on {addr}");
+    Ok(std::io::stdout().flush()?)
+}
+
+/// The last line on stderr.
+pub fn report(report: &Report) {
+    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes()); // one write, one line
 }
 
 /// The same for a reactor with one port.
 pub fn run_reactor(mut reactor: Reactor, port: &ListeningPort) -> Outcome {
     reactor.handle_signals()?;
-    println!("listening on {}", port.local_addr());
-    std::io::stdout().flush()?;
-    let report = reactor.run()?;
-    let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes());
+    listening_on(port.local_addr())?;
+    report(&reactor.run()?);
     Ok(())
 }
 

@@ -4,17 +4,18 @@ mod failure;
 mod seat;
 
 use std::cell::Cell;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam::queue::SegQueue;
 
 use crate::error::{Error, Result};
-use crate::handler::StreamRequestHandler;
+use crate::handler::Service;
 use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::Listener;
-use crate::strategy::ServingStrategy;
+use crate::strategy::{ServingStrategy, Work};
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::thread_local;
 
@@ -31,7 +32,7 @@ struct Shared {
     core: Arc<Core>,
     /// Not owned: a handler that is left running at the end must not keep the listeners open.
     listeners: Weak<Vec<Listener>>,
-    handler: Arc<dyn StreamRequestHandler>,
+    service: Service,
     /// Epoll sets between two waits. A thread has one only while it waits.
     sets: SegQueue<seat::ListeningSet>,
     /// How many connections of the kernel's queue may still be served after the request to stop.
@@ -39,16 +40,12 @@ struct Shared {
 }
 
 impl Acceptor {
-    pub(crate) fn new(
-        core: &Arc<Core>,
-        listeners: &Arc<Vec<Listener>>,
-        handler: Arc<dyn StreamRequestHandler>,
-    ) -> Self {
-        let (core, listeners) = (core.clone(), Arc::downgrade(listeners));
-        Self { shared: Arc::new(Shared { core, listeners, handler, sets: SegQueue::new(), last: OnceLock::new() }) }
+    pub(crate) fn new(core: &Arc<Core>, listeners: &Arc<Vec<Listener>>, service: impl Into<Service>) -> Self {
+        let (core, listeners, service) = (core.clone(), Arc::downgrade(listeners), service.into());
+        Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), last: OnceLock::new() }) }
     }
 
-    /// A place to wait for a connection. Take one, call [`Seat::next`], drop it before the request runs: it is used
+    /// A place to wait for a connection or a datagram. Take one, call [`Seat::next`], drop it before the request runs: it is used
     /// again by the next who waits.
     ///
     /// # Errors
@@ -145,8 +142,19 @@ impl Shared {
         self.listeners.upgrade().ok_or_else(gone)
     }
 
+    /// Takes what has come from the kernel's queue: a connection, or a datagram.
+    fn take(&self, listener: &Listener) -> io::Result<Work> {
+        Ok(match &self.service {
+            Service::Connections(handler) => Work::Connection(listener.accept()?, handler.clone()),
+            Service::Datagrams(handler) => {
+                let packet = listener.receive(self.core.config.max_packet_size)?;
+                Work::Datagram(Box::new(packet), handler.clone())
+            }
+        })
+    }
+
     /// What was in the kernel's queue when the stop came, for each listener: that is still served, newcomers are not.
-    /// Where the kernel does not tell (a Unix socket), it is what comes before the queue is first found empty. Workers
+    /// Where the kernel does not tell (a Unix socket, datagrams), it is what comes before the queue is first found empty. Workers
     /// share what their master has counted.
     fn last(&self, listeners: &[Listener]) -> &[AtomicUsize] {
         if let Some(post) = &self.core.post {

@@ -19,12 +19,13 @@ use crate::sys::{self, process, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
+const RECALL: u64 = u64::MAX - 2;
 
 /// What a turn of the accept loop has brought.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Turn {
-    /// A connection, admitted: run it, or hand it to something that does.
+    /// A connection or a datagram, admitted: run it, or hand it to something that does.
     Request(Request),
     /// The watched descriptor is readable.
     Watched,
@@ -71,6 +72,7 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
     let make = || -> io::Result<Epoll> {
         let set = Epoll::new()?;
         set.add(&core.control.stop, Interest::Read, STOP)?;
+        core.control.recall.iter().try_for_each(|recall| set.add(recall, Interest::Read, RECALL))?;
         for (token, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
             set.add(listener, Interest::ReadExclusive, token)?;
         }
@@ -106,6 +108,9 @@ impl<'a> Seat<'a> {
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Turn> {
         let deadline = timeout.and_then(|t| now().checked_add(t));
         loop {
+            if self.core().control.stopping() {
+                return self.next_at_stop(deadline);
+            }
             let place = match self.keep_a_place(deadline)? {
                 None => None,
                 Some(Gate::Permit(place)) => Some(place),
@@ -116,13 +121,18 @@ impl<'a> Seat<'a> {
             let ready = self.wait(deadline)?;
             let core = self.core();
             if core.control.stopping() {
-                drop(place);
-                return self.next_at_stop(deadline);
+                return self.stopped_in_the_wait(ready, place, deadline);
             }
             let listener = match ready {
                 None if left(deadline) == Some(Duration::ZERO) => return Ok(Turn::Timeout),
                 None | Some(STOP) => continue,
                 Some(WATCHED) => return Ok(Turn::Watched),
+                Some(RECALL) => {
+                    place.into_iter().for_each(Permit::give_back_unused);
+                    core.control.recall_places(false);
+                    core.control.recall_places(core.permits().exceeded());
+                    continue;
+                }
                 Some(token) => token as usize,
             };
             if core.permits().someone_rests() {
@@ -149,6 +159,28 @@ impl<'a> Seat<'a> {
     /// Whether a connection waits that nobody else may know of.
     pub(crate) fn is_called(&self) -> bool {
         self.called
+    }
+
+    /// The stop has come while this thread waited. Where a worker ends alone, a connection that has come at the same
+    /// time is served: the kernel has told no other worker of it.
+    fn stopped_in_the_wait(
+        &mut self,
+        ready: Option<u64>,
+        place: Option<Permit>,
+        deadline: Option<Instant>,
+    ) -> Result<Turn> {
+        let core = self.core();
+        let called = ready.filter(|token| *token < RECALL && core.ends_alone() && !core.control.paused());
+        match (called, place.or_else(|| called.and_then(|_| Permit::reserve(core)))) {
+            (Some(listener), Some(permit)) => {
+                if let Some(request) = self.accept(listener as usize, permit)? {
+                    return Ok(Turn::Request(request));
+                }
+            }
+            (Some(listener), None) => self.refuse_one(listener as usize)?,
+            (None, place) => drop(place),
+        }
+        self.next_at_stop(deadline)
     }
 
     /// After the request to stop: what the kernel's queue held then is still served, within the drain limit.
@@ -188,8 +220,7 @@ impl<'a> Seat<'a> {
     fn permit(&self, place: Option<Permit>, deadline: Option<Instant>) -> Result<Gate> {
         let core = self.core();
         if !core.control.paused() {
-            let kept = place.filter(|_| !core.permits().exceeded());
-            if let Some(permit) = kept.or_else(|| Permit::reserve(core)) {
+            if let Some(permit) = place.or_else(|| Permit::reserve(core)) {
                 return Ok(Gate::Permit(permit));
             }
             if matches!(core.config.at_limit, AtLimit::Refuse(_)) {
@@ -239,11 +270,11 @@ impl<'a> Seat<'a> {
     fn accept(&self, listener: usize, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
-        match listener.accept() {
-            Ok(accepted) => {
+        match shared.take(listener) {
+            Ok(work) => {
                 self.core().trouble.is_over();
                 permit.engage();
-                Ok(Some(Request::new(accepted, permit, shared.handler.clone())))
+                Ok(Some(Request::new(work, permit)))
             }
             Err(e) => {
                 permit.give_back_unused();
@@ -259,10 +290,10 @@ impl<'a> Seat<'a> {
             if !shared.take_last(&self.listeners, place) {
                 continue;
             }
-            match listener.accept() {
-                Ok(accepted) => {
+            match shared.take(listener) {
+                Ok(work) => {
                     permit.engage();
-                    return Ok(Some(Request::new(accepted, permit, shared.handler.clone())));
+                    return Ok(Some(Request::new(work, permit)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
                 Err(e) => {
@@ -276,9 +307,9 @@ impl<'a> Seat<'a> {
 
     fn refuse_one(&self, listener: usize) -> Result<()> {
         let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
-        match listener.accept() {
-            Ok(accepted) => {
-                refuse(self.core(), accepted, &io::Error::other("the connection limit is reached"));
+        match self.acceptor.shared.take(listener) {
+            Ok(work) => {
+                refuse(self.core(), work, &io::Error::other("the connection limit is reached"));
                 Ok(())
             }
             Err(e) => self.after_failure(listener, e),

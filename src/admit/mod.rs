@@ -147,7 +147,8 @@ impl Drop for Permit {
             core.permits().held.fetch_sub(1, SeqCst);
         }
         let awaited = core.permits().awaited.load(SeqCst);
-        if awaited == Awaited::Permit as u8 || (awaited == Awaited::End as u8 && self.used) {
+        let is_awaited = awaited == Awaited::Permit as u8 || (awaited == Awaited::End as u8 && self.used);
+        if is_awaited || core.a_loop_waits() {
             core.control.ring_gate();
         }
         if core.control.stopping() {

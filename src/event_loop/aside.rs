@@ -84,8 +84,12 @@ impl State {
         self.conns.len() + self.aside.len() > 0
     }
 
-    /// Has the server's `service_actions` called, if it has any, or the worker's heart beat.
+    /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
+    /// which takes all of them.
     pub(super) fn pace_actions(&mut self) {
+        if self.number > 0 && self.core.post.is_none() {
+            return;
+        }
         if let Some(every) = Actions::every(&self.core) {
             self.timers.set(self.clock.now(), every, Task::Actions);
         }
@@ -96,7 +100,10 @@ impl State {
             return;
         }
         self.now = self.clock.now();
-        Actions::act(&self.core);
+        match &self.core.post {
+            Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
+            None => Actions::act(&self.core),
+        }
         self.note_stall("service_actions", None);
         self.pace_actions();
     }

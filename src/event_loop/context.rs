@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::datagram_protocol::{DatagramPort, DatagramProtocol};
 use super::group::Group;
 use super::handle::ReactorHandle;
 use super::lost::{LostReason, WriteError};
@@ -13,14 +15,20 @@ use super::port::ListeningPort;
 use super::slab::ConnId;
 use super::state::{Soon, State, Task};
 use super::timers::TimerId;
+use crate::error::Error;
 use crate::lifecycle::ServerHandle;
-use crate::listen::Addr;
+use crate::listen::{Addr, Address};
 
 /// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
 /// [`Transport`](super::Transport) is one as well, by `Deref`.
 ///
 /// What is done to another connection touches its queue and its flags only: no callback of it runs before this one has
 /// returned. An id of a connection that is gone stands for nothing, and the method says so by `false` or `None`.
+///
+/// With [`EventLoops`](super::EventLoops), ids of the other loops' connections work as well: what is done to such a
+/// connection is sent to its loop, in order, and done there. That it is gone is not known here, so `true` then only
+/// means that its loop is there. Where not even that can be, the method says so. An id of a reactor that does not belong
+/// to the same server stands for nothing.
 pub struct Context<'a> {
     pub(super) state: &'a mut State,
 }
@@ -28,7 +36,10 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Queues bytes for another connection; `false` if it is gone or closing, or did not keep up and is aborted now.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
-        self.state.write(id, bytes).is_ok()
+        match self.state.write_across(id, bytes) {
+            Some(sent) => sent,
+            None => self.state.write(id, bytes).is_ok(),
+        }
     }
 
     /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
@@ -41,32 +52,25 @@ impl Context<'_> {
     ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
     /// }
     /// ```
+    ///
+    /// Members on other loops of [`EventLoops`](super::EventLoops) get it as well, by one call in each loop; of them all
+    /// are counted who are members now, but the one that is left out.
     pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
-        let shared: Option<Rc<[u8]>> = (bytes.len() >= WORTH_SHARING).then(|| bytes.into());
-        let mut reached = 0;
-        for place in 0..self.state.groups.members(group).len() {
-            let Some(&id) = self.state.groups.members(group).get(place) else { break };
-            let misses = group.is_lossy() && self.state.is_behind(id);
-            if Some(id) == except || misses {
-                continue;
-            }
-            let queued = match &shared {
-                Some(shared) => self.state.write_shared(id, shared),
-                None => self.state.write(id, bytes),
-            };
-            reached += usize::from(queued.is_ok());
-        }
-        reached
+        self.state.broadcast(group, bytes, except) + self.state.broadcast_across(group, bytes, except)
     }
 
-    /// How many connections are in a group.
+    /// How many connections are in a group, those of other loops included.
     pub fn members(&self, group: Group) -> usize {
-        self.state.groups.members(group).len()
+        if self.state.team.is_alone() {
+            self.state.groups.members(group).len()
+        } else {
+            self.state.team.members(group)
+        }
     }
 
     /// Sends `message` to another connection's [`Protocol::message`](super::Protocol::message), which is called in this
     /// turn or the next, never within this callback; `false` if the connection is gone or closing. One that
-    /// closes before gets none.
+    /// closes before gets none. For connections of this loop only; [`post_to`](Self::post_to) is for all.
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.is_open(id);
         if there {
@@ -75,9 +79,20 @@ impl Context<'_> {
         there
     }
 
+    /// As [`post`](Self::post), with a message that may go to another loop.
+    pub fn post_to(&mut self, id: ConnId, message: impl Any + Send) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.post(id, message));
+        }
+        self.post(id, message)
+    }
+
     /// Closes another connection, as its own [`close`](super::Transport::close) would; `false` if it is gone or
     /// closing.
     pub fn close_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.close_connection(id));
+        }
         let open = self.state.is_open(id);
         self.state.end(id, LostReason::Closed);
         open
@@ -85,6 +100,9 @@ impl Context<'_> {
 
     /// Cuts another connection, as its own [`abort`](super::Transport::abort) would; `false` if it is gone.
     pub fn abort_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.abort_connection(id));
+        }
         let there = self.state.conns.get(id).is_some();
         self.state.end(id, LostReason::Aborted);
         there
@@ -92,25 +110,31 @@ impl Context<'_> {
 
     /// Stops reading from a connection; `false` if it is gone or closing.
     pub fn pause_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.pause_connection(id));
+        }
         self.state.pause(id)
     }
 
     /// Reads from it again; `false` if it is gone or closing.
     pub fn resume_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.resume_connection(id));
+        }
         self.state.resume(id)
     }
 
-    /// The address of a connection's peer; `None` if the connection is gone.
+    /// The address of a connection's peer; `None` if the connection is gone, or another loop's.
     pub fn peer_of(&self, id: ConnId) -> Option<Addr> {
         self.state.conns.get(id).map(|conn| conn.peer.clone())
     }
 
-    /// How many bytes are queued for a connection; `None` if it is gone.
+    /// How many bytes are queued for a connection; `None` if it is gone, or another loop's.
     pub fn queued_of(&self, id: ConnId) -> Option<usize> {
         self.state.conns.get(id).map(|conn| conn.out.len())
     }
 
-    /// How many connections the loop has.
+    /// How many connections this loop has.
     pub fn connections(&self) -> usize {
         self.state.conns.len()
     }
@@ -141,7 +165,7 @@ impl Context<'_> {
 
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.inbox, &self.state.core)
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
     }
 
     /// The server's remote control: its counters, its limits, its stop.
@@ -154,11 +178,41 @@ impl Context<'_> {
         self.state.stop_listening_from_within(port.place);
     }
 
+    /// As [`Reactor::listen_udp`](super::Reactor::listen_udp); the protocol hears of its start when this callback has
+    /// returned. Give an IP address: a name is looked up at once, and the loop waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort, Error> {
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        let place = port.place;
+        self.state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        Ok(port)
+    }
+
+    /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
+    /// is dropped. As [`DatagramTransport::send_to`](super::DatagramTransport::send_to).
+    ///
+    /// # Errors
+    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed.
+    pub fn send_datagram(&mut self, port: &DatagramPort, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        self.state.send_datagram(port.place, 0, to, bytes, None)
+    }
+
+    /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.
+    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
+        self.state.close_datagrams(port.place);
+    }
+
     /// Ends [`Reactor::run`](super::Reactor::run) with this turn. Connections and listeners stay as they are. In a
     /// [`TcpServer`](crate::TcpServer) it ends `serve_forever`, without a drain: [`shutdown`](Self::shutdown), or that
     /// of [`server`](Self::server), is the way there.
     pub fn stop(&mut self) {
-        self.state.stop = true;
+        self.state.stop_all();
     }
 
     /// Stops listening, tells every protocol, closes connections when they are idle, cuts those that are not when
@@ -178,6 +232,30 @@ impl fmt::Debug for Context<'_> {
 const MANY: usize = 16;
 
 impl State {
+    /// Whether the id is none of this loop's.
+    pub(super) fn is_of_another_loop(&self, id: ConnId) -> bool {
+        id.home() != self.conns.home()
+    }
+
+    /// The members in this loop.
+    pub(super) fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
+        let shared: Option<Rc<[u8]>> = (bytes.len() >= WORTH_SHARING).then(|| bytes.into());
+        let mut reached = 0;
+        for place in 0..self.groups.members(group).len() {
+            let Some(&id) = self.groups.members(group).get(place) else { break };
+            let misses = group.is_lossy() && self.is_behind(id);
+            if Some(id) == except || misses {
+                continue;
+            }
+            let queued = match &shared {
+                Some(shared) => self.write_shared(id, shared),
+                None => self.write(id, bytes),
+            };
+            reached += usize::from(queued.is_ok());
+        }
+        reached
+    }
+
     pub(super) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
         self.room(id, bytes.len())?;
         if let Some(conn) = self.conns.get_mut(id) {

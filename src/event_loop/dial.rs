@@ -40,9 +40,9 @@ pub(super) struct Dials {
 }
 
 impl Dials {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(home: u32) -> Self {
         Self {
-            all: Slab::new(),
+            all: Slab::new(home),
             attempts: 0,
             #[cfg(feature = "testing")]
             script: None,
@@ -326,7 +326,7 @@ impl State {
 
     /// The socket of an attempt has something to tell.
     pub(super) fn connect_is_ready(&mut self, token: u64, ready: Readiness) {
-        let connector = Connector(ConnId::from_token(token & !token::CONNECTORS));
+        let connector = Connector(self.dials.all.id(token & !token::CONNECTORS));
         let Some(Attempt { socket: Some(socket), .. }) = self.dials.attempt(connector) else { return };
         match socket::is_connected(socket.as_fd()) {
             Ok(true) => self.has_connected(connector),

@@ -1,12 +1,13 @@
 //! The end of a run: no more is accepted, idle connections are closed, the others may finish, the rest is cut.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::conn::{Origin, Phase};
 use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Drain, State};
 use super::timers::NEVER;
+use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::sys::Readiness;
@@ -23,12 +24,20 @@ impl State {
             .map_err(Error::system("watch for the stop"))
     }
 
-    /// A drain that is on already is not made longer.
+    /// A drain that is on already is not made longer. The limit holds for all loops of the server.
     pub(super) fn shutdown(&mut self, grace: Duration) {
+        let deadline = self.clock.now() + grace.min(NEVER);
+        if !self.team.is_alone() {
+            self.team.limit_drain(deadline, grace);
+            self.team.tell_others(self.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
+        }
+        self.limit_drain(deadline, grace);
+    }
+
+    fn limit_drain(&mut self, deadline: Instant, grace: Duration) {
         let before = self.drain_deadline();
         self.core.control.request_stop();
         self.begin_drain();
-        let deadline = self.clock.now() + grace.min(NEVER);
         if let Some(drain) = &mut self.drain {
             drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
             drain.grace = grace;
@@ -41,7 +50,11 @@ impl State {
             return;
         }
         let grace = self.core.config.drain_timeout;
-        let deadline = self.clock.set_by_hand().map(|now| now + grace);
+        let by_hand = self.clock.set_by_hand().map(|now| now + grace);
+        let (deadline, grace) = match self.team.drain_limit() {
+            Some((deadline, grace)) => (Some(deadline), grace),
+            None => (by_hand, grace),
+        };
         self.drain = Some(Drain { deadline, grace, cut: false });
         if !self.core.control.paused() && !self.accepts_one {
             self.count_the_last();
@@ -73,7 +86,6 @@ impl State {
 
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(super) fn gate_rung(&mut self) {
-        self.core.control.gate.clear();
         if self.drain.is_some() && self.core.post.is_some() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
@@ -84,6 +96,8 @@ impl State {
         if self.drain.is_none() {
             return;
         }
+        self.place.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
+        self.stop_all_datagrams();
         self.accept_one_of_the_last();
         if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
             self.cut();
@@ -97,7 +111,6 @@ impl State {
 
     fn cut(&mut self) {
         self.core.control.cut();
-        self.forget_the_last();
         let Some(drain) = &mut self.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };

@@ -18,6 +18,7 @@ use crate::handler::forget;
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
     pub(super) fn settle(&mut self) {
+        self.came_across = 0;
         let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare_list));
         for id in ids.drain(..) {
             self.settle_one(id);
@@ -283,6 +284,9 @@ impl State {
             }
         }
         drop(permit);
+        if !self.team.is_alone() {
+            self.team.note_load(self.number, self.conns.len());
+        }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         origin.tell_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -294,7 +298,7 @@ impl State {
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
-            self.groups.leave(group, id);
+            self.leave(group, id);
         }
         if let Some(rare) = conn.rare.take() {
             self.unlink(id, &rare.links, &rare.linked);

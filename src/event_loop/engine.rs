@@ -104,7 +104,10 @@ impl EventLoop {
         let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
             .map_err(Error::system("make an event loop"))?;
         let mut reactor = Reactor::of(state)?;
-        reactor.listen(bound.listeners.clone(), Rc::new(Kept(factory.clone())))?;
+        let factory = Rc::new(Kept(factory.clone()));
+        for listeners in std::iter::once(&bound.listeners).chain(&bound.more) {
+            reactor.listen(listeners.clone(), factory.clone())?;
+        }
         Ok(reactor)
     }
 }

@@ -1,8 +1,9 @@
 //! The loop from other threads.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crossbeam::queue::SegQueue;
 
 use super::context::Context;
 use super::slab::ConnId;
+use super::team::Team;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::sys::EventFd;
 
@@ -22,12 +24,14 @@ pub(super) struct Inbox {
     /// Whether the bell has been rung since the loop last looked.
     rung: AtomicBool,
     closed: AtomicBool,
+    /// Bytes that other loops have sent, and the loop has not taken.
+    held: AtomicUsize,
 }
 
 impl Inbox {
     pub(super) fn new() -> io::Result<Self> {
-        let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { calls: SegQueue::new(), bell: EventFd::new()?, rung, closed })
+        let (rung, closed, held) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
+        Ok(Self { calls: SegQueue::new(), bell: EventFd::new()?, rung, closed, held })
     }
 
     pub(super) fn send(&self, call: SentCall) -> Result<(), ReactorGone> {
@@ -48,6 +52,17 @@ impl Inbox {
         std::iter::from_fn(|| self.calls.pop()).take(self.calls.len()).collect()
     }
 
+    /// Keeps a place for so many bytes, if there is one among `limit`.
+    pub(super) fn reserve(&self, bytes: usize, limit: usize) -> bool {
+        let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= limit);
+        self.held.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// They are the loop's own now.
+    pub(super) fn took(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, SeqCst);
+    }
+
     pub(super) fn close(&self) {
         self.closed.store(true, SeqCst);
         drop(self.take());
@@ -56,6 +71,10 @@ impl Inbox {
 
 /// The loop from other threads: the only way in, since a [`Reactor`](super::Reactor) does not leave its own. Clone it,
 /// keep it, send it.
+///
+/// Of the loops of [`EventLoops`](super::EventLoops) each has its own, which [`Context::handle`] gives, in
+/// [`start_factory`](super::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
+/// connection goes to the loop that has it, whichever handle is used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,12 +90,18 @@ impl Inbox {
 #[derive(Clone)]
 pub struct ReactorHandle {
     inbox: Arc<Inbox>,
+    team: Arc<Team>,
     core: Arc<Core>,
 }
 
 impl ReactorHandle {
-    pub(super) fn new(inbox: &Arc<Inbox>, core: &Arc<Core>) -> Self {
-        Self { inbox: inbox.clone(), core: core.clone() }
+    pub(super) fn new(team: &Arc<Team>, number: usize, core: &Arc<Core>) -> Self {
+        Self { inbox: team.inbox(number).clone(), team: team.clone(), core: core.clone() }
+    }
+
+    /// Of the loop that has this connection; of this handle's, where the connection is none of the server's.
+    fn inbox_of(&self, id: ConnId) -> &Arc<Inbox> {
+        self.team.inbox_at(id.home()).unwrap_or(&self.inbox)
     }
 
     /// Has `call` called by the loop, which is woken: in the order of the calls, those of one thread and those of
@@ -97,9 +122,20 @@ impl ReactorHandle {
     /// As [`call_from_thread`](Self::call_from_thread).
     pub fn write(&self, id: ConnId, bytes: impl Into<Vec<u8>>) -> Result<(), ReactorGone> {
         let bytes = bytes.into();
-        self.call_from_thread(move |cx| {
+        self.inbox_of(id).send(Box::new(move |cx| {
             cx.write_to(id, &bytes);
-        })
+        }))
+    }
+
+    /// Sends a message to a connection's [`Protocol::message`](super::Protocol::message). That the connection is gone by
+    /// then does not show.
+    ///
+    /// # Errors
+    /// As [`call_from_thread`](Self::call_from_thread).
+    pub fn post(&self, id: ConnId, message: impl Any + Send) -> Result<(), ReactorGone> {
+        self.inbox_of(id).send(Box::new(move |cx| {
+            cx.post(id, message);
+        }))
     }
 
     /// As [`Context::stop`].

@@ -1,5 +1,6 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
 
+mod across;
 mod aside;
 mod blocking;
 mod clock;
@@ -7,6 +8,8 @@ mod conn;
 mod connect;
 mod connect_error;
 mod context;
+mod datagram_protocol;
+mod datagrams;
 mod dial;
 mod dispatch;
 mod drain;
@@ -23,6 +26,7 @@ mod io;
 mod line_receiver;
 mod lines;
 mod link;
+mod loops;
 mod lost;
 #[cfg(feature = "testing")]
 mod memory;
@@ -39,6 +43,7 @@ mod source;
 mod state;
 mod string_receiver;
 mod switch;
+mod team;
 #[cfg(feature = "testing")]
 mod test_loop;
 mod throttle;
@@ -52,12 +57,14 @@ pub use blocking::BlockingError;
 pub use connect::{Connect, Connector, ConnectorState};
 pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
+pub use datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use engine::EventLoop;
 pub use factory::{factory, Factory, Peer};
 pub use group::Group;
 pub use handle::{ReactorGone, ReactorHandle};
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
+pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;
 pub use protocol::{BoxError, Eof, Protocol};

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::conn::{Conn, Origin};
 use super::context::Context;
@@ -17,7 +17,7 @@ use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
-use crate::lifecycle::Core;
+use crate::lifecycle::{AtGate, Core};
 use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -43,14 +43,17 @@ pub(super) struct Port {
     addrs: Vec<Addr>,
     /// The server's, in a server's loop. Empty once the port is closed.
     listeners: Arc<Vec<Listener>>,
-    /// At a stop: how many of each kernel queue are still to be served.
-    last: Vec<AtomicUsize>,
+    /// At a stop: how many of each kernel queue are still to be served, by all loops that share the listeners.
+    last: Last,
 }
 
+/// Filled by the first loop that drains.
+pub(super) type Last = Arc<OnceLock<Vec<AtomicUsize>>>;
+
 impl Port {
-    pub(super) fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Self {
+    fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>, last: Last) -> Self {
         let addrs = listeners.iter().map(|listener| listener.local_addr().clone()).collect();
-        Self { factory, addrs, listeners, last: Vec::new() }
+        Self { factory, addrs, listeners, last }
     }
 
     /// Of one of its listeners.
@@ -61,7 +64,7 @@ impl Port {
 
 /// How many of each kernel queue are still to be served; workers share what their master has counted.
 fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
-    core.post.as_ref().map_or(&port.last, |post| post.desk.pool().last())
+    core.post.as_ref().map_or(port.last.get().map_or(&[], Vec::as_slice), |post| post.desk.pool().last())
 }
 
 /// A port's listeners have tokens side by side.
@@ -80,12 +83,22 @@ fn place_of(token: u64) -> (usize, usize) {
 
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.listen_with(listeners, factory, Last::default())
+    }
+
+    /// As one of several loops, which serve what is queued at a stop together.
+    pub(super) fn listen_with(
+        &mut self,
+        listeners: Arc<Vec<Listener>>,
+        factory: Rc<dyn Factory>,
+        last: Last,
+    ) -> Result<ListeningPort> {
         let place = self.ports.len();
         if listeners.len() > PER_PORT || place >= PORTS {
             let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports in its life, at most");
             return Err(Error::setting("listen", why));
         }
-        let port = Port::new(listeners, factory);
+        let port = Port::new(listeners, factory, last);
         let addr = port.local_addr(0);
         self.ports.push(port);
         if self.listening {
@@ -120,7 +133,7 @@ impl State {
     fn close_port(&mut self, place: usize) -> Option<Rc<dyn Factory>> {
         let port = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty())?;
         let listeners = std::mem::take(&mut port.listeners);
-        port.last.clear();
+        port.last = Last::default();
         let factory = port.factory.clone();
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
@@ -135,8 +148,8 @@ impl State {
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
     pub(super) fn mind_listeners(&mut self) -> Result<()> {
+        let full = self.is_full();
         let core = &self.core;
-        let full = core.permits().full() && !matches!(core.config.at_limit, AtLimit::Refuse(_));
         let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
         if listen != self.listening {
             self.listening = listen;
@@ -145,6 +158,36 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no place. The loop hears of one that another loop gives back from then on.
+    fn is_full(&mut self) -> bool {
+        let full = !self.has_a_place();
+        if self.team.is_alone() || full == self.at_gate.is_some() {
+            return full;
+        }
+        self.at_gate = full.then(|| AtGate::enter(&self.core));
+        full && !self.has_a_place() // it may have been given back before
+    }
+
+    fn has_a_place(&mut self) -> bool {
+        match self.core.config.at_limit {
+            AtLimit::Refuse(_) => true, // or one to be refused
+            AtLimit::Wait if self.core.post.is_some() => self.keep_a_place(),
+            AtLimit::Wait => !self.core.permits().full(),
+        }
+    }
+
+    /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
+    /// worker. Whether it has one.
+    fn keep_a_place(&mut self) -> bool {
+        if self.place.is_some() && self.core.permits().exceeded() {
+            self.place.take().into_iter().for_each(Permit::give_back_unused);
+        }
+        if self.place.is_none() {
+            self.place = Permit::reserve(&self.core);
+        }
+        self.place.is_some()
     }
 
     fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
@@ -164,21 +207,24 @@ impl State {
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
     pub(super) fn accept(&mut self, token: u64) -> Result<()> {
         let (place, number) = place_of(token);
-        if self.core.control.paused() || self.drain.is_some() || self.rests {
+        let told_before_the_stop = self.place.is_some() && self.core.ends_alone();
+        if self.core.control.paused() || self.rests || (self.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
         let Some(listeners) = self.ports.get(place).map(|port| port.listeners.clone()) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
-        let permit = Permit::take(&self.core);
+        let permit = self.place.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
         let accepted = listener.accept();
         self.rests |= self.accepts_one && accepted.is_ok();
         match (accepted, permit) {
-            (Ok(accepted), Some(permit)) => {
+            (Ok(accepted), Some(mut permit)) => {
+                permit.engage();
                 self.core.trouble.is_over();
                 self.admit((place, number), accepted, permit);
+                self.step_back(listener, token)?;
             }
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
@@ -189,6 +235,16 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
+    /// than another queues up anew.
+    fn step_back(&self, listener: &Listener, token: u64) -> Result<()> {
+        if self.team.is_alone() || !self.listening || !self.team.note_load(self.number, self.conns.len()) {
+            return Ok(());
+        }
+        self.poller.remove(listener);
+        self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))
     }
 
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
@@ -275,14 +331,20 @@ impl State {
             return; // the master has counted, for all
         }
         let backlog = self.core.config.backlog;
+        let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
         for port in &mut self.ports {
-            let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
-            port.last = port.listeners.iter().map(queued).collect();
+            if self.team.is_alone() {
+                port.last = Last::default(); // of an earlier run
+            }
+            port.last.get_or_init(|| port.listeners.iter().map(queued).collect());
         }
     }
 
     /// Serves one of them, if there is a place for it.
     pub(super) fn accept_one_of_the_last(&mut self) {
+        if !self.has_last() {
+            return;
+        }
         for place in 0..self.ports.len() {
             let Some(port) = self.ports.get_mut(place) else { break };
             let last = last_of(&self.core, port);
@@ -307,10 +369,6 @@ impl State {
         let mut last = open.flat_map(|port| last_of(&self.core, port));
         !self.is_cut() && !self.accepts_one && !self.core.control.paused() && last.any(|n| n.load(SeqCst) > 0)
     }
-
-    pub(super) fn forget_the_last(&mut self) {
-        self.ports.iter_mut().for_each(|port| port.last.clear());
-    }
 }
 
 #[cfg(test)]
@@ -321,7 +379,7 @@ mod tests {
     fn a_million_listeners_have_tokens_of_their_own() {
         for (place, number) in [(0, 0), (16_384, 0), (1 << 20, PER_PORT - 1)] {
             let token = token_of(place, number);
-            assert!((token::PORTS..token::INBOX).contains(&token));
+            assert!((token::PORTS..token::DATAGRAMS).contains(&token));
             assert_eq!(place_of(token), (place, number));
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::context::Context;
+use super::datagram_protocol::{DatagramPort, DatagramProtocol};
 use super::engine::EventLoop;
 use super::factory::Factory;
 use super::handle::ReactorHandle;
@@ -106,6 +107,42 @@ impl Reactor {
     /// As [`listen_tcp`](Self::listen_tcp).
     pub fn listen_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Result<ListeningPort> {
         self.listen_tcp(path.into(), factory)
+    }
+
+    /// Receives datagrams on `HOST:PORT`, on every address that stands for, or on a Unix socket: for this protocol, which
+    /// hears of its start before this returns, and of datagrams when the loop runs. They count as accepted and served
+    /// where a server counts, but take no place of a connection's, and `verify_request` is not asked.
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort> {
+        self.state.come_in();
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        self.state.start_datagrams(port.place);
+        Ok(port)
+    }
+
+    /// Receives datagrams on a Unix socket, see
+    /// [`ServerBuilder::bind_unix_datagram`](crate::ServerBuilder::bind_unix_datagram).
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_unix_datagram(
+        &mut self,
+        path: impl Into<PathBuf>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort> {
+        self.listen_udp(path.into(), protocol)
+    }
+
+    /// Closes a socket of datagrams, and tells its protocol.
+    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
+        self.state.come_in();
+        self.state.stop_datagrams(port.place);
     }
 
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
@@ -222,7 +259,7 @@ impl Reactor {
 
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.inbox, &self.state.core)
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
     }
 
     /// The remote control that servers have: counters, limits, pause and stop.
@@ -232,7 +269,7 @@ impl Reactor {
 
     /// Serves one connection to its end.
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
-        let accepted = |state: &State| state.core.counters().totals().accepted;
+        let accepted = |state: &State| state.core.counters().totals().accepted - state.received;
         let before = accepted(&self.state);
         self.state.accepts_one = true;
         while accepted(&self.state) == before {
@@ -262,6 +299,7 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         self.state.come_in();
         self.state.end_all();
+        self.state.stop_all_datagrams();
         self.state.stop_listening_all();
         self.state.inbox.close();
     }

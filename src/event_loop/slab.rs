@@ -2,22 +2,25 @@
 
 use std::fmt;
 
-/// One connection of a reactor, for as long as that lives: afterwards the id stands for nothing, although its place is
-/// used again. `Copy` and `Send`: keep it, send it, write to it.
+/// One connection of one loop, for as long as that lives: afterwards the id stands for nothing, although its place is
+/// used again. Each loop of a process has a number, which is part of the id, so that no other loop takes it for one of
+/// its own. `Copy` and `Send`: keep it, send it, write to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
+    home: u32,
     index: u32,
     generation: u32,
 }
 
 impl ConnId {
-    /// As one number, with which the kernel tells events.
-    pub(super) fn token(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
+    /// The number of its loop.
+    pub(super) fn home(self) -> u32 {
+        self.home
     }
 
-    pub(super) fn from_token(token: u64) -> Self {
-        Self { index: token as u32, generation: (token >> 32) as u32 }
+    /// As one number, with which the kernel tells events to its loop.
+    pub(super) fn token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
     }
 }
 
@@ -29,13 +32,15 @@ impl fmt::Debug for ConnId {
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.index, self.generation)
+        write!(f, "{}.{}.{}", self.home, self.index, self.generation)
     }
 }
 
 /// Values by [`ConnId`].
 #[derive(Debug)]
 pub(super) struct Slab<T> {
+    /// The number of the loop.
+    home: u32,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     len: usize,
@@ -51,8 +56,18 @@ struct Slot<T> {
 const GENERATIONS: u32 = u32::MAX >> 1;
 
 impl<T> Slab<T> {
-    pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), len: 0 }
+    pub(super) fn new(home: u32) -> Self {
+        Self { home, slots: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    /// The number of the loop whose connections they are.
+    pub(super) fn home(&self) -> u32 {
+        self.home
+    }
+
+    /// Whom the kernel tells of.
+    pub(super) fn id(&self, token: u64) -> ConnId {
+        ConnId { home: self.home, index: token as u32, generation: (token >> 32) as u32 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -64,26 +79,27 @@ impl<T> Slab<T> {
         if let Some(index) = self.free.pop() {
             if let Some(slot) = self.slots.get_mut(index as usize) {
                 slot.value = Some(value);
-                return ConnId { index, generation: slot.generation };
+                return ConnId { home: self.home, index, generation: slot.generation };
             }
         }
         let index = self.slots.len() as u32; // bounded by the descriptors of a process
         self.slots.push(Slot { generation: 1, value: Some(value) });
-        ConnId { index, generation: 1 }
+        ConnId { home: self.home, index, generation: 1 }
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&T> {
         let slot = self.slots.get(id.index as usize)?;
-        slot.value.as_ref().filter(|_| slot.generation == id.generation)
+        slot.value.as_ref().filter(|_| slot.generation == id.generation && self.home == id.home)
     }
 
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.index as usize)?;
-        slot.value.as_mut().filter(|_| slot.generation == id.generation)
+        slot.value.as_mut().filter(|_| slot.generation == id.generation && self.home == id.home)
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<T> {
-        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let is_meant = |slot: &&mut Slot<T>| slot.generation == id.generation && self.home == id.home;
+        let slot = self.slots.get_mut(id.index as usize).filter(is_meant)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1) & GENERATIONS;
         self.free.push(id.index);
@@ -93,7 +109,7 @@ impl<T> Slab<T> {
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
         let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
-        live.map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation }).collect()
+        live.map(|(index, slot)| ConnId { home: self.home, index: index as u32, generation: slot.generation }).collect()
     }
 }
 
@@ -103,13 +119,24 @@ mod tests {
 
     #[test]
     fn an_id_is_never_given_twice() {
-        let mut slab = Slab::new();
+        let mut slab = Slab::new(7);
         let a = slab.insert("a");
         assert_eq!(slab.remove(a), Some("a"));
         let b = slab.insert("b");
         assert_eq!(a.index, b.index, "the place is used again");
         assert_eq!((slab.get(a), slab.get(b)), (None, Some(&"b")));
         assert_eq!((slab.remove(a), slab.len()), (None, 1));
-        assert_eq!(ConnId::from_token(b.token()), b);
+        assert_eq!(slab.id(b.token()), b);
+    }
+
+    #[test]
+    fn an_id_of_another_loop_stands_for_nothing() {
+        let (mut ours, mut theirs) = (Slab::new(1), Slab::new(2));
+        let (a, b) = (ours.insert("a"), theirs.insert("b"));
+        assert_eq!((a.index, a.generation), (b.index, b.generation));
+        assert_eq!(ours.get(b), None);
+        assert_eq!((ours.get_mut(b).is_none(), ours.remove(b)), (true, None));
+        assert_eq!((ours.get(a), a == b), (Some(&"a"), false));
+        assert_eq!(std::mem::size_of::<ConnId>(), 12);
     }
 }

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::conn::Conn;
 use super::connect::Connector;
 use super::context::Context;
+use super::datagrams;
 use super::dial::Dials;
 use super::factory::Users;
 use super::group::Groups;
@@ -19,11 +20,13 @@ use super::handle::Inbox;
 use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
+use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
 use super::Settings;
+use crate::admit::Permit;
 use crate::connection::Limits;
-use crate::lifecycle::Core;
+use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
@@ -37,7 +40,9 @@ pub(super) mod token {
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
     /// One bit, which no connection's number has: the clients' attempts to connect.
     pub(in super::super) const CONNECTORS: u64 = 1 << 63;
-    /// And above: the listeners, by their place, which is never given again.
+    /// And above: the sockets of datagrams, by their place, which is never given again.
+    pub(in super::super) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
+    /// And above: the listeners, by theirs.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
 }
 
@@ -82,6 +87,13 @@ pub(super) struct Drain {
 /// A loop, without what may be done with it only from outside a turn.
 pub(super) struct State {
     pub(super) core: Arc<Core>,
+    /// The loops of the server, and the number of this one among them.
+    pub(super) team: Arc<Team>,
+    pub(super) number: usize,
+    /// While there is no place, and another loop may give one back.
+    pub(super) at_gate: Option<AtGate>,
+    /// Bytes of texts that other loops have sent since connections were looked after.
+    pub(super) came_across: usize,
     pub(super) settings: Settings,
     pub(super) poller: Poller,
     pub(super) clock: Clock,
@@ -93,6 +105,8 @@ pub(super) struct State {
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
     pub(super) ports: Vec<Port>,
+    /// In a worker process: the place for the connection that it waits for.
+    pub(super) place: Option<Permit>,
     /// Who uses each factory: ports and clients.
     pub(super) users: Users,
     pub(super) dials: Dials,
@@ -100,6 +114,12 @@ pub(super) struct State {
     pub(super) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
     pub(super) listening: bool,
+    /// Sockets of datagrams, with their protocols.
+    pub(super) datagrams: Vec<datagrams::Port>,
+    /// Whether they are watched.
+    pub(super) receiving: bool,
+    /// How many datagrams have come, which are counted as accepted.
+    pub(super) received: u64,
     /// Whether accepting rests for want of descriptors or memory.
     pub(super) rests: bool,
     /// Whether accepting ends with the next connection.
@@ -125,26 +145,43 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Of a loop by itself.
     pub(super) fn new(core: Arc<Core>, settings: Settings, clock: Clock) -> io::Result<Self> {
-        let poller = Poller::new()?;
-        let inbox = Arc::new(Inbox::new()?);
+        Self::in_team(core, settings, clock, (Team::new(1)?, 0))
+    }
+
+    pub(super) fn in_team(
+        core: Arc<Core>,
+        settings: Settings,
+        clock: Clock,
+        (team, number): (Arc<Team>, usize),
+    ) -> io::Result<Self> {
+        let (poller, inbox) = (Poller::new()?, team.inbox(number).clone());
         let read = Readiness { read: true, ..Readiness::default() };
-        poller.add(&core.control.gate, read, token::GATE)?;
+        poller.add_edge(&core.control.gate, token::GATE)?;
         poller.add(&inbox.bell, read, token::INBOX)?;
         Ok(Self {
             core,
+            at_gate: None,
+            came_across: 0,
             settings,
             poller,
             now: clock.now(),
             woke: clock.now(),
             clock,
-            conns: Slab::new(),
+            conns: Slab::new(team.home(number)),
+            dials: Dials::new(team.home(number)),
+            team,
+            number,
             aside: Asides::default(),
             ports: Vec::new(),
+            place: None,
             users: Users::default(),
-            dials: Dials::new(),
             always_ready: Vec::new(),
             listening: false,
+            datagrams: Vec::new(),
+            receiving: false,
+            received: 0,
             rests: false,
             accepts_one: false,
             timers: Timers::new(),

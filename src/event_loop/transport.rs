@@ -149,7 +149,7 @@ impl<'a> Transport<'a> {
             joins
         });
         if joined {
-            self.cx.state.groups.join(group, self.id);
+            self.cx.state.join(group, self.id);
         }
         joined
     }
@@ -157,7 +157,7 @@ impl<'a> Transport<'a> {
     /// Leaves a group; `false` if it is not in it.
     pub fn leave(&mut self, group: Group) -> bool {
         self.conn_mut().into_iter().for_each(|conn| conn.groups.retain(|g| *g != group));
-        self.cx.state.groups.leave(group, self.id)
+        self.cx.state.leave(group, self.id)
     }
 
     /// A timer of this connection: [`timer`](super::Protocol::timer) is called when `delay` has passed. It ends with

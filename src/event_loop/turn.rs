@@ -18,6 +18,7 @@ impl State {
     /// One turn.
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.mind_listeners()?;
+        self.mind_datagrams();
         self.core.post.iter().for_each(|post| post.tell_ready());
         let events = self.wait(timeout)?;
         let mark = self.timers.mark();
@@ -27,9 +28,10 @@ impl State {
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
                 (token::GATE, _) => self.gate_rung(),
                 (token::INBOX, _) => self.take_calls(),
+                (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
                 (connector, ready) if connector >= token::CONNECTORS => self.connect_is_ready(connector, ready),
-                (connection, ready) => self.ready(ConnId::from_token(connection), ready),
+                (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
         self.serve_memory();

@@ -1,28 +1,70 @@
-//! Stage 5: the one place where a connection ends, and where it is accounted for.
+//! Stage 5: the one place where a connection or a datagram's request ends, and where it is accounted for.
 
 mod close;
 pub(crate) mod observe;
 mod outcome;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use crate::connection::{Connection, Limit};
+use crate::datagram::Datagram;
 use crate::lifecycle::Core;
-use crate::listen::{Accepted, Addr};
+use crate::listen::{Addr, Arrival};
 use crate::server::AtLimit;
-use crate::sys::socket;
 
 pub use close::LingeringClose;
 pub(crate) use close::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
 pub(crate) use outcome::{contain, panic_message, Cause, Outcome};
 
+/// What a handler has talked through, as its end needs it.
+pub(crate) trait Conversation {
+    /// Sends what is left, as the outcome says, and lets go of the peer with care; what that makes of the outcome.
+    fn end(&mut self, core: &Core, outcome: Outcome) -> Outcome;
+
+    fn peer(&self) -> &Addr;
+
+    /// Whether the peer has met its end before ours.
+    fn has_lost_peer(&self) -> bool;
+}
+
+impl Conversation for Connection {
+    fn end(&mut self, core: &Core, outcome: Outcome) -> Outcome {
+        let flushed = self.flush_last();
+        close::close(core, self, outcome.is_limit());
+        outcome.and(flushed)
+    }
+
+    fn peer(&self) -> &Addr {
+        self.wire().peer()
+    }
+
+    fn has_lost_peer(&self) -> bool {
+        self.wire().has_lost_peer()
+    }
+}
+
+impl Conversation for Datagram {
+    /// There is no half of a reply: it goes after success only.
+    fn end(&mut self, _core: &Core, outcome: Outcome) -> Outcome {
+        let sent = if matches!(outcome, Outcome::Served) { self.send_reply() } else { Ok(()) };
+        outcome.and(sent)
+    }
+
+    fn peer(&self) -> &Addr {
+        self.peer_ref()
+    }
+
+    fn has_lost_peer(&self) -> bool {
+        self.has_lost_peer()
+    }
+}
+
 /// Sends what is left, closes, counts and reports: whatever the handler did.
-pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {
-    let outcome = end(core, &mut connection, outcome);
-    let (peer, lost) = (connection.wire().peer().clone(), connection.wire().has_lost_peer());
-    drop(connection); // before the hook, which may take its time
+pub(crate) fn finish(core: &Arc<Core>, mut conversation: impl Conversation, outcome: Outcome) {
+    let outcome = conversation.end(core, outcome);
+    let (peer, lost) = (conversation.peer().clone(), conversation.has_lost_peer());
+    drop(conversation); // before the hook, which may take its time
     observe::ended(core, &peer, lost, &outcome);
     crate::handler::forget(outcome);
 }
@@ -30,13 +72,12 @@ pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outc
 /// The same in a forked child, whose parent counts and reports: what `judge` makes of it.
 pub(crate) fn finish_in_child<T>(
     core: &Arc<Core>,
-    mut connection: Connection,
+    mut conversation: impl Conversation,
     outcome: Outcome,
     judge: impl FnOnce(&Outcome, bool) -> T,
 ) -> T {
-    connection.wire().tell_no_deadline();
-    let outcome = end(core, &mut connection, outcome);
-    let judged = judge(&outcome, connection.wire().has_lost_peer());
+    let outcome = conversation.end(core, outcome);
+    let judged = judge(&outcome, conversation.has_lost_peer());
     std::mem::forget(outcome);
     judged
 }
@@ -44,40 +85,31 @@ pub(crate) fn finish_in_child<T>(
 /// The same without a server: nothing is counted or reported.
 #[cfg(feature = "testing")]
 pub(crate) fn finish_apart(core: &Core, mut connection: Connection, outcome: Outcome) -> Outcome {
-    end(core, &mut connection, outcome)
-}
-
-fn end(core: &Core, connection: &mut Connection, outcome: Outcome) -> Outcome {
-    let flushed = connection.flush_last();
-    close::close(core, connection, outcome.is_limit());
-    match (outcome, flushed) {
-        (Outcome::Served, Err(e)) => Outcome::Failed(e.into()),
-        (outcome, _) => outcome,
-    }
+    connection.end(core, outcome)
 }
 
 /// Closes without a handler, after the user's message if there is one. Never waits: the accepting thread calls it.
-pub(crate) fn refuse(core: &Arc<Core>, accepted: Accepted, why: &io::Error) {
-    observe::accepted(core, &accepted.peer);
-    refuse_admitted(core, accepted, why);
+pub(crate) fn refuse(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
+    observe::accepted(core, arrived.peer());
+    refuse_admitted(core, arrived, why);
 }
 
-/// As [`refuse`], for a connection that has been counted as accepted.
-pub(crate) fn refuse_admitted(core: &Arc<Core>, accepted: Accepted, why: &io::Error) {
-    let Accepted { socket, peer } = accepted;
+/// As [`refuse`], for what has been counted as accepted.
+pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
+    let peer = arrived.peer().clone();
     if let AtLimit::Refuse(message) = &core.config.at_limit {
         if !message.is_empty() {
-            let _ = socket::send(socket.as_fd().as_raw_fd(), message, &[], false);
+            arrived.say(message);
         }
     }
-    drop(socket);
+    drop(arrived);
     observe::refused(core, &peer, why);
 }
 
-/// Closes a connection that `verify_request` does not let in. No message: that is for the limit.
-pub(crate) fn turn_away(core: &Core, accepted: Accepted, why: &io::Error) {
-    let Accepted { socket, peer } = accepted;
-    drop(socket);
+/// Closes what `verify_request` does not let in. No message: that is for the limit.
+pub(crate) fn turn_away(core: &Core, arrived: impl Arrival, why: &io::Error) {
+    let peer = arrived.peer().clone();
+    drop(arrived);
     observe::turned_away(core, &peer, why);
 }
 

@@ -111,6 +111,15 @@ pub(crate) fn ended_uncounted(core: &Core, peer: &Addr, lost: bool, outcome: &Ou
     }
 }
 
+/// A callback that belongs to no request: only what goes wrong is news, and nothing is counted.
+pub(crate) fn callback_ended(core: &Core, of: &Addr, outcome: &Outcome) {
+    match outcome {
+        Outcome::Served => {}
+        Outcome::Failed(error) => report(core, Level::Error, &Failure::Error { peer: of, error: &**error }),
+        Outcome::Panicked(message) => report(core, Level::Error, &Failure::Panic { peer: of, message }),
+    }
+}
+
 /// How the process of a connection has ended.
 pub(crate) enum Ended {
     Served,

@@ -17,6 +17,14 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// What becomes of it with the last output sent, or not.
+    pub(crate) fn and(self, sent: io::Result<()>) -> Self {
+        match (self, sent) {
+            (Self::Served, Err(e)) => Self::Failed(e.into()),
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Whether a time limit has ended the handler.
     pub(crate) fn is_limit(&self) -> bool {
         matches!(self, Self::Failed(e) if Cause::of(&**e, false) == Cause::Limit)

@@ -1,5 +1,6 @@
-//! What a user writes: the handler of a connection.
+//! What a user writes: the handler of a connection, or of a datagram.
 
+mod datagram;
 mod function;
 mod per_connection;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use crate::connection::Connection;
 
+pub use datagram::{datagram_handler, DatagramHandlerFn, DatagramRequestHandler};
 pub use function::{handler, HandlerFn};
 pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut};
 
@@ -95,6 +97,19 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandlerMut for &H {
 
     fn finish(&mut self, conn: &mut Connection) -> HandlerResult {
         (**self).finish(conn)
+    }
+}
+
+/// What serves the requests of a server, and with that what they are.
+#[derive(Clone)]
+pub(crate) enum Service {
+    Connections(Arc<dyn StreamRequestHandler>),
+    Datagrams(Arc<dyn DatagramRequestHandler>),
+}
+
+impl<H: StreamRequestHandler> From<Arc<H>> for Service {
+    fn from(handler: Arc<H>) -> Self {
+        Self::Connections(handler)
     }
 }
 

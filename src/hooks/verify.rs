@@ -12,12 +12,12 @@ use crate::connection::PeerCredentials;
 use crate::finish::observe;
 use crate::helpers;
 use crate::lifecycle::{Core, ServerHandle};
-use crate::listen::{Accepted, Addr};
+use crate::listen::{Addr, Arrival};
 use crate::sys::{self, EventFd};
 
 pub(crate) type Verify = Box<dyn Fn(&Incoming) -> bool + Send + Sync>;
 
-/// A connection that [`verify_request`](crate::ServerBuilder::verify_request) decides about. It is a description,
+/// A connection, or a datagram, that [`verify_request`](crate::ServerBuilder::verify_request) decides about. It is a description,
 /// not the connection itself: that may be gone before the hook returns.
 #[derive(Debug, Clone)]
 pub struct Incoming {
@@ -28,7 +28,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Who has connected.
+    /// Who has connected, or has sent the datagram.
     pub fn peer_addr(&self) -> &Addr {
         &self.peer
     }
@@ -109,13 +109,13 @@ impl helpers::Job for Arc<Job> {
 /// Has a helper ask the hook; `tell` gets the verdict, there.
 pub(crate) fn ask(
     core: &Arc<Core>,
-    accepted: &Accepted,
+    arrived: &impl Arrival,
     tell: impl Fn(Verdict) + Send + Sync + 'static,
 ) -> io::Result<Arc<Job>> {
     let incoming = Incoming {
-        peer: accepted.peer.clone(),
-        local: accepted.socket.local_addr().unwrap_or(Addr::Unnamed),
-        credentials: accepted.socket.peer_credentials().ok().flatten(),
+        peer: arrived.peer().clone(),
+        local: arrived.local_addr(),
+        credentials: arrived.peer_credentials(),
         server: ServerHandle { core: core.clone() },
     };
     let job = Arc::new(Job { incoming, tell: Box::new(tell) });
@@ -126,7 +126,7 @@ pub(crate) fn ask(
 /// Asks the hook, if there is one, and waits for its verdict: an error says why the connection is refused.
 ///
 /// `watches`: whether this thread must see a stop by itself. The others are woken when the drain is over.
-pub(crate) fn verify(core: &Arc<Core>, accepted: &Accepted, watches: bool) -> io::Result<()> {
+pub(crate) fn verify(core: &Arc<Core>, arrived: &impl Arrival, watches: bool) -> io::Result<()> {
     if core.config.verify_request.is_none() {
         return Ok(());
     }
@@ -134,7 +134,7 @@ pub(crate) fn verify(core: &Arc<Core>, accepted: &Accepted, watches: bool) -> io
     let bell = if watches { Some(EventFd::new()?) } else { None };
     let answer = Arc::new(Answer { verdict: Mutex::new(None), told: Condvar::new(), bell });
     let theirs = answer.clone();
-    let job = ask(core, accepted, move |verdict| theirs.tell(verdict))?;
+    let job = ask(core, arrived, move |verdict| theirs.tell(verdict))?;
     let verdict = if watches { answer.watch(core, until)? } else { answer.wait(core, until) };
     match verdict {
         Some(verdict) => verdict.check(),

@@ -48,10 +48,13 @@ pub(crate) struct Control {
     pub(crate) gate: EventFd,
     /// Rung for the thread that supervises: a connection or a worker ended, the stop became urgent.
     pub(crate) events: EventFd,
+    /// In a worker: readable while those who wait keep more places than there are now.
+    pub(crate) recall: Option<EventFd>,
 }
 
 impl Control {
     pub(crate) fn new(block: impl Into<BlockRef>, master: Option<Arc<Control>>) -> io::Result<Self> {
+        let recall = master.as_ref().map(|_| EventFd::new()).transpose()?;
         let control = Self {
             block: block.into(),
             epoch: master.as_ref().map_or_else(now, |master| master.epoch),
@@ -61,8 +64,9 @@ impl Control {
             now: EventFd::new()?,
             gate: EventFd::new()?,
             events: EventFd::new()?,
+            recall,
         };
-        control.descriptors().into_iter().for_each(process::own);
+        control.descriptors().for_each(process::own);
         Ok(control)
     }
 
@@ -70,11 +74,12 @@ impl Control {
         &self.block.switch
     }
 
-    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, and its master's.
-    pub(crate) fn become_child(&self) {
+    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, its master's, and the
+    /// socket that a datagram is replied from.
+    pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
         self.in_child.store(true, SeqCst);
         let masters = self.line().skip(1).flat_map(Self::descriptors);
-        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).collect();
+        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
         process::close_owned(&kept);
     }
 
@@ -83,8 +88,8 @@ impl Control {
         std::iter::successors(Some(self), |control| control.master.as_deref())
     }
 
-    pub(crate) fn descriptors(&self) -> [&EventFd; 4] {
-        [&self.stop, &self.now, &self.gate, &self.events]
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &EventFd> {
+        [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
     /// What becomes readable when the stop becomes urgent. A child does not have it: its parent ends it then.
@@ -107,6 +112,16 @@ impl Control {
     pub(crate) fn ring(&self) {
         if !self.in_child() {
             self.events.set();
+        }
+    }
+
+    /// Has those who wait give back the places that there are no more; `still`: some are left.
+    pub(crate) fn recall_places(&self, still: bool) {
+        let Some(recall) = self.recall.as_ref().filter(|_| !self.in_child()) else { return };
+        if still {
+            recall.set();
+        } else {
+            recall.clear();
         }
     }
 
@@ -227,7 +242,7 @@ impl Switch {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.descriptors().into_iter().for_each(process::disown);
+        self.descriptors().for_each(process::disown);
     }
 }
 

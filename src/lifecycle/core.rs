@@ -17,7 +17,7 @@ use crate::hooks::{Job, Waiting};
 use crate::listen::Spare;
 use crate::preforking::{Pool, Post};
 use crate::server::{AtLimit, Config};
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{now, thread_local, Condvar, Mutex};
 use crate::sys::shared::Shared;
 
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
     pub(crate) workers: AtomicUsize,
+    /// Event loops that wait for a place, which another one may give back.
+    loops_at_gate: AtomicUsize,
     /// Bounds what others can make the server log.
     pub(crate) log: Throttle,
     /// Of accepting: how long it rests.
@@ -82,6 +84,7 @@ impl Core {
             gate: Mutex::new(()),
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
+            loops_at_gate: AtomicUsize::new(0),
             log: Throttle::default(),
             trouble: Trouble::default(),
             spare,
@@ -119,6 +122,11 @@ impl Core {
     pub(crate) fn totals(&self) -> Report {
         let own = self.counters().totals();
         self.pool.get().map_or(own, |pool| pool.blocks().fold(own, |sum, block| sum.and(block.counters.totals())))
+    }
+
+    /// Whether an event loop is to hear of a place that comes back.
+    pub(crate) fn a_loop_waits(&self) -> bool {
+        self.loops_at_gate.load(SeqCst) > 0
     }
 
     fn active(&self) -> usize {
@@ -182,6 +190,23 @@ impl Drop for Serving {
         self.0.control.end();
         *self.0.serving.lock() = false;
         self.0.ended.notify_all();
+    }
+}
+
+/// While it lives, an event loop is told, by the gate's bell, of each place that comes back: also by another loop.
+pub(crate) struct AtGate(Arc<Core>);
+
+impl AtGate {
+    /// To be followed by another look for a place.
+    pub(crate) fn enter(core: &Arc<Core>) -> Self {
+        core.loops_at_gate.fetch_add(1, SeqCst);
+        Self(core.clone())
+    }
+}
+
+impl Drop for AtGate {
+    fn drop(&mut self) {
+        self.0.loops_at_gate.fetch_sub(1, SeqCst);
     }
 }
 

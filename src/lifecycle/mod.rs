@@ -11,7 +11,7 @@ mod roll;
 mod stats;
 mod throttle;
 
-pub(crate) use self::core::{Core, InHandler};
+pub(crate) use self::core::{AtGate, Core, InHandler};
 pub(crate) use block::Block;
 pub(crate) use control::Control;
 pub(crate) use registry::{Slot, SlotState};

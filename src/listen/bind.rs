@@ -1,25 +1,42 @@
-//! From an [`Address`] to listening sockets.
+//! From an [`Address`] to sockets that listen, or receive.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::path::Path;
 
 use nix::sys::socket::UnixAddr;
 
-use super::address::Address;
-use super::file::{listen_at, Access};
+use super::address::{Addr, Address};
+use super::file::{bind_at, Access, SocketFile};
 use super::listener::Listener;
 use crate::error::{Error, Result};
-use crate::sys::socket::{self, Act, TcpOptions};
+use crate::sys::datagram;
+use crate::sys::socket::{self, Act, SockType, TcpOptions};
 
 /// How to listen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct BindOptions {
-    /// The backlog is that of Unix sockets too.
+    /// Stream or datagram.
+    pub(crate) kind: SockType,
+    /// The backlog is that of Unix sockets too; of datagrams only `only_v6` counts.
     pub(crate) tcp: TcpOptions,
     pub(crate) access: Access,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self { kind: SockType::Stream, tcp: TcpOptions::default(), access: Access::default() }
+    }
+}
+
+impl BindOptions {
+    /// The defaults, for datagrams.
+    pub(crate) fn datagrams() -> Self {
+        Self { kind: SockType::Datagram, ..Self::default() }
+    }
 }
 
 /// How often a free port is looked for that two families have in common.
@@ -33,19 +50,34 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
     match address {
         Address::Tcp(text) => {
             let resolved = resolve(text).map_err(|e| failed(("resolve", e)))?;
-            bind_all(&resolved, options.tcp).map_err(failed)
+            bind_all(&resolved, options).map_err(failed)
         }
         Address::Unix(path) => bind_path(path, options).map(|l| vec![l]).map_err(failed),
         Address::Abstract(name) => {
             let fd = UnixAddr::new_abstract(name)
                 .map_err(|e| ("bind", e.into()))
-                .and_then(|addr| socket::bind_unix(&addr, None))
+                .and_then(|addr| socket::bind_unix(&addr, options.kind, None))
                 .map_err(failed)?;
-            socket::listen(&fd, options.tcp.backlog).map_err(failed)?;
             let local = UnixSocketAddr::from_abstract_name(name).map_err(|e| failed(("bind", e)))?;
-            Ok(vec![Listener::unix(UnixListener::from(fd), &local, None)])
+            listen_unix(fd, &local, None, options).map(|l| vec![l]).map_err(failed)
         }
     }
+}
+
+/// Listens once more where these do, which have `SO_REUSEPORT` as well: the kernel divides the connections among all
+/// that listen.
+pub(crate) fn bind_beside(listeners: &[Listener], options: TcpOptions) -> Result<Vec<Listener>> {
+    let beside = |listener: &Listener| {
+        let local = listener.local_addr();
+        let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: local.to_string(), source };
+        let Some(addr) = local.socket_addr() else {
+            let why = format!("{local} is no TCP address, and a socket of another kind can be listened on only once");
+            return Err(Error::setting("own_listeners", why));
+        };
+        let fd = socket::listen_tcp(addr, options).map_err(failed)?;
+        Ok(Listener::tcp(TcpListener::from(fd), addr))
+    };
+    listeners.iter().map(beside).collect()
 }
 
 /// All addresses, each once, in the resolver's order.
@@ -63,7 +95,7 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// With port 0, all get the port that the first one is given; another is looked for where it is not free on all.
-fn bind_all(addrs: &[SocketAddr], options: TcpOptions) -> std::result::Result<Vec<Listener>, (Act, io::Error)> {
+fn bind_all(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<Vec<Listener>, (Act, io::Error)> {
     let mut tries = PORT_TRIES;
     loop {
         tries -= 1;
@@ -74,13 +106,13 @@ fn bind_all(addrs: &[SocketAddr], options: TcpOptions) -> std::result::Result<Ve
     }
 }
 
-fn bind_each(addrs: &[SocketAddr], options: TcpOptions) -> std::result::Result<Vec<Listener>, (Act, io::Error)> {
+fn bind_each(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<Vec<Listener>, (Act, io::Error)> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut port = addrs[0].port();
     let mut unavailable = None;
     for addr in addrs {
-        let fd = match socket::listen_tcp(SocketAddr::new(addr.ip(), port), options) {
-            Ok(fd) => fd,
+        let listener = match listen_ip(SocketAddr::new(addr.ip(), port), options) {
+            Ok(listener) => listener,
             // A name may stand for a family that this machine does not have.
             Err((act, e)) if addrs.len() > 1 && is_unavailable(&e) => {
                 unavailable = Some((act, e));
@@ -88,15 +120,25 @@ fn bind_each(addrs: &[SocketAddr], options: TcpOptions) -> std::result::Result<V
             }
             Err(failed) => return Err(failed),
         };
-        let listener = TcpListener::from(fd);
-        let local = listener.local_addr().map_err(|e| ("ask for the address of", e))?;
-        port = local.port();
-        listeners.push(Listener::tcp(listener, local));
+        port = listener.local_addr().port().unwrap_or(port);
+        listeners.push(listener);
     }
     match unavailable {
         Some(failed) if listeners.is_empty() => Err(failed),
         _ => Ok(listeners),
     }
+}
+
+fn listen_ip(addr: SocketAddr, options: BindOptions) -> std::result::Result<Listener, (Act, io::Error)> {
+    let unknown = |e| ("ask for the address of", e);
+    if options.kind == SockType::Datagram {
+        let socket = UdpSocket::from(datagram::bind_udp(addr, options.tcp.only_v6)?);
+        let local = socket.local_addr().map_err(unknown)?;
+        return Ok(Listener::datagrams(socket.into(), Addr::Ip(local), None));
+    }
+    let listener = TcpListener::from(socket::listen_tcp(addr, options.tcp)?);
+    let local = listener.local_addr().map_err(unknown)?;
+    Ok(Listener::tcp(listener, local))
 }
 
 fn is_unavailable(e: &io::Error) -> bool {
@@ -105,7 +147,20 @@ fn is_unavailable(e: &io::Error) -> bool {
 }
 
 fn bind_path(path: &Path, options: BindOptions) -> std::result::Result<Listener, (Act, io::Error)> {
-    let (listener, file) = listen_at(path, options.access, options.tcp.backlog)?;
-    let local = listener.local_addr().map_err(|e| ("ask for the address of", e))?;
-    Ok(Listener::unix(listener, &local, Some(file)))
+    let (fd, file) = bind_at(path, options.kind, options.access)?;
+    let local = UnixSocketAddr::from_pathname(path).map_err(|e| ("bind", e))?;
+    listen_unix(fd, &local, Some(file), options)
+}
+
+fn listen_unix(
+    fd: OwnedFd,
+    local: &UnixSocketAddr,
+    file: Option<SocketFile>,
+    options: BindOptions,
+) -> std::result::Result<Listener, (Act, io::Error)> {
+    if options.kind == SockType::Datagram {
+        return Ok(Listener::datagrams(fd, Addr::from_unix(local), file));
+    }
+    socket::listen(&fd, options.tcp.backlog)?;
+    Ok(Listener::unix(UnixListener::from(fd), local, file))
 }

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
 use nix::unistd::{unlinkat, UnlinkatFlags};
 
 use crate::sys::process;
-use crate::sys::socket::{self, Act};
+use crate::sys::socket::{self, Act, SockType};
 
 type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
 
@@ -41,21 +40,21 @@ impl Access {
     }
 }
 
-/// Binds where nothing is, or a dead socket, and listens once mode and owner are set.
-pub(super) fn listen_at(path: &Path, access: Access, backlog: i32) -> Outcome<(UnixListener, SocketFile)> {
+/// Binds where nothing is, or a dead socket, and sets mode and owner, before anybody may connect to a socket that is to
+/// listen.
+pub(super) fn bind_at(path: &Path, kind: SockType, access: Access) -> Outcome<(OwnedFd, SocketFile)> {
     let addr = UnixAddr::new(path).map_err(|e| ("bind", e.into()))?;
     let place = Arc::new(Place::of(path)?);
     let lock = Lock::take(&place)?;
     place.clear()?;
     // Nobody has more rights at any moment than in the end: none before the owner is the right one.
     let birth = if access.changes_owner() { 0 } else { access.mode };
-    let fd = socket::bind_unix(&addr, Some(birth))?;
+    let fd = socket::bind_unix(&addr, kind, Some(birth))?;
     let born = place.pin().map_err(|e| ("look at the new file", e.into()))?;
     let id = Id::of(&fstat(&born).map_err(|e| ("look at the new file", e.into()))?);
     let file = SocketFile { place, id, _lock: lock };
     adjust(&born, access)?;
-    socket::listen(&fd, backlog)?;
-    Ok((UnixListener::from(fd), file))
+    Ok((fd, file))
 }
 
 /// Through the open file, so that nothing that took its place is changed. The owner first: chown(2) may clear bits.

@@ -2,15 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
 use super::address::Addr;
+use super::datagram::{DatagramSocket, Packet};
 use super::file::SocketFile;
-use crate::connection::Socket;
+use crate::connection::{PeerCredentials, Socket};
 use crate::error::{Error, Result};
 use crate::sys::{process, socket};
 
@@ -22,7 +24,39 @@ pub(crate) struct Accepted {
     pub(crate) peer: Addr,
 }
 
-/// What a failed `accept` means for the server.
+/// What has come, and is to be admitted: a connection, or a datagram.
+pub(crate) trait Arrival {
+    fn peer(&self) -> &Addr;
+
+    /// Where it has come to.
+    fn local_addr(&self) -> Addr;
+
+    /// Of a Unix socket's peer, where the system tells.
+    fn peer_credentials(&self) -> Option<PeerCredentials>;
+
+    /// Sends this as far as the kernel takes it without a wait.
+    fn say(&self, message: &[u8]);
+}
+
+impl Arrival for Accepted {
+    fn peer(&self) -> &Addr {
+        &self.peer
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.socket.local_addr().unwrap_or(Addr::Unnamed)
+    }
+
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.socket.peer_credentials().ok().flatten()
+    }
+
+    fn say(&self, message: &[u8]) {
+        let _ = socket::send(self.socket.as_fd().as_raw_fd(), message, &[], false);
+    }
+}
+
+/// What a failed `accept`, or receive, means for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptError {
     /// Nothing has failed: another thread was faster, or a signal came.
@@ -38,7 +72,8 @@ pub(crate) enum AcceptError {
 }
 
 impl AcceptError {
-    /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`.
+    /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`. So are those that a
+    /// datagram socket has met when it sent (`ECONNREFUSED`, `ECONNRESET`).
     pub(crate) fn of(e: &io::Error) -> Self {
         match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
             Errno::EAGAIN | Errno::EINTR => Self::Nothing,
@@ -52,6 +87,9 @@ impl AcceptError {
             | Errno::ENONET
             | Errno::EOPNOTSUPP
             | Errno::ETIMEDOUT
+            | Errno::ECONNREFUSED
+            | Errno::ECONNRESET
+            | Errno::EMSGSIZE
             | Errno::EPERM => Self::Gone,
             Errno::EMFILE => Self::NoDescriptor,
             Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EFAULT => Self::Fatal,
@@ -64,9 +102,11 @@ impl AcceptError {
 enum Kind {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Datagrams(Arc<DatagramSocket>),
 }
 
-/// A listening socket: non-blocking, since several workers, or processes, may race for a connection.
+/// A socket that requests come to: non-blocking, since several workers, or processes, may race for a connection or a
+/// datagram.
 #[derive(Debug)]
 pub(crate) struct Listener {
     kind: Kind,
@@ -89,6 +129,12 @@ impl Listener {
     pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, file: Option<SocketFile>) -> Self {
         process::own(&listener);
         Self::of(Kind::Unix(listener), Addr::from_unix(local), file)
+    }
+
+    /// Nothing is listened for: a datagram needs no connection.
+    pub(crate) fn datagrams(fd: OwnedFd, local: Addr, file: Option<SocketFile>) -> Self {
+        let socket = DatagramSocket::new(fd, local.clone());
+        Self::of(Kind::Datagrams(Arc::new(socket)), local, file)
     }
 
     fn of(kind: Kind, local: Addr, file: Option<SocketFile>) -> Self {
@@ -133,6 +179,23 @@ impl Listener {
             Kind::Unix(l) => {
                 l.accept().map(|(s, peer)| Accepted { socket: Socket::Unix(s), peer: Addr::from_unix(&peer) })
             }
+            Kind::Datagrams(_) => Err(Errno::EOPNOTSUPP.into()), // as accept(2) answers
+        }
+    }
+
+    /// Takes the next datagram; what is longer than `most` bytes is cut.
+    pub(crate) fn receive(&self, most: usize) -> io::Result<Packet> {
+        match &self.kind {
+            Kind::Datagrams(socket) => socket.receive(most),
+            Kind::Tcp(_) | Kind::Unix(_) => Err(Errno::EOPNOTSUPP.into()),
+        }
+    }
+
+    /// The socket, where it is one of datagrams.
+    pub(crate) fn datagram_socket(&self) -> Option<&Arc<DatagramSocket>> {
+        match &self.kind {
+            Kind::Datagrams(socket) => Some(socket),
+            Kind::Tcp(_) | Kind::Unix(_) => None,
         }
     }
 
@@ -149,11 +212,11 @@ impl Listener {
         &self.local
     }
 
-    /// How many connections wait to be accepted, where the kernel tells.
+    /// How many connections or datagrams wait to be taken, where the kernel tells.
     pub(crate) fn queued(&self) -> Option<usize> {
         match &self.kind {
             Kind::Tcp(l) => socket::accept_queue(l.as_fd()),
-            Kind::Unix(_) => None,
+            Kind::Unix(_) | Kind::Datagrams(_) => None,
         }
     }
 }
@@ -174,13 +237,17 @@ impl AsFd for Listener {
         match &self.kind {
             Kind::Tcp(l) => l.as_fd(),
             Kind::Unix(l) => l.as_fd(),
+            Kind::Datagrams(socket) => socket.as_fd(),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        process::disown(self);
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Unix(_) => process::disown(self),
+            Kind::Datagrams(_) => {} // who sends a reply just now may hold it for a moment longer
+        }
     }
 }
 
@@ -202,6 +269,9 @@ mod tests {
             E::ENONET,
             E::EOPNOTSUPP,
             E::ETIMEDOUT,
+            E::ECONNREFUSED,
+            E::ECONNRESET,
+            E::EMSGSIZE,
             E::EPERM,
         ];
         let system = [E::ENFILE, E::ENOBUFS, E::ENOMEM, E::EIO];

@@ -70,7 +70,17 @@ impl Post {
 
     /// The serving thread is not stuck.
     pub(crate) fn beat(&self) {
-        self.desk.set_beat(self.master.control.millis(Instant::now()));
+        self.beat_at(self.millis());
+    }
+
+    /// Of several serving threads, the one that has been heard of least has given a sign of life then.
+    pub(crate) fn beat_at(&self, millis: u64) {
+        self.desk.set_beat(millis);
+    }
+
+    /// The time of these beats.
+    pub(crate) fn millis(&self) -> u64 {
+        self.master.control.millis(Instant::now())
     }
 
     /// Often enough that three may come late.

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use super::config::{check_limit, check_sockets, AtLimit, Config};
 use super::engine::{Bound, Engine};
+use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::{io_error, TcpServer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::finish::{Failure, LingeringClose};
+use crate::handler::DatagramRequestHandler;
 use crate::hooks::{Actions, Incoming};
 use crate::lifecycle::Core;
-use crate::listen::{bind, Access, Address, BindOptions, Listener};
-use crate::strategy::Threading;
+use crate::listen::{bind, bind_beside, Access, Address, BindOptions, Listener};
+use crate::strategy::{ServingStrategy, Threading};
 use crate::sys::limits;
-use crate::sys::socket::TcpOptions;
+use crate::sys::socket::{SockType, TcpOptions};
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -42,6 +44,7 @@ pub struct ServerBuilder<S = Threading> {
     strategy: S,
     config: Config,
     max_connections: Option<usize>,
+    reuse_port: bool,
     only_v6: Option<bool>,
     no_delay: bool,
     keep_alive: bool,
@@ -66,6 +69,7 @@ impl Default for ServerBuilder {
             strategy: Threading::new(),
             config: Config::default(),
             max_connections: None,
+            reuse_port: false,
             only_v6: None,
             no_delay: true,
             keep_alive: true,
@@ -88,6 +92,7 @@ impl<S> ServerBuilder<S> {
             strategy,
             config: self.config,
             max_connections: self.max_connections,
+            reuse_port: self.reuse_port,
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
@@ -172,6 +177,14 @@ impl<S> ServerBuilder<S> {
         self
     }
 
+    /// The most bytes that are received of a datagram; what is longer is cut, and
+    /// [says so](crate::Datagram::is_truncated). Defaults to 65,535, more than UDP has; those of Unix sockets can be longer
+    /// (unix(7)). (Python's 8192 cuts without a word.)
+    pub fn max_packet_size(mut self, bytes: usize) -> Self {
+        self.config.max_packet_size = bytes;
+        self
+    }
+
     /// When a connection is closed with care for what the peer has still to read. Defaults to
     /// [`LingeringClose::IfUnread`].
     pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
@@ -183,6 +196,29 @@ impl<S> ServerBuilder<S> {
     /// 4096. (Python's 5, and the standard library's 128, drop connections in a burst.)
     pub fn backlog(mut self, connections: usize) -> Self {
         self.config.backlog = connections;
+        self
+    }
+
+    /// Whether several sockets may listen on the same TCP address (`SO_REUSEPORT`, Python's `allow_reuse_port`), if all
+    /// of them say so and belong to the same user: the kernel divides new connections among them by the clients'
+    /// addresses. Defaults to `false`, so that a second copy of the server that is started by mistake is refused
+    /// (`AddrInUse`) instead of getting a share.
+    ///
+    /// Each socket has a queue of its own. When one of them is closed, clients that wait in its queue are reset, although
+    /// others listen: to replace a server without a loss, let the new one have the old one's socket
+    /// ([`from_listener`](Self::from_listener)). Of no effect on Unix sockets, which the kernel does not share so.
+    ///
+    /// ```
+    /// use socketserver::{handler, ServerBuilder};
+    ///
+    /// let server = || ServerBuilder::new().reuse_port(true);
+    /// let first = server().bind_tcp("127.0.0.1:0", handler(|_conn| Ok(())))?;
+    /// let second = server().bind_tcp(first.local_addr().to_string(), handler(|_conn| Ok(())))?;
+    /// assert_eq!(first.local_addr(), second.local_addr());
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
         self
     }
 
@@ -404,6 +440,34 @@ impl<S> ServerBuilder<S> {
         self.bind(path.into(), handler)
     }
 
+    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
+    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
+    /// server have the same address and take the datagrams of the first.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_udp<H>(mut self, address: impl Into<Address>, handler: H) -> Result<UdpServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.more.insert(0, address.into());
+        let handler = Datagrams(Arc::new(handler));
+        self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
+    }
+
+    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.bind_udp(path.into(), handler)
+    }
+
     /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
     /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
     ///
@@ -433,6 +497,13 @@ impl<S> ServerBuilder<S> {
     where
         S: Engine<H>,
     {
+        self.finish_as(SockType::Stream, handler)
+    }
+
+    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
         self.config.check()?;
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
@@ -441,22 +512,29 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
+        let each = self.strategy.listeners_each();
+        if each > 1 && !self.adopted.is_empty() {
+            let why = "a socket that listens already cannot be listened on once more";
+            return Err(Error::setting("own_listeners", why));
+        }
         let tcp = TcpOptions {
             backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
+            reuse_port: self.reuse_port || each > 1,
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
             keep_alive_time: self.keep_alive_time,
         };
         check_sockets(tcp, self.access)?;
-        let options = BindOptions { tcp, access: self.access };
+        let options = BindOptions { kind, tcp, access: self.access };
         let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
+        let more = (1..each).map(|_| bind_beside(&listeners, tcp).map(Arc::new)).collect::<Result<_>>()?;
         let core = Core::new(self.config, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
         let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners) },
+            bound: Bound { core, listeners: Arc::new(listeners), more },
             handler: Arc::new(handler),
             strategy: self.strategy,
             handles_signals: self.handles_signals,

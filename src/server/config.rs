@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) read_buffer: usize,
     pub(crate) write_buffer: usize,
     pub(crate) writer_capacity: usize,
+    pub(crate) max_packet_size: usize,
     pub(crate) lingering_close: LingeringClose,
     pub(crate) at_limit: AtLimit,
     pub(crate) handle_error: Option<ErrorHook>,
@@ -52,6 +53,7 @@ impl Default for Config {
             read_buffer: 8 << 10,
             write_buffer: 8 << 10,
             writer_capacity: 1 << 20,
+            max_packet_size: 65_535,
             lingering_close: LingeringClose::default(),
             at_limit: AtLimit::default(),
             handle_error: None,
@@ -91,6 +93,7 @@ impl Config {
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;
         check_size("writer_capacity", self.writer_capacity)?;
+        check_size("max_packet_size", self.max_packet_size)?;
         if self.drain_timeout > LONGEST {
             return Err(too_long("drain_timeout", self.drain_timeout));
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::io_error;
+use super::udp::Datagrams;
 use crate::accept::{Accepting, Acceptor, Turn};
 use crate::error::Result;
-use crate::handler::StreamRequestHandler;
+use crate::handler::{DatagramRequestHandler, Service, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::strategy::{Rejected, ServingStrategy};
@@ -16,6 +17,8 @@ use crate::strategy::{Rejected, ServingStrategy};
 pub struct Bound {
     pub(crate) core: Arc<Core>,
     pub(crate) listeners: Arc<Vec<Listener>>,
+    /// The same addresses once more, for each further loop that is to have listeners of its own.
+    pub(crate) more: Vec<Arc<Vec<Listener>>>,
 }
 
 /// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
@@ -31,6 +34,12 @@ pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
+
+    /// How many sockets it wants for each address, to be bound with `SO_REUSEPORT`.
+    #[doc(hidden)]
+    fn listeners_each(&self) -> usize {
+        1
+    }
 
     /// When the server has been made. `follows`: nobody has set the limit on connections.
     #[doc(hidden)]
@@ -60,42 +69,74 @@ pub enum Single {
 
 impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
     fn connection_limits(&self) -> Result<(usize, usize)> {
-        Ok((self.max_connections()?, self.capacity()))
+        limits_of(self)
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
-        let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
-        let served = {
-            let _here = Accepting::here();
-            self.serve(&acceptor)
-        };
-        if served.is_err() {
-            bound.core.control.request_stop();
-        }
-        let abandoned = bound.core.drain(self).map_err(io_error("drain"))?;
-        served.map(|()| abandoned)
+        serve(self, bound, Service::Connections(handler.clone()))
     }
 
     fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single> {
-        let acceptor = Acceptor::new(&bound.core, &bound.listeners, handler.clone());
+        serve_one(self, bound, Service::Connections(handler.clone()), timeout)
+    }
+}
+
+/// One flow per datagram.
+impl<H: DatagramRequestHandler, S: ServingStrategy> Engine<Datagrams<H>> for S {
+    fn connection_limits(&self) -> Result<(usize, usize)> {
+        limits_of(self)
+    }
+
+    fn run(&mut self, bound: &Bound, handler: &Arc<Datagrams<H>>) -> Result<u64> {
+        serve(self, bound, Service::Datagrams(handler.0.clone()))
+    }
+
+    fn run_once(&mut self, bound: &Bound, handler: &Arc<Datagrams<H>>, timeout: Option<Duration>) -> Result<Single> {
+        serve_one(self, bound, Service::Datagrams(handler.0.clone()), timeout)
+    }
+}
+
+fn limits_of(strategy: &impl ServingStrategy) -> Result<(usize, usize)> {
+    Ok((strategy.max_connections()?, strategy.capacity()))
+}
+
+fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Result<u64> {
+    let acceptor = Acceptor::new(&bound.core, &bound.listeners, service);
+    let served = {
         let _here = Accepting::here();
-        bound.core.control.begin();
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        loop {
-            self.service_actions();
-            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            match acceptor.seat_for(self)?.next(left)? {
-                Turn::Request(request) => {
-                    self.process_request(request).unwrap_or_else(Rejected::refuse);
-                    self.service_actions();
-                    return Ok(Single::Taken);
-                }
-                Turn::Watched => {}
-                Turn::Timeout => return Ok(Single::TimedOut),
-                Turn::Stopped => {
-                    bound.core.control.end(); // so that it is told once, as serve_forever does
-                    return Ok(Single::Stopped);
-                }
+        strategy.serve(&acceptor)
+    };
+    if served.is_err() {
+        bound.core.control.request_stop();
+    }
+    let abandoned = bound.core.drain(strategy).map_err(io_error("drain"))?;
+    served.map(|()| abandoned)
+}
+
+fn serve_one(
+    strategy: &impl ServingStrategy,
+    bound: &Bound,
+    service: Service,
+    timeout: Option<Duration>,
+) -> Result<Single> {
+    let acceptor = Acceptor::new(&bound.core, &bound.listeners, service);
+    let _here = Accepting::here();
+    bound.core.control.begin();
+    let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+    loop {
+        strategy.service_actions();
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        match acceptor.seat_for(strategy)?.next(left)? {
+            Turn::Request(request) => {
+                strategy.process_request(request).unwrap_or_else(Rejected::refuse);
+                strategy.service_actions();
+                return Ok(Single::Taken);
+            }
+            Turn::Watched => {}
+            Turn::Timeout => return Ok(Single::TimedOut),
+            Turn::Stopped => {
+                bound.core.control.end(); // so that it is told once, as serve_forever does
+                return Ok(Single::Stopped);
             }
         }
     }

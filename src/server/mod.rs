@@ -3,6 +3,7 @@
 mod builder;
 mod config;
 mod engine;
+mod udp;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +21,7 @@ pub use builder::{ListeningSocket, ServerBuilder};
 pub use config::AtLimit;
 pub(crate) use config::{check_limit, Config};
 pub use engine::{Bound, Engine, Single};
+pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A stream server: handler `H` serves the connections, strategy `S` says where.
 ///

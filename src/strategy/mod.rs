@@ -13,6 +13,7 @@ use crate::accept::Acceptor;
 use crate::error::Result;
 
 pub use forking::Forking;
+pub(crate) use request::Work;
 pub use request::{Rejected, Request};
 pub use sequential::Sequential;
 pub use thread_pool::ThreadPool;

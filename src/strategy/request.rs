@@ -1,4 +1,4 @@
-//! An admitted connection on its way to a handler.
+//! An admitted connection, or datagram, on its way to a handler.
 
 use std::fmt;
 use std::io;
@@ -7,61 +7,110 @@ use std::time::Instant;
 
 use crate::accept::Accepting;
 use crate::admit::Permit;
-use crate::connection::{Connection, Wakes};
+use crate::connection::{Connection, PeerCredentials, Wakes};
+use crate::datagram::Datagram;
 use crate::finish::{self, Outcome};
-use crate::handler::{self, StreamRequestHandler};
+use crate::handler::{self, DatagramRequestHandler, HandlerResult, StreamRequestHandler};
 use crate::hooks;
 use crate::lifecycle::{Core, InHandler, ServerHandle};
-use crate::listen::{Accepted, Addr};
+use crate::listen::{Accepted, Addr, Arrival, DatagramSocket, Packet};
 use crate::strategy::forking::SlotRef;
 
-/// An admitted connection, with its permit and its handler: [`run`](Self::run) it where it shall be served.
+/// An admitted connection or datagram, with its permit and its handler: [`run`](Self::run) it where it shall be served.
 ///
-/// Dropped without that, it is refused: the client reads the end of the stream, or the server's message at the limit.
+/// Dropped without that, it is refused: the client of a connection reads the end of the stream, or the server's message
+/// at the limit.
 pub struct Request(Option<Parts>);
 
 struct Parts {
-    accepted: Accepted,
-    handler: Arc<dyn StreamRequestHandler>,
+    work: Work,
     permit: Permit,
 }
 
-impl Request {
-    pub(crate) fn new(accepted: Accepted, permit: Permit, handler: Arc<dyn StreamRequestHandler>) -> Self {
-        finish::observe::accepted(permit.core(), &accepted.peer);
-        Self(Some(Parts { accepted, handler, permit }))
+/// What is to be done, and who does it.
+pub(crate) enum Work {
+    Connection(Accepted, Arc<dyn StreamRequestHandler>),
+    Datagram(Box<Packet>, Arc<dyn DatagramRequestHandler>),
+}
+
+impl Arrival for Work {
+    fn peer(&self) -> &Addr {
+        self.arrival().peer()
     }
 
-    /// Serves the connection on this thread: `verify_request`, `setup`, `handle`, `finish`, close, account. Neither an error nor a
-    /// panic of the handler comes out.
+    fn local_addr(&self) -> Addr {
+        self.arrival().local_addr()
+    }
+
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.arrival().peer_credentials()
+    }
+
+    fn say(&self, message: &[u8]) {
+        self.arrival().say(message);
+    }
+}
+
+impl Work {
+    fn arrival(&self) -> &dyn Arrival {
+        match self {
+            Self::Connection(accepted, _) => accepted,
+            Self::Datagram(packet, _) => &**packet,
+        }
+    }
+}
+
+impl Request {
+    pub(crate) fn new(work: Work, permit: Permit) -> Self {
+        finish::observe::accepted(permit.core(), work.peer());
+        Self(Some(Parts { work, permit }))
+    }
+
+    /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, account. Neither an
+    /// error nor a panic of the handler comes out.
     pub fn run(mut self) {
-        let Some(Parts { accepted, handler, permit }) = self.0.take() else { return };
+        let Some(Parts { work, permit }) = self.0.take() else { return };
         let core = permit.core();
         let wakes = if Accepting::is_here() { Wakes::Watches } else { Wakes::Registered };
-        if let Err(why) = hooks::verify(core, &accepted, wakes == Wakes::Watches) {
-            return finish::turn_away(core, accepted, &why);
+        if let Err(why) = hooks::verify(core, &work, wakes == Wakes::Watches) {
+            return finish::turn_away(core, work, &why);
         }
-        let mut connection = Connection::new(accepted, ServerHandle { core: core.clone() }, wakes);
-        let outcome = {
-            let _inside = InHandler::of(core);
-            finish::contain(|| handler::run(&mut &*handler, &mut connection))
-        };
-        finish::finish(core, connection, outcome);
+        let server = ServerHandle { core: core.clone() };
+        match work {
+            Work::Connection(accepted, handler) => {
+                let mut connection = Connection::new(accepted, server, wakes);
+                let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
+                finish::finish(core, connection, outcome);
+            }
+            Work::Datagram(packet, handler) => {
+                let mut datagram = Datagram::new(*packet, server);
+                let outcome = handled(core, || handler.handle(&mut datagram));
+                finish::finish(core, datagram, outcome);
+            }
+        }
         drop(permit);
     }
 
-    /// Who has connected.
+    /// Who has connected, or has sent the datagram.
     pub fn peer_addr(&self) -> &Addr {
-        self.0.as_ref().map_or(&Addr::Unnamed, |parts| &parts.accepted.peer)
+        self.0.as_ref().map_or(&Addr::Unnamed, |parts| parts.work.peer())
     }
 
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
         self.0.as_ref().map(|parts| parts.permit.core())
     }
 
+    /// The socket that a datagram is replied from, which is the server's.
+    pub(crate) fn shared_socket(&self) -> Option<Arc<DatagramSocket>> {
+        match &self.0.as_ref()?.work {
+            Work::Connection(..) => None,
+            Work::Datagram(packet, _) => packet.socket.upgrade(),
+        }
+    }
+
     /// In a forked child: asks `verify_request`. That has a limit of its own; the request's begins afterwards.
     pub(crate) fn verify_in_child(&mut self, slot: &SlotRef) -> io::Result<()> {
-        let Some(Parts { accepted, permit, .. }) = &self.0 else { return Ok(()) };
+        let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
         let core = permit.core();
         if core.config.verify_request.is_none() {
             return Ok(());
@@ -69,39 +118,54 @@ impl Request {
         if core.config.limits.request.is_some() {
             slot.set_deadline(core.control.millis(Instant::now() + core.config.verify_timeout));
         }
-        let verified = hooks::verify(core, accepted, true);
+        let verified = hooks::verify(core, work, true);
         if let Some(limit) = core.config.limits.request {
             slot.set_deadline(core.control.millis(Instant::now() + limit));
         }
         verified
     }
 
-    /// In a forked child: serves the connection, and tells how it went. The permit is the parent's.
+    /// In a forked child: serves the request, and tells how it went. The permit is the parent's.
     pub(crate) fn run_in_child<T>(mut self, slot: SlotRef, judge: impl FnOnce(&Outcome, bool) -> T) -> Option<T> {
-        let Parts { accepted, handler, permit } = self.0.take()?;
+        let Parts { work, permit } = self.0.take()?;
         let core = permit.core().clone();
         std::mem::forget(permit);
-        let mut connection = Connection::new(accepted, ServerHandle { core: core.clone() }, Wakes::Watches);
-        connection.wire().tell_deadlines(slot);
-        let outcome = {
-            let _inside = InHandler::of(&core);
-            finish::contain(|| handler::run(&mut &*handler, &mut connection))
-        };
-        Some(finish::finish_in_child(&core, connection, outcome, judge))
+        let server = ServerHandle { core: core.clone() };
+        Some(match work {
+            Work::Connection(accepted, handler) => {
+                let mut connection = Connection::new(accepted, server, Wakes::Watches);
+                connection.wire().tell_deadlines(slot);
+                let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
+                connection.wire().tell_no_deadline();
+                finish::finish_in_child(&core, connection, outcome, judge)
+            }
+            Work::Datagram(packet, handler) => {
+                let mut datagram = Datagram::new(*packet, server);
+                let outcome = handled(&core, || handler.handle(&mut datagram));
+                finish::finish_in_child(&core, datagram, outcome, judge)
+            }
+        })
     }
 
     /// In the parent of a forked child: closes this copy of the socket, and keeps the permit.
     pub(crate) fn keep_permit(mut self) -> Option<(Addr, Permit)> {
-        let Parts { accepted: Accepted { socket, peer }, permit, .. } = self.0.take()?;
-        drop(socket);
+        let Parts { work, permit } = self.0.take()?;
+        let peer = work.peer().clone();
+        drop(work);
         Some((peer, permit))
     }
 
     fn refuse(&mut self, why: &io::Error) {
-        if let Some(Parts { accepted, permit, .. }) = self.0.take() {
-            finish::refuse_admitted(permit.core(), accepted, why);
+        if let Some(Parts { work, permit }) = self.0.take() {
+            finish::refuse_admitted(permit.core(), work, why);
         }
     }
+}
+
+/// Runs a handler, as one of this server.
+fn handled(core: &Core, run: impl FnOnce() -> HandlerResult) -> Outcome {
+    let _inside = InHandler::of(core);
+    finish::contain(run)
 }
 
 impl Drop for Request {
@@ -119,7 +183,7 @@ impl fmt::Debug for Request {
 /// A request that a strategy could not take, handed back with the cause.
 #[derive(Debug)]
 pub struct Rejected {
-    /// The connection.
+    /// The connection, or datagram.
     pub request: Request,
     /// Why it was not taken.
     pub why: io::Error,

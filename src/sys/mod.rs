@@ -2,10 +2,11 @@
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
 //! [`Poller`] (the event loop's set),
-//! [`socket`] (sockets, options, counts of queued bytes), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
+//! [`socket`] (sockets, options, counts of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children), [`signal`] (handlers), [`worker`] (signals of worker
 //! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
 
+pub(crate) mod datagram;
 mod event;
 pub(crate) mod limits;
 mod poller;

@@ -45,6 +45,11 @@ impl Poller {
         Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
     }
 
+    /// A bell that several loops hear, and nobody silences: each ring is told once to each (edge-triggered).
+    pub(crate) fn add_edge(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?)
+    }
+
     pub(crate) fn modify(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags(wanted), token))?)
     }

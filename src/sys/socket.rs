@@ -9,9 +9,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage};
 use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
+
+pub(crate) use nix::sys::socket::SockType;
 
 /// A step of opening a listener, as its error names it.
 pub(crate) type Act = &'static str;
@@ -21,6 +23,7 @@ pub(crate) type Act = &'static str;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpOptions {
     pub(crate) backlog: i32,
+    pub(crate) reuse_port: bool,
     pub(crate) only_v6: Option<bool>,
     pub(crate) no_delay: bool,
     pub(crate) keep_alive: bool,
@@ -29,16 +32,26 @@ pub(crate) struct TcpOptions {
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { backlog: 4096, only_v6: None, no_delay: true, keep_alive: true, keep_alive_time: None }
+        Self {
+            backlog: 4096,
+            reuse_port: false,
+            only_v6: None,
+            no_delay: true,
+            keep_alive: true,
+            keep_alive_time: None,
+        }
     }
 }
 
 /// Opens, binds and listens; on failure says at which act.
 pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedFd, (Act, io::Error)> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = open(family)?;
+    let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set SO_REUSEADDR on", sock::setsockopt(&fd, sockopt::ReuseAddr, &true))?;
+    if options.reuse_port {
+        set("set SO_REUSEPORT on", sock::setsockopt(&fd, sockopt::ReusePort, &true))?;
+    }
     if let (AddressFamily::Inet6, Some(only)) = (family, options.only_v6) {
         set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
     }
@@ -77,8 +90,8 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::
 
 /// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
 /// socket, less the umask, from the moment it is there.
-pub(crate) fn bind_unix(addr: &sock::UnixAddr, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
-    let fd = open(AddressFamily::Unix)?;
+pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
+    let fd = open(AddressFamily::Unix, kind)?;
     if let Some(mode) = mode {
         fchmod(&fd, Mode::from_bits_truncate(mode)).map_err(|e| ("set the mode of", e.into()))?;
     }
@@ -105,14 +118,16 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)
     Ok((peer.pid(), peer.uid(), peer.gid()))
 }
 
-fn open(family: AddressFamily) -> Result<OwnedFd, (Act, io::Error)> {
+/// A socket that is neither blocking nor inherited by programs that are started.
+pub(super) fn open(family: AddressFamily, kind: SockType) -> Result<OwnedFd, (Act, io::Error)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    sock::socket(family, SockType::Stream, flags, None).map_err(|e| ("open a socket for", e.into()))
+    sock::socket(family, kind, flags, None).map_err(|e| ("open a socket for", e.into()))
 }
 
 /// A socket to connect from, with the options that accepted ones have.
 pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<OwnedFd, (Act, io::Error)> {
-    let fd = open(if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 })?;
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = open(family, SockType::Stream)?;
     let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
     set("set TCP_NODELAY to connect to", sock::setsockopt(&fd, sockopt::TcpNoDelay, &true))?;
     set("set SO_KEEPALIVE to connect to", sock::setsockopt(&fd, sockopt::KeepAlive, &true))?;
@@ -132,7 +147,7 @@ pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<Owned
 
 /// The same for a Unix socket.
 pub(crate) fn open_unix() -> Result<OwnedFd, (Act, io::Error)> {
-    open(AddressFamily::Unix)
+    open(AddressFamily::Unix, SockType::Stream)
 }
 
 /// Begins to connect; whether that is done already. The socket is writable once it is, or has failed.

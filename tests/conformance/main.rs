@@ -20,6 +20,8 @@ use support::Server;
 struct Traits {
     /// As `--strategy` names it.
     name: &'static str,
+    /// Further arguments.
+    args: &'static [&'static str],
     /// Serves clients side by side.
     concurrent: bool,
     /// Handlers run in the process that was started.
@@ -37,7 +39,7 @@ impl Traits {
     }
 
     fn start_at(&self, addr: &str, args: &[&str]) -> Server {
-        let all = [&["--strategy", self.name, "--workers", "4"], args].concat(); // the last word counts
+        let all = [&["--strategy", self.name, "--workers", "4"], self.args, args].concat(); // the last word counts
         Server::start_at(addr, "torture_server", &all)
     }
 }
@@ -81,21 +83,32 @@ macro_rules! strategies {
 
 strategies! {
     sequential: Traits {
-        name: "sequential", concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
+        name: "sequential", args: &[], concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
     };
     threading: Traits {
-        name: "threading", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 16,
+        name: "threading", args: &[], concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 16,
     };
     thread_pool: Traits {
-        name: "thread-pool", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
+        name: "thread-pool", args: &[], concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
     };
     event_loop: Traits {
-        name: "event-loop", concurrent: true, same_process: true, thread_each: false, idle_threads: 1,
+        name: "event-loop", args: &[], concurrent: true, same_process: true, thread_each: false, idle_threads: 1,
+    };
+    event_loops: Traits {
+        name: "event-loops", args: &[], concurrent: true, same_process: true, thread_each: false, idle_threads: 4,
     };
     forking: Traits {
-        name: "forking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+        name: "forking", args: &[], concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
     };
     preforking: Traits {
-        name: "preforking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+        name: "preforking", args: &[], concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+    };
+    preforking_event_loop: Traits {
+        name: "preforking", args: &["--inner", "event-loop"],
+        concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
+    };
+    preforking_event_loops: Traits {
+        name: "preforking", args: &["--inner", "event-loops"],
+        concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
     };
 }

@@ -2,7 +2,9 @@
 //! instead of sleeps.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod datagrams;
 pub mod frames;
+pub mod loops;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
 //! S1 to S6: three clients send a line and get it back, then the server stops, and nothing of it is left. S7 to S12 are
-//! the same with datagrams, see `main.rs`.
+//! the same with datagrams, see `datagrams.rs`.
 
 use std::net::TcpStream;
 

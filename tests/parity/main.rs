@@ -2,21 +2,15 @@
 //! each shown to be closed. A test's number is that of the case in CPython's file, from its top; the names of
 //! CPython's tests stand with them.
 //!
-//! Cases of what is not there yet:
-//!
-//! | case | CPython's test | why not yet |
-//! |---|---|---|
-//! | S7, S8, S9 | `test_UDPServer`, `test_ThreadingUDPServer`, `test_ForkingUDPServer` | datagrams come later |
-//! | S10, S11, S12 | `test_UnixDatagramServer`, `test_ThreadingUnixDatagramServer`, `test_ForkingUnixDatagramServer` | the same |
-//!
 //! Traps without a test in `traps.rs` are shown by tests elsewhere, which the map in `tests/README.md` names, or belong
-//! to what is not there yet (24: TLS, 25: datagrams, 32: clients).
+//! to what is not there yet (24: TLS, 32: clients).
 
 #[path = "../kit/mod.rs"]
 mod kit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod datagrams;
 mod echo;
 mod errors;
 mod life;

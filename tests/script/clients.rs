@@ -6,11 +6,13 @@ use super::{Journal, Script};
 
 type OnFailure = Box<dyn Fn(&mut Context<'_>, &ConnectError)>;
 
+type Build = Box<dyn Fn(&Journal) -> Option<Script>>;
+
 /// Notes `start`, `build`, `failed:why` (with `+1s`, if it is tried again) and `stop`; its protocols are scripts that write
 /// into the same journal.
 pub struct Client {
     journal: Journal,
-    build: Box<dyn Fn(&Journal) -> Option<Script>>,
+    build: Build,
     on_failure: OnFailure,
 }
 

@@ -1,6 +1,7 @@
 //! The child's part: let go of what is the parent's, serve, say how it went.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::slots::{SlotRef, Verdict};
@@ -23,7 +24,8 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Fork
 
 fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
-    core.control.become_child();
+    let shared = request.as_ref().and_then(Request::shared_socket);
+    core.control.become_child(shared.as_ref().map(AsFd::as_fd));
     let restored = if strategy.bounds.files.is_none() { restore_descriptors() } else { Ok(()) };
     if let Err(e) = restored.and_then(|()| strategy.bounds.apply()) {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));

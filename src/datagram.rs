@@ -1,0 +1,283 @@
+//! Stage 4 for datagrams: what a handler reads from, and writes its reply to.
+
+use std::fmt;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::connection::{Limit, LimitExceeded};
+use crate::finish::{FIRST_LOOK, LAST_LOOK};
+use crate::lifecycle::ServerHandle;
+use crate::listen::{Addr, Packet, LONGEST_V4};
+use crate::sys;
+
+/// A datagram, as its handler sees it: read from it what the peer has sent, write to it the reply.
+///
+/// The reply is collected, and sent as one datagram when the handler has returned `Ok` and has written something; it
+/// leaves from the address that the datagram was sent to. An empty reply, or several, take
+/// [`send_to`](Self::send_to). Reading ([`Read`], [`BufRead`]) never waits: the datagram is there as a whole.
+///
+/// ```
+/// use std::io::{BufRead, Write};
+/// use socketserver::{datagram_handler, Sequential, UdpServer};
+///
+/// let greet = datagram_handler(|datagram| {
+///     let mut name = String::new();
+///     datagram.read_line(&mut name)?;
+///     Ok(write!(datagram, "hello {}", name.trim_end())?)
+/// });
+/// let mut server = UdpServer::with_strategy("127.0.0.1:0", greet, Sequential)?;
+/// let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// client.connect(server.local_addr().socket_addr().unwrap())?;
+/// client.send(b"Ada\n")?;
+/// assert!(server.handle_request(None)?);
+/// let mut reply = [0; 100];
+/// let n = client.recv(&mut reply)?;
+/// assert_eq!(&reply[..n], b"hello Ada");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Datagram {
+    packet: Packet,
+    /// How much of it has been read.
+    read: usize,
+    reply: Vec<u8>,
+    /// How long the reply would have become that is too long.
+    too_long: Option<usize>,
+    /// Whether sending has met that the peer is not there.
+    lost: bool,
+    since: Instant,
+    server: ServerHandle,
+}
+
+impl Datagram {
+    pub(crate) fn new(packet: Packet, server: ServerHandle) -> Self {
+        let since = Instant::now();
+        Self { packet, read: 0, reply: Vec::new(), too_long: None, lost: false, since, server }
+    }
+
+    /// All of the datagram, whatever of it has been read; empty if the peer has sent an empty one.
+    pub fn data(&self) -> &[u8] {
+        &self.packet.data
+    }
+
+    /// Whether the peer has sent more than [`max_packet_size`](crate::ServerBuilder::max_packet_size) bytes, and the rest
+    /// is lost.
+    pub fn is_truncated(&self) -> bool {
+        self.packet.len > self.packet.data.len()
+    }
+
+    /// How many bytes the peer has sent.
+    pub fn original_len(&self) -> usize {
+        self.packet.len
+    }
+
+    /// Who has sent it. On UDP that is what the network says: without more, a sender can claim any address, so think of
+    /// what a small request may make the server send to somebody else. [`Addr::Unnamed`]: a Unix socket that is bound
+    /// to no name, so that no reply can reach it.
+    pub fn peer_addr(&self) -> Addr {
+        self.packet.peer.clone()
+    }
+
+    /// Where it was sent to. On a server that is bound to all addresses it is that one of them, or the group or
+    /// broadcast address that it came by.
+    pub fn local_addr(&self) -> Addr {
+        self.packet.local.clone()
+    }
+
+    /// The server's remote control: `datagram.server().shutdown()` ends it from inside a handler.
+    pub fn server(&self) -> &ServerHandle {
+        &self.server
+    }
+
+    /// Sends a datagram of its own, now, from the server's socket: to the peer or to anybody else. Waits where a queue
+    /// is full (that of a Unix socket which nobody reads), up to [`write_timeout`](crate::ServerBuilder::write_timeout),
+    /// [`request_timeout`](crate::ServerBuilder::request_timeout) or the end of a drain.
+    ///
+    /// # Errors
+    /// [`DatagramTooLong`] inside an [`io::ErrorKind::InvalidInput`] for more bytes than one can have,
+    /// [`io::ErrorKind::TimedOut`] at a limit ([`Limit::of`] tells which), [`io::ErrorKind::NotConnected`] where nobody
+    /// has that Unix socket, and for [`Addr::Unnamed`]; and as sendmsg(2) fails.
+    pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<()> {
+        self.send(to, bytes)
+    }
+
+    /// Sends what was written, if anything was.
+    pub(crate) fn send_reply(&mut self) -> io::Result<()> {
+        if let Some(size) = self.too_long {
+            return Err(self.too_long_by(size, &self.packet.peer));
+        }
+        if self.reply.is_empty() {
+            return Ok(());
+        }
+        let (reply, peer) = (std::mem::take(&mut self.reply), self.packet.peer.clone());
+        self.send(&peer, &reply)
+    }
+
+    pub(crate) fn peer_ref(&self) -> &Addr {
+        &self.packet.peer
+    }
+
+    pub(crate) fn has_lost_peer(&self) -> bool {
+        self.lost
+    }
+
+    /// Sends one, and waits where it must.
+    fn send(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<()> {
+        if *to == Addr::Unnamed {
+            let why = "the peer has no address to reply to: its socket is bound to no name";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+        }
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is gone, and its socket with it");
+        let socket = self.packet.socket.upgrade().ok_or_else(gone)?;
+        let from = self.packet.from.filter(|_| *to == self.packet.peer); // others may be elsewhere
+        let (began, mut pause) = (Instant::now(), FIRST_LOOK);
+        loop {
+            if self.server.core.control.is_cut() {
+                return Err(self.drain_exceeded());
+            }
+            let waits = match socket.send(bytes, to, from) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => to.ip().map(|_| socket.as_fd()),
+                Err(e) => return Err(self.explain(e, to, bytes.len())),
+            };
+            // The kernel tells nobody when there is room in the queue of another Unix socket, so it is asked now and then.
+            self.wait(began, waits, if waits.is_some() { None } else { Some(pause) })?;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    /// Waits for room, for at most `pause`, and until the first limit.
+    fn wait(&self, began: Instant, write: Option<BorrowedFd<'_>>, pause: Option<Duration>) -> io::Result<()> {
+        let (control, config) = (&self.server.core.control, &self.server.core.config);
+        let limit = |since: Instant, limit, after: Option<Duration>| {
+            let after = after?;
+            Some((since.checked_add(after)?, LimitExceeded { limit, after }))
+        };
+        let limits =
+            [limit(began, Limit::Write, config.limits.write), limit(self.since, Limit::Request, config.limits.request)];
+        let first = limits.into_iter().flatten().min_by_key(|(at, _)| *at);
+        let drain = control.drain_deadline(config.drain_timeout);
+        let now = Instant::now();
+        if let Some((_, exceeded)) = first.filter(|(at, _)| *at <= now) {
+            return Err(exceeded.into());
+        }
+        if drain.is_some_and(|at| at <= now) {
+            control.cut();
+            return Err(self.drain_exceeded());
+        }
+        let until = first.map(|(at, _)| at).into_iter().chain(drain).min();
+        let left = until.map(|at| at.saturating_duration_since(now));
+        let stop = if drain.is_some() { control.urgent() } else { Some(control.stop.as_fd()) };
+        sys::poll([stop], write, left.into_iter().chain(pause).min()).map(drop)
+    }
+
+    fn drain_exceeded(&self) -> io::Error {
+        LimitExceeded { limit: Limit::Drain, after: self.server.core.config.drain_timeout }.into()
+    }
+
+    /// Says of a failed send what a person needs to know.
+    fn explain(&mut self, e: io::Error, to: &Addr, size: usize) -> io::Error {
+        match e.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMSGSIZE) => self.too_long_by(size, to),
+            Some(Errno::ENOENT | Errno::ECONNREFUSED) => {
+                self.lost = true;
+                io::Error::new(io::ErrorKind::NotConnected, format!("nobody has the socket {to}"))
+            }
+            _ => {
+                self.lost = true;
+                e
+            }
+        }
+    }
+
+    fn too_long_by(&self, size: usize, to: &Addr) -> io::Error {
+        DatagramTooLong::new(size, self.longest_to(to)).into()
+    }
+
+    fn longest_to(&self, to: &Addr) -> usize {
+        self.packet.socket.upgrade().map_or(LONGEST_V4, |socket| socket.longest_to(to))
+    }
+}
+
+impl Read for Datagram {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut rest = self.packet.data.get(self.read..).unwrap_or_default();
+        let n = rest.read(buf)?;
+        self.read += n;
+        Ok(n)
+    }
+}
+
+impl BufRead for Datagram {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.packet.data.get(self.read..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.read = (self.read + n).min(self.packet.data.len());
+    }
+}
+
+/// # Errors
+/// [`DatagramTooLong`], inside an [`io::ErrorKind::InvalidInput`], as soon as the reply is longer than a datagram to
+/// this peer can be: then nothing is sent, and the request has failed.
+impl Write for Datagram {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let size = self.too_long.unwrap_or(self.reply.len()) + bytes.len();
+        if self.too_long.is_some() || (size > LONGEST_V4 && size > self.longest_to(&self.packet.peer)) {
+            self.too_long = Some(size);
+            self.reply = Vec::new();
+            return Err(self.too_long_by(size, &self.packet.peer));
+        }
+        self.reply.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Of no effect: the reply goes when the handler has succeeded.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Datagram");
+        debug.field("peer", &self.packet.peer).field("local", &self.packet.local);
+        debug.field("len", &self.packet.len).field("reply", &self.reply.len()).finish_non_exhaustive()
+    }
+}
+
+/// Inside an [`io::Error`]: a datagram would have more bytes than one can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramTooLong {
+    /// How many bytes there were; of a reply as far as it was written.
+    pub size: usize,
+    /// The most that there can be: 65,507 to an IPv4 address, 65,527 to an IPv6 address, for a Unix socket its send
+    /// buffer (`net.core.wmem_default`, as a rule 212,992) less 32; or less, where the network refuses these.
+    pub limit: usize,
+}
+
+impl fmt::Display for DatagramTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes are too long for a datagram, which can have {} here", self.size, self.limit)
+    }
+}
+
+impl std::error::Error for DatagramTooLong {}
+
+impl DatagramTooLong {
+    /// `longest`: what the socket can send, unless the network has refused less.
+    pub(crate) fn new(size: usize, longest: usize) -> Self {
+        Self { size, limit: longest.min(size.saturating_sub(1)) }
+    }
+}
+
+impl From<DatagramTooLong> for io::Error {
+    fn from(e: DatagramTooLong) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, e)
+    }
+}

@@ -1,0 +1,306 @@
+//! The loop's sockets of datagrams: received from as far as a turn allows, and sent from at once.
+
+use std::io;
+use std::net::IpAddr;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::context::Context;
+use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
+use super::dispatch::take_message;
+use super::state::{token, Soon, State, Task};
+use crate::accept::{after_failure, After};
+use crate::datagram::DatagramTooLong;
+use crate::error::{Error, Result};
+use crate::finish::{observe, Outcome};
+use crate::handler::{forget, HandlerResult};
+use crate::listen::{bind, AcceptError, Addr, Address, BindOptions, DatagramSocket, Listener};
+use crate::sys::datagram::Received;
+use crate::sys::Readiness;
+
+/// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.
+const DATAGRAMS: usize = 64;
+const BYTES: usize = 256 << 10;
+
+/// The sockets of one port have tokens side by side.
+const PER_PORT: usize = 64;
+/// More ports than this would have the tokens of something else.
+const PORTS: usize = 1 << 20;
+
+/// The sockets of one address, which share a protocol.
+pub(super) struct Port {
+    /// Empty once the port is closed.
+    sockets: Vec<Listener>,
+    addr: Addr,
+    /// Out while it is called, and gone at the end.
+    protocol: Option<Box<dyn DatagramProtocol>>,
+    /// Whether it has heard that it begins: before that nothing is delivered.
+    started: bool,
+    connected: Option<Addr>,
+}
+
+impl Port {
+    pub(super) fn addr(&self) -> &Addr {
+        &self.addr
+    }
+
+    fn socket(&self, number: usize) -> Option<&Arc<DatagramSocket>> {
+        self.sockets.get(number)?.datagram_socket()
+    }
+}
+
+fn token_of(place: usize, number: usize) -> u64 {
+    token::DATAGRAMS + (place * PER_PORT + number) as u64
+}
+
+impl State {
+    pub(super) fn listen_udp(
+        &mut self,
+        address: &Address,
+        protocol: Box<dyn DatagramProtocol>,
+    ) -> Result<DatagramPort> {
+        let (sockets, place) = (bind(address, BindOptions::datagrams())?, self.datagrams.len());
+        if sockets.len() > PER_PORT || place >= PORTS {
+            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports in its life, at most");
+            return Err(Error::setting("listen_udp", why));
+        }
+        let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
+        let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
+        self.datagrams.push(port);
+        Ok(DatagramPort { place, addr })
+    }
+
+    /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
+    pub(super) fn start_datagrams(&mut self, place: usize) {
+        if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
+            return; // closed before it has begun
+        }
+        self.call_datagrams(place, Delivery::default(), "start_protocol", |p, t| p.start_protocol(t));
+        let Some(port) = self.datagrams.get_mut(place) else { return };
+        port.started = true;
+        if self.receiving {
+            self.watch_datagrams(place, true);
+        }
+    }
+
+    /// Receives while nothing is against it.
+    pub(super) fn mind_datagrams(&mut self) {
+        let receives = !(self.rests || self.core.control.paused() || self.drain.is_some());
+        if receives != self.receiving {
+            self.receiving = receives;
+            (0..self.datagrams.len()).for_each(|place| self.watch_datagrams(place, receives));
+        }
+    }
+
+    fn watch_datagrams(&mut self, place: usize, watch: bool) {
+        let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
+        let read = Readiness { read: true, ..Readiness::default() };
+        let mut refused = None;
+        for (number, socket) in port.sockets.iter().enumerate() {
+            if watch {
+                let watched = self.poller.add(socket, read, token_of(place, number));
+                refused = watched.err().or(refused);
+            } else {
+                self.poller.remove(socket);
+            }
+        }
+        if let Some(e) = refused {
+            log::error!(target: "socketserver::event_loop", "gave up {}, which cannot be watched: {e}", port.addr);
+            self.close_datagrams(place);
+        }
+    }
+
+    /// A socket is readable, or has met an error.
+    pub(super) fn receive(&mut self, token: u64) {
+        let number = (token - token::DATAGRAMS) as usize;
+        let (place, number) = (number / PER_PORT, number % PER_PORT);
+        let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
+        for _ in 0..DATAGRAMS {
+            // It may have been closed, or the loop told to stop, in the last one's callback.
+            let Some(port) = self.datagrams.get(place).filter(|_| !self.rests && !self.stop && self.drain.is_none())
+            else {
+                break;
+            };
+            let Some(socket) = port.socket(number).cloned() else { break };
+            match socket.receive_into(&mut buffer) {
+                Ok(received) => {
+                    self.core.trouble.is_over();
+                    bytes += received.len.min(buffer.len());
+                    let data = buffer.get(..received.len).unwrap_or(&buffer);
+                    self.deliver(place, number, &socket, received, data);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => self.receive_failed(place, number, e),
+            }
+            if bytes >= BYTES {
+                break;
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn deliver(&mut self, place: usize, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
+        let to = socket.local_of(&received);
+        let Received { len, peer, from, .. } = received;
+        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        if connected.is_some_and(|connected| *connected != peer) {
+            return; // it came before the socket was connected
+        }
+        observe::accepted(&self.core, &peer);
+        self.received += 1;
+        let delivery = Delivery {
+            number,
+            from: Some(peer.clone()),
+            to: Some(to),
+            source: from,
+            original_len: len,
+            truncated: len > data.len(),
+        };
+        let outcome = self.outcome_of(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
+        if let Some(outcome) = outcome {
+            observe::ended(&self.core, &peer, false, &outcome);
+            forget(outcome);
+        }
+    }
+
+    fn receive_failed(&mut self, place: usize, number: usize, e: io::Error) {
+        let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
+        if AcceptError::of(&e) == AcceptError::Gone {
+            // Of what was sent before: told once for each, so nothing has to rest for it.
+            observe::accept_failed(&self.core, listener.local_addr(), &e, false);
+            if is_refusal(&e) {
+                self.refused(place, number);
+            }
+            return;
+        }
+        match after_failure(&self.core, listener, e) {
+            After::GoOn => {}
+            After::Rest(time) => {
+                self.rests = true;
+                self.timers.set(self.now, time, Task::Rested);
+            }
+            After::Lost(_) => self.close_datagrams(place),
+        }
+    }
+
+    /// What was sent before was not taken.
+    fn refused(&mut self, place: usize, number: usize) {
+        if self.datagrams.get(place).is_some_and(|port| port.connected.is_some()) {
+            let delivery = Delivery { number, ..Delivery::default() };
+            self.call_datagrams(place, delivery, "connection_refused", |p, t| p.connection_refused(t));
+        }
+    }
+
+    /// Sends at once; `false`: there was no room.
+    pub(super) fn send_datagram(
+        &mut self,
+        place: usize,
+        number: usize,
+        to: &Addr,
+        bytes: &[u8],
+        source: Option<IpAddr>,
+    ) -> io::Result<bool> {
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
+        let port = self.datagrams.get(place).ok_or_else(closed)?;
+        let socket = port.socket(number).cloned().ok_or_else(closed)?;
+        let connected = port.connected.is_some();
+        let mut sent = socket.send(bytes, to, source);
+        if connected && sent.as_ref().is_err_and(is_refusal) {
+            // That is what an earlier one has met; this one has not been sent yet.
+            self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.refused(place, number))));
+            sent = socket.send(bytes, to, source);
+        }
+        match sent {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(e) if connected && is_refusal(&e) => Ok(false),
+            Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                let peer = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+                let longest = socket.longest_to(peer.filter(|_| *to == Addr::Unnamed).unwrap_or(to));
+                Err(DatagramTooLong::new(bytes.len(), longest).into())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn connect_datagrams(&mut self, place: usize, number: usize, peer: &Addr) -> io::Result<()> {
+        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
+        let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
+        port.socket(number).ok_or_else(closed)?.connect(peer)?;
+        port.connected = Some(peer.clone());
+        Ok(())
+    }
+
+    /// Closes the sockets; the protocol hears of it when no callback runs.
+    pub(super) fn close_datagrams(&mut self, place: usize) {
+        let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
+        port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
+        self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
+    }
+
+    /// From outside of a callback.
+    pub(super) fn stop_datagrams(&mut self, place: usize) {
+        let Some(port) = self.datagrams.get_mut(place) else { return };
+        port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
+        self.end_datagrams(place);
+    }
+
+    pub(super) fn stop_all_datagrams(&mut self) {
+        (0..self.datagrams.len()).for_each(|place| self.stop_datagrams(place));
+    }
+
+    /// Once; one that has not begun hears of no end either.
+    fn end_datagrams(&mut self, place: usize) {
+        let Some(port) = self.datagrams.get_mut(place) else { return };
+        let (Some(mut protocol), started) = (port.protocol.take(), port.started) else { return };
+        if started {
+            self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
+        }
+        forget(protocol);
+    }
+
+    /// Calls a protocol for what is no datagram: an error or a panic is told.
+    fn call_datagrams(
+        &mut self,
+        place: usize,
+        delivery: Delivery,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
+    ) {
+        let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
+        if let Some(port) = self.datagrams.get(place) {
+            observe::callback_ended(&self.core, port.connected.as_ref().unwrap_or(&port.addr), &outcome);
+        }
+        forget(outcome);
+    }
+
+    fn outcome_of(
+        &mut self,
+        place: usize,
+        delivery: Delivery,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
+    ) -> Option<Outcome> {
+        let mut protocol = self.datagrams.get_mut(place)?.protocol.take()?;
+        let peer = delivery.from.clone();
+        self.now = self.clock.now();
+        let mut transport = DatagramTransport { cx: Context { state: self }, place, delivery };
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut transport)));
+        if let Some(port) = self.datagrams.get_mut(place) {
+            port.protocol = Some(protocol);
+        }
+        self.note_stall(callback, peer.as_ref());
+        Some(match result {
+            Ok(Ok(())) => Outcome::Served,
+            Ok(Err(e)) => Outcome::Failed(e),
+            Err(payload) => Outcome::Panicked(take_message(payload)),
+        })
+    }
+}
+
+/// Nobody listens where an earlier datagram was sent to.
+fn is_refusal(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::ConnectionRefused
+}

@@ -1,0 +1,168 @@
+//! Datagram sockets: received whole, with their real length and the address they were sent to; sent from that address.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::sockopt;
+use nix::sys::socket::{
+    self as sock, AddressFamily, ControlMessage, MsgFlags, SockaddrLike, SockaddrStorage, UnixAddr,
+};
+
+use super::socket::{open, Act, SockType};
+use crate::listen::Addr;
+
+/// Opens and binds a UDP socket; on failure says at which act. Without `SO_REUSEADDR`, which on Linux lets another
+/// socket have the same address and take its datagrams.
+pub(crate) fn bind_udp(addr: SocketAddr, only_v6: Option<bool>) -> Result<OwnedFd, (Act, io::Error)> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = open(family, SockType::Datagram)?;
+    let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
+    if let (AddressFamily::Inet6, Some(only)) = (family, only_v6) {
+        set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
+    }
+    // Bound to one address, that is the one that datagrams are sent to.
+    match family {
+        _ if !addr.ip().is_unspecified() => {}
+        AddressFamily::Inet => set("set IP_PKTINFO on", sock::setsockopt(&fd, sockopt::Ipv4PacketInfo, &true))?,
+        _ => set("set IPV6_RECVPKTINFO on", sock::setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true))?,
+    }
+    sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(|e| ("bind", e.into()))?;
+    Ok(fd)
+}
+
+/// What a datagram came with.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// How long it is; more than the buffer holds is lost.
+    pub(crate) len: usize,
+    pub(crate) peer: Addr,
+    /// Where it was sent to, on a socket that is bound to all addresses.
+    pub(crate) to: Option<IpAddr>,
+    /// Where an answer comes from: the same, unless many hear that address.
+    pub(crate) from: Option<IpAddr>,
+}
+
+/// Room for one control message, `in6_pktinfo`'s at the most, aligned as its header wants it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Takes one datagram from the kernel's queue, without a wait.
+pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received> {
+    // SAFETY: sockaddr_storage is plain integers, for which all zeroes is a value.
+    let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut control = Control([0; 64]);
+    let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: msghdr is plain integers and pointers, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = std::ptr::addr_of_mut!(name).cast();
+    message.msg_namelen = std::mem::size_of_val(&name) as libc::socklen_t;
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: every pointer of `message` is to memory of ours that lives through the call, with its own length.
+    let received = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })?;
+    // SAFETY: the kernel has written `msg_namelen` bytes of an address into `name`, the rest of which is zero.
+    let peer = unsafe { SockaddrStorage::from_raw(std::ptr::addr_of!(name).cast(), Some(message.msg_namelen)) };
+    let (to, from) = sent_to(&message);
+    let len = usize::try_from(received).unwrap_or(0); // MSG_TRUNC: the real one
+    Ok(Received { len, peer: peer.as_ref().map_or(Addr::Unnamed, addr_of), to, from })
+}
+
+/// The addresses in the control messages of a received one: where it was sent to, and where an answer comes from.
+fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
+    // SAFETY: the kernel has filled the control buffer, and set its length to what it has written.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: a header that CMSG_FIRSTHDR or CMSG_NXTHDR gives is within that buffer.
+    while let Some(header) = unsafe { next.as_ref() } {
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: the kernel has put an in_pktinfo behind a header of this type.
+                let info: libc::in_pktinfo =
+                    unsafe { libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().read_unaligned() };
+                let ip = |addr: libc::in_addr| Some(IpAddr::from(addr.s_addr.to_ne_bytes()));
+                return (ip(info.ipi_addr), ip(info.ipi_spec_dst));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: the kernel has put an in6_pktinfo behind a header of this type.
+                let info: libc::in6_pktinfo =
+                    unsafe { libc::CMSG_DATA(header).cast::<libc::in6_pktinfo>().read_unaligned() };
+                let to = IpAddr::from(info.ipi6_addr.s6_addr);
+                let many = to.to_canonical();
+                let one = !many.is_multicast() && !matches!(many, IpAddr::V4(ip) if ip.is_broadcast());
+                return (Some(to), Some(to).filter(|_| one));
+            }
+            _ => {}
+        }
+        // SAFETY: `header` is of this very message.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    (None, None)
+}
+
+fn addr_of(name: &SockaddrStorage) -> Addr {
+    if let Some(ip) = name.as_sockaddr_in() {
+        return Addr::Ip(SocketAddr::from(*ip));
+    }
+    if let Some(ip) = name.as_sockaddr_in6() {
+        return Addr::Ip(SocketAddr::from(*ip));
+    }
+    let unix = name.as_unix_addr();
+    match (unix.and_then(UnixAddr::path), unix.and_then(UnixAddr::as_abstract)) {
+        (Some(path), _) => Addr::Unix(path.to_owned()),
+        (_, Some(name)) => Addr::Abstract(name.to_owned()),
+        (None, None) => Addr::Unnamed,
+    }
+}
+
+/// Sends one datagram, without a wait and without `SIGPIPE`; `from` one of the addresses of a socket that is bound to
+/// all. [`Addr::Unnamed`]: to the peer that the socket is connected to.
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let (fd, parts) = (fd.as_raw_fd(), [IoSlice::new(bytes)]);
+    let unix = |addr: nix::Result<UnixAddr>| sock::sendmsg(fd, &parts, &[], flags, Some(&addr?));
+    let sent = match to {
+        Addr::Ip(to) => {
+            let to = SockaddrStorage::from(*to);
+            match from {
+                None => sock::sendmsg(fd, &parts, &[], flags, Some(&to)),
+                Some(IpAddr::V4(ip)) => {
+                    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                    let ipi_addr = libc::in_addr { s_addr: 0 };
+                    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
+                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
+                }
+                Some(IpAddr::V6(ip)) => {
+                    let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
+                    let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
+                }
+            }
+        }
+        Addr::Unix(path) => unix(UnixAddr::new(path)),
+        Addr::Abstract(name) => unix(UnixAddr::new_abstract(name)),
+        Addr::Unnamed => sock::sendmsg::<()>(fd, &parts, &[], flags, None),
+    };
+    Ok(sent.map(drop)?)
+}
+
+/// Fixes the peer: from here on only its datagrams are received, and what the network says of it.
+pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<()> {
+    let fd = fd.as_raw_fd();
+    let connected = match to {
+        Addr::Ip(to) => sock::connect(fd, &SockaddrStorage::from(*to)),
+        Addr::Unix(path) => UnixAddr::new(path).and_then(|to| sock::connect(fd, &to)),
+        Addr::Abstract(name) => UnixAddr::new_abstract(name).and_then(|to| sock::connect(fd, &to)),
+        Addr::Unnamed => Err(Errno::EDESTADDRREQ),
+    };
+    Ok(connected?)
+}
+
+/// The most bytes of one datagram of a Unix socket: its send buffer, less what the kernel keeps of it.
+pub(crate) fn send_buffer(fd: BorrowedFd<'_>) -> usize {
+    sock::getsockopt(&fd, sockopt::SndBuf).unwrap_or(usize::MAX).saturating_sub(32)
+}
