@@ -178,3 +178,51 @@ impl fmt::Display for ReactorGone {
 }
 
 impl std::error::Error for ReactorGone {}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::thread;
+
+    use super::*;
+    use crate::sys;
+
+    /// The count that the bell holds: how often it was rung since it was looked at.
+    fn rung(inbox: &Inbox) -> u64 {
+        let mut count = [0; 8];
+        match sys::read_if_ready(inbox.bell.as_fd(), &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(_) => 0,
+        }
+    }
+
+    #[test]
+    fn many_calls_ring_once() {
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let senders: Vec<_> = (0..4)
+            .map(|_| {
+                let inbox = inbox.clone();
+                thread::spawn(move || (0..250).for_each(|_| inbox.send(Box::new(|_| ())).unwrap()))
+            })
+            .collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(rung(&inbox), 1, "one system call for a thousand calls");
+        assert_eq!((inbox.take().len(), rung(&inbox)), (1000, 0));
+        inbox.send(Box::new(|_| ())).unwrap();
+        assert_eq!((rung(&inbox), inbox.take().len()), (1, 1), "what comes after the look rings again");
+    }
+
+    #[test]
+    fn no_call_is_left_without_a_ring() {
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let theirs = inbox.clone();
+        let sender = thread::spawn(move || (0..20_000).for_each(|_| theirs.send(Box::new(|_| ())).unwrap()));
+        let mut taken = 0;
+        while taken < 20_000 {
+            let ready = sys::poll([Some(inbox.bell.as_fd())], None, Some(Duration::from_secs(10))).unwrap();
+            assert!(!ready.none(), "{taken} taken, and nobody rings");
+            taken += inbox.take().len();
+        }
+        sender.join().unwrap();
+    }
+}
