@@ -188,7 +188,7 @@ impl<'a> Seat<'a> {
         let core = self.core();
         core.wake_idle(); // they may hold the permits that the queue waits for
         while !core.control.paused() && self.acceptor.shared.last_left(&self.listeners) {
-            match self.wait_for_permit(deadline, true)? {
+            match self.wait_for_permit(None, deadline, true)? {
                 Gate::Permit(permit) => match self.accept_last(permit)? {
                     Some(request) => return Ok(Turn::Request(request)),
                     None => continue,
@@ -217,22 +217,22 @@ impl<'a> Seat<'a> {
     }
 
     /// A permit: at once, as a rule; otherwise as the policy at the limit says.
-    fn permit(&self, place: Option<Permit>, deadline: Option<Instant>) -> Result<Gate> {
+    fn permit(&self, mut place: Option<Permit>, deadline: Option<Instant>) -> Result<Gate> {
         let core = self.core();
         if !core.control.paused() {
-            if let Some(permit) = place.or_else(|| Permit::reserve(core)) {
+            if let Some(permit) = place.take().or_else(|| Permit::reserve(core)) {
                 return Ok(Gate::Permit(permit));
             }
             if matches!(core.config.at_limit, AtLimit::Refuse(_)) {
                 return Ok(Gate::Full);
             }
         }
-        self.wait_for_permit(deadline, false)
+        self.wait_for_permit(place, deadline, false)
     }
 
-    /// One thread at a time waits here, for a descriptor, since a signal can ring nothing else. While `stopping`,
-    /// until the drain is over.
-    fn wait_for_permit(&self, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
+    /// One thread at a time waits here, for a descriptor, since a signal can ring nothing else; for the resume only,
+    /// if it has a `place`. While `stopping`, until the drain is over.
+    fn wait_for_permit(&self, mut place: Option<Permit>, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
         let core = self.core();
         let drain = || core.control.drain_deadline(core.config.drain_timeout).filter(|_| stopping);
         let until = || drain().into_iter().chain(deadline).min();
@@ -254,7 +254,7 @@ impl<'a> Seat<'a> {
                 return Ok(Gate::Timeout);
             }
             if !core.control.paused() {
-                if let Some(permit) = Permit::reserve(core) {
+                if let Some(permit) = place.take().or_else(|| Permit::reserve(core)) {
                     return Ok(Gate::Permit(permit));
                 }
             }

@@ -20,6 +20,8 @@ const NOW: u8 = 2;
 pub(crate) struct Switch {
     level: AtomicU8,
     paused: AtomicBool,
+    /// How often accepting was resumed.
+    resumed: AtomicU64,
     /// Whether idle connections have been told of the stop.
     woken: AtomicBool,
     all_woken: AtomicBool,
@@ -197,7 +199,13 @@ impl Control {
 
     pub(crate) fn resume(&self) {
         self.switch().paused.store(false, SeqCst);
+        self.switch().resumed.fetch_add(1, SeqCst);
         self.ring_gate();
+    }
+
+    /// How often accepting was resumed, by this server and its masters.
+    pub(crate) fn resumes(&self) -> u64 {
+        self.line().map(|control| control.switch().resumed.load(SeqCst)).sum()
     }
 
     pub(crate) fn paused(&self) -> bool {

@@ -113,6 +113,8 @@ pub(crate) struct Listener {
     local: Addr,
     /// The file that we made. It goes after the socket, so that its lock is held until then.
     _file: Option<SocketFile>,
+    /// Whether somebody else has made it, who may go on with it.
+    adopted: bool,
     /// Whether accepting on it has failed for good.
     lost: AtomicBool,
     /// Failures that a test has ordered.
@@ -142,6 +144,7 @@ impl Listener {
             kind,
             local,
             _file: file,
+            adopted: false,
             lost: AtomicBool::new(false),
             #[cfg(feature = "testing")]
             script: None,
@@ -160,13 +163,22 @@ impl Listener {
     /// Takes over a socket that listens already; its file, if any, stays its maker's.
     pub(crate) fn adopt_tcp(listener: TcpListener) -> Result<Self> {
         let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
-        Ok(Self::tcp(listener, local))
+        Ok(Self::tcp(listener, local).adopted())
     }
 
     /// As [`adopt_tcp`](Self::adopt_tcp).
     pub(crate) fn adopt_unix(listener: UnixListener) -> Result<Self> {
         let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
-        Ok(Self::unix(listener, &local, None))
+        Ok(Self::unix(listener, &local, None).adopted())
+    }
+
+    fn adopted(mut self) -> Self {
+        self.adopted = true;
+        self
+    }
+
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     pub(crate) fn accept(&self) -> io::Result<Accepted> {

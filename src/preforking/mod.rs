@@ -347,11 +347,11 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
         };
         bound.core.control.begin();
         let before = bound.core.totals().accepted;
-        let answer = supervisor(settings, bound, most, &mut run)?.serve_once()?;
+        let answer = supervisor(settings, bound, most, &mut run)?.serve_once();
         if bound.core.control.stopping() {
             bound.core.control.end(); // so that a stop is told once, as serve_forever does
         }
-        let single = answer.and_then(|code| CODES.get(code as usize - 1).copied());
+        let single = answer?.and_then(|code| CODES.get(code as usize - 1).copied());
         match single {
             Some(single) => Ok(single),
             None if bound.core.totals().accepted > before => Ok(Single::Taken),

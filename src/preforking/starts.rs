@@ -1,40 +1,69 @@
-//! How often, and how soon after a failure, a worker is started.
+//! How often, and how soon after a failure, a worker is started: each place by itself.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// A worker that was ready is replaced at once, unless so many in a row have lived shorter than this.
+const YOUNG: Duration = Duration::from_millis(100);
+const MANY: u32 = 5;
 
-/// Workers that ended before they were ready, one after another. Those of one attempt count once.
+/// What is remembered of each place.
 #[derive(Debug, Default)]
-pub(super) struct Starts {
-    in_a_row: u32,
-    failed_at: Option<Instant>,
+pub(super) struct Starts(HashMap<usize, Place>);
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Workers that ended before they were ready, one after another.
+    failures: u32,
+    /// Workers that were ready, and ended very soon, one after another.
+    young: u32,
     not_before: Option<Instant>,
 }
 
 impl Starts {
-    /// Somebody has become ready.
-    pub(super) fn succeeded(&mut self) {
-        *self = Self::default();
+    /// Its worker has become ready.
+    pub(super) fn succeeded(&mut self, place: usize) {
+        self.0.entry(place).or_default().failures = 0;
     }
 
-    /// One that was started at that time has failed: how many attempts have, if it is the first of its attempt.
-    pub(super) fn failed(&mut self, started: Instant, now: Instant) -> Option<u32> {
-        if self.failed_at.is_some_and(|at| started < at) {
-            return None;
+    /// Its worker has ended before it was ready, or could not even be forked: how many have, in a row.
+    pub(super) fn failed(&mut self, place: usize, now: Instant) -> u32 {
+        let place = self.0.entry(place).or_default();
+        place.failures = place.failures.saturating_add(1);
+        place.not_before = Some(now + rest_after(place.failures));
+        place.failures
+    }
+
+    /// Its worker, which was ready, has lived so long.
+    pub(super) fn died(&mut self, place: usize, lived: Duration, now: Instant) {
+        let place = self.0.entry(place).or_default();
+        place.young = if lived < YOUNG { place.young.saturating_add(1) } else { 0 };
+        if place.young > MANY {
+            place.not_before = Some(now + rest_after(place.young - MANY));
         }
-        let rest = LONGEST_REST.min(FIRST_REST * (1 << self.in_a_row.min(6)));
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        self.failed_at = Some(now);
-        self.not_before = Some(now + rest);
-        Some(self.in_a_row)
     }
 
-    /// How long until a worker may be started; `None`: it may now.
-    pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
+    /// How long until a worker may be started there; `None`: it may now.
+    pub(super) fn rest(&self, place: usize, now: Instant) -> Option<Duration> {
+        self.0.get(&place)?.rest(now)
+    }
+
+    /// How long until the next place has rested; `None`: none rests.
+    pub(super) fn next(&self, now: Instant) -> Option<Duration> {
+        self.0.values().filter_map(|place| place.rest(now)).min()
+    }
+}
+
+impl Place {
+    fn rest(&self, now: Instant) -> Option<Duration> {
         self.not_before.map(|at| at.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
     }
+}
+
+fn rest_after(failures: u32) -> Duration {
+    LONGEST_REST.min(FIRST_REST * (1 << failures.saturating_sub(1).min(6)))
 }
 
 #[cfg(test)]
@@ -46,26 +75,40 @@ mod tests {
         let (mut starts, mut now) = (Starts::default(), Instant::now());
         let mut rests = Vec::new();
         for attempt in 1..=8 {
-            assert_eq!(starts.rest(now), None);
-            assert_eq!(starts.failed(now, now), Some(attempt));
-            let rest = starts.rest(now).unwrap();
+            assert_eq!(starts.rest(0, now), None);
+            assert_eq!(starts.failed(0, now), attempt);
+            let rest = starts.rest(0, now).unwrap();
             rests.push(rest.as_secs());
             now += rest;
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
-        starts.failed(now, now);
-        starts.succeeded();
-        assert_eq!(starts.rest(now), None);
-        assert_eq!(starts.failed(now, now), Some(1));
+        starts.succeeded(0);
+        assert_eq!(starts.failed(0, now), 1);
     }
 
     #[test]
-    fn those_that_were_started_together_fail_once() {
-        let (mut starts, began) = (Starts::default(), Instant::now());
-        let later = began + Duration::from_millis(5);
-        assert_eq!(starts.failed(began, later), Some(1));
-        assert_eq!(starts.failed(began, later), None);
-        assert_eq!(starts.rest(later), Some(Duration::from_secs(1)));
-        assert_eq!(starts.failed(later + Duration::from_secs(1), later + Duration::from_secs(1)), Some(2));
+    fn a_place_that_rests_holds_up_no_other() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        starts.failed(1, now);
+        assert_eq!((starts.rest(0, now), starts.rest(1, now)), (None, Some(FIRST_REST)));
+        starts.failed(2, now + FIRST_REST / 2);
+        assert_eq!(starts.next(now + FIRST_REST / 2), Some(FIRST_REST / 2));
+        assert_eq!(starts.next(now + 2 * FIRST_REST), None);
+    }
+
+    #[test]
+    fn workers_that_die_at_once_again_and_again_are_given_a_rest() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        for _ in 0..MANY {
+            starts.died(0, YOUNG / 2, now);
+            starts.succeeded(0);
+            assert_eq!(starts.rest(0, now), None, "replaced at once");
+        }
+        starts.died(0, YOUNG / 2, now);
+        assert_eq!(starts.rest(0, now), Some(FIRST_REST));
+        starts.died(0, YOUNG / 2, now);
+        assert_eq!(starts.rest(0, now), Some(2 * FIRST_REST));
+        starts.died(0, YOUNG, now + LONGEST_REST);
+        assert_eq!(starts.rest(0, now + LONGEST_REST), None);
     }
 }

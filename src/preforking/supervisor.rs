@@ -43,6 +43,10 @@ pub(super) struct Supervisor<'a> {
     /// When it has last looked, and whether all have their share of the limit.
     looked: Instant,
     settled: bool,
+    /// Hearts are listened to from here on.
+    awake_since: Instant,
+    /// Whether one worker serves one connection, and the run ends with it.
+    is_single: bool,
     /// What ends the run.
     fault: Option<Error>,
     /// Handlers that were left running, by workers that have ended.
@@ -87,6 +91,8 @@ impl<'a> Supervisor<'a> {
             child_signals: ChildSignals::of_this_process(&ignored),
             signals,
             looked: Instant::now(),
+            awake_since: Instant::now(),
+            is_single: false,
             settled: true,
             fault: None,
             abandoned: 0,
@@ -120,10 +126,15 @@ impl<'a> Supervisor<'a> {
 
     /// One worker, until it has ended; what its run has returned, if it came to that.
     pub(super) fn serve_once(mut self) -> Result<Option<u64>> {
+        self.is_single = true;
         self.start(0);
         while !self.workers.is_empty() && !self.core().control.stopping() {
             self.core().control.events.clear();
             self.look();
+            self.mind_hearts();
+            for stuck in self.workers.iter_mut().filter(|w| w.is_stuck && w.is_ready()) {
+                stuck.kill(false); // nobody succeeds it
+            }
             self.share_out();
             if !self.workers.is_empty() {
                 self.wait(self.patience())?;
@@ -133,9 +144,16 @@ impl<'a> Supervisor<'a> {
         Ok(Some(answer).filter(|n| *n > 0))
     }
 
-    fn wait(&self, patience: Option<Duration>) -> Result<()> {
+    fn wait(&mut self, patience: Option<Duration>) -> Result<()> {
+        let began = Instant::now();
         let wait = [Some(self.core().control.events.as_fd()), Some(self.ends.as_fd())];
-        sys::poll(wait, None, patience).map(drop).map_err(Error::system("wait for workers"))
+        sys::poll(wait, None, patience).map(drop).map_err(Error::system("wait for workers"))?;
+        // Who was stopped or frozen himself, with his workers perhaps, knows nothing of their hearts.
+        let late = patience.map_or(Duration::ZERO, |patience| began.elapsed().saturating_sub(patience));
+        if self.settings.heartbeat.is_some_and(|limit| late >= limit / 4) {
+            self.awake_since = Instant::now();
+        }
+        Ok(())
     }
 
     /// Takes in what the workers have said, and who has ended.
@@ -170,7 +188,7 @@ impl<'a> Supervisor<'a> {
                 target: "socketserver::preforking", "worker {} (process {}) is ready", worker.place, worker.pid
             );
             let (place, pid) = (worker.place, worker.pid);
-            self.starts.succeeded();
+            self.starts.succeeded(place);
             self.succeed(place, pid);
         }
     }
@@ -179,7 +197,7 @@ impl<'a> Supervisor<'a> {
     fn succeed(&mut self, place: usize, new: nix::unistd::Pid) {
         let (core, now) = (self.core(), Instant::now());
         for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
-            if old.is_stuck {
+            if old.is_stuck && old.stands_still(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX) {
                 observe::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
                 old.kill(false);
             } else {
@@ -190,12 +208,11 @@ impl<'a> Supervisor<'a> {
         core.post.iter().filter(|_| all).for_each(Post::tell_ready);
     }
 
-    /// A place without a worker, which cannot get one, ends the run after so many attempts; one whose worker still
-    /// serves does not.
-    fn start_failed(&mut self, place: usize, started: Instant, how: String) {
-        let Some(failures) = self.starts.failed(started, Instant::now()) else { return };
-        let is_served = self.workers.iter().any(|w| w.place == place && w.is_ready());
-        if failures >= self.settings.start_failures && !is_served {
+    /// A place that cannot get a worker ends the run after so many attempts, unless other workers serve.
+    fn start_failed(&mut self, place: usize, how: String) {
+        let failures = self.starts.failed(place, Instant::now());
+        let is_served = self.workers.iter().any(Worker::is_ready);
+        if (failures >= self.settings.start_failures && !is_served) || self.is_single {
             self.fault = Some(Error::Workers { failures, cause: how });
         }
     }
@@ -217,8 +234,7 @@ impl<'a> Supervisor<'a> {
     /// Whose heart stands still is stuck; who does not even become ready in that time is ended.
     fn mind_hearts(&mut self) {
         let Some(limit) = self.settings.heartbeat else { return };
-        let (core, now) = (self.core(), Instant::now());
-        let millis = core.control.millis(now);
+        let now = Instant::now();
         for worker in &mut self.workers {
             match worker.state {
                 State::Starting if now.duration_since(worker.started) >= limit => {
@@ -229,14 +245,13 @@ impl<'a> Supervisor<'a> {
                     process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
                 }
                 State::Ready => {
-                    let beat = worker.core.post.as_ref().and_then(|post| post.desk.beat());
-                    let still = beat.map_or(0, |beat| millis.saturating_sub(beat));
-                    let is_stuck = u128::from(still) >= limit.as_millis();
+                    let still = worker.stands_still(self.awake_since);
+                    let is_stuck = still >= limit;
                     if is_stuck && !worker.is_stuck {
                         log::error!(
                             target: "socketserver::preforking",
-                            "worker {} (process {}) gave no sign of life for {still} ms: it is replaced",
-                            worker.place, worker.pid
+                            "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
+                            worker.place, worker.pid, still.as_millis()
                         );
                     }
                     worker.is_stuck = is_stuck;
@@ -249,14 +264,10 @@ impl<'a> Supervisor<'a> {
     /// Workers that must be told something in a while; `None`: nothing will be due by itself.
     fn patience(&self) -> Option<Duration> {
         let now = Instant::now();
-        let millis = self.core().control.millis(now);
         let hearts = self.settings.heartbeat.iter().flat_map(|limit| {
             self.workers.iter().filter_map(move |w| match w.state {
                 State::Starting => Some((w.started + *limit).saturating_duration_since(now)),
-                State::Ready if !w.is_stuck => {
-                    let beat = w.core.post.as_ref()?.desk.beat().unwrap_or(millis); // it may begin any moment
-                    Some(limit.saturating_sub(Duration::from_millis(millis.saturating_sub(beat))))
-                }
+                State::Ready if !w.is_stuck => Some(limit.saturating_sub(w.stands_still(self.awake_since))),
                 _ => None,
             })
         });
@@ -266,7 +277,7 @@ impl<'a> Supervisor<'a> {
         });
         let unsettled = (!self.settled).then_some(LOOK_AGAIN);
         let least = hearts.chain(kills).map(|time| time.max(Duration::from_millis(1)));
-        least.chain(self.starts.rest(now)).chain(unsettled).min()
+        least.chain(self.starts.next(now)).chain(unsettled).min()
     }
 
     fn wanted(&self) -> usize {
@@ -297,10 +308,10 @@ impl<'a> Supervisor<'a> {
         let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
         self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
         for place in 0..wanted {
-            if self.starts.rest(now).is_some() || self.fault.is_some() || self.core().control.stopping() {
+            if self.fault.is_some() || self.core().control.stopping() {
                 return;
             }
-            if self.needs_a_worker(place) {
+            if self.starts.rest(place, now).is_none() && self.needs_a_worker(place) {
                 self.start(place);
             }
         }
@@ -317,10 +328,9 @@ impl<'a> Supervisor<'a> {
     }
 
     fn start(&mut self, place: usize) {
-        let started = Instant::now();
         if let Err(why) = self.fork(place) {
             log::error!(target: "socketserver::preforking", "cannot start worker {place}: {why}");
-            self.start_failed(place, started, format!("could not be forked: {why}"));
+            self.start_failed(place, format!("could not be forked: {why}"));
         }
     }
 
@@ -329,6 +339,7 @@ impl<'a> Supervisor<'a> {
         super::check_threads()?;
         if let Some(hook) = &settings.before_fork {
             hooks::call(core, "before_fork", || hook(place));
+            super::check_threads()?; // it may have started one
         }
         let own = core.post.as_ref().map(|post| &post.desk);
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
@@ -370,6 +381,9 @@ impl<'a> Supervisor<'a> {
             let permits = w.core.permits();
             if permits.limit() > share {
                 permits.set_limit(share);
+                w.core.control.recall_places(true);
+                w.core.control.ring_gate();
+                w.core.control.ring();
             }
             let held = w.post().map_or(0, |post| post.desk.held());
             Part { limit: permits.limit(), held, share }
@@ -377,13 +391,15 @@ impl<'a> Supervisor<'a> {
         let parts: Vec<Part> = self.workers.iter().map(part).collect();
         let (raised, settled) = raise(limit, &parts);
         self.settled = settled;
-        for ((worker, part), new) in self.workers.iter().zip(&parts).zip(raised) {
+        let resumes = self.core().control.resumes();
+        for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
+            let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
                 worker.core.permits().set_limit(new);
+            }
+            if is_news || new > part.limit {
                 worker.core.control.ring_gate();
                 worker.core.control.ring();
-            } else if self.core().control.paused() != worker.core.control.paused() {
-                worker.core.control.ring_gate();
             }
         }
     }

@@ -54,6 +54,10 @@ pub(super) struct Worker {
     pub(super) was_ready: bool,
     /// Its heart has stood still too long.
     pub(super) is_stuck: bool,
+    /// The resumes of accepting that it has been told of.
+    pub(super) resumes: u64,
+    /// Whether it has said anything.
+    has_spoken: bool,
     words: Vec<u8>,
 }
 
@@ -95,6 +99,8 @@ impl Worker {
             started,
             was_ready: false,
             is_stuck: false,
+            resumes: 0,
+            has_spoken: false,
             words,
             core,
         })
@@ -105,10 +111,13 @@ impl Worker {
         let mut buffer = [0; 256];
         let mut is_ready = false;
         while let Ok(n @ 1..) = nix::unistd::read(&self.pipe, &mut buffer) {
-            let said = &buffer[..n];
-            is_ready |= said.contains(&READY);
+            // Its first byte may say that it is ready; what follows is its last words, whatever they are.
+            let is_first = !std::mem::replace(&mut self.has_spoken, true);
+            let begins = usize::from(is_first && buffer[0] == READY);
+            is_ready |= begins == 1;
+            let said = &buffer[begins..n];
             let room = LONGEST_WORDS.saturating_sub(self.words.len());
-            self.words.extend(said.iter().filter(|byte| **byte != READY).take(room));
+            self.words.extend(said.iter().take(room));
         }
         is_ready
     }
@@ -127,6 +136,15 @@ impl Worker {
     pub(super) fn kill(&mut self, cut: bool) {
         process::signal(self.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
         self.state = State::Killed { cut };
+    }
+
+    /// How long its heart has stood still, as far as was listened.
+    pub(super) fn stands_still(&self, listened_since: Instant) -> Duration {
+        let control = &self.core.control;
+        let beat = self.post().and_then(|post| post.desk.beat());
+        let since = beat.map(|beat| beat.max(control.millis(listened_since)));
+        let still = since.map_or(0, |since| control.millis(Instant::now()).saturating_sub(since));
+        Duration::from_millis(still)
     }
 
     /// Whether it serves, and is to go on.

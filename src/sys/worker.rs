@@ -1,12 +1,13 @@
 //! Signals of worker processes and of their master, the pipe that tells of its death, names and processors.
 //!
-//! The handlers do only what signal-safety(7) allows: atomics, `shutdown`, `dup3`, `clock_gettime`, `write`.
+//! The handlers do only what signal-safety(7) allows: atomics, `poll`, `shutdown`, `dup3`, `clock_gettime`,
+//! `write`.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -18,11 +19,16 @@ use nix::unistd::{pipe2, Pid};
 
 use super::{poll, signal};
 use crate::lifecycle::{Control, Core};
+use crate::listen::Listener;
 
 /// The worker that this process is.
 static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
 /// The sockets that it listens on, as many as are used.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+/// Which of them are shut for all who have them, by their places: those that the server itself has made, where the
+/// topmost master is dead.
+static SHUT: AtomicU64 = AtomicU64::new(0);
 
 /// Tells of the master's death.
 static LIFELINE: AtomicI32 = AtomicI32::new(-1);
@@ -35,15 +41,10 @@ extern "C" fn on_worker_signal(number: c_int) {
     // SAFETY: a non-null pointer comes from an Arc that `become_worker` has given up for good.
     if let Some(core) = unsafe { WORKER.load(SeqCst).as_ref() } {
         if number == libc::SIGIO {
-            for fd in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0) {
-                // SAFETY: both take integers. On a listening socket, shutdown ends the listening for all who have it;
-                // then the address is let go of, while the number stays taken, as threads may be about to use it.
-                unsafe {
-                    libc::shutdown(fd, libc::SHUT_RD);
-                    libc::dup3(LIFELINE.load(SeqCst), fd, libc::O_CLOEXEC);
-                }
+            if master_is_dead() {
+                let_go_of_listeners();
+                core.control.request_stop();
             }
-            core.control.request_stop();
         } else {
             core.post.iter().for_each(|post| post.want_successor());
         }
@@ -51,14 +52,41 @@ extern "C" fn on_worker_signal(number: c_int) {
     Errno::set_raw(errno);
 }
 
+/// Whether the other end of the lifeline is closed: SIGIO may come from elsewhere too.
+fn master_is_dead() -> bool {
+    let mut fd = libc::pollfd { fd: LIFELINE.load(SeqCst), events: libc::POLLIN, revents: 0 };
+    // SAFETY: poll(2) reads and writes one pollfd, which is valid for the call; it is async-signal-safe.
+    let ready = unsafe { libc::poll(std::ptr::addr_of_mut!(fd), 1, 0) };
+    ready == 1 && fd.revents & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
+fn let_go_of_listeners() {
+    let shut = SHUT.load(SeqCst);
+    for (place, fd) in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0).enumerate() {
+        // SAFETY: both take integers. On a listening socket, shutdown ends the listening for all who have it, also
+        // those that are stopped; then the address is let go of, while the number stays taken, as threads may be about
+        // to use it.
+        unsafe {
+            if shut & (1 << place) != 0 {
+                libc::shutdown(fd, libc::SHUT_RD);
+            }
+            libc::dup3(LIFELINE.load(SeqCst), fd, libc::O_CLOEXEC);
+        }
+    }
+}
+
 /// This process is a forked worker from here on: what the master does at signals is not for it. `lifeline` becomes
 /// readable when the master dies, whoever it runs as by then, and even where nobody waits for it. (Not so
 /// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.)
-pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[impl AsFd], lifeline: &OwnedFd) -> io::Result<()> {
+pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: &OwnedFd) -> io::Result<()> {
     signal::forget();
-    for (place, fd) in LISTENERS.iter().zip(listeners) {
-        place.store(fd.as_fd().as_raw_fd(), SeqCst);
+    for (place, listener) in LISTENERS.iter().zip(listeners) {
+        place.store(listener.as_fd().as_raw_fd(), SeqCst);
     }
+    // Where another master is above the dead one, or somebody else has the socket too, listening goes on.
+    let is_topmost = core.post.as_ref().is_some_and(|post| post.master.post.is_none());
+    let own = listeners.iter().enumerate().filter(|(_, listener)| is_topmost && !listener.is_adopted());
+    SHUT.store(own.take(LISTENERS.len()).fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
     LIFELINE.store(lifeline.as_raw_fd(), SeqCst);
     WORKER.store(Arc::into_raw(core.clone()).cast_mut(), SeqCst);
@@ -68,7 +96,7 @@ pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[impl AsFd], lifeline:
     Errno::result(unsafe { libc::fcntl(lifeline.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })?;
     fcntl(lifeline, FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
     if !poll([Some(lifeline.as_fd())], None, Some(std::time::Duration::ZERO))?.none() {
-        on_worker_signal(libc::SIGIO); // it died before
+        on_worker_signal(libc::SIGIO); // it died before, perhaps
     }
     Ok(())
 }

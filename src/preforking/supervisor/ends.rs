@@ -1,7 +1,7 @@
 //! The ends of workers: of one at any moment, and of all at the stop.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::pool::Lost;
 use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
@@ -13,6 +13,9 @@ use crate::hooks;
 use crate::listen::Listener;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
+
+/// A worker whose engine fails within this time is a failed start, although it was ready.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     /// Accounts for a worker that has ended.
@@ -39,18 +42,21 @@ impl Supervisor<'_> {
         }
         post.desk.give_back();
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
+        let (now, lived) = (Instant::now(), worker.started.elapsed());
+        let failed_soon = worker.words().is_some() && lived < SOON;
         let how = worker.words().map_or(how.clone(), |words| format!("{how}: {words}"));
         self.tell_exit(&worker, status, is_asked);
-        if is_asked {
+        if is_asked || (self.is_single && in_order) {
             log::info!(
                 target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
             );
-        } else if worker.was_ready && worker.words().is_none() {
+        } else if worker.was_ready && !failed_soon {
             observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            self.starts.died(worker.place, lived, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
             observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
-            self.start_failed(worker.place, worker.started, how);
+            self.start_failed(worker.place, how);
         }
     }
 
