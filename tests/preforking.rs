@@ -306,3 +306,25 @@ fn idle_workers_and_their_master_use_no_time() {
     thread::sleep(1000 * MS);
     assert!(all(&server) - before <= 3, "a hundredth of a second each");
 }
+
+/// With one client at a time nobody else's connection wakes a worker up that has missed one.
+#[test]
+fn f22_recycling_with_a_single_client_keeps_nobody_waiting() {
+    for inner in ["threading", "thread-pool", "event-loop"] {
+        let server = start(&["--inner", inner, "--max-requests", "1"]);
+        for i in 0..200 {
+            let began = Instant::now();
+            assert_eq!(server.ask(&format!("ECHO {i}")), i.to_string());
+            assert!(began.elapsed() < 3000 * MS, "{inner}: {:?} for request {i}", began.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_signal_that_is_like_that_of_the_master_s_death_is_nothing() {
+    let server = start(&[]);
+    let before = workers(&server);
+    before.iter().for_each(|pid| kill("IO", &pid.to_string()));
+    (0..20).for_each(|i| assert_eq!(server.ask(&format!("ECHO {i}")), i.to_string()));
+    assert_eq!(workers(&server), before);
+}

@@ -41,7 +41,11 @@ const CASES: &[Case] = &[
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
     ("it_serves_again_after_a_stop", twice, serves_twice),
-    ("a_pause_holds_for_all_workers", paused, waits_for_the_resume),
+    ("a_pause_holds_for_all_workers", || paused(Threading::new()), waits_for_the_resume),
+    ("a_pause_holds_for_pools_of_threads", || paused(ThreadPool::new(4)), waits_for_the_resume),
+    ("a_lower_limit_is_given_back_by_those_who_wait", pools, serves_with_a_lower_limit),
+    ("new_workers_get_places_of_those_who_wait", pools, serves_with_more_workers),
+    ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
 ];
 
 fn main() {
@@ -563,15 +567,18 @@ fn serves_twice(program: &mut Program) {
 }
 
 /// Its master resumes when a file of its number appears.
-fn paused() {
+fn paused<E>(engine: E)
+where
+    E: Engine<HandlerFn<fn(&mut Connection) -> HandlerResult>>,
+{
     let handle: Arc<OnceLock<ServerHandle>> = Arc::default();
     let later = handle.clone();
     let resume = move || {
         let asked = fs::remove_file(resume_file(std::process::id())).is_ok();
         later.get().filter(|_| asked).into_iter().for_each(ServerHandle::resume);
     };
-    let strategy = PreForking::new(3, Threading::new());
-    let builder = builder(strategy).service_actions(Duration::from_millis(10), resume);
+    let builder = builder(PreForking::new(3, engine)).service_actions(Duration::from_millis(10), resume);
+    let answer: fn(&mut Connection) -> HandlerResult = answer;
     let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
     handle.set(server.handle()).unwrap();
     println!("{}", server.local_addr());
@@ -588,9 +595,48 @@ fn waits_for_the_resume(program: &mut Program) {
     waits[0].get_ref().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert_eq!(line(&mut waits[0]), "", "nobody is served");
     waits[0].get_ref().set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let resumed = Instant::now();
     fs::write(resume_file(program.child.id()), "").unwrap();
     for (i, client) in waits.iter_mut().enumerate() {
         assert_eq!(line(client), i.to_string());
     }
+    assert!(resumed.elapsed() < SOON, "{:?}", resumed.elapsed());
+    program.stop();
+}
+
+/// Far more than telling a worker takes, and less than any heartbeat or retirement.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Whose threads wait with a place each: all of the limit.
+fn pools() {
+    serve(builder(PreForking::new(2, ThreadPool::new(4))).max_connections(8));
+}
+
+fn serves_with_a_lower_limit(program: &mut Program) {
+    assert_eq!(program.ask("limit 1"), "Ok(())");
+    let began = Instant::now();
+    (0..20).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string()));
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    program.stop();
+}
+
+fn serves_with_more_workers(program: &mut Program) {
+    assert_eq!(program.ask("workers 4"), "Ok(())");
+    until("four serve", || workers(program).len() == 4);
+    let began = Instant::now();
+    let mut held: Vec<_> = (0..8).map(|_| connect(program, "hold 1000")).collect();
+    held.iter_mut().for_each(|client| assert_eq!(line(client), "held"));
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    held.iter_mut().for_each(|client| assert_eq!(line(client), "done"));
+    program.stop();
+}
+
+fn outlives_a_middle_master(program: &mut Program) {
+    program.ask("x");
+    let before = workers(program);
+    let victim = before.iter().next().unwrap().to_string();
+    assert!(Command::new("kill").args(["-s", "KILL", &victim]).status().unwrap().success());
+    until("there is another", || workers(program).len() == 2 && workers(program) != before);
+    (0..50).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string()));
     program.stop();
 }
