@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
     ("pools_within_pools_serve_and_add_up", nested, serves_and_adds_up),
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
+    ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
     ("it_serves_again_after_a_stop", twice, serves_twice),
     ("a_pause_holds_for_all_workers", || paused(Threading::new()), waits_for_the_resume),
@@ -187,6 +188,8 @@ fn bad_settings() {
     assert_eq!(of(new(1).process_name("a\0b")), "process_name");
     assert_eq!(of(new(1).nice(99)), "nice");
     assert_eq!(setting(PreForking::new(2, ThreadPool::new(0)), handler(answer)), "ThreadPool::new");
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 256, 256).unwrap();
+    assert_eq!(of(new(60)), "PreForking::new");
     println!("ok");
 }
 
@@ -530,6 +533,18 @@ fn serves_and_adds_up(program: &mut Program) {
         told.split(&format!("{name} ")).nth(1).unwrap().split([',', '\n']).next().unwrap().parse().unwrap()
     };
     assert!(number("accepted") > 200 && number("accepted") == number("served"), "{told}");
+}
+
+fn ends_with_its_worker(program: &mut Program) {
+    let mut held = connect(program, "hold 20000");
+    assert_eq!(line(&mut held), "held");
+    for worker in workers(program) {
+        assert!(Command::new("kill").args(["-s", "KILL", &worker.to_string()]).status().unwrap().success());
+    }
+    let began = Instant::now();
+    assert_eq!(line(&mut held), "", "its process goes on");
+    assert!(began.elapsed() < SOON);
+    program.stop();
 }
 
 fn one_by_one() {

@@ -19,7 +19,7 @@ use crate::lifecycle::Core;
 use crate::server::{Bound, Engine, Single};
 use crate::strategy::forking::{bound_settings, Bounds};
 use crate::strategy::Threading;
-use crate::sys::{self, process};
+use crate::sys::{self, limits, process};
 use supervisor::Supervisor;
 use worker::Worker;
 
@@ -35,12 +35,15 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// [`EventLoop`](crate::EventLoop), a strategy of your own, or `PreForking` again. What gunicorn and nginx do.
 ///
 /// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master: it accepts nothing, and
-/// sees that there are always N workers. One that dies is replaced at once, and only its own connections fail with it.
+/// sees that there are always N workers. One that dies is replaced at once, and only its own connections fail with it
+/// (after five in a row that have lived less than 100 ms, with rests as below).
 /// One that ends before it is ready is started again after 1 s, then 2 s, and so on up to 60 s; after some attempts in
 /// a row ([`max_start_failures`](Self::max_start_failures)) `serve_forever` ends with [`Error::Workers`]. One that
 /// gives no sign of life is [replaced](Self::heartbeat), and one that has served its time is
 /// [recycled](Self::max_requests). When the master dies, whatever the cause, its workers stop accepting at once, finish
-/// what they have within the drain limit, and end.
+/// what they have within the drain limit, and end; only a handler that computes on and never waits for its peer can
+/// outlast that. The listening socket is shut then, so that a worker which is stopped holds no clients, unless it was
+/// taken over by [`from_listener`](crate::ServerBuilder::from_listener): that stays its maker's.
 ///
 /// The master must have no other threads, since `fork` copies only one of them and every lock as it is: it refuses to
 /// start, and to fork, where there are some ([`Error::Threads`]). Engines start theirs in the workers.
@@ -77,7 +80,11 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// With [`handle_signals`](crate::ServerBuilder::handle_signals), the master drains all workers at SIGINT and SIGTERM,
 /// at a second one kills them and ends; [reloads](crate::ServerHandle::reload) at SIGHUP; and has one worker more or
 /// fewer after SIGTTIN or SIGTTOU. A worker that gets SIGTERM itself is replaced, and drained once its successor is
-/// ready; SIGKILL is felt by its own connections only.
+/// ready; SIGKILL is felt by its own connections only, those in children of [`Forking`](crate::Forking) included. Workers
+/// are told of their master's death by SIGIO; one that comes from elsewhere does nothing.
+///
+/// [`handle_request`](crate::TcpServer::handle_request) starts one worker for its one connection; that it cannot be
+/// started is an error, [`Error::Workers`], at once.
 pub struct PreForking<E = Threading> {
     engine: E,
     settings: Settings,
@@ -122,8 +129,9 @@ impl<E: Default> Default for PreForking<E> {
 }
 
 impl<E> PreForking<E> {
-    /// So many workers, each with a copy of this engine. None at all, more than 512, and more than there may be
-    /// processes (`kernel.pid_max`, `RLIMIT_NPROC`), are errors when the server is bound.
+    /// So many workers, each with a copy of this engine. None at all, more than 512, more than there may be
+    /// processes (`kernel.pid_max`, `RLIMIT_NPROC`), and more than the master has descriptors for (8 each, of
+    /// `RLIMIT_NOFILE`), are errors when the server is bound.
     pub fn new(workers: usize, engine: E) -> Self {
         let settings = Settings {
             workers,
@@ -174,8 +182,9 @@ impl<E> PreForking<E> {
     }
 
     /// After how many failed attempts in a row to start a worker `serve_forever` ends, with [`Error::Workers`]. An
-    /// attempt fails when the worker ends before it is ready; those that are started together count once. Workers that
-    /// fail to take the place of one that still serves never end the server. Defaults to 5, which takes 15 s.
+    /// attempt fails when the worker ends before it is ready, or its engine fails within a second; each place counts by
+    /// itself, and its rests hold up no other. While any worker serves, failures never end the server. Defaults to 5,
+    /// which takes 15 s.
     #[must_use]
     pub fn max_start_failures(mut self, attempts: u32) -> Self {
         self.settings.start_failures = attempts;
@@ -259,6 +268,10 @@ impl Settings {
     }
 }
 
+/// Descriptors that a master has for each of its workers, and for itself and a successor.
+const OF_EACH: usize = 8;
+const OF_THE_MASTER: usize = 32;
+
 /// Of workers.
 pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
     if count == 0 {
@@ -266,6 +279,14 @@ pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
     }
     if count > pool::MOST {
         return Err(Error::setting(name, format!("{count} workers are more than {} at most", pool::MOST)));
+    }
+    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
+    if needed > descriptors {
+        let why = format!(
+            "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \
+             (ulimit -n, or raise_descriptor_limit())"
+        );
+        return Err(Error::setting(name, why));
     }
     match process::limit() {
         Some(limit) if count as u64 >= limit => {

@@ -79,7 +79,7 @@ impl Pool {
         Ok(Arc::new(pool))
     }
 
-    pub(super) fn wanted(&self) -> usize {
+    pub(crate) fn wanted(&self) -> usize {
         self.wanted.load(SeqCst)
     }
 

@@ -226,6 +226,10 @@ impl<'a> Supervisor<'a> {
         if more != 0 {
             let wanted = self.pool.wanted() as i64 + i64::from(more);
             let wanted = wanted.clamp(1, super::pool::MOST as i64) as usize;
+            if let Err(why) = super::check_count("SIGTTIN", wanted) {
+                log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
+                return;
+            }
             log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
             self.pool.set_wanted(wanted, self.core().permits());
         }

@@ -248,7 +248,9 @@ impl<H, S> TcpServer<H, S> {
 
     /// One line, once a run: a limit that the system will not let it reach.
     fn warn_of_few_descriptors(&self) {
-        let (limit, descriptors) = (self.bound.core.permits().limit(), limits::descriptors());
+        let (core, descriptors) = (&self.bound.core, limits::descriptors());
+        let processes = core.pool.get().map_or(1, |pool| pool.wanted());
+        let limit = core.permits().limit().div_ceil(processes.max(1)); // each has descriptors of its own
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",

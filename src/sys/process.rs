@@ -117,6 +117,15 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     }
 }
 
+/// This child does not outlive its parent, whose one thread has forked it.
+pub(crate) fn die_with(parent: i32) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid().as_raw() != parent {
+        return Err(io::Error::other("the parent is dead already"));
+    }
+    Ok(())
+}
+
 /// Descriptors of all servers of this process that a child has no business with.
 static OWNED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 

@@ -9,11 +9,12 @@ use super::Forking;
 use crate::finish::{Cause, Outcome};
 use crate::strategy::Request;
 use crate::sys::limits::restore_descriptors;
+use crate::sys::process;
 
 /// Serves the connection; the exit code. Nothing unwinds out of here,
 /// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
-pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> i32 {
-    let serve = AssertUnwindSafe(|| serve(request, slot, strategy));
+pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, parent: i32) -> i32 {
+    let serve = AssertUnwindSafe(|| serve(request, slot, strategy, parent));
     let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
         slot.say(Verdict::Panicked, "outside of the handler");
         std::mem::forget(payload);
@@ -22,7 +23,7 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Fork
     verdict.exit_code()
 }
 
-fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> Verdict {
+fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, parent: i32) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
     let shared = request.as_ref().and_then(Request::shared_socket);
     core.control.become_child(shared.as_ref().map(AsFd::as_fd));
@@ -30,6 +31,11 @@ fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking) -> V
     if let Err(e) = restored.and_then(|()| strategy.bounds.apply()) {
         slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
+    }
+    // A worker that dies takes its connections along, as its master has counted. (After the bounds: a change of user
+    // forgets it.)
+    if core.post.is_some() && process::die_with(parent).is_err() {
+        return Verdict::Failed;
     }
     if let Some(hook) = &strategy.after_fork {
         hook();

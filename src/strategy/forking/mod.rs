@@ -140,7 +140,10 @@ impl Forking {
             let left_to_the_parent: &[Signal] = if signal::are_handled() { &[Signal::SIGINT] } else { &[] };
             ChildSignals::of_this_process(left_to_the_parent)
         });
-        children.fork(wakes, request, |request, slot| process::fork_child(signals, || child::run(request, slot, self)))
+        let parent = process::id();
+        children.fork(wakes, request, |request, slot| {
+            process::fork_child(signals, || child::run(request, slot, self, parent))
+        })
     }
 
     /// What is needed before there can be children; made at the first.
