@@ -253,9 +253,9 @@ pub use connection::{
 };
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, lines, strings, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, LineReceiver, LineTransport,
-    Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, Reactor, ReactorGone, ReactorHandle,
-    StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
+    factory, lines, strings, Blocking, BoxError, ConnId, Context, Eof, EventLoop, Factory, Group, LineReceiver,
+    LineTransport, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, Reactor, ReactorGone,
+    ReactorHandle, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;

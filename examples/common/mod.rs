@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
+use socketserver::{Blocking, Engine, EventLoop, Factory, Forking, Sequential, ServerBuilder, ServingStrategy};
 use socketserver::{ListeningPort, PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
@@ -40,6 +40,7 @@ pub const LIMITS: &[(&str, &str)] = &[
 pub const STRATEGY: &[(&str, &str)] = &[
     ("strategy S", "sequential, threading, thread-pool, forking, preforking or event-loop [threading]"),
     ("workers N", "threads of a thread-pool [16], processes of preforking [one a processor]"),
+    ("as A", "handler or protocol: what serves with a strategy other than event-loop [handler]"),
 ];
 
 /// Options of worker processes.
@@ -122,13 +123,13 @@ impl Args {
         Ok(builder)
     }
 
-    /// Serves with the strategy that the command line names: the handler, or, in an event loop, the factory's
-    /// protocols.
+    /// Serves with the strategy that the command line names: the handler, or, in an event loop and with `--as
+    /// protocol`, the factory's protocols.
     pub fn serve(
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
         let strategy: Box<dyn ServingStrategy> = match self.get::<String>("strategy")?.as_deref() {
             None | Some("threading") => Box::new(Threading::new()),
@@ -139,7 +140,7 @@ impl Args {
             Some("event-loop") => return run(builder.strategy(EventLoop::new()).bind(&self.addr, factory)?),
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
-        run(builder.strategy(strategy).bind(&self.addr, handler)?)
+        self.serve_one(builder.strategy(strategy), handler, factory)
     }
 
     /// The same in worker processes, which serve as `--inner` says.
@@ -147,7 +148,7 @@ impl Args {
         &self,
         builder: ServerBuilder,
         handler: impl StreamRequestHandler,
-        factory: impl Factory + 'static,
+        factory: impl Factory + Send + Sync + 'static,
     ) -> Outcome {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.get("workers")?.unwrap_or(cores);
@@ -159,7 +160,21 @@ impl Args {
             }
             Some(other) => return Err(format!("--inner {other}: it is threading, thread-pool or event-loop").into()),
         };
-        run(builder.strategy(self.preforking(workers, inner)?).bind(&self.addr, handler)?)
+        self.serve_one(builder.strategy(self.preforking(workers, inner)?), handler, factory)
+    }
+
+    /// As `--as` says.
+    fn serve_one<H, F, S>(&self, builder: ServerBuilder<S>, handler: H, factory: F) -> Outcome
+    where
+        H: StreamRequestHandler,
+        F: Factory + Send + Sync + 'static,
+        S: Engine<H> + Engine<Blocking<F>>,
+    {
+        match self.get::<String>("as")?.as_deref() {
+            None | Some("handler") => run(builder.bind(&self.addr, handler)?),
+            Some("protocol") => run(builder.bind(&self.addr, Blocking(factory))?),
+            Some(other) => Err(format!("--as {other}: it is handler or protocol").into()),
+        }
     }
 
     fn preforking<E>(&self, workers: usize, inner: E) -> Outcome<PreForking<E>> {

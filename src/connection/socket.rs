@@ -49,6 +49,17 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
+    /// socket tells in this way.
+    pub(crate) fn hang_up(&self) -> Option<io::Error> {
+        match self {
+            Self::Unix(s) => s.take_error().unwrap_or_else(Some),
+            Self::Tcp(s) => Some(socket::pending_error(s.as_fd())),
+        }
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {

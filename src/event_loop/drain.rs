@@ -26,7 +26,8 @@ impl State {
     /// A drain that is on already is not made longer.
     pub(super) fn shutdown(&mut self, grace: Duration) {
         let before = self.drain_deadline();
-        self.core.control.request_stop();
+        let core = if self.lent.is_some() { self.core.server() } else { &self.core };
+        core.control.request_stop();
         self.begin_drain();
         let deadline = self.clock.now() + grace.min(NEVER);
         if let Some(drain) = &mut self.drain {
@@ -46,6 +47,7 @@ impl State {
         if !self.core.control.paused() && !self.accepts_one {
             self.count_the_last();
         }
+        self.watch_for_the_end_of_grace();
         for id in self.conns.ids() {
             self.mark(id);
         }
@@ -72,7 +74,11 @@ impl State {
 
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(super) fn gate_rung(&mut self) {
-        self.core.control.gate.clear();
+        if self.lent.is_some() {
+            self.poller.remove(&self.core.server().control.stop);
+        } else {
+            self.core.control.gate.clear();
+        }
         if self.drain.is_some() && self.core.post.is_some() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
@@ -93,15 +99,17 @@ impl State {
         }
     }
 
-    fn cut(&mut self) {
-        self.core.control.cut();
+    pub(super) fn cut(&mut self) {
+        if self.lent.is_none() || self.is_over_for_all() {
+            self.core.control.cut();
+        }
         self.forget_the_last();
         let Some(drain) = &mut self.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len() + self.aside.len();
         self.turn_all_away();
-        if left > 0 {
+        if left > 0 && self.lent.is_none() {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         }
         for id in self.conns.ids() {

@@ -60,7 +60,7 @@ impl State {
                     conn.blocked_since = now;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return self.end(id, LostReason::Reset(e)),
+                Err(e) => return self.end(id, LostReason::of_broken(e)),
             }
         }
     }
@@ -138,8 +138,8 @@ impl State {
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
     fn after_the_last_byte(&self, conn: &Conn) -> Phase {
-        if conn.paused.at_eof || self.is_cut() {
-            return Phase::Over;
+        if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
+            return Phase::Over; // a lent one is closed by who has lent it
         }
         if matches!(conn.reason, Some(LostReason::Shutdown)) {
             return if conn.io.is_acknowledged() {
@@ -181,13 +181,12 @@ impl State {
         if conn.watched == Some(wanted) || (conn.hung_up && !wanted.read) {
             return;
         }
-        let done = match (conn.io.fd(), conn.watched) {
-            (None, _) => Ok(()),
-            (Some(fd), None) => self.poller.add(fd, wanted, id.token()),
-            (Some(fd), Some(_)) => self.poller.modify(fd, wanted, id.token()),
-        };
-        conn.watched = Some(wanted);
-        if let Err(e) = done {
+        let watched = conn.watched.replace(wanted);
+        let done = conn.io.with_fd(|fd| match watched {
+            None => self.poller.add(fd, wanted, id.token()),
+            Some(_) => self.poller.modify(fd, wanted, id.token()),
+        });
+        if let Some(Err(e)) = done {
             let e = io::Error::new(e.kind(), format!("cannot watch the socket: {e}"));
             self.end(id, LostReason::Error(e.into()));
             if let Some(conn) = self.conns.get_mut(id) {
@@ -270,8 +269,8 @@ impl State {
         let unsent = conn.out.len();
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { io, peer, protocol, permit, reason, paused, .. } = conn;
-        drop(io);
+        let Conn { io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
+        let is_lent = io.give_back(left_unread, reason.as_ref());
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent };
         if let Some(mut protocol) = protocol {
             self.now = self.clock.now();
@@ -286,6 +285,9 @@ impl State {
         drop(permit);
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
+        if is_lent {
+            return self.lent_has_ended(outcome);
+        }
         observe::ended(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
             forget(e);

@@ -3,25 +3,30 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use super::lent::LentIo;
+use super::lost::LostReason;
 use crate::connection::{PeerCredentials, Socket};
+use crate::listen::Addr;
 use crate::sys::socket;
 
 #[cfg(feature = "testing")]
 use super::memory::Memory;
 
-/// A socket; in tests, memory.
+/// A socket, or the connection of a blocking strategy; in tests, memory.
 #[derive(Debug)]
 pub(super) enum Io {
     Socket(Socket),
+    Lent(LentIo),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
 
 impl Io {
     /// What to register with epoll; memory is looked at by hand.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn with_fd<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         match self {
-            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Socket(socket) => Some(act(socket.as_fd())),
+            Self::Lent(lent) => lent.with_fd(act),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
         }
@@ -31,15 +36,30 @@ impl Io {
     pub(super) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
+            Self::Lent(lent) => lent.peer_credentials(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(None),
         }
+    }
+
+    /// The address of this end, where no listener's stands for it.
+    pub(super) fn local_addr(&self) -> Option<Addr> {
+        match self {
+            Self::Lent(lent) => lent.local_addr(),
+            _ => None,
+        }
+    }
+
+    /// Whether input is there that the kernel does not tell of.
+    pub(super) fn has_ahead(&self) -> bool {
+        matches!(self, Self::Lent(lent) if lent.has_ahead())
     }
 
     /// Reads once, without a wait.
     pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
+            Self::Lent(lent) => lent.recv(buf),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.recv(buf),
         }
@@ -49,6 +69,7 @@ impl Io {
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
+            Self::Lent(lent) => lent.send(bytes),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
         }
@@ -57,6 +78,7 @@ impl Io {
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
+            Self::Lent(lent) => lent.send_parts(parts),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
         }
@@ -66,6 +88,7 @@ impl Io {
     pub(super) fn has_unread(&self) -> bool {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
+            Self::Lent(lent) => lent.has_unread(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
@@ -76,6 +99,7 @@ impl Io {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Socket(Socket::Unix(_)) => true,
+            Self::Lent(lent) => lent.is_acknowledged(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => true,
         }
@@ -85,6 +109,7 @@ impl Io {
     pub(super) fn shut_write(&self) {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
+            Self::Lent(lent) => lent.shut_write(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.shut_write(),
         }
@@ -94,6 +119,7 @@ impl Io {
     pub(super) fn reset_at_close(&self) {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
+            Self::Lent(lent) => lent.reset_at_close(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.reset(),
         }
@@ -103,10 +129,23 @@ impl Io {
     /// socket tells in this way.
     pub(super) fn hang_up(&self) -> Option<io::Error> {
         match self {
-            Self::Socket(Socket::Unix(s)) => s.take_error().unwrap_or_else(Some),
-            Self::Socket(s) => Some(socket::pending_error(s.as_fd())),
+            Self::Socket(socket) => socket.hang_up(),
+            Self::Lent(lent) => lent.hang_up(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Some(io::ErrorKind::ConnectionReset.into()),
         }
+    }
+
+    /// Whether it is another's, who closes it.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self, Self::Lent(_))
+    }
+
+    /// Closes it; whether that is for another to do, and to count.
+    pub(super) fn give_back(self, left_unread: bool, reason: Option<&LostReason>) -> bool {
+        if let Self::Lent(lent) = &self {
+            lent.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        }
+        self.is_lent()
     }
 }

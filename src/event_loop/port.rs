@@ -64,6 +64,9 @@ fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
     core.post.as_ref().map_or(&port.last, |post| post.desk.pool().last())
 }
 
+/// Why a connection is refused.
+pub(super) const NO_PROTOCOL: &str = "the factory made no protocol for it";
+
 /// A port's listeners have tokens side by side.
 const PER_PORT: usize = 64;
 /// More ports than this would have the tokens of something else.
@@ -263,7 +266,7 @@ impl State {
         drop(permit);
         match panic {
             Some(text) => observe::ended(&self.core, &peer, false, &Outcome::Panicked(text)),
-            None => observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it")),
+            None => observe::refused(&self.core, &peer, &io::Error::other(NO_PROTOCOL)),
         }
     }
 

@@ -12,6 +12,7 @@ use super::conn::Conn;
 use super::context::Context;
 use super::group::Groups;
 use super::handle::Inbox;
+use super::lent::Lender;
 use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
@@ -23,6 +24,8 @@ use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 const READ: usize = 64 << 10;
+
+pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false };
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -100,6 +103,8 @@ pub(super) struct State {
     pub(super) buffer: Vec<u8>,
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
+    /// Where the loop is one connection's, which was lent to it.
+    pub(super) lent: Option<Lender>,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -107,11 +112,21 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(core: Arc<Core>, settings: Settings, clock: Clock) -> io::Result<Self> {
-        let poller = Poller::new()?;
+        let state = Self::with(core, settings, clock, Poller::new()?, READ)?;
+        state.poller.add(&state.core.control.gate, READABLE, token::GATE)?;
+        Ok(state)
+    }
+
+    /// With what it waits by, and how much it reads at once.
+    pub(super) fn with(
+        core: Arc<Core>,
+        settings: Settings,
+        clock: Clock,
+        poller: Poller,
+        read: usize,
+    ) -> io::Result<Self> {
         let inbox = Arc::new(Inbox::new()?);
-        let read = Readiness { read: true, ..Readiness::default() };
-        poller.add(&core.control.gate, read, token::GATE)?;
-        poller.add(&inbox.bell, read, token::INBOX)?;
+        poller.add(&inbox.bell, READABLE, token::INBOX)?;
         Ok(Self {
             core,
             settings,
@@ -132,9 +147,10 @@ impl State {
             soon: VecDeque::new(),
             inbox,
             spares: Spares::default(),
-            buffer: vec![0; READ],
+            buffer: vec![0; read],
             stop: false,
             drain: None,
+            lent: None,
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })
@@ -171,7 +187,7 @@ impl State {
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.permits().full();
-        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() {
+        if self.stop || may_accept || self.has_ahead() || !self.dirty.is_empty() || !self.soon.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -124,10 +124,11 @@ impl<'a> Transport<'a> {
         self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
-    /// The address of the listener that accepted it.
+    /// The address of the listener that accepted it; with [`Blocking`](super::Blocking), that of this end.
     pub fn local_addr(&self) -> Addr {
-        let port = self.conn().and_then(|conn| Some(self.cx.state.ports.get(conn.port.0)?.local_addr(conn.port.1)));
-        port.unwrap_or(Addr::Unnamed)
+        let Some(conn) = self.conn() else { return Addr::Unnamed };
+        let port = self.cx.state.ports.get(conn.port.0).map(|port| port.local_addr(conn.port.1));
+        port.or_else(|| conn.io.local_addr()).unwrap_or(Addr::Unnamed)
     }
 
     /// Joins a group; `false` if it is in it already.

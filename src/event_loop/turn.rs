@@ -21,6 +21,7 @@ impl State {
         self.core.post.iter().for_each(|post| post.tell_ready());
         let events = self.wait(timeout)?;
         let mark = self.timers.mark();
+        self.follow_the_cut();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
@@ -31,6 +32,7 @@ impl State {
                 (connection, ready) => self.ready(ConnId::from_token(connection), ready),
             }
         }
+        self.serve_ahead();
         self.serve_memory();
         self.fire_timers(mark);
         self.do_what_was_put_off();
@@ -50,7 +52,7 @@ impl State {
     /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
     /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
     /// come.
-    fn ready(&mut self, id: ConnId, ready: Readiness) {
+    pub(super) fn ready(&mut self, id: ConnId, ready: Readiness) {
         // An event of a connection that was closed in this turn has an id that stands for nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
@@ -64,12 +66,12 @@ impl State {
             match conn.io.hang_up() {
                 None if conn.paused.by_protocol && !conn.paused.at_eof => {
                     // It is read when reading goes on. Until then epoll would tell of it in every turn.
-                    conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
+                    conn.io.with_fd(|fd| self.poller.remove(fd));
                     (conn.hung_up, conn.watched) = (true, None);
                 }
                 error => {
                     let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-                    self.end(id, LostReason::Reset(error));
+                    self.end(id, LostReason::of_broken(error));
                 }
             }
         }
@@ -91,7 +93,7 @@ impl State {
             Ok(n) => self.discarded(id, n),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(e) => {
-                self.end(id, LostReason::Reset(e));
+                self.end(id, LostReason::of_broken(e));
                 false
             }
         };

@@ -16,7 +16,7 @@ use crate::sys::socket;
 
 pub use close::LingeringClose;
 pub(crate) use close::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
-pub(crate) use outcome::{contain, panic_message, Cause, Outcome};
+pub(crate) use outcome::{contain, panic_message, Cause, NotServed, Outcome};
 
 /// Sends what is left, closes, counts and reports: whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut connection: Connection, outcome: Outcome) {

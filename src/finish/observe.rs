@@ -94,8 +94,12 @@ fn more(left_out: u64) -> String {
 
 /// A connection was served, or not, and is closed.
 pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+    if let Outcome::NotServed(why) = outcome {
+        return refused(core, peer, &why.into());
+    }
     count_end(core, peer);
     match outcome {
+        Outcome::NotServed(_) => {}
         Outcome::Served => one(&core.counters().served),
         Outcome::Panicked(message) => panicked(core, peer, message),
         Outcome::Failed(error) => failed(core, peer, Cause::of(&**error, lost), &**error),

@@ -20,6 +20,8 @@ use support::Server;
 struct Traits {
     /// As `--strategy` names it.
     name: &'static str,
+    /// As `--as` names what serves: one handler, one protocol, any strategy.
+    serves: &'static str,
     /// Serves clients side by side.
     concurrent: bool,
     /// Handlers run in the process that was started.
@@ -37,7 +39,7 @@ impl Traits {
     }
 
     fn start_at(&self, addr: &str, args: &[&str]) -> Server {
-        let all = [&["--strategy", self.name, "--workers", "4"], args].concat(); // the last word counts
+        let all = [&["--strategy", self.name, "--as", self.serves, "--workers", "4"], args].concat(); // the last word counts
         Server::start_at(addr, "torture_server", &all)
     }
 }
@@ -81,21 +83,47 @@ macro_rules! strategies {
 
 strategies! {
     sequential: Traits {
-        name: "sequential", concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
+        name: "sequential", serves: "handler", concurrent: false, same_process: true, thread_each: false,
+        idle_threads: 1,
     };
     threading: Traits {
-        name: "threading", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 16,
+        name: "threading", serves: "handler", concurrent: true, same_process: true, thread_each: true,
+        idle_threads: 1 + 16,
     };
     thread_pool: Traits {
-        name: "thread-pool", concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
+        name: "thread-pool", serves: "handler", concurrent: true, same_process: true, thread_each: true,
+        idle_threads: 1 + 4,
     };
     event_loop: Traits {
-        name: "event-loop", concurrent: true, same_process: true, thread_each: false, idle_threads: 1,
+        name: "event-loop", serves: "protocol", concurrent: true, same_process: true, thread_each: false,
+        idle_threads: 1,
     };
     forking: Traits {
-        name: "forking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+        name: "forking", serves: "handler", concurrent: true, same_process: false, thread_each: true,
+        idle_threads: 1,
     };
     preforking: Traits {
-        name: "preforking", concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+        name: "preforking", serves: "handler", concurrent: true, same_process: false, thread_each: true,
+        idle_threads: 1,
+    };
+    protocol_sequential: Traits {
+        name: "sequential", serves: "protocol", concurrent: false, same_process: true, thread_each: false,
+        idle_threads: 1,
+    };
+    protocol_threading: Traits {
+        name: "threading", serves: "protocol", concurrent: true, same_process: true, thread_each: true,
+        idle_threads: 1 + 16,
+    };
+    protocol_thread_pool: Traits {
+        name: "thread-pool", serves: "protocol", concurrent: true, same_process: true, thread_each: true,
+        idle_threads: 1 + 4,
+    };
+    protocol_forking: Traits {
+        name: "forking", serves: "protocol", concurrent: true, same_process: false, thread_each: true,
+        idle_threads: 1,
+    };
+    protocol_preforking: Traits {
+        name: "preforking", serves: "protocol", concurrent: true, same_process: false, thread_each: true,
+        idle_threads: 1,
     };
 }
