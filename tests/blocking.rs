@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use kit::{connect, expect, ms, read_all, serve, strategies, until, AnyStrategy, Folder, Running};
 use socketserver::framing::Netstrings;
 use socketserver::{
-    factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Context, Engine, Eof, EventLoop, Factory,
-    Group, HandlerResult, LineReceiver, LineTransport, Lost, Peer, Protocol, ReactorHandle, Rejected, Request,
+    factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Connection, Context, Engine, Eof, EventLoop,
+    Factory, Group, HandlerResult, LineReceiver, LineTransport, Lost, Peer, Protocol, ReactorHandle, Rejected, Request,
     ServerBuilder, ServingStrategy, StreamRequestHandler, StringReceiver, StringTransport, Threading, TimerId,
     Transport,
 };
@@ -489,13 +489,13 @@ struct Shout;
 
 impl LineReceiver for Shout {
     fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
-        Ok(t.send_line(line.to_ascii_uppercase())?)
+        t.send_line(line.to_ascii_uppercase())
     }
 }
 
 impl StringReceiver for Shout {
     fn string_received(&mut self, t: &mut StringTransport<'_>, string: &[u8]) -> HandlerResult {
-        Ok(t.send_string(&string.to_ascii_uppercase())?)
+        t.send_string(string.to_ascii_uppercase())
     }
 }
 
@@ -662,7 +662,8 @@ impl Protocol for Facts {
     fn data_received(&mut self, t: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
         let pid = t.peer_credentials()?.map(|peer| peer.pid);
         write!(t, "{} {:?}", t.local_addr(), pid)?;
-        Ok(t.close())
+        t.close();
+        Ok(())
     }
 }
 
@@ -685,6 +686,40 @@ fn unix_peers_and_addresses_are_known() {
     let mut client = connect(server.addr());
     say(&client, "?");
     assert_eq!(read_all(&mut client), format!("{} None", server.addr()));
+}
+
+/// A unit test of a protocol, over a real socket and without a server.
+#[test]
+fn it_is_a_handler_like_any_other() {
+    let (mut conn, mut client) = Connection::pair().unwrap();
+    client.write_all(b"hello\nyou\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    Blocking(factory(|_| lines(Shout))).handle(&mut conn).unwrap();
+    drop(conn);
+    assert_eq!(read_all(&mut client), "HELLO\nYOU\n");
+
+    let (mut conn, client) = Connection::pair().unwrap();
+    say_to(&client, b"half a line");
+    drop(client);
+    let failed = Blocking(factory(|_| lines(Whole))).handle(&mut conn).unwrap_err();
+    assert_eq!(failed.to_string(), "half a line");
+}
+
+fn say_to(mut client: &UnixStream, text: &[u8]) {
+    client.write_all(text).unwrap();
+}
+
+/// Wants whole lines.
+struct Whole;
+
+impl LineReceiver for Whole {
+    fn line_received(&mut self, _t: &mut LineTransport<'_>, _line: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+
+    fn eof_received(&mut self, _t: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+        Err(String::from_utf8_lossy(partial).into())
+    }
 }
 
 /// Some wait in their callbacks: the others do not.
