@@ -14,9 +14,9 @@ use kit::{connect, expect, ms, read_all, serve, strategies, until, AnyStrategy, 
 use socketserver::framing::Netstrings;
 use socketserver::{
     factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Connection, Context, Engine, Eof, EventLoop,
-    Factory, Group, HandlerResult, LineReceiver, LineTransport, Lost, Peer, Protocol, ReactorHandle, Rejected, Request,
-    ServerBuilder, ServingStrategy, StreamRequestHandler, StringReceiver, StringTransport, Threading, TimerId,
-    Transport,
+    Factory, Group, HandlerResult, LineReceiver, LineTransport, LingeringClose, Lost, Peer, Protocol, ReactorHandle,
+    Rejected, Request, ServerBuilder, ServingStrategy, StreamRequestHandler, StringReceiver, StringTransport,
+    Threading, TimerId, Transport,
 };
 
 const ANY: &str = "127.0.0.1:0";
@@ -91,6 +91,10 @@ impl Doer {
                 t.set_timer(ms(10));
             }
             "hold" => t.pause_reading(),
+            "hush" => {
+                t.write(b"hushed.")?;
+                t.pause_reading();
+            }
             "begin" => {
                 t.request_begins();
                 t.set_timer(ms(300));
@@ -300,7 +304,8 @@ fn who_is_cut_reads_a_reset() {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).map_err(|e| e.kind()).unwrap_err().to_string()
     };
-    let (heard, journal, report) = same!("an abort", |server| reset(server, "abort"));
+    let (heard, journal, report) =
+        same!("an abort", |b| b.lingering_close(LingeringClose::Always), |server| reset(server, "abort"));
     assert_eq!((heard.as_str(), journal.as_str()), ("connection reset", "made abort lost: aborted"));
     assert!(report.contains("served 1"), "{report}");
     let (heard, journal, report) = same!("a queue that is full", |server| reset(server, "flood"));
@@ -360,6 +365,15 @@ fn a_peer_that_resets_is_no_failure() {
         String::new()
     });
     assert!(journal.starts_with("made big lost: broken:"), "{journal}");
+    assert!(report.contains("failed 0, disconnected 1"), "{report}");
+
+    let (_, journal, report) = same!("a reset that nobody reads", |server| {
+        let mut client = greeted(server);
+        say(&client, "hush");
+        expect(&mut client, "hushed"); // and a byte is left
+        String::new()
+    });
+    assert!(journal.starts_with("made hush lost: broken:"), "{journal}");
     assert!(report.contains("failed 0, disconnected 1"), "{report}");
 }
 
@@ -445,8 +459,11 @@ fn a_stop_may_be_hastened() {
         thread::sleep(ms(20));
         server.handle.shutdown();
         thread::sleep(ms(20));
+        let began = Instant::now();
         server.handle.shutdown_now();
-        read_all(&mut client)
+        let rest = read_all(&mut client);
+        assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+        rest
     });
     assert_eq!(journal, "made hold shutting_down lost: drain limit of 10s exceeded");
     assert!(report.contains("drained 0, forced 1, abandoned 0"), "{report}");
@@ -518,6 +535,35 @@ fn lines_and_strings_are_whole() {
         let server = ServerBuilder::new().strategy(strategy).read_buffer(3);
         let server = serve(server.bind(ANY, Blocking(factory(|_| strings(Netstrings::new(), Shout)))).unwrap());
         assert_eq!(server.ask("5:hello,0:,3:you,"), "5:HELLO,0:,3:YOU,", "{name}");
+    }
+}
+
+/// Answers one line, and closes.
+struct Once;
+
+impl LineReceiver for Once {
+    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+        t.send_line(line)?;
+        t.close();
+        Ok(())
+    }
+}
+
+/// Lines that a protocol has left unread are as good as those in the kernel: the client may send on without a reset.
+#[test]
+fn a_close_lingers_for_what_was_read_and_not_used() {
+    for (name, strategy) in all() {
+        let server = ServerBuilder::new().strategy(strategy);
+        let server = serve(server.bind(ANY, Blocking(factory(|_| lines(Once)))).unwrap());
+        let mut client = server.connect();
+        say(&client, "first\nsecond\n"); // in one segment
+        assert_eq!(read_all(&mut client), "first\n", "{name}");
+        for _ in 0..2 {
+            client.write_all(b"third\n").unwrap_or_else(|e| panic!("{name}: {e}"));
+            thread::sleep(ms(20)); // for the reset, if there is one
+        }
+        drop(client);
+        assert_eq!(server.stop().served, 1, "{name}");
     }
 }
 
