@@ -5,9 +5,10 @@ mod programs;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{exit, Command};
+use std::process::{exit, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -46,6 +47,7 @@ const CASES: &[Case] = &[
     ("a_pause_holds_for_pools_of_threads", || paused(ThreadPool::new(4)), waits_for_the_resume),
     ("a_lower_limit_is_given_back_by_those_who_wait", pools, serves_with_a_lower_limit),
     ("new_workers_get_places_of_those_who_wait", pools, serves_with_more_workers),
+    ("a_socket_that_was_taken_over_outlives_the_master", taken_over, says_ok),
     ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
 ];
 
@@ -644,6 +646,31 @@ fn serves_with_more_workers(program: &mut Program) {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     held.iter_mut().for_each(|client| assert_eq!(line(client), "done"));
     program.stop();
+}
+
+/// As a supervisor does it that hands its socket on: this program is both the supervisor and, with the socket as its
+/// standard input, the server.
+fn taken_over() {
+    const SERVER: &str = "SOCKETSERVER_TAKES_OVER";
+    if std::env::var_os(SERVER).is_some() {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        let builder = builder(PreForking::new(2, Threading::new()));
+        builder.from_listener(TcpListener::from(socket), handler(answer)).unwrap().serve_forever().unwrap();
+        return;
+    }
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    for word in ["first", "second", "third"] {
+        let theirs = OwnedFd::from(socket.try_clone().unwrap());
+        let mut server = Command::new(std::env::current_exe().unwrap());
+        let mut master = server.env(SERVER, "1").stdin(theirs).stdout(Stdio::null()).spawn().unwrap();
+        let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        writeln!(&client, "{word}").unwrap();
+        assert_eq!(line(&mut BufReader::new(client)), word);
+        master.kill().unwrap();
+        master.wait().unwrap();
+    }
+    println!("ok");
 }
 
 fn outlives_a_middle_master(program: &mut Program) {

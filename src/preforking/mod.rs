@@ -43,7 +43,7 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// [recycled](Self::max_requests). When the master dies, whatever the cause, its workers stop accepting at once, finish
 /// what they have within the drain limit, and end; only a handler that computes on and never waits for its peer can
 /// outlast that. The listening socket is shut then, so that a worker which is stopped holds no clients, unless it was
-/// taken over by [`from_listener`](crate::ServerBuilder::from_listener): that stays its maker's.
+/// taken over by [`from_listener`](crate::ServerBuilder::from_listener): that stays its maker's. (The path of a Unix socket is taken as long as a stopped worker has the socket.)
 ///
 /// The master must have no other threads, since `fork` copies only one of them and every lock as it is: it refuses to
 /// start, and to fork, where there are some ([`Error::Threads`]). Engines start theirs in the workers.
