@@ -12,8 +12,8 @@ const REPLY: usize = 4_000_000;
 const WHOLE: usize = REPLY + 1;
 
 fn ask_and_leave_unread(client: &mut Client) {
-    client.send(format!("BIG {REPLY} CLOSE\n"));
-    client.send(vec![b'z'; 50_000]);
+    // In one piece: whether something is unread must not depend on who is faster.
+    client.send([format!("BIG {REPLY} CLOSE\n").into_bytes(), vec![b'z'; 50_000]].concat());
 }
 
 /// Reads the reply in pieces, slowly, with something to do after each; how much of it arrived. A reset is fair once
