@@ -87,7 +87,7 @@ fn f5_two_thousand_children_leave_no_zombie_and_no_descriptor() {
         clients.iter_mut().for_each(|client| assert_eq!(client.until_closed(), b""));
     }
     until("no child, no zombie", || procfs::descendants(server.pid()).is_empty());
-    assert_eq!(procfs::fds(server.pid()), before);
+    until("no descriptor more", || procfs::fds(server.pid()) <= before);
     server.until_stats("an account of all", |s| s["accepted"] > connections && s["active"] == 1 && s.add_up());
 }
 
