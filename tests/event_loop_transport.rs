@@ -27,10 +27,31 @@ fn a_turn_s_output_is_one_system_call() {
     test.turn();
     assert_eq!((test.output(id), test.sends(id)), (b"a2b2".to_vec(), 1));
     let large = vec![b'x'; 300_000];
-    test.act(|cx| (0..3).for_each(|_| assert!(cx.write_to(id, &large))));
-    assert_eq!((test.output(id).len(), test.sends(id)), (900_000, 1));
+    test.act(|cx| [b"small", &large[..], &large].iter().for_each(|bytes| assert!(cx.write_to(id, bytes))));
+    assert_eq!((test.output(id).len(), test.sends(id)), (600_005, 1));
     test.act(|cx| assert!(cx.write_to(id, b"")));
     assert_eq!(test.sends(id), 0, "nothing to send is no call");
+}
+
+/// A copy of it into the queue would cost more than the call.
+#[test]
+fn a_large_piece_with_nothing_before_it_is_sent_at_once() {
+    let (mut test, id, _) = with(|t, _| {
+        let large = [b'x'; 16 << 10];
+        t.write(&large[1..])?;
+        assert_eq!(t.queued(), large.len() - 1, "a small one waits for more");
+        Ok(())
+    });
+    test.feed(id, b"small");
+    assert_eq!((test.output(id).len(), test.sends(id)), ((16 << 10) - 1, 1));
+    let large = vec![b'x'; 16 << 10];
+    test.act(|cx| assert!(cx.write_to(id, &large) && cx.write_to(id, b"y") && cx.write_to(id, &large)));
+    assert_eq!((test.output(id).len(), test.sends(id)), (2 * large.len() + 1, 2), "at once, then the queue");
+    test.take_at_most(id, 1000);
+    test.act(|cx| assert!(cx.write_to(id, &large) && cx.write_to(id, &large)));
+    assert_eq!((test.output(id).len(), test.sends(id)), (1000, 1), "a kernel that is full is not asked twice");
+    test.take_at_most(id, usize::MAX);
+    assert_eq!(test.output(id), vec![b'x'; 2 * large.len() - 1000]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One connection of a loop: what is known of it between two callbacks.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::connect::Connector;
@@ -126,6 +127,12 @@ pub(super) struct Conn {
     pub(super) paused: Paused,
     /// What epoll watches for; `None` while it does not know the socket.
     pub(super) watched: Option<Readiness>,
+    /// Whether input may be there of which epoll has told already, and does not tell again.
+    pub(super) unread: bool,
+    /// Whether the stream's end is there, behind what is still to be read.
+    pub(super) ended: bool,
+    /// Whether it is in the list of those to be read in the next turn, without being told.
+    pub(super) listed: bool,
     /// Whether the peer has left, with input still to be read.
     pub(super) hung_up: bool,
     /// Whether input was thrown away at the close, so that more of it may be on its way.
@@ -134,6 +141,8 @@ pub(super) struct Conn {
     pub(super) dirty: bool,
     /// The kernel takes no more output for now.
     pub(super) blocked: bool,
+    /// Whether output has gone past the queue, since that was flushed last.
+    pub(super) sent: bool,
     /// Whether `pause_writing` was the last that the protocol heard.
     pub(super) told_to_pause: bool,
     /// Whether `reading_resumed` is due.
@@ -174,10 +183,14 @@ impl Conn {
             reason: None,
             paused: Paused::default(),
             watched: None,
+            unread: false,
+            ended: false,
+            listed: false,
             hung_up: false,
             left_unread: false,
             dirty: false,
             blocked: false,
+            sent: false,
             told_to_pause: false,
             resumed: false,
             told_to_shut_down: false,
@@ -211,6 +224,16 @@ impl Conn {
         self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
     }
 
+    /// Reads once, without a wait. A stream that gives less than it might has no more, but perhaps its end.
+    pub(super) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.io.recv(buf);
+        self.unread = match &read {
+            Ok(n) => *n == buf.len() || (*n > 0 && self.ended),
+            Err(e) => e.kind() == io::ErrorKind::Interrupted,
+        };
+        read
+    }
+
     /// Where nothing is left to send, the answer to a request is complete.
     pub(super) fn note_what_is_sent(&mut self) {
         if self.out.is_empty() && (self.marks == Marks::None || self.ends_when_sent) {
@@ -226,7 +249,7 @@ impl Conn {
             Phase::Lingering { .. } => true,
             Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
         };
-        Readiness { read, write: self.blocked, hangup: false }
+        Readiness { read, write: self.blocked, edge: self.io.is_stream(), ..Readiness::default() }
     }
 
     /// When the next limit is over, and which it is.

@@ -258,8 +258,9 @@ impl State {
 
     pub(super) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
         self.room(id, bytes.len())?;
+        let left = self.send_at_once(id, bytes);
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push(bytes, &mut self.spares);
+            conn.out.push(left, &mut self.spares);
         }
         self.mark(id);
         Ok(())

@@ -173,7 +173,13 @@ impl State {
     fn watch(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let wanted = conn.wanted();
-        if conn.watched == Some(wanted) || (conn.hung_up && !wanted.read) {
+        if conn.watched == Some(wanted) {
+            if conn.unread && wanted.read && wanted.edge && !std::mem::replace(&mut conn.listed, true) {
+                self.unread.push(id);
+            }
+            return;
+        }
+        if conn.hung_up && !wanted.read {
             return;
         }
         let done = match (conn.io.fd(), conn.watched) {

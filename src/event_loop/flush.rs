@@ -13,9 +13,35 @@ use super::throttle::Direction;
 /// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.
 const READERS: usize = 256 << 10;
 
+/// A piece that is offered to the kernel by itself, at once: from here on a system call is cheaper than a copy.
+const WORTH_A_CALL: usize = 16 << 10;
+
 impl State {
+    /// Offers a large piece to the kernel before it is queued, which would copy it: all of it that comes first in the
+    /// queue and under no rate limit. What is left.
+    pub(super) fn send_at_once<'a>(&mut self, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return bytes };
+        let is_limited = conn.rare.as_ref().is_some_and(|rare| rare.writing.is_some());
+        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.blocked || is_limited {
+            return bytes;
+        }
+        match conn.io.send(bytes) {
+            Ok(n) => {
+                (conn.since, conn.blocked_since) = (now, now);
+                (conn.sent, conn.blocked) = (true, n < bytes.len());
+                bytes.get(n..).unwrap_or_default()
+            }
+            Err(_) => bytes, // what is wrong shows again when the queue is flushed
+        }
+    }
+
     /// Sends what is queued, as far as the kernel takes it.
     pub(super) fn flush(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if std::mem::take(&mut conn.sent) {
+            conn.note_what_is_sent();
+        }
         let mut read = 0;
         while let Some(at_most) = self.sendable(id, &mut read) {
             self.send(id, at_most);

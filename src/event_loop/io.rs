@@ -33,6 +33,12 @@ impl Io {
         }
     }
 
+    /// Whether epoll tells only of what is new: a stream's input has been read to its end when a read brings less than it
+    /// might. A terminal gives a line at a time.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Socket(_))
+    }
+
     /// What it is bound to.
     pub(super) fn local_addr(&self) -> Addr {
         match self {

@@ -100,6 +100,7 @@ impl Memory {
                 read: watched.read && (pipe.eof || pipe.broken || !pipe.input.is_empty()),
                 write: watched.write && (pipe.room > 0 || pipe.broken),
                 hangup: pipe.broken || (pipe.eof && pipe.shut),
+                ..Readiness::default()
             };
             (ready != Readiness::default()).then_some(ready)
         })

@@ -128,6 +128,8 @@ pub(super) struct State {
     pub(super) groups: Groups,
     /// Connections with something to send, to tell or to decide at the end of the turn.
     pub(super) dirty: Vec<ConnId>,
+    /// Connections that may have input of which epoll has told already: read in the next turn.
+    pub(super) unread: Vec<ConnId>,
     /// The other list, while one is gone through.
     pub(super) spare_list: Vec<ConnId>,
     pub(super) soon: VecDeque<Soon>,
@@ -187,6 +189,7 @@ impl State {
             timers: Timers::new(),
             groups: Groups::default(),
             dirty: Vec::new(),
+            unread: Vec::new(),
             spare_list: Vec::new(),
             soon: VecDeque::new(),
             inbox,
@@ -231,7 +234,9 @@ impl State {
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.permits().full();
-        if self.stop || may_accept || !self.dirty.is_empty() || !self.soon.is_empty() || self.reads_a_file() {
+        let has_more =
+            !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty() || self.reads_a_file();
+        if self.stop || may_accept || has_more {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -150,14 +150,14 @@ impl State {
         let would_block = || Err(io::ErrorKind::WouldBlock.into());
         let Some(conn) = self.conns.get_mut(id) else { return would_block() };
         if !conn.is_open() || conn.throttle(Direction::Reading).is_none() {
-            return conn.io.recv(buffer); // into the void it is read as fast as it comes
+            return conn.recv(buffer); // into the void it is read as fast as it comes
         }
         let most = self.allowed(id, Direction::Reading, READ);
         let (Some(conn), Some(part)) = (self.conns.get_mut(id), buffer.get_mut(..most)) else { return would_block() };
         if most == 0 {
             return would_block();
         }
-        let read = conn.io.recv(part);
+        let read = conn.recv(part);
         let used = read.as_ref().map_or(0, |n| *n);
         conn.give_back(Direction::Reading, most, used);
         if used == most {

@@ -19,7 +19,8 @@ use crate::listen::Addr;
 /// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 ///
 /// What is written is queued, and sent in one system call when the callback has returned; what others write to the
-/// connection, when the turn ends. Formatted text goes by
+/// connection, when the turn ends. A piece of 16 KiB and more with nothing before it is offered to the kernel at once, and
+/// only what that does not take is copied into the queue. Formatted text goes by
 /// `write!(transport, "...")?`, without any trait in scope.
 pub struct Transport<'a> {
     cx: Context<'a>,

@@ -21,6 +21,7 @@ impl State {
         self.mind_datagrams();
         self.core.post.iter().for_each(|post| post.tell_ready());
         let events = self.wait(timeout)?;
+        let unread = self.unread.len();
         let mark = self.timers.mark();
         for place in 0..events {
             match self.poller.event(place) {
@@ -34,6 +35,7 @@ impl State {
                 (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
+        self.read_unread(unread);
         self.serve_memory();
         self.read_files();
         self.fire_timers(mark);
@@ -61,6 +63,8 @@ impl State {
         if ready.write || ready.hangup {
             conn.blocked = false;
         }
+        conn.ended |= ready.ended || ready.hangup;
+        conn.unread |= ready.read || ready.hangup;
         let reads = conn.wanted().read;
         if reads && (ready.read || ready.hangup) {
             self.read(id);
@@ -82,13 +86,26 @@ impl State {
         }
     }
 
+    /// Those of the last turn that have more to give than one read takes, or their end.
+    fn read_unread(&mut self, listed: usize) {
+        for place in 0..listed {
+            let Some(id) = self.unread.get(place).copied() else { break };
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            conn.listed = false;
+            if conn.unread && conn.wanted().read {
+                self.ready(id, Readiness { read: true, ..Readiness::default() });
+            }
+        }
+        self.unread.drain(..listed.min(self.unread.len()));
+    }
+
     /// Reads once; whether something has come.
     pub(super) fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let is_open = conn.is_open();
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = match conn.rare {
-            None => conn.io.recv(&mut buffer),
+            None => conn.recv(&mut buffer),
             Some(_) => self.recv_limited(id, &mut buffer),
         };
         let came = match read {

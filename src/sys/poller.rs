@@ -19,9 +19,14 @@ pub(crate) struct Readiness {
     pub(crate) write: bool,
     /// The connection is broken, or closed both ways.
     pub(crate) hangup: bool,
+    /// The peer's stream has ended, behind what is still to be read. Shows with `edge` only.
+    pub(crate) ended: bool,
+    /// What comes is told once, instead of in every wait while it is there. What is there when the interest is set is
+    /// told, also when it is set anew as it was.
+    pub(crate) edge: bool,
 }
 
-/// An epoll set, level-triggered.
+/// An epoll set, level-triggered where nothing else is asked for.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: epoll::Epoll,
@@ -75,6 +80,8 @@ impl Poller {
             read: has(EpollFlags::EPOLLIN),
             write: has(EpollFlags::EPOLLOUT),
             hangup: has(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+            ended: has(EpollFlags::EPOLLRDHUP),
+            edge: false,
         };
         (event.data(), readiness)
     }
@@ -90,5 +97,7 @@ fn flags(wanted: Readiness) -> EpollFlags {
     let mut flags = EpollFlags::empty();
     flags.set(EpollFlags::EPOLLIN, wanted.read);
     flags.set(EpollFlags::EPOLLOUT, wanted.write);
+    flags.set(EpollFlags::EPOLLRDHUP, wanted.read && wanted.edge);
+    flags.set(EpollFlags::EPOLLET, wanted.edge);
     flags
 }
