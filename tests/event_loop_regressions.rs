@@ -3,16 +3,20 @@
 mod kit;
 mod script;
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::mpsc;
+use std::rc::Rc;
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kit::{connect, LONG};
-use script::{Journal, Script};
+use script::{with, Journal, Script};
 use socketserver::testing::TestLoop;
-use socketserver::{factory, ConnId, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
+use socketserver::{factory, Addr, ConnId, ConnectError, Context, EventLoop, Factory, HandlerResult, Peer, Protocol};
+use socketserver::{ServerBuilder, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -142,7 +146,7 @@ fn a_connection_may_have_many_timers() {
         Ok(())
     }));
     test.feed(client, b"go");
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     test.advance(SECOND);
     assert_eq!(journal.count("timer"), 20_000);
     assert!(began.elapsed() < 5 * SECOND, "{:?}", began.elapsed());
@@ -210,4 +214,214 @@ fn a_shutdown_by_turns_closes_the_listeners_and_the_loop_may_be_used_anew() {
         told.recv_timeout(LONG).unwrap();
         drop(TcpListener::bind(addr).unwrap());
     }
+}
+
+/// A connection that links, and perhaps switches, to another whose queue is long.
+fn linked(act: &'static str) -> (TestLoop, ConnId, ConnId, Journal) {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let behind = test.connect(Script::new(&Journal::default()));
+    let next = journal.clone();
+    let reader = test.connect(Script::new(&journal).on("data", move |t, _| {
+        t.link(behind);
+        if act == "switch" {
+            t.switch_protocol(Script::new(&next), b"left over");
+        }
+        Ok(())
+    }));
+    test.take_at_most(behind, 0);
+    assert!(test.act(|cx| cx.write_to(behind, &[0; 100_000])));
+    test.feed(reader, b"q");
+    assert!(!test.is_reading(reader), "the other is behind");
+    (test, reader, behind, journal)
+}
+
+/// That the queue was long before the link was forgotten, and so its fall was no news.
+#[test]
+fn a_link_to_one_that_is_behind_already_ends_its_pause() {
+    let (mut test, reader, behind, journal) = linked("link");
+    test.take_at_most(behind, usize::MAX);
+    assert!(test.is_reading(reader));
+    test.feed(reader, b"more");
+    assert_eq!(journal.take(), "made data:q data:more");
+}
+
+/// What was to be handed over was looked at only when nothing at all was against reading.
+#[test]
+fn a_protocol_that_takes_over_a_linked_connection_is_given_what_was_left() {
+    let endings: [fn(&mut TestLoop, ConnId); 2] =
+        [|test, behind| test.take_at_most(behind, usize::MAX), |test, behind| test.reset(behind)];
+    for ending in endings {
+        let (mut test, reader, behind, journal) = linked("switch");
+        ending(&mut test, behind);
+        test.feed(reader, b"more");
+        assert_eq!(journal.take(), "made data:q made data:left over data:more");
+    }
+}
+
+/// What readers give was not counted as progress: epoll tells of room when a third of the buffer is free, and that takes a
+/// slow client longer than the limit.
+#[test]
+fn the_write_limit_spares_a_slow_client_of_a_file() {
+    let looped = script::run(|reactor| {
+        let serve = |_: &_| {
+            Script::new(&Journal::default()).on("made", |t, _| {
+                t.set_write_timeout(Some(SECOND));
+                Ok(t.send_reader(std::io::repeat(b'x').take(64 << 20))?)
+            })
+        };
+        reactor.listen_tcp("127.0.0.1:0", factory(serve)).unwrap()
+    });
+    let mut client = connect(looped.addr);
+    let began = Instant::now();
+    while began.elapsed() < 4 * SECOND {
+        client.read_exact(&mut [0; 16 << 10]).unwrap();
+        thread::sleep(SECOND / 20); // the slowness
+    }
+}
+
+/// They counted for nothing: a peer that read nothing had the loop open a file for each byte.
+#[test]
+fn readers_that_are_queued_pause_the_connection() {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let client = test.connect(Script::new(&journal).on("data", |t, _| {
+        t.send_reader(std::io::repeat(b'x').take(100_000))?;
+        Ok(())
+    }));
+    test.take_at_most(client, 0);
+    test.feed(client, b"1");
+    assert!(test.is_reading(client), "one is no reason");
+    (0..9).for_each(|_| test.hold(client, b"2"));
+    test.settle();
+    assert!(!test.is_reading(client));
+    assert!(journal.take().contains("pause"));
+    test.take_at_most(client, usize::MAX);
+    assert!(test.is_reading(client) && journal.take().contains("resume"));
+    let limit = 8 << 20 >> 16;
+    let piled = test.act(|cx| cx.write_to(client, b""));
+    assert!(piled && test.output(client).len() % 100_000 == 0);
+    test.take_at_most(client, 0);
+    let journal = Journal::default();
+    let client = test.connect(Script::new(&journal).on("made", move |t, _| {
+        for n in 0..=limit + 1 {
+            assert_eq!(t.send_reader(std::io::repeat(b'x').take(1)).is_err(), n > limit, "{n}");
+        }
+        Ok(())
+    }));
+    assert!(test.is_lost(client), "the hard limit holds");
+}
+
+/// Asks for another attempt whenever one has failed.
+struct Stubborn {
+    failures: Rc<Cell<u32>>,
+    running: Rc<Cell<i32>>,
+}
+
+impl Factory for Stubborn {
+    fn build_protocol(&self, _cx: &mut Context<'_>, _peer: &Peer) -> Option<Box<dyn Protocol>> {
+        None
+    }
+
+    fn start_factory(&self, _cx: &mut Context<'_>) {
+        self.running.set(self.running.get() + 1);
+    }
+
+    fn stop_factory(&self, _cx: &mut Context<'_>) {
+        self.running.set(self.running.get() - 1);
+    }
+
+    fn connection_failed(&self, cx: &mut Context<'_>, _error: &ConnectError) {
+        self.failures.set(self.failures.get() + 1);
+        cx.connect_tcp("127.0.0.1:1", Self { failures: self.failures.clone(), running: self.running.clone() });
+    }
+}
+
+/// It was told of the stop in each turn, for as long as the drain lasted.
+#[test]
+fn who_connects_again_whatever_happens_does_not_keep_a_drain_busy() {
+    let (failures, running) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let stubborn = || Stubborn { failures: failures.clone(), running: running.clone() };
+    let mut test = TestLoop::new().unwrap();
+    test.answer_connects([]);
+    let busy = test.connect(Script::new(&Journal::default()).on("made", |t, _| {
+        t.request_begins();
+        Ok(())
+    }));
+    test.reactor().connect_tcp("127.0.0.1:1", stubborn());
+    test.act(|cx| cx.shutdown(10 * SECOND));
+    (0..1000).for_each(|_| test.turn());
+    assert_eq!((failures.get(), test.is_lost(busy)), (1, false));
+    (0..10).for_each(|_| test.advance(SECOND / 10));
+    assert!((2..=11).contains(&failures.get()), "{}", failures.get());
+    test.act(|cx| cx.abort_connection(busy));
+    assert_eq!(running.get(), 0, "each factory that was started was stopped");
+    let mut test = TestLoop::new().unwrap();
+    test.reactor().connect_tcp("127.0.0.1:1", stubborn());
+    drop(test);
+    assert_eq!(running.get(), 0);
+}
+
+/// That nothing can be written any more was taken for a failure that has ended the connection.
+#[test]
+fn who_writes_at_the_end_after_ending_its_own_half_is_closed_in_order() {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let script = Script::new(&journal).on("made", |t, _| {
+        t.shutdown_write();
+        Ok(())
+    });
+    let client = test.connect(script.on("eof", |t, _| Ok(t.write(b"bye")?)));
+    test.eof(client);
+    assert!(test.is_lost(client));
+    assert_eq!(journal.take(), "made eof lost:closed by the peer");
+}
+
+/// Names were resolved by the threads that do blocking work.
+#[test]
+fn a_name_is_resolved_while_all_blocking_work_stands_still() {
+    let (listener, mut reactor) = (TcpListener::bind("127.0.0.1:0").unwrap(), socketserver::Reactor::new().unwrap());
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    for _ in 0..10 {
+        let wait = wait.clone();
+        reactor.blocking(move || wait.lock().unwrap().recv().is_ok(), |_, _| ());
+    }
+    let journal = Journal::default();
+    let told = journal.clone();
+    let factory = factory(move |_: &Peer| {
+        Script::new(&told).on("made", |t, _| {
+            t.stop();
+            Ok(())
+        })
+    });
+    reactor.connect_tcp(format!("localhost:{}", listener.local_addr().unwrap().port()), factory);
+    reactor.call_later(LONG, |cx| cx.stop());
+    reactor.run().unwrap();
+    assert_eq!(journal.take(), "made");
+    drop(release);
+}
+
+/// The kernel says that they are empty.
+#[test]
+fn a_file_of_proc_is_sent() {
+    let (mut test, client, _) = with(|t, _| Ok(t.send_file(File::open("/proc/version")?, ..)?));
+    test.feed(client, b"q");
+    assert_eq!(test.output(client), std::fs::read("/proc/version").unwrap());
+}
+
+struct ClosesAtOnce(Journal);
+
+impl Factory for ClosesAtOnce {
+    fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
+        cx.close_connection(peer.id());
+        Some(Box::new(Script::new(&self.0)))
+    }
+}
+
+/// It was told of a connection that could not be used any more.
+#[test]
+fn a_connection_that_its_factory_closes_is_told_to_nobody() {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let client = test.connect_to(&ClosesAtOnce(journal.clone()), Addr::Unnamed);
+    test.settle();
+    assert!(client.map_or(true, |client| test.is_lost(client)));
+    assert_eq!((journal.take().as_str(), test.connections()), ("", 0));
 }

@@ -93,7 +93,7 @@ fn a_reader_is_sent_between_what_was_written_before_and_afterwards() {
     });
     test.feed(id, b"go");
     assert_eq!(test.output(id), b"<one|two>");
-    assert_eq!(journal.take(), "data:go transfer transfer transfer");
+    assert_eq!(journal.take(), "data:go pause resume transfer transfer transfer");
     for step in 1..9 {
         test.take_at_most(id, 0);
         test.feed(id, b"again");
@@ -328,7 +328,7 @@ fn a_file_is_sent_whole_or_in_part() {
     });
     test.feed(id, b"go");
     assert_eq!(test.output(id), b"0123456789|23|89|");
-    assert_eq!(journal.take(), "data:go transfer transfer transfer transfer");
+    assert_eq!(journal.take(), "data:go pause resume transfer transfer transfer transfer");
 }
 
 #[test]

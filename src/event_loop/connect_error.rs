@@ -28,13 +28,14 @@ pub struct ConnectError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// The name could not be resolved.
+    /// The name could not be resolved; with the kind `TimedOut`, not in the time that the attempt has.
     Resolve(io::Error),
     /// Nobody listens there (`ECONNREFUSED`; for a Unix socket `ENOENT` as well).
     Refused(io::Error),
     /// There was no answer within this time; or none to the kernel, which gave up before (`ETIMEDOUT`).
     TimedOut(Duration),
-    /// The program has stopped the attempt: by itself, or by the loop's shutdown.
+    /// The program has stopped the attempt: by itself, or by the loop's shutdown. No reason to connect again: a loop that
+    /// drains lets nobody connect, and says so after 100 ms each time.
     Stopped,
     /// The system refused.
     System {

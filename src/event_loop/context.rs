@@ -43,8 +43,7 @@ impl Context<'_> {
     }
 
     /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
-    /// for each.
-    /// What becomes of a member who does not read, [`Group`] says.
+    /// for each. What becomes of a member who does not read, [`Group`] says.
     ///
     /// ```
     /// # use socketserver::{ConnId, Context, Group};
@@ -281,7 +280,7 @@ impl State {
             return Err(WriteError::Closed);
         };
         let limit = self.settings.max_queued;
-        if conn.out.len().saturating_add(more) <= limit {
+        if conn.out.load().saturating_add(more) <= limit {
             return Ok(());
         }
         let full = super::lost::QueueFull { limit };
@@ -290,7 +289,7 @@ impl State {
     }
 
     fn is_behind(&self, id: ConnId) -> bool {
-        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.len() > self.settings.high_water)
+        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.load() > self.settings.high_water)
     }
 
     pub(super) fn takes_output(&self, id: ConnId) -> bool {

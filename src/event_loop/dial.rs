@@ -15,17 +15,21 @@ use nix::sys::socket::{SockaddrStorage, UnixAddr};
 use super::conn::{Conn, Origin};
 use super::connect::{Connect, Connector, ConnectorState};
 use super::connect_error::{ConnectError, ConnectFailure};
-use super::context::Context;
 use super::factory::Factory;
 use super::io::Io;
+use super::lookup::{Found, Lookup};
 use super::lost::LostReason;
 use super::slab::{ConnId, Slab};
 use super::state::{token, Soon, State, Task};
 use super::timers::{TimerId, NEVER};
 use crate::connection::Socket;
-use crate::listen::{resolve, Addr, Address};
+use crate::helpers::Helpers;
+use crate::listen::{Addr, Address};
 use crate::sys::{socket, Readiness};
 
+/// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
+/// not keep the loop busy.
+const REFUSED: Duration = Duration::from_millis(100);
 /// While a Unix server's queue is full, the first pause between two tries, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
@@ -35,6 +39,7 @@ pub(super) struct Dials {
     all: Slab<Dial>,
     /// How many attempts have begun.
     attempts: u64,
+    resolvers: Helpers<Lookup>,
     #[cfg(feature = "testing")]
     pub(super) script: Option<super::test_loop::Script>,
 }
@@ -44,6 +49,7 @@ impl Dials {
         Self {
             all: Slab::new(home),
             attempts: 0,
+            resolvers: Helpers::default(),
             #[cfg(feature = "testing")]
             script: None,
         }
@@ -124,23 +130,27 @@ impl Dial {
 impl State {
     pub(super) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         if self.users.add(&factory) {
-            let factory = factory.clone();
-            self.soon.push_back(Soon::Call(Box::new(move |cx| factory.start_factory(cx))));
+            self.soon.push_back(Soon::Start(factory.clone()));
         }
         self.enter(to, factory)
     }
 
     pub(super) fn connect_from_outside(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         if self.users.add(&factory) {
-            self.call_free("start_factory", |cx| factory.start_factory(cx));
+            self.start_factory(&factory);
         }
         self.enter(to, factory)
     }
 
     fn enter(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
-        let stage = if self.drain.is_some() { Stage::Stopped { tell: true } } else { Stage::Queued };
+        let drains = self.drain.is_some();
+        let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
         let connector = Connector(self.dials.all.insert(Dial { to, factory, stage, retries: 0 }));
-        self.soon.push_back(Soon::Connect(connector));
+        if drains {
+            self.timers.set(self.clock.now(), REFUSED, Task::Connect(connector));
+        } else {
+            self.soon.push_back(Soon::Connect(connector));
+        }
         connector
     }
 
@@ -237,27 +247,28 @@ impl State {
             return;
         }
         match known(&address) {
-            Ok(Some(addr)) => self.has_addresses(connector, [addr].into()),
-            Ok(None) => self.resolve(connector, number, address),
+            Ok(Known::Address(addr)) => self.has_addresses(connector, [addr].into()),
+            Ok(Known::Name(name)) => self.resolve(connector, number, name),
             Err(e) => self.give_up(connector, ConnectFailure::System { act: "connect to", source: e }),
         }
     }
 
-    fn resolve(&mut self, connector: Connector, number: u64, address: Address) {
-        let resolve = move || match address {
-            Address::Tcp(name) => resolve(&name),
-            Address::Unix(_) | Address::Abstract(_) => Ok(Vec::new()),
-        };
-        Context { state: self }.blocking(resolve, move |cx, found| {
-            // Otherwise it was stopped meanwhile, or its time is over.
-            if cx.state.dials.attempt(connector).is_some_and(|attempt| attempt.number == number) {
-                match found {
-                    Ok(Ok(found)) => cx.state.has_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
-                    Ok(Err(e)) => cx.state.give_up(connector, ConnectFailure::Resolve(e)),
-                    Err(e) => cx.state.give_up(connector, ConnectFailure::Resolve(io::Error::other(e))),
-                }
+    fn resolve(&mut self, connector: Connector, number: u64, name: String) {
+        let lookup = Lookup { connector, number, name, inbox: self.inbox.clone() };
+        if let Err((e, _)) = self.dials.resolvers.give(lookup) {
+            let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
+            self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
+        }
+    }
+
+    pub(super) fn has_resolved(&mut self, connector: Connector, number: u64, found: Found) {
+        // Otherwise it was stopped meanwhile, or its time is over.
+        if self.dials.attempt(connector).is_some_and(|attempt| attempt.number == number) {
+            match found {
+                Ok(found) => self.has_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
+                Err(e) => self.give_up(connector, ConnectFailure::Resolve(e)),
             }
-        });
+        }
     }
 
     fn has_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
@@ -340,15 +351,17 @@ impl State {
     pub(super) fn connect_is_due(&mut self, connector: Connector) {
         let now = self.woke;
         let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else {
-            return self.begin_attempt(connector); // it has waited
+        let attempt = match &mut dial.stage {
+            Stage::Trying(attempt) => attempt,
+            Stage::Waiting(_) => return self.begin_attempt(connector),
+            _ => return self.go_on_connecting(connector),
         };
         let is_over = attempt.deadline <= now;
         // Popped timers are gone: the attempt has another one for what follows.
         attempt.timer = self.timers.set(now, attempt.deadline.saturating_duration_since(now), Task::Connect(connector));
         if attempt.current.is_none() {
-            let timeout = dial.to.timeout;
-            self.give_up(connector, ConnectFailure::TimedOut(timeout));
+            let why = format!("no answer within {:?}", dial.to.timeout);
+            self.give_up(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
         } else if attempt.pause.is_some() && !is_over {
             self.call_server(connector);
         } else {
@@ -415,6 +428,9 @@ impl State {
 
     fn hang_up(&mut self, attempt: Attempt) {
         self.timers.cancel(attempt.timer);
+        if attempt.current.is_none() {
+            self.dials.resolvers.forget(|lookup| lookup.number == attempt.number);
+        }
     }
 
     fn attempt_failed(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
@@ -464,9 +480,20 @@ impl State {
     /// Nothing is left of it.
     fn release(&mut self, connector: Connector) {
         let Some(Dial { factory, .. }) = self.dials.all.remove(connector.0) else { return };
-        if self.users.remove(&factory) {
+        if self.users.remove(&factory) && !self.never_starts(&factory) {
             self.call_free("stop_factory", |cx| factory.stop_factory(cx));
         }
+    }
+
+    /// Whether it has not been started yet; then it is not going to be.
+    fn never_starts(&mut self, factory: &Rc<dyn Factory>) -> bool {
+        let is_it = |soon: &Soon| matches!(soon, Soon::Start(other) if other.identity() == factory.identity());
+        let place = self.soon.iter().position(is_it);
+        place.is_some_and(|place| self.soon.remove(place).is_some())
+    }
+
+    pub(super) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
+        self.call_free("start_factory", |cx| factory.start_factory(cx));
     }
 
     /// The loop stops: what is not connected yet is not connected any more.
@@ -480,7 +507,15 @@ impl State {
     pub(super) fn end_connectors(&mut self) {
         self.stop_connecting_all();
         for id in self.dials.all.ids() {
+            let factory = self.dials.all.get(id).map(|dial| dial.factory.clone());
+            if let Some(factory) = factory.filter(|factory| self.never_starts(factory)) {
+                self.start_factory(&factory); // it is told of the end, so of the beginning before
+            }
             self.go_on_connecting(Connector(id));
+        }
+        // Asked for while they were told of the end: who is told again may ask again.
+        for id in self.dials.all.ids() {
+            self.release(Connector(id));
         }
     }
 
@@ -515,13 +550,20 @@ impl State {
     }
 }
 
-/// The address itself, where there is nothing to resolve.
-fn known(address: &Address) -> io::Result<Option<Addr>> {
+enum Known {
+    Address(Addr),
+    /// To be resolved.
+    Name(String),
+}
+
+fn known(address: &Address) -> io::Result<Known> {
     address.check()?;
     Ok(match address {
-        Address::Tcp(text) => text.parse().ok().map(Addr::Ip),
-        Address::Unix(path) => Some(Addr::Unix(path.clone())),
-        Address::Abstract(name) => Some(Addr::Abstract(name.clone())),
+        Address::Tcp(text) => {
+            text.parse().map_or_else(|_| Known::Name(text.clone()), |ip| Known::Address(Addr::Ip(ip)))
+        }
+        Address::Unix(path) => Known::Address(Addr::Unix(path.clone())),
+        Address::Abstract(name) => Known::Address(Addr::Abstract(name.clone())),
     })
 }
 

@@ -36,16 +36,17 @@ impl State {
         }
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
-    pub(super) fn flush(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+    /// Sends what is queued, as far as the kernel takes it. How many bytes that were.
+    pub(super) fn flush(&mut self, id: ConnId) -> usize {
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
         if std::mem::take(&mut conn.sent) {
             conn.note_what_is_sent();
         }
-        let mut read = 0;
+        let (mut read, mut sent) = (0, 0);
         while let Some(at_most) = self.sendable(id, &mut read) {
-            self.send(id, at_most);
+            sent += self.send(id, at_most);
         }
+        sent
     }
 
     /// How much may be sent now, if there is anything that the kernel may take. Readers whose turn has come are read.
@@ -72,17 +73,18 @@ impl State {
         }
     }
 
-    fn send(&mut self, id: ConnId, at_most: usize) {
+    fn send(&mut self, id: ConnId, at_most: usize) -> usize {
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
         let sent = conn.out.send(&conn.io, &mut self.spares, at_most);
         conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
         match sent {
-            Ok((_, whole)) => {
+            Ok((n, whole)) => {
                 conn.since = now;
                 conn.blocked_since = now;
                 conn.blocked = !whole;
                 conn.note_what_is_sent();
+                return n;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 conn.blocked = true;
@@ -91,6 +93,7 @@ impl State {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => self.end(id, LostReason::Reset(e)),
         }
+        0
     }
 
     /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has

@@ -116,7 +116,8 @@ impl ReactorHandle {
     }
 
     /// Queues bytes for a connection. That it is gone by then does not show; use
-    /// [`call_from_thread`](Self::call_from_thread) and [`Context::write_to`] to know.
+    /// [`call_from_thread`](Self::call_from_thread) and [`Context::write_to`] to know. Until the loop takes them they count
+    /// for no limit: who sends faster than the loop turns asks by such a call now and then.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).

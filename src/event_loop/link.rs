@@ -32,9 +32,13 @@ impl State {
         if id == other {
             return false;
         }
-        let linked = &mut target.rare().linked;
-        if !linked.contains(&id) {
-            linked.push(id);
+        let long = target.told_to_pause;
+        let rare = target.rare();
+        if rare.linked.is_empty() {
+            rare.holds_linked = long; // nobody else is still to be told
+        }
+        if !rare.linked.contains(&id) {
+            rare.linked.push(id);
         }
         if let Some(conn) = self.conns.get_mut(id) {
             let links = &mut conn.rare().links;
@@ -53,10 +57,10 @@ impl State {
         let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.told_to_pause));
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let before = conn.paused.any();
-        conn.paused.by_link = waits;
-        conn.paused.by_output = conn.told_to_pause && !conn.is_linked();
-        if conn.paused.any() != before {
+        let by_output = conn.told_to_pause && !conn.is_linked();
+        let before = (conn.paused.by_link, conn.paused.by_output);
+        (conn.paused.by_link, conn.paused.by_output) = (waits, by_output);
+        if before != (waits, by_output) {
             conn.since = now; // it was not the peer who was waited for
             self.mark(id);
         }

@@ -26,6 +26,7 @@ mod io;
 mod line_receiver;
 mod lines;
 mod link;
+mod lookup;
 mod loops;
 mod lost;
 #[cfg(feature = "testing")]

@@ -48,6 +48,9 @@ pub(super) struct Outbox {
     head: usize,
     /// Bytes in the pieces, but for sources.
     len: usize,
+    sources: usize,
+    /// What the sources behind the first count for.
+    reserved: usize,
 }
 
 /// Buffers between two uses, so that a connection that is idle has none and a busy one allocates none.
@@ -81,6 +84,20 @@ impl Outbox {
         self.len
     }
 
+    /// What the water marks and the hard limit count: bytes, and of several readers all but the first.
+    pub(super) fn load(&self) -> usize {
+        self.len + self.reserved
+    }
+
+    /// What another reader would count for: as much as it may have in memory.
+    pub(super) fn load_of(&self, source: &Source) -> usize {
+        if self.sources > 0 {
+            source.size()
+        } else {
+            0
+        }
+    }
+
     /// Whether nothing is left to send, by readers neither.
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -109,6 +126,8 @@ impl Outbox {
 
     /// What is read when its turn comes.
     pub(super) fn push_source(&mut self, source: Source, spares: &mut Spares) {
+        self.reserved += self.load_of(&source);
+        self.sources += 1;
         self.enqueue(Piece::Source(Box::new(source)), spares);
     }
 
@@ -122,7 +141,12 @@ impl Outbox {
 
     /// The reader that is first has come to its end.
     pub(super) fn pop_source(&mut self, spares: &mut Spares) {
-        self.pieces.pop_front().into_iter().for_each(|piece| spares.keep(piece));
+        let Some(first) = self.pieces.pop_front() else { return };
+        if let Piece::Source(source) = &first {
+            self.sources -= 1;
+            self.reserved = self.reserved.saturating_sub(source.size()); // the next one is the first now
+        }
+        spares.keep(first);
         if self.pieces.is_empty() {
             self.let_go(spares);
         }
@@ -178,7 +202,7 @@ impl Outbox {
     /// Gives up what is queued.
     pub(super) fn clear(&mut self, spares: &mut Spares) {
         self.pieces.drain(..).for_each(|piece| spares.keep(piece));
-        (self.head, self.len) = (0, 0);
+        (self.head, self.len, self.sources, self.reserved) = (0, 0, 0, 0);
         self.let_go(spares);
     }
 

@@ -17,6 +17,7 @@ use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
 use crate::finish::{observe, refuse, Outcome};
+use crate::handler::forget;
 use crate::lifecycle::{AtGate, Core};
 use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
@@ -112,7 +113,7 @@ impl State {
     fn factory_started(&mut self, place: usize) {
         let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
         if self.users.add(&factory) {
-            self.call_free("start_factory", |cx| factory.start_factory(cx));
+            self.start_factory(&factory);
         }
     }
 
@@ -300,8 +301,9 @@ impl State {
     }
 
     pub(super) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.protocol = Some(protocol);
+        match self.conns.get_mut(id) {
+            Some(conn) if conn.is_open() => conn.protocol = Some(protocol),
+            _ => forget(protocol), // closed by the factory: it hears of nothing
         }
         self.call(id, "connection_made", |p, t| p.connection_made(t));
         self.mark(id);

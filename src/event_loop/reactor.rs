@@ -176,8 +176,7 @@ impl Reactor {
         self.state.soon.push_back(Soon::Call(Box::new(call)));
     }
 
-    /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a
-    /// second
+    /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
     /// one ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
     ///
     /// # Errors

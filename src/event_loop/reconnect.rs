@@ -93,6 +93,9 @@ impl Reconnect {
         if self.max_retries.is_some_and(|most| retries >= most) {
             return None;
         }
+        if self.initial_delay.is_zero() {
+            return Some(Duration::ZERO); // whatever is multiplied with it, beyond all numbers as well
+        }
         let most = self.max_delay.min(NEVER);
         let grown = self.initial_delay.min(most).as_secs_f64() * self.factor.powf(f64::from(retries));
         let shortened = grown.min(most.as_secs_f64()) * (1.0 - self.jitter * chance());
@@ -144,6 +147,8 @@ mod tests {
                 assert!(policy.delay(retries).unwrap() <= Duration::from_secs(60), "{factor} {jitter} {retries}");
             }
         }
+        let at_once = Reconnect::new().initial_delay(Duration::ZERO);
+        assert!([0, 1, 710, u32::MAX].iter().all(|retries| at_once.delay(*retries) == Some(Duration::ZERO)));
         assert!(Reconnect::new().initial_delay(Duration::MAX).max_delay(Duration::MAX).delay(9).unwrap() <= NEVER);
     }
 

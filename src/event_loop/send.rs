@@ -29,8 +29,9 @@ impl Transport<'_> {
     /// `read` that fails, also with `WouldBlock`, or panics ends the connection with that error; what was before it
     /// in the queue has been sent by then, what is behind is given up. A connection that is lost drops the reader.
     /// While it is sent, the connection is not idle for limits and drains, and a peer that takes nothing is cut at
-    /// the write limit; [`close`](Self::close) sends all of it first. Neither [`queued`](Self::queued) nor the water
-    /// marks nor the hard limit count it.
+    /// the write limit; [`close`](Self::close) sends all of it first. [`queued`](Self::queued) does not count it; for the
+    /// water marks and the hard limit, of several that are queued all but the first count, each as the 64 KiB that it may
+    /// have in memory: a peer which asks for file after file and reads nothing is paused.
     ///
     /// ```
     /// use std::io::Read;
@@ -54,7 +55,7 @@ impl Transport<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`WriteError::Closed`], as [`write`](Self::write).
+    /// As [`write`](Self::write), for what it counts.
     pub fn send_reader(&mut self, reader: impl Read + 'static) -> Result<(), WriteError> {
         let (id, most) = (self.id(), self.state.settings.high_water);
         self.state.send_source(id, Source::new(reader, most))
@@ -85,7 +86,8 @@ impl State {
     }
 
     fn send_source(&mut self, id: ConnId, source: Source) -> Result<(), WriteError> {
-        self.room(id, 0)?;
+        let load = self.conns.get(id).map_or(0, |conn| conn.out.load_of(&source));
+        self.room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_source(source, &mut self.spares);
             conn.rare(); // so that it is looked after

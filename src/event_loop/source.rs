@@ -24,6 +24,11 @@ impl Source {
         Self { reader: Box::new(reader), buffer: Vec::new(), filled: 0, size: most.clamp(1, CHUNK) }
     }
 
+    /// The most that it has in memory.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// What was read and is not sent.
     pub(super) fn chunk(&self) -> &[u8] {
         self.buffer.get(..self.filled).unwrap_or_default()
@@ -74,8 +79,8 @@ impl FilePart {
         let end = match range.end_bound() {
             Bound::Included(&last) => Some(last.saturating_add(1)),
             Bound::Excluded(&end) => Some(end),
-            // What it has now, so that an end that comes too early shows.
-            Bound::Unbounded => file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len().max(at)),
+            // What it has now, so that an end that comes too early shows. Files of /proc say 0 whatever they have.
+            Bound::Unbounded => file.metadata().ok().map(|m| m.len()).filter(|len| *len > 0).map(|len| len.max(at)),
         };
         Self { file, at, end }
     }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::connect::Connector;
 use super::context::Context;
 use super::datagrams;
 use super::dial::Dials;
-use super::factory::Users;
+use super::factory::{Factory, Users};
 use super::group::Groups;
 use super::handle::Inbox;
 use super::outbox::Spares;
@@ -71,6 +72,8 @@ pub(super) enum Soon {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
     Connect(Connector),
+    /// The first client of a factory was made within a callback.
+    Start(Rc<dyn Factory>),
 }
 
 /// A stop in progress.

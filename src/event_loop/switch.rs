@@ -129,10 +129,11 @@ impl State {
 
     /// The peer's stream has ended, and the protocol says what follows.
     pub(super) fn stream_ended(&mut self, id: ConnId) {
-        let Some(eof) = self.call(id, "eof_received", |p, t| p.eof_received(t)) else { return };
+        let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
         let Some(conn) = self.conns.get(id) else { return };
-        // A protocol that has taken over meanwhile is asked as well.
-        if !conn.paused.by_switch && (eof == Eof::Close || conn.write_half == WriteHalf::Shut) {
+        // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
+        // was that nothing can be written any more.
+        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.write_half == WriteHalf::Shut) {
             self.end(id, LostReason::PeerClosed);
         }
     }

@@ -104,7 +104,7 @@ impl<'a> Transport<'a> {
     /// stop writing until [`resume_writing`](super::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
-        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.len() > high)
+        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.load() > high)
     }
 
     /// The connection's id, for others to write to.

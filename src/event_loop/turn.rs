@@ -180,6 +180,7 @@ impl State {
                 }
                 Some(Soon::Message(_, message)) => forget(message),
                 Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
+                Some(Soon::Start(factory)) => self.start_factory(&factory),
                 None => {}
             }
         }
