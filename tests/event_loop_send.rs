@@ -104,7 +104,7 @@ fn a_reader_is_sent_between_what_was_written_before_and_afterwards() {
         }
         assert_eq!(got, b"<one|two>", "{step}");
         test.take_at_most(id, usize::MAX);
-        assert_eq!(journal.take(), "data:again transfer transfer transfer", "{step}");
+        assert_eq!(journal.take(), "data:again pause resume transfer transfer transfer", "{step}");
     }
 }
 
