@@ -22,6 +22,7 @@ impl State {
         self.core.post.iter().for_each(|post| post.tell_ready());
         let events = self.wait(timeout)?;
         let mark = self.timers.mark();
+        self.follow_the_cut();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
@@ -34,6 +35,7 @@ impl State {
                 (connection, ready) => self.ready(self.conns.id(connection), ready),
             }
         }
+        self.serve_ahead();
         self.serve_memory();
         self.read_files();
         self.fire_timers(mark);
@@ -68,12 +70,12 @@ impl State {
             match conn.io.hang_up(conn.write_half == WriteHalf::Shut) {
                 None if conn.paused.holds_input() && !conn.paused.at_eof => {
                     // It is read when reading goes on. Until then epoll would tell of it in every turn.
-                    conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
+                    conn.io.with_fd(|fd| self.poller.remove(fd));
                     (conn.hung_up, conn.watched) = (true, None);
                 }
                 error => {
                     let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-                    self.end(id, LostReason::Reset(error));
+                    self.end(id, LostReason::of_broken(error));
                 }
             }
         }
@@ -99,7 +101,7 @@ impl State {
             Ok(n) => self.discarded(id, n),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(e) => {
-                self.end(id, LostReason::Reset(e));
+                self.end(id, LostReason::of_broken(e));
                 false
             }
         };
