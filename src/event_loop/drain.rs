@@ -35,9 +35,13 @@ impl State {
     }
 
     fn limit_drain(&mut self, deadline: Instant, grace: Duration) {
-        let before = self.drain_deadline();
         let core = if self.lent.is_some() { self.core.server() } else { &self.core };
         core.control.request_stop();
+        self.drain_within(deadline, grace);
+    }
+
+    pub(super) fn drain_within(&mut self, deadline: Instant, grace: Duration) {
+        let before = self.drain_deadline();
         self.begin_drain();
         if let Some(drain) = &mut self.drain {
             drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));

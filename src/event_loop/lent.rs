@@ -10,11 +10,13 @@ use super::clock::Clock;
 use super::conn::Conn;
 use super::factory::Factory;
 use super::io::Io;
+use super::lost::LostReason;
 use super::port::NO_PROTOCOL;
 use super::reactor::Reactor;
 use super::slab::ConnId;
 use super::state::{token, State, READABLE};
 use super::team::Team;
+use super::timers::NEVER;
 use super::Settings;
 use crate::connection::{Connection, PeerCredentials, Wire};
 use crate::error::Error;
@@ -63,15 +65,30 @@ use crate::sys::{lend, Lent, Poller, Readiness};
 ///   on their threads. [`start_factory`](Factory::start_factory) and [`stop_factory`](Factory::stop_factory) are not
 ///   called: no listener is the loop's. Their places are the lines before and after
 ///   [`serve_forever`](crate::TcpServer::serve_forever).
-/// - [`connections`](super::Context::connections) is one. A [`Group`](super::Group) has this connection's loop's members
-///   only, **so a broadcast reaches nobody else**. Who talks to other connections keeps their
+/// - The loop has this connection, and what its protocol adds, as a forwarding one does:
+///   [clients](super::Context::connect_tcp), [inputs](super::Context::read_from),
+///   [sockets of datagrams](super::Context::listen_udp). Among these everything works as in any loop:
+///   [`link`](super::Transport::link), [`post`](super::Context::post), a [`Group`](super::Group).
+///   [`connections`](super::Context::connections) counts them, and begins with one. **A broadcast reaches nobody else**,
+///   and an id of another loop stands for nothing. Who talks to other connections keeps their
 ///   [`ReactorHandle`](super::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
+/// - [`blocking`](super::Context::blocking) has threads of this connection's own, which end with it; a callback that
+///   waits by itself is cheaper.
+/// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
+///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
+///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
+///   datagrams are closed, and timers, messages and work are dropped.
+/// - [`pause`](crate::ServerHandle::pause) pauses accepting, and nothing of this loop, its datagrams included.
 /// - [`Context::shutdown`](super::Context::shutdown) stops the whole server, within the server's drain limit for the
-///   others and within the given time for this connection; [`Context::stop`](super::Context::stop) ends this connection,
-///   and gives up what is queued.
+///   others and within the given time for this connection; [`Context::stop`](super::Context::stop) ends this connection
+///   and its loop at once, and gives up what is queued.
 /// - [`connection_lost`](super::Protocol::connection_lost) is told when the protocol's part is done, and the connection
 ///   is closed after it, as the server closes all.
+///
+/// All bytes go through the [`Connection`], so a protocol does not see what is between that and the socket: neither input
+/// that an outer handler has read ahead, nor, once there is such a thing, encryption. The loop asks the connection whether
+/// it has input that the kernel does not tell of.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
 /// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::ConnectionWriter) that an
@@ -123,6 +140,7 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
             state.end_all();
         }
         if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {
+            state.end_the_others(wire)?;
             return Ok(outcome);
         }
         state.tell_request(wire);
@@ -197,6 +215,22 @@ impl State {
         if let Some(id) = self.ahead() {
             self.ready(id, Readiness { read: true, ..Readiness::default() });
         }
+    }
+
+    /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
+    fn end_the_others(&mut self, wire: &Wire) -> crate::Result<()> {
+        if self.stop || !self.has_connections() {
+            return Ok(());
+        }
+        wire.tell_no_deadline(); // no request lasts any more
+        let grace = self.core.config.drain_timeout;
+        self.drain_within(self.clock.now() + grace.min(NEVER), grace);
+        self.conns.ids().into_iter().for_each(|id| self.end(id, LostReason::Shutdown));
+        self.settle();
+        while self.has_connections() && !self.stop {
+            self.turn(wire.beat())?;
+        }
+        Ok(())
     }
 
     pub(super) fn lent_has_ended(&mut self, outcome: Outcome) {

@@ -64,6 +64,8 @@ fn timers_calls_and_messages_come_back_to_the_thread_of_the_connection() {
         ("post", "posted", "made post message eof"),
         ("thread", "from a thread", "made thread eof"),
         ("rest", "timer", "made rest timer resumed eof"),
+        ("work", "worked", "made work eof"),
+        ("switch:rest", ">timer", "made switch:rest made rest timer resumed eof"),
     ] {
         let (_, journal, _) = same!(word, |server| {
             let mut client = greeted(server);
@@ -85,6 +87,30 @@ fn a_big_answer_goes_at_the_peer_s_pace() {
         read_all(&mut client).len().to_string()
     });
     assert_eq!((heard.as_str(), journal.as_str()), (BIG.to_string().as_str(), "made big lost: closed"));
+}
+
+#[test]
+fn a_reader_is_sent_to_its_end() {
+    let (heard, journal, _) = same!("a reader", |server| {
+        let heard = say_last(server, "reader");
+        format!("{} {}", heard.len(), heard.ends_with("xend"))
+    });
+    assert_eq!((heard, journal.as_str()), (format!("{} true", BIG + 3), "made reader lost: closed"));
+}
+
+#[test]
+fn a_protocol_may_end_its_half_and_read_on() {
+    let (heard, journal, report) = same!("a writing half that ends", |server| {
+        let mut client = greeted(server);
+        say(&client, "shut");
+        let heard = read_all(&mut client);
+        say(&client, "more");
+        client.shutdown(Shutdown::Write).unwrap();
+        heard
+    });
+    assert_eq!(heard, "last");
+    assert_eq!(journal, "made shut more eof lost: closed by the peer");
+    assert!(report.contains("served 1"), "{report}");
 }
 
 #[test]
@@ -127,6 +153,9 @@ fn each_limit_ends_its_connection_and_is_counted() {
 
     let (heard, journal, _) = same!("request", |b| b.request_timeout(ms(50)), |server| say_last(server, "hold"));
     assert_eq!((heard.as_str(), journal.as_str()), ("", "made hold lost: request limit of 50ms exceeded"));
+
+    let (heard, journal, _) = same!("total", |server| say_last(server, "total"));
+    assert_eq!((heard.as_str(), journal.as_str()), ("", "made total tick lost: total limit of 50ms exceeded"));
 
     let (_, journal, report) = same!("write", |b| b.write_timeout(ms(50)), |server| {
         let client = greeted(server);

@@ -1,6 +1,7 @@
 //! The protocol of the comparisons.
 
 use std::any::Any;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -87,6 +88,29 @@ impl Doer {
                 t.set_timer(ms(300));
             }
             "tick" => _ = t.set_timer(ms(5)),
+            "total" => {
+                t.set_total_timeout(Some(ms(50)));
+                t.set_timer(ms(5)); // whatever is under way
+                self.note("tick");
+            }
+            "reader" => {
+                t.send_reader(io::repeat(b'x').take(BIG as u64))?;
+                t.write(b"end")?;
+                t.close();
+            }
+            "shut" => {
+                t.write(b"last")?;
+                t.shutdown_write();
+            }
+            "switch:rest" => t.switch_protocol(Doer::new(&self.journal), b"rest"),
+            "work" => {
+                let here = thread::current().id();
+                let work = move || assert_ne!(thread::current().id(), here);
+                t.blocking(work, move |cx, done| {
+                    assert_eq!((done.unwrap(), thread::current().id()), ((), here));
+                    assert!(cx.write_to(id, b"worked"));
+                });
+            }
             "shutdown" => t.server().shutdown(),
             "grace" => t.shutdown(ms(50)),
             "overstay" => {
@@ -94,6 +118,7 @@ impl Doer {
                 t.shutdown(ms(50));
             }
             "stop" => t.stop(),
+            "more" => {}
             word => t.write(word.as_bytes())?,
         }
         Ok(())

@@ -15,6 +15,7 @@ macro_rules! same {
 mod adapter;
 mod callbacks;
 mod doer;
+mod neighbours;
 mod stops;
 
 use std::io::Write;
