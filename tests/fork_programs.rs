@@ -15,8 +15,8 @@ use std::time::Duration;
 use programs::{Case, Program};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
-    factory, handler, Blocking, Connection, Context, Error, Factory, Failure, Forking, HandlerResult, Peer, Protocol,
-    ServerBuilder, ServerHandle, TcpServer, Transport,
+    factory, handler, Blocking, ConnId, Connection, Context, Error, Factory, Failure, Forking, HandlerResult, Peer,
+    Protocol, ServerBuilder, ServerHandle, TcpServer, Transport,
 };
 
 const CASES: &[Case] = &[
@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
     ("h13_a_handler_may_stop_its_server_and_drop_its_handle", with_a_last_handle, is_stopped_from_within),
     ("it_can_be_embedded_in_a_loop_of_one_s_own", embedded, is_served_by_the_loop),
     ("a_protocol_is_served_in_a_child", with_a_protocol, serves_by_a_protocol),
+    ("a_protocol_in_a_child_has_clients_and_work", with_clients, answers_by_a_client),
     ("a_factory_in_a_child_may_refuse", with_a_choosy_factory, is_refused_by_the_factory),
 ];
 
@@ -507,6 +508,11 @@ impl Protocol for Told {
             "hang" => loop {
                 thread::park();
             },
+            "dial" => {
+                let (id, port) = (transport.id(), transport.local_addr().socket_addr().unwrap().port());
+                // By a name, which is looked up on another thread.
+                transport.connect_tcp(format!("localhost:{port}"), factory(move |_peer| Asks(id)));
+            }
             "stop" => {
                 transport.write(b"stopping\n")?;
                 transport.server().shutdown();
@@ -515,6 +521,44 @@ impl Protocol for Told {
         }
         Ok(())
     }
+}
+
+/// Asks another child for its number, and passes on the answer.
+struct Asks(ConnId);
+
+impl Protocol for Asks {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(transport.write(b"pid\n")?)
+    }
+
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        transport.write_to(self.0, data);
+        transport.close();
+        Ok(())
+    }
+}
+
+fn with_clients() {
+    let builder = ServerBuilder::new().strategy(Forking::new());
+    let mut server = builder.bind("127.0.0.1:0", Blocking(factory(|_peer| Told))).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn answers_by_a_client(program: &mut Program) {
+    let mut client = BufReader::new(TcpStream::connect(&program.addr).unwrap());
+    client.get_ref().set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut ask = |word: &str| {
+        client.get_mut().write_all(word.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_line(&mut answer).unwrap();
+        answer
+    };
+    let (own, others) = (ask("pid\n"), ask("dial\n"));
+    assert!(others.trim_end().parse::<u32>().is_ok() && others != own, "{own}{others}");
+    drop(client);
+    let told = program.stop();
+    assert!(told.contains("accepted 3, served 3, failed 0"), "{told}");
 }
 
 fn with_a_protocol() {
