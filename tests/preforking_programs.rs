@@ -52,6 +52,7 @@ const CASES: &[Case] = &[
     ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
     ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
     ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
+    ("a_protocol_in_a_worker_takes_one_place", two_protocols, serves_two),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];
@@ -696,10 +697,28 @@ fn serve_protocols<E>(strategy: PreForking<E>)
 where
     E: Engine<Blocking<fn(&Peer) -> Hangs>>,
 {
+    serve_protocols_of(builder(strategy));
+}
+
+fn serve_protocols_of<E>(builder: ServerBuilder<PreForking<E>>)
+where
+    E: Engine<Blocking<fn(&Peer) -> Hangs>>,
+{
     let build: fn(&Peer) -> Hangs = |_peer| Hangs;
-    let mut server = builder(strategy).bind("127.0.0.1:0", Blocking(build)).unwrap();
+    let mut server = builder.bind("127.0.0.1:0", Blocking(build)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
+}
+
+fn two_protocols() {
+    serve_protocols_of(builder(PreForking::new(1, Threading::new())).max_connections(2));
+}
+
+fn serves_two(program: &mut Program) {
+    let mut clients = [connect(program, "first"), connect(program, "second")];
+    assert_eq!(clients.each_mut().map(line), ["first", "second"], "both are there");
+    drop(clients);
+    program.stop();
 }
 
 fn hanging_protocol() {

@@ -2,14 +2,14 @@
 
 use std::any::Any;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socketserver::{
     factory, Addr, Blocking, BoxError, ConnId, Connect, ConnectError, Context, DatagramProtocol, DatagramTransport,
-    Eof, Factory, HandlerResult, Lost, Peer, Protocol, Reconnect, ServerBuilder, Transport,
+    Eof, Factory, HandlerResult, Lost, Peer, Protocol, Reconnect, ServerBuilder, TimerId, Transport,
 };
 
 use crate::doer::Journal;
@@ -237,6 +237,65 @@ fn attempts_to_connect_end_with_the_loop() {
         let (failed, rest): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.starts_with("failed"));
         assert!(!failed.is_empty() && failed.iter().all(|entry| *entry == "failed: true"), "{name}: {failed:?}");
         assert_eq!(rest, ["itself: closed", "started", "stopped"], "{name}");
+    }
+}
+
+/// How long this thread has run.
+fn ran() -> Duration {
+    let spent = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(spent.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// Connects, and when that connection is gone, looks how busy an idle loop is.
+struct Watcher(SocketAddr, Duration);
+
+impl Protocol for Watcher {
+    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        let id = t.id();
+        t.connect_tcp(self.0, factory(move |_| Gone(id)));
+        Ok(())
+    }
+
+    fn data_received(&mut self, _t: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+
+    fn message(&mut self, t: &mut Transport<'_>, _message: Box<dyn Any>) -> HandlerResult {
+        self.1 = ran();
+        t.set_timer(ms(300));
+        Ok(())
+    }
+
+    fn timer(&mut self, t: &mut Transport<'_>, _timer: TimerId) -> HandlerResult {
+        write!(t, "{}", (ran() - self.1).as_millis())?;
+        t.close();
+        Ok(())
+    }
+}
+
+struct Gone(ConnId);
+
+impl Protocol for Gone {
+    fn data_received(&mut self, _t: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, _lost: &Lost) {
+        assert!(cx.post(self.0, ()));
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_is_not_watched() {
+    for (name, strategy) in all() {
+        let target = TcpListener::bind(ANY).unwrap();
+        let to = target.local_addr().unwrap();
+        let build = Blocking(factory(move |_| Watcher(to, Duration::ZERO)));
+        let server = serve(ServerBuilder::new().strategy(strategy).bind(ANY, build).unwrap());
+        let mut client = server.connect();
+        drop(target.accept().unwrap());
+        let busy: u64 = read_all(&mut client).parse().unwrap();
+        assert!(busy < 100, "{name}: {busy} ms of 300");
     }
 }
 
