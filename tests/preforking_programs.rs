@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
     ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
     ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
-    ("a_protocol_in_a_worker_takes_one_place", two_protocols, serves_two),
+    ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];
@@ -710,13 +710,14 @@ where
     println!("{}", server.serve_forever().unwrap());
 }
 
-fn two_protocols() {
-    serve_protocols_of(builder(PreForking::new(1, Threading::new())).max_connections(2));
+fn four_protocols() {
+    serve_protocols_of(builder(PreForking::new(1, Threading::new())).max_connections(4));
 }
 
-fn serves_two(program: &mut Program) {
-    let mut clients = [connect(program, "first"), connect(program, "second")];
-    assert_eq!(clients.each_mut().map(line), ["first", "second"], "both are there");
+fn serves_four(program: &mut Program) {
+    let words = ["first", "second", "third", "fourth"];
+    let mut clients = words.map(|word| connect(program, word));
+    assert_eq!(clients.each_mut().map(line), words, "all are there");
     drop(clients);
     program.stop();
 }
