@@ -20,7 +20,8 @@ pub(super) enum Io {
     Socket(Socket),
     /// To be read only.
     Input(Input),
-    Lent(LentIo),
+    /// Boxed: every connection has room for the others.
+    Lent(Box<LentIo>),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
