@@ -138,7 +138,8 @@
 //! assert_eq!(serving.join().unwrap()?.served, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! [`lines()`] and [`strings()`] make protocols of receivers of whole lines and strings. A [`Reactor`] is the loop
+//! [`Blocking`] serves the same protocols with every other strategy. [`lines()`] and [`strings()`] make protocols of
+//! receivers of whole lines and strings. A [`Reactor`] is the loop
 //! without a server, with several listeners, timers and a [`ReactorHandle`] for other threads. The guide has [how a
 //! turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). For a loop of
 //! one's own there are [`selectors`].
@@ -280,8 +281,8 @@ pub use connection::{
 pub use datagram::{Datagram, DatagramTooLong};
 pub use error::{Error, Result};
 pub use event_loop::{
-    factory, lines, strings, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure, Connector,
-    ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
+    factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
+    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
     ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
     Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };

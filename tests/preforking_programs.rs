@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use programs::{until, Case, Program};
 use socketserver::{
-    factory, handler, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult, PreForking,
+    factory, handler, Blocking, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult,
+    PreForking,
 };
-use socketserver::{Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
+use socketserver::{Peer, Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
 
 const CASES: &[Case] = &[
     ("settings_that_make_no_sense_are_refused_before_anything_is_forked", bad_settings, says_ok),
@@ -49,6 +50,11 @@ const CASES: &[Case] = &[
     ("new_workers_get_places_of_those_who_wait", pools, serves_with_more_workers),
     ("a_socket_that_was_taken_over_outlives_the_master", taken_over, says_ok),
     ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
+    ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
+    ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
+    ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),
+    ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
+    ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];
 
 fn main() {
@@ -108,7 +114,10 @@ impl Protocol for Hangs {
             "hang" => loop {
                 thread::park();
             },
-            "pid" => transport.write(format!("{}\n", std::process::id()).as_bytes())?,
+            "pid" => {
+                writeln!(transport, "{}", std::process::id())?;
+                transport.close(); // others may wait for the place
+            }
             "place" => {
                 transport.write(format!("{} {:?}\n", std::process::id(), thread::current().id()).as_bytes())?;
             }
@@ -681,4 +690,75 @@ fn outlives_a_middle_master(program: &mut Program) {
     until("there is another", || workers(program).len() == 2 && workers(program) != before);
     (0..50).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string()));
     program.stop();
+}
+
+/// Protocols in workers.
+fn serve_protocols<E>(strategy: PreForking<E>)
+where
+    E: Engine<Blocking<fn(&Peer) -> Hangs>>,
+{
+    serve_protocols_of(builder(strategy));
+}
+
+fn serve_protocols_of<E>(builder: ServerBuilder<PreForking<E>>)
+where
+    E: Engine<Blocking<fn(&Peer) -> Hangs>>,
+{
+    let build: fn(&Peer) -> Hangs = |_peer| Hangs;
+    let mut server = builder.bind("127.0.0.1:0", Blocking(build)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn four_protocols() {
+    serve_protocols_of(builder(PreForking::new(1, Threading::new())).max_connections(4));
+}
+
+fn serves_four(program: &mut Program) {
+    let words = ["first", "second", "third", "fourth"];
+    let mut clients = words.map(|word| connect(program, word));
+    assert_eq!(clients.each_mut().map(line), words, "all are there");
+    drop(clients);
+    program.stop();
+}
+
+fn hanging_protocol() {
+    serve_protocols(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(300)));
+}
+
+fn waiting_protocol() {
+    serve_protocols(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(100)));
+}
+
+fn recycled_loops() {
+    let strategy = PreForking::new(1, EventLoop::new()).max_requests(1).max_requests_jitter(0);
+    let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_peer| Hangs)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn recycled_protocols() {
+    serve_protocols(PreForking::new(1, Threading::new()).max_requests(1).max_requests_jitter(0));
+}
+
+/// Each connection is the last of its worker, and comes before its first request.
+fn first_requests_are_served(program: &mut Program) {
+    let silent = |program: &Program| {
+        let client = TcpStream::connect(&program.addr).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        until("its worker has a successor", || workers(program).len() > 1);
+        thread::sleep(Duration::from_millis(100)); // and is told to end
+        BufReader::new(client)
+    };
+    let mut client = silent(program);
+    writeln!(client.get_mut(), "hello").unwrap();
+    assert_eq!(line(&mut client), "hello");
+    assert_eq!(line(&mut client), "", "it was the only one");
+    until("its worker has ended", || workers(program).len() == 1);
+
+    let mut client = silent(program);
+    let began = Instant::now();
+    assert!(program.stop().contains("failed 0"));
+    assert_eq!(line(&mut client), "", "nobody is spared when the server follows");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

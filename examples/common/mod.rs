@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Addr, Engine, EventLoop, EventLoops, Factory, Forking, Report, Sequential, ServerBuilder};
+use socketserver::{
+    Addr, Blocking, Engine, EventLoop, EventLoops, Factory, Forking, Report, Sequential, ServerBuilder,
+};
 use socketserver::{
     ListeningPort, PreForking, Reactor, ServingStrategy, StreamRequestHandler, TcpServer, ThreadPool, Threading,
 };
@@ -42,6 +44,7 @@ pub const LIMITS: &[(&str, &str)] = &[
 pub const STRATEGY: &[(&str, &str)] = &[
     ("strategy S", "sequential, threading, thread-pool, forking, preforking, event-loop or event-loops [threading]"),
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
+    ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
 
 /// Options of worker processes.
@@ -127,8 +130,8 @@ impl Args {
         Ok(builder)
     }
 
-    /// Serves with the strategy that the command line names: the handler, or, in an event loop, the factory's
-    /// protocols.
+    /// Serves with the strategy that the command line names: the handler, or, in an event loop and with `--as
+    /// protocol`, the factory's protocols.
     pub fn serve(
         &self,
         builder: ServerBuilder,
@@ -149,7 +152,7 @@ impl Args {
             }
             Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
         };
-        run(builder.strategy(strategy).bind(&self.addr, handler)?)
+        self.serve_one(builder.strategy(strategy), handler, factory)
     }
 
     /// The same in worker processes, which serve as `--inner` says.
@@ -174,7 +177,21 @@ impl Args {
             }
             Some(other) => return Err(format!("--inner {other}: there is no such way; see --help").into()),
         };
-        run(builder.strategy(self.preforking(workers, inner)?).bind(&self.addr, handler)?)
+        self.serve_one(builder.strategy(self.preforking(workers, inner)?), handler, factory)
+    }
+
+    /// As `--as` says.
+    fn serve_one<H, F, S>(&self, builder: ServerBuilder<S>, handler: H, factory: F) -> Outcome
+    where
+        H: StreamRequestHandler,
+        F: Factory + Send + Sync + 'static,
+        S: Engine<H> + Engine<Blocking<F>>,
+    {
+        match self.get::<String>("as")?.as_deref() {
+            None | Some("handler") => run(builder.bind(&self.addr, handler)?),
+            Some("protocol") => run(builder.bind(&self.addr, Blocking(factory))?),
+            Some(other) => Err(format!("--as {other}: it is handler or protocol").into()),
+        }
     }
 
     fn preforking<E>(&self, workers: usize, inner: E) -> Outcome<PreForking<E>> {

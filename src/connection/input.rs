@@ -104,6 +104,13 @@ impl Input {
         }
     }
 
+    /// All that is buffered.
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        let unread = self.unread.data().to_vec();
+        self.consume(unread.len());
+        unread
+    }
+
     /// Room to read into what nobody will look at.
     pub(super) fn scratch(&mut self) -> &mut [u8] {
         self.lines.reset();

@@ -27,7 +27,7 @@ pub use limits::{Limit, LimitExceeded};
 pub(crate) use output::warm_up;
 pub use socket::PeerCredentials;
 pub(crate) use socket::Socket;
-pub(crate) use wire::{Wakes, Wire};
+pub(crate) use wire::{Ending, Wakes, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
@@ -245,6 +245,11 @@ impl Connection {
 
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// What is read and not yet consumed, which is consumed by this.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        self.input.take_unread()
     }
 
     /// For the end: what is buffered, to be read into the void, and the socket.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use crate::listen::Addr;
 use crate::sys::socket;
@@ -46,6 +47,34 @@ impl Socket {
         let Self::Unix(unix) = self else { return Ok(None) };
         let (pid, uid, gid) = socket::peer_credentials(unix.as_fd())?;
         Ok(Some(PeerCredentials { pid: u32::try_from(pid).unwrap_or(0), uid, gid }))
+    }
+}
+
+impl Socket {
+    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
+    /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
+    pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
+        match self {
+            Self::Unix(s) => s.take_error().unwrap_or_else(Some),
+            Self::Tcp(s) if shut => s.take_error().unwrap_or_else(Some),
+            Self::Tcp(s) => Some(socket::pending_error(s.as_fd())),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.set_nodelay(on),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => socket::set_keep_alive(s.as_fd(), time),
+            Self::Unix(_) => Ok(()),
+        }
     }
 }
 

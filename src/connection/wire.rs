@@ -1,5 +1,6 @@
 //! The socket of a connection, with its waits: who may end them, and when.
 
+mod direct;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,16 @@ pub(crate) enum Wakes {
     Registered,
     /// Nobody else could: each wait watches the stop switch itself.
     Watches,
+}
+
+/// How a connection is closed, where a loop says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Usual,
+    /// Input was read and thrown away, so that more of it may be on its way.
+    LeavesUnread,
+    /// By a reset.
+    Reset,
 }
 
 /// A wait may be broken off and begun again about this many times by a timeout that was armed for a shorter one.
@@ -79,6 +90,7 @@ pub(crate) struct Wire {
     broken: Cell<bool>,
     /// Whether reading has failed.
     failed: Cell<bool>,
+    ending: Cell<Ending>,
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
     mailbox: OnceCell<Arc<Mailbox>>,
@@ -110,6 +122,7 @@ impl Wire {
             stopped: Cell::new(false),
             broken: Cell::new(false),
             failed: Cell::new(false),
+            ending: Cell::new(Ending::Usual),
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
@@ -123,11 +136,11 @@ impl Wire {
         &self.peer
     }
 
-    pub(super) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+    pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         self.socket.peer_credentials()
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<Addr> {
+    pub(crate) fn local_addr(&self) -> io::Result<Addr> {
         self.socket.local_addr()
     }
 
@@ -160,6 +173,10 @@ impl Wire {
     /// Whether the stop has ended a wait for a request.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.get()
+    }
+
+    pub(crate) fn ending(&self) -> Ending {
+        self.ending.get()
     }
 
     /// Whether sending has failed.
@@ -292,7 +309,7 @@ impl Wire {
     }
 
     /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.
-    fn beat(&self) -> Option<Duration> {
+    pub(crate) fn beat(&self) -> Option<Duration> {
         let post = self.server.core.post.as_ref().filter(|_| self.wakes == Wakes::Watches)?;
         post.beat();
         post.beats_every()

@@ -87,7 +87,8 @@ impl State {
 
     /// Receives while nothing is against it.
     pub(super) fn mind_datagrams(&mut self) {
-        let receives = !(self.rests || self.core.control.paused() || self.drain.is_some());
+        let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
+        let receives = !(self.rests || paused || self.drain.is_some());
         if receives != self.receiving {
             self.receiving = receives;
             (0..self.datagrams.len()).for_each(|place| self.watch_datagrams(place, receives));

@@ -374,7 +374,8 @@ impl State {
         let now = self.clock.now();
         let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut dial.stage else { return };
-        (attempt.socket, attempt.pause) = (None, None);
+        attempt.socket.take().into_iter().for_each(|socket| self.poller.forget(&socket));
+        attempt.pause = None;
         let addr = attempt.current.take().unwrap_or(Addr::Unnamed);
         if !attempt.rest.is_empty() {
             attempt.tried.push((addr, e));
@@ -389,13 +390,13 @@ impl State {
     fn has_connected(&mut self, connector: Connector) {
         let Some(attempt) = self.dials.attempt(connector) else { return };
         let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
+        self.poller.remove(&socket); // it is watched as a connection from here on
         if matches!(socket, Socket::Tcp(_)) && socket.local_addr().is_ok_and(|local| local == addr) {
             let _ = socket::reset_at_close(socket.as_fd());
             drop(socket);
             let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
             return self.has_failed(connector, ("connect to", refused));
         }
-        self.poller.remove(&socket); // it is watched as a connection from here on
         self.serve_connected(connector, Io::Socket(socket), addr);
     }
 
@@ -431,6 +432,7 @@ impl State {
         if attempt.current.is_none() {
             self.dials.resolvers.forget(|lookup| lookup.number == attempt.number);
         }
+        attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }
 
     fn attempt_failed(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {

@@ -35,8 +35,13 @@ impl State {
     }
 
     fn limit_drain(&mut self, deadline: Instant, grace: Duration) {
+        let core = if self.lent.is_some() { self.core.server() } else { &self.core };
+        core.control.request_stop();
+        self.drain_within(deadline, grace);
+    }
+
+    pub(super) fn drain_within(&mut self, deadline: Instant, grace: Duration) {
         let before = self.drain_deadline();
-        self.core.control.request_stop();
         self.begin_drain();
         if let Some(drain) = &mut self.drain {
             drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
@@ -59,6 +64,7 @@ impl State {
         if !self.core.control.paused() && !self.accepts_one {
             self.count_the_last();
         }
+        self.watch_for_the_end_of_grace();
         for id in self.conns.ids() {
             self.mark(id);
         }
@@ -86,6 +92,9 @@ impl State {
 
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(super) fn gate_rung(&mut self) {
+        if self.lent.is_some() {
+            self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
+        }
         if self.drain.is_some() && self.core.post.is_some() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
@@ -109,14 +118,16 @@ impl State {
         }
     }
 
-    fn cut(&mut self) {
-        self.core.control.cut();
+    pub(super) fn cut(&mut self) {
+        if self.lent.is_none() || self.is_over_for_all() {
+            self.core.control.cut();
+        }
         let Some(drain) = &mut self.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len() + self.aside.len();
         self.turn_all_away();
-        if left > 0 {
+        if left > 0 && self.lent.is_none() {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         }
         for id in self.conns.ids() {

@@ -133,8 +133,8 @@ impl State {
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
     fn after_the_last_byte(&self, conn: &Conn) -> Phase {
-        if conn.paused.at_eof || self.is_cut() {
-            return Phase::Over;
+        if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
+            return Phase::Over; // a lent one is closed by who has lent it
         }
         if matches!(conn.reason, Some(LostReason::Shutdown)) {
             return if conn.io.is_acknowledged() {
@@ -182,13 +182,12 @@ impl State {
         if conn.hung_up && !wanted.read {
             return;
         }
-        let done = match (conn.io.fd(), conn.watched) {
-            (None, _) => Ok(()),
-            (Some(fd), None) => self.poller.add(fd, wanted, id.token()),
-            (Some(fd), Some(_)) => self.poller.modify(fd, wanted, id.token()),
-        };
-        conn.watched = Some(wanted);
-        if let Err(e) = done {
+        let watched = conn.watched.replace(wanted);
+        let done = conn.io.with_fd(|fd| match watched {
+            None => self.poller.add(fd, wanted, id.token()),
+            Some(_) => self.poller.modify(fd, wanted, id.token()),
+        });
+        if let Some(Err(e)) = done {
             let e = io::Error::new(e.kind(), format!("cannot watch the socket: {e}"));
             self.end(id, LostReason::Error(e.into()));
             if let Some(conn) = self.conns.get_mut(id) {
@@ -270,11 +269,9 @@ impl State {
         let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
         conn.out.clear(&mut self.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { origin, io, peer, protocol, permit, reason, paused, .. } = conn;
-        if let (Io::Input(_), Some(fd)) = (&io, io.fd()) {
-            self.poller.remove(fd); // others may have the file open: then epoll would go on telling of it
-        }
-        drop(io);
+        let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
+        self.watch_no_more(&io);
+        let is_lent = io.give_back(left_unread, reason.as_ref());
         let connector = origin.connector();
         connector.into_iter().for_each(|connector| self.has_lost_connection(connector));
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
@@ -294,11 +291,22 @@ impl State {
         }
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
+        if is_lent {
+            return self.lent_has_ended(outcome);
+        }
         origin.tell_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }
         connector.into_iter().for_each(|connector| self.after_the_connection(connector));
+    }
+
+    /// It is closed next.
+    fn watch_no_more(&self, io: &Io) {
+        io.with_fd(|fd| match io {
+            Io::Input(_) => self.poller.remove(fd), // others may have the file open: then epoll would go on telling of it
+            _ => self.poller.forget(fd),
+        });
     }
 
     fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {

@@ -91,7 +91,7 @@ impl State {
                 conn.blocked_since = now;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => self.end(id, LostReason::Reset(e)),
+            Err(e) => self.end(id, LostReason::of_broken(e)),
         }
         0
     }

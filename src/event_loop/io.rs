@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::input::Input;
+use super::lent::LentIo;
+use super::lost::LostReason;
 use crate::connection::{PeerCredentials, Socket};
 use crate::listen::Addr;
 use crate::sys::socket;
@@ -12,22 +14,25 @@ use crate::sys::socket;
 #[cfg(feature = "testing")]
 use super::memory::Memory;
 
-/// A socket; in tests, memory.
+/// A socket, or the connection of a blocking strategy; in tests, memory.
 #[derive(Debug)]
 pub(super) enum Io {
     Socket(Socket),
     /// To be read only.
     Input(Input),
+    /// Boxed: every connection has room for the others.
+    Lent(Box<LentIo>),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
 
 impl Io {
-    /// What to register with epoll; memory is looked at by hand.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    /// Has `act` see what to register with epoll; memory is looked at by hand.
+    pub(super) fn with_fd<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         match self {
-            Self::Socket(socket) => Some(socket.as_fd()),
-            Self::Input(input) => input.fd(),
+            Self::Socket(socket) => Some(act(socket.as_fd())),
+            Self::Input(input) => input.fd().map(act),
+            Self::Lent(lent) => lent.with_fd(act),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
         }
@@ -43,6 +48,7 @@ impl Io {
     pub(super) fn local_addr(&self) -> Addr {
         match self {
             Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
+            Self::Lent(lent) => lent.local_addr().unwrap_or(Addr::Unnamed),
             Self::Input(_) => Addr::Unnamed,
             #[cfg(feature = "testing")]
             Self::Memory(_) => Addr::Unnamed,
@@ -54,9 +60,15 @@ impl Io {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
             Self::Input(_) => Ok(None),
+            Self::Lent(lent) => lent.peer_credentials(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(None),
         }
+    }
+
+    /// Whether input is there that the kernel does not tell of.
+    pub(super) fn has_ahead(&self) -> bool {
+        matches!(self, Self::Lent(lent) if lent.has_ahead())
     }
 
     /// Reads once, without a wait.
@@ -64,6 +76,7 @@ impl Io {
         match self {
             Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
             Self::Input(input) => input.read(buf),
+            Self::Lent(lent) => lent.recv(buf),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.recv(buf),
         }
@@ -74,6 +87,7 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
             Self::Input(_) => Err(read_only()),
+            Self::Lent(lent) => lent.send(bytes),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
         }
@@ -83,6 +97,7 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
             Self::Input(_) => Err(read_only()),
+            Self::Lent(lent) => lent.send_parts(parts),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
         }
@@ -93,6 +108,7 @@ impl Io {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Input(_) => false,
+            Self::Lent(lent) => lent.has_unread(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
@@ -103,6 +119,7 @@ impl Io {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Socket(Socket::Unix(_)) | Self::Input(_) => true,
+            Self::Lent(lent) => lent.is_acknowledged(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => true,
         }
@@ -113,6 +130,7 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
             Self::Input(_) => {}
+            Self::Lent(lent) => lent.shut_write(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.shut_write(),
         }
@@ -123,6 +141,7 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
             Self::Input(_) => {}
+            Self::Lent(lent) => lent.reset_at_close(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.reset(),
         }
@@ -132,10 +151,9 @@ impl Io {
     /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
     pub(super) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         match self {
-            Self::Socket(Socket::Unix(s)) => s.take_error().unwrap_or_else(Some),
-            Self::Socket(Socket::Tcp(s)) if shut => s.take_error().unwrap_or_else(Some),
-            Self::Socket(s) => Some(socket::pending_error(s.as_fd())),
+            Self::Socket(socket) => socket.hang_up(shut),
             Self::Input(_) => None,
+            Self::Lent(lent) => lent.hang_up(shut),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
         }
@@ -144,7 +162,8 @@ impl Io {
     /// Of no effect but for TCP.
     pub(super) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         match self {
-            Self::Socket(Socket::Tcp(s)) => s.set_nodelay(on),
+            Self::Socket(socket) => socket.set_no_delay(on),
+            Self::Lent(lent) => lent.set_no_delay(on),
             _ => Ok(()),
         }
     }
@@ -152,9 +171,23 @@ impl Io {
     /// Of no effect but for TCP.
     pub(super) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
-            Self::Socket(Socket::Tcp(s)) => socket::set_keep_alive(s.as_fd(), time),
+            Self::Socket(socket) => socket.set_keep_alive(time),
+            Self::Lent(lent) => lent.set_keep_alive(time),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it is another's, who closes it.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self, Self::Lent(_))
+    }
+
+    /// Closes it; whether that is for another to do, and to count.
+    pub(super) fn give_back(self, left_unread: bool, reason: Option<&LostReason>) -> bool {
+        if let Self::Lent(lent) = &self {
+            lent.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        }
+        self.is_lent()
     }
 }
 

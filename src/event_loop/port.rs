@@ -68,6 +68,9 @@ fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
     core.post.as_ref().map_or(port.last.get().map_or(&[], Vec::as_slice), |post| post.desk.pool().last())
 }
 
+/// Why a connection is refused.
+pub(super) const NO_PROTOCOL: &str = "the factory made no protocol for it";
+
 /// A port's listeners have tokens side by side.
 const PER_PORT: usize = 64;
 /// More ports than this would have the tokens of something else.
@@ -149,6 +152,9 @@ impl State {
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
     pub(super) fn mind_listeners(&mut self) -> Result<()> {
+        if self.lent.is_some() {
+            return Ok(()); // it has none, and takes no place for a connection
+        }
         let full = self.is_full();
         let core = &self.core;
         let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
@@ -290,7 +296,11 @@ impl State {
         }
     }
 
-    fn build(&mut self, factory: &dyn Factory, id: ConnId) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
+    pub(super) fn build(
+        &mut self,
+        factory: &dyn Factory,
+        id: ConnId,
+    ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
         self.now = self.clock.now();
@@ -317,9 +327,7 @@ impl State {
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => {
-                observe::refused(&self.core, &peer, &io::Error::other("the factory made no protocol for it"))
-            }
+            (None, Origin::Accepted) => observe::refused(&self.core, &peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
             self.has_lost_connection(connector);

@@ -85,7 +85,11 @@ impl Reactor {
 
     pub(super) fn of(mut state: State) -> Result<Self> {
         state.watch_the_stop()?;
-        Ok(Self { state, signals: None })
+        Ok(Self::bare(state))
+    }
+
+    pub(super) fn bare(state: State) -> Self {
+        Self { state, signals: None }
     }
 
     /// Listens on `HOST:PORT`, on every address that stands for, and serves each connection with a protocol of this

@@ -18,6 +18,7 @@ use super::dial::Dials;
 use super::factory::{Factory, Users};
 use super::group::Groups;
 use super::handle::Inbox;
+use super::lent::Lender;
 use super::outbox::Spares;
 use super::port::Port;
 use super::slab::{ConnId, Slab};
@@ -32,6 +33,8 @@ use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 pub(super) const READ: usize = 64 << 10;
+
+pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false, ended: false, edge: false };
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -144,6 +147,8 @@ pub(super) struct State {
     pub(super) drain: Option<Drain>,
     /// Work on other threads.
     pub(super) blocking: Blocking,
+    /// Where the loop is one connection's, which was lent to it.
+    pub(super) lent: Option<Lender>,
     /// Connections without sockets, which the test kit drives.
     #[cfg(feature = "testing")]
     pub(super) in_memory: Vec<ConnId>,
@@ -159,12 +164,24 @@ impl State {
         core: Arc<Core>,
         settings: Settings,
         clock: Clock,
-        (team, number): (Arc<Team>, usize),
+        place: (Arc<Team>, usize),
     ) -> io::Result<Self> {
-        let (poller, inbox) = (Poller::new()?, team.inbox(number).clone());
-        let read = Readiness { read: true, ..Readiness::default() };
-        poller.add_edge(&core.control.gate, token::GATE)?;
-        poller.add(&inbox.bell, read, token::INBOX)?;
+        let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
+        state.poller.add_edge(&state.core.control.gate, token::GATE)?;
+        Ok(state)
+    }
+
+    /// With what it waits by, and how much it reads at once.
+    pub(super) fn with(
+        core: Arc<Core>,
+        settings: Settings,
+        clock: Clock,
+        (team, number): (Arc<Team>, usize),
+        poller: Poller,
+        read: usize,
+    ) -> io::Result<Self> {
+        let inbox = team.inbox(number).clone();
+        poller.add(&inbox.bell, READABLE, token::INBOX)?;
         Ok(Self {
             core,
             at_gate: None,
@@ -197,10 +214,11 @@ impl State {
             soon: VecDeque::new(),
             inbox,
             spares: Spares::default(),
-            buffer: vec![0; READ],
+            buffer: vec![0; read],
             stop: false,
             drain: None,
             blocking: Blocking::default(),
+            lent: None,
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
         })
@@ -237,9 +255,8 @@ impl State {
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.permits().full();
-        let has_more =
-            !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty() || self.reads_a_file();
-        if self.stop || may_accept || has_more {
+        let has_more = !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty();
+        if self.stop || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
             return Some(Duration::ZERO);
         }
         let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -126,13 +126,12 @@ impl<'a> Transport<'a> {
         self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
-    /// The address of the listener that accepted it; where this side has connected, its own.
+    /// The address of the listener that accepted it; where this side has connected, and with
+    /// [`Blocking`](super::Blocking), that of this end.
     pub fn local_addr(&self) -> Addr {
-        if let Some(conn) = self.conn().filter(|conn| conn.origin != Origin::Accepted) {
-            return conn.io.local_addr();
-        }
-        let port = self.conn().and_then(|conn| Some(self.cx.state.ports.get(conn.port.0)?.local_addr(conn.port.1)));
-        port.unwrap_or(Addr::Unnamed)
+        let Some(conn) = self.conn() else { return Addr::Unnamed };
+        let port = self.cx.state.ports.get(conn.port.0).filter(|_| conn.origin == Origin::Accepted);
+        port.map_or_else(|| conn.io.local_addr(), |port| port.local_addr(conn.port.1))
     }
 
     /// Whose connection it is, where this side has made it.

@@ -23,6 +23,7 @@ impl State {
         let events = self.wait(timeout)?;
         let unread = self.unread.len();
         let mark = self.timers.mark();
+        self.follow_the_cut();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
@@ -36,6 +37,7 @@ impl State {
             }
         }
         self.read_unread(unread);
+        self.serve_ahead();
         self.serve_memory();
         self.read_files();
         self.fire_timers(mark);
@@ -72,12 +74,12 @@ impl State {
             match conn.io.hang_up(conn.write_half == WriteHalf::Shut) {
                 None if conn.paused.holds_input() && !conn.paused.at_eof => {
                     // It is read when reading goes on. Until then epoll would tell of it in every turn.
-                    conn.io.fd().into_iter().for_each(|fd| self.poller.remove(fd));
+                    conn.io.with_fd(|fd| self.poller.remove(fd));
                     (conn.hung_up, conn.watched) = (true, None);
                 }
                 error => {
                     let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-                    self.end(id, LostReason::Reset(error));
+                    self.end(id, LostReason::of_broken(error));
                 }
             }
         }
@@ -116,7 +118,7 @@ impl State {
             Ok(n) => self.discarded(id, n),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(e) => {
-                self.end(id, LostReason::Reset(e));
+                self.end(id, LostReason::of_broken(e));
                 false
             }
         };

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Ending};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
@@ -38,7 +38,7 @@ pub enum LingeringClose {
 /// A peer that a limit has cut gets less patience.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
-    if wire.is_broken() || core.control.is_cut() {
+    if wire.is_broken() || wire.ending() == Ending::Reset || core.control.is_cut() {
         return;
     }
     if wire.is_stopped() {
@@ -51,7 +51,7 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let lingers = match core.config.lingering_close {
         LingeringClose::Never => false,
         LingeringClose::Always => !wire.has_ended(),
-        LingeringClose::IfUnread => !wire.has_ended() && socket::unread(wire.as_fd()).is_ok_and(|n| n > 0),
+        LingeringClose::IfUnread => !wire.has_ended() && (wire.ending() == Ending::LeavesUnread || wire.has_unread()),
     };
     if lingers {
         let patience = if is_limit { LINGER_IDLE } else { LINGER_TOTAL };

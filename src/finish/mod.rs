@@ -15,7 +15,7 @@ use crate::server::AtLimit;
 
 pub use close::LingeringClose;
 pub(crate) use close::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
-pub(crate) use outcome::{contain, panic_message, Cause, Outcome};
+pub(crate) use outcome::{contain, panic_message, Cause, NotServed, Outcome};
 
 /// What a handler has talked through, as its end needs it.
 pub(crate) trait Conversation {

@@ -94,8 +94,12 @@ fn more(left_out: u64) -> String {
 
 /// A connection was served, or not, and is closed.
 pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+    if let Outcome::NotServed(why) = outcome {
+        return refused(core, peer, &why.into());
+    }
     count_end(core, peer);
     match outcome {
+        Outcome::NotServed(_) => {}
         Outcome::Served => one(&core.counters().served),
         Outcome::Panicked(message) => panicked(core, peer, message),
         Outcome::Failed(error) => failed(core, peer, Cause::of(&**error, lost), &**error),
@@ -105,7 +109,7 @@ pub(crate) fn ended(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
 /// A connection that nobody was served on, since this side has made it: told, and not counted.
 pub(crate) fn ended_uncounted(core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
     match outcome {
-        Outcome::Served => {}
+        Outcome::Served | Outcome::NotServed(_) => {}
         Outcome::Panicked(message) => report(core, Level::Error, &Failure::Panic { peer, message }),
         Outcome::Failed(error) => tell_failed(core, peer, Cause::of(&**error, lost), &**error),
     }
@@ -114,7 +118,7 @@ pub(crate) fn ended_uncounted(core: &Core, peer: &Addr, lost: bool, outcome: &Ou
 /// A callback that belongs to no request: only what goes wrong is news, and nothing is counted.
 pub(crate) fn callback_ended(core: &Core, of: &Addr, outcome: &Outcome) {
     match outcome {
-        Outcome::Served => {}
+        Outcome::Served | Outcome::NotServed(_) => {}
         Outcome::Failed(error) => report(core, Level::Error, &Failure::Error { peer: of, error: &**error }),
         Outcome::Panicked(message) => report(core, Level::Error, &Failure::Panic { peer: of, message }),
     }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -12,6 +13,8 @@ use crate::handler::HandlerResult;
 pub(crate) enum Outcome {
     Served,
     Failed(Box<dyn Error + Send + Sync>),
+    /// It was none: the connection is refused.
+    NotServed(NotServed),
     /// With the panic's text.
     Panicked(String),
 }
@@ -31,11 +34,32 @@ impl Outcome {
     }
 }
 
+/// The error of a handler that serves nobody with this connection.
+#[derive(Debug)]
+pub(crate) struct NotServed(pub(crate) &'static str);
+
+impl fmt::Display for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for NotServed {}
+
+impl From<&NotServed> for io::Error {
+    fn from(why: &NotServed) -> Self {
+        Self::other(why.0)
+    }
+}
+
 /// Runs a handler; no panic comes out.
 pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => Outcome::Served,
-        Ok(Err(e)) => Outcome::Failed(e),
+        Ok(Err(e)) => match e.downcast() {
+            Ok(refusal) => Outcome::NotServed(*refusal),
+            Err(e) => Outcome::Failed(e),
+        },
         Err(payload) => {
             let message = panic_message(payload.as_ref());
             crate::handler::forget(payload);

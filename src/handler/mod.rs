@@ -43,7 +43,7 @@ pub type HandlerResult = Result<(), Box<dyn Error + Send + Sync>>;
     label = "not a `StreamRequestHandler`",
     note = "a closure is made one by `handler(|conn| ...)`",
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
-    note = "a factory of protocols wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
+    note = "a factory of protocols is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
 )]
 pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Called first. Where it fails, neither `handle` nor `finish` is called.

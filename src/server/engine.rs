@@ -28,7 +28,7 @@ pub struct Bound {
     label = "this strategy does not take this handler",
     note = "a handler implements `StreamRequestHandler`; a closure is made one by `handler(|conn| ...)`",
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
-    note = "a factory of protocols wants the strategy `EventLoop`"
+    note = "a factory of protocols wants the strategy `EventLoop`, or `EventLoops` if it is `Send` and `Sync`; for any other one, wrap it in `Blocking(factory)`"
 )]
 pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.

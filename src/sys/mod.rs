@@ -1,13 +1,14 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
-//! [`Poller`] (the event loop's set),
+//! [`Poller`] (the event loop's set), [`lend`] (a reference for the time of a call),
 //! [`socket`] (sockets, options, counts of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children), [`signal`] (handlers), [`worker`] (signals of worker
 //! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
 
 pub(crate) mod datagram;
 mod event;
+mod lent;
 pub(crate) mod limits;
 mod poller;
 pub(crate) mod process;
@@ -26,4 +27,5 @@ pub(crate) use crate::model::kernel::{poll, Epoll, EventFd};
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use event::{read_if_ready, Interest};
+pub(crate) use lent::{lend, Lent};
 pub(crate) use poller::{Poller, Readiness};

@@ -1,10 +1,12 @@
-//! The event loop's epoll set: many descriptors, each with a token, changed as its interest changes.
+//! The event loop's set: many descriptors, each with a token, changed as its interest changes.
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc::{self, pollfd};
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::event::whole_millis;
@@ -26,46 +28,90 @@ pub(crate) struct Readiness {
     pub(crate) edge: bool,
 }
 
-/// An epoll set, level-triggered where nothing else is asked for.
+/// A set of descriptors, level-triggered where nothing else is asked for.
 #[derive(Debug)]
 pub(crate) struct Poller {
-    epoll: epoll::Epoll,
+    set: Set,
     events: Vec<EpollEvent>,
     ready: usize,
+}
+
+#[derive(Debug)]
+enum Set {
+    /// For any number of them.
+    Epoll(epoll::Epoll),
+    /// For a handful: it costs no descriptor, and no call for a change.
+    Few(RefCell<Few>),
 }
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, events: vec![EpollEvent::empty(); BATCH], ready: 0 })
+        Ok(Self { set: Set::Epoll(epoll), events: vec![EpollEvent::empty(); BATCH], ready: 0 })
+    }
+
+    /// Of a handful of descriptors, each of which is removed or forgotten before it is closed.
+    pub(crate) fn few() -> Self {
+        Self { set: Set::Few(RefCell::default()), events: Vec::new(), ready: 0 }
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
-        Ok(self.epoll.add(fd, EpollEvent::new(flags(wanted), token))?)
+        match &self.set {
+            Set::Epoll(epoll) => epoll.add(fd, EpollEvent::new(flags(wanted), token))?,
+            Set::Few(few) => few.borrow_mut().add(&fd, wanted, token),
+        }
+        Ok(())
     }
 
     /// A listener that several processes may share: one of them is woken.
     pub(crate) fn add_exclusive(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
+        match &self.set {
+            Set::Epoll(epoll) => {
+                epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token))?;
+            }
+            Set::Few(few) => few.borrow_mut().add(&fd, Readiness { read: true, ..Readiness::default() }, token),
+        }
+        Ok(())
     }
 
     /// A bell that several loops hear, and nobody silences: each ring is told once to each (edge-triggered).
     pub(crate) fn add_edge(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?)
+        match &self.set {
+            Set::Epoll(epoll) => epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?,
+            Set::Few(few) => few.borrow_mut().add(&fd, Readiness { read: true, ..Readiness::default() }, token),
+        }
+        Ok(())
     }
 
     pub(crate) fn modify(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
-        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags(wanted), token))?)
+        match &self.set {
+            Set::Epoll(epoll) => epoll.modify(fd, &mut EpollEvent::new(flags(wanted), token))?,
+            Set::Few(few) => few.borrow_mut().add(&fd, wanted, token),
+        }
+        Ok(())
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        let _ = self.epoll.delete(fd);
+        match &self.set {
+            Set::Epoll(epoll) => drop(epoll.delete(fd)),
+            Set::Few(few) => few.borrow_mut().remove(&fd),
+        }
+    }
+
+    /// It is about to be closed, and open nowhere else: epoll then removes it by itself.
+    pub(crate) fn forget(&self, fd: impl AsFd) {
+        if let Set::Few(few) = &self.set {
+            few.borrow_mut().remove(&fd);
+        }
     }
 
     /// Waits up to `timeout`, for ever without one; how many events there are. A signal ends it with none.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.ready = match self.epoll.wait(&mut self.events, whole_millis(timeout)) {
+        let ready = match &self.set {
+            Set::Epoll(epoll) => epoll.wait(&mut self.events, whole_millis(timeout)),
+            Set::Few(few) => few.borrow_mut().wait(timeout, &mut self.events),
+        };
+        self.ready = match ready {
             Err(Errno::EINTR) => 0,
             done => done?,
         };
@@ -87,17 +133,54 @@ impl Poller {
     }
 }
 
-impl AsFd for Poller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
-    }
-}
-
 fn flags(wanted: Readiness) -> EpollFlags {
     let mut flags = EpollFlags::empty();
     flags.set(EpollFlags::EPOLLIN, wanted.read);
     flags.set(EpollFlags::EPOLLOUT, wanted.write);
     flags.set(EpollFlags::EPOLLRDHUP, wanted.read && wanted.edge);
     flags.set(EpollFlags::EPOLLET, wanted.edge);
+    flags
+}
+
+/// The list that `poll` wants, and the token of each place in it.
+#[derive(Debug, Default)]
+struct Few {
+    list: Vec<pollfd>,
+    tokens: Vec<u64>,
+}
+
+impl Few {
+    fn add(&mut self, fd: &impl AsFd, wanted: Readiness, token: u64) {
+        self.remove(fd);
+        let bit = |wanted, bit| if wanted { bit } else { 0 };
+        let events = bit(wanted.read, libc::POLLIN) | bit(wanted.write, libc::POLLOUT);
+        self.list.push(pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 });
+        self.tokens.push(token);
+    }
+
+    fn remove(&mut self, fd: &impl AsFd) {
+        let fd = fd.as_fd().as_raw_fd();
+        if let Some(place) = self.list.iter().position(|entry| entry.fd == fd) {
+            self.list.remove(place);
+            self.tokens.remove(place);
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<EpollEvent>) -> nix::Result<usize> {
+        events.clear();
+        let (list, length) = (self.list.as_mut_ptr(), self.list.len() as libc::nfds_t);
+        // SAFETY: poll reads and writes `length` entries of the list, which has so many.
+        Errno::result(unsafe { libc::poll(list, length, i32::from(whole_millis(timeout))) })?;
+        let ready = self.list.iter().zip(&self.tokens).filter(|(entry, _)| entry.revents != 0);
+        events.extend(ready.map(|(entry, token)| EpollEvent::new(told(entry.revents), *token)));
+        Ok(events.len())
+    }
+}
+
+fn told(bits: libc::c_short) -> EpollFlags {
+    let mut flags = EpollFlags::empty();
+    flags.set(EpollFlags::EPOLLIN, bits & libc::POLLIN != 0);
+    flags.set(EpollFlags::EPOLLOUT, bits & libc::POLLOUT != 0);
+    flags.set(EpollFlags::EPOLLHUP, bits & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0);
     flags
 }

@@ -81,6 +81,7 @@ fn result(outcome: Outcome) -> HandlerResult {
     match outcome {
         Outcome::Served => Ok(()),
         Outcome::Failed(e) => Err(e),
+        Outcome::NotServed(why) => Err(why.into()),
         Outcome::Panicked(message) => Err(Panicked { message }.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! One handler, any strategy: one suite, written once and run on each of them, over the torture server as a process.
+//! One handler, one protocol, any strategy: one suite, written once and run on each of them, over the torture server as a process.
 //!
 //! A new strategy is a line in `strategies!`, with its traits; a new case is a function and its name in `cases!`. A
 //! function that is not named there is dead code, which the lints refuse.
@@ -110,5 +110,25 @@ strategies! {
     preforking_event_loops: Traits {
         name: "preforking", args: &["--inner", "event-loops"],
         concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
+    };
+    protocol_sequential: Traits {
+        name: "sequential", args: &["--as", "protocol"],
+        concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
+    };
+    protocol_threading: Traits {
+        name: "threading", args: &["--as", "protocol"],
+        concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 16,
+    };
+    protocol_thread_pool: Traits {
+        name: "thread-pool", args: &["--as", "protocol"],
+        concurrent: true, same_process: true, thread_each: true, idle_threads: 1 + 4,
+    };
+    protocol_forking: Traits {
+        name: "forking", args: &["--as", "protocol"],
+        concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+    };
+    protocol_preforking: Traits {
+        name: "preforking", args: &["--as", "protocol"],
+        concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
     };
 }

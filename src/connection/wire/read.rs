@@ -56,7 +56,7 @@ impl Wire {
     }
 
     /// What has arrived, without a wait; `None` if that is nothing.
-    fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match socket::recv(self.fd(), buf, false) {
             Ok(n) => {
                 self.ended.set(n == 0);

@@ -63,6 +63,7 @@ fn verdict(outcome: &Outcome, lost: bool) -> (Verdict, String) {
     match outcome {
         Outcome::Served => (Verdict::Served, String::new()),
         Outcome::Panicked(message) => (Verdict::Panicked, message.clone()),
+        Outcome::NotServed(why) => (Verdict::Unasked, why.to_string()),
         Outcome::Failed(error) => {
             let verdict = match Cause::of(&**error, lost) {
                 Cause::Handler => Verdict::Failed,

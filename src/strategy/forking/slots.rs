@@ -34,7 +34,7 @@ pub(crate) enum Verdict {
     Refused = 7,
     /// did not answer in time,
     Unanswered = 8,
-    /// or panicked, or could not be asked.
+    /// or panicked, or could not be asked; or a factory made no protocol.
     Unasked = 9,
 }
 

@@ -1,0 +1,112 @@
+//! Reading and writing without a wait, for a loop that waits itself: it has the limits, the queue and the stop, and the
+//! server closes the connection afterwards as any other.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::{would_wait, Ending, Wire};
+use crate::connection::limits::Limits;
+use crate::sys::socket;
+
+impl Wire {
+    /// What has arrived; [`io::ErrorKind::WouldBlock`] where that is nothing. Input is a request's, as far as a parent
+    /// is to know: the loop says more when it is done with it.
+    pub(crate) fn recv_direct(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.recv_now(buf) {
+            Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(Some(0)) | Err(_) if self.control().is_cut() => Err(self.drain_exceeded()),
+            Ok(Some(n)) => {
+                self.heard.set(self.heard.get() || n > 0);
+                if n > 0 && self.between.get() {
+                    self.request_begins();
+                }
+                Ok(n)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sends as much as the kernel takes.
+    pub(crate) fn send_direct(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.note_sent(socket::send(self.fd(), bytes, &[], false))
+    }
+
+    /// The same of many parts in one call.
+    pub(crate) fn send_parts_direct(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.note_sent(socket::send_parts(self.fd(), parts))
+    }
+
+    fn note_sent(&self, sent: io::Result<usize>) -> io::Result<usize> {
+        sent.map_err(|e| {
+            self.broken.set(self.broken.get() || !would_wait(&e));
+            if self.broken.get() && self.control().is_cut() {
+                return self.drain_exceeded();
+            }
+            e
+        })
+    }
+
+    /// What a hang-up means: why the connection is broken, if it is. `shut`: the writing half was.
+    pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
+        let broken = self.socket.hang_up(shut)?;
+        self.failed.set(true);
+        Some(if self.control().is_cut() { self.drain_exceeded() } else { broken })
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        socket::unread(self.as_fd()).is_ok_and(|n| n > 0)
+    }
+
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        !self.is_tcp() || !socket::unacknowledged(self.as_fd()).is_ok_and(|n| n > 0)
+    }
+
+    pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
+        self.socket.set_no_delay(on)
+    }
+
+    pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
+        self.socket.set_keep_alive(time)
+    }
+
+    pub(crate) fn shut_write(&self) {
+        let _ = socket::shut_write(self.fd());
+    }
+
+    /// Who closes it resets the connection.
+    pub(crate) fn reset_at_close(&self) {
+        let _ = socket::reset_at_close(self.as_fd());
+        self.ending.set(Ending::Reset);
+    }
+
+    /// Input was thrown away: the connection is closed as if it were still in the kernel.
+    pub(crate) fn leaves_unread(&self) {
+        if self.ending.get() == Ending::Usual {
+            self.ending.set(Ending::LeavesUnread);
+        }
+    }
+
+    /// The stop has ended the connection, and nobody reads what the peer may still send.
+    pub(crate) fn is_ended_by_the_stop(&self) {
+        self.stopped.set(true);
+    }
+
+    /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent of this
+    /// child.
+    pub(crate) fn tell_request(&self, since: Option<Instant>, limit: Option<Duration>) {
+        if self.told.get().is_none() {
+            return;
+        }
+        let mut limits = self.limits.get();
+        limits.request = limit;
+        self.limits.set(limits);
+        self.request_since.set(since);
+        self.between.set(since.is_none());
+        self.tell_deadline();
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+}

@@ -1,0 +1,116 @@
+//! The server's stop, and the protocol's own.
+
+use std::thread;
+use std::time::Instant;
+
+use socketserver::{Blocking, ServerBuilder};
+
+use crate::doer::Journal;
+use crate::kit::{ms, read_all, serve};
+use crate::{all, doers, greeted, say, say_last, ANY};
+
+#[test]
+fn a_stop_ends_idle_connections_at_once() {
+    let (heard, journal, report) = same!("a stop", |server| {
+        let mut client = greeted(server);
+        let began = Instant::now();
+        server.handle.shutdown();
+        let rest = read_all(&mut client);
+        assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+        rest
+    });
+    assert_eq!((heard.as_str(), journal.as_str()), ("", "made shutting_down lost: the server stops"));
+    assert!(report.contains("served 1") && report.contains("drained 1, forced 0"), "{report}");
+
+    // A timer that is set for ever again is no request.
+    let (_, journal, report) = same!("a stop among ticks", |server| {
+        let mut client = greeted(server);
+        say(&client, "tick");
+        thread::sleep(ms(20)); // a few of them
+        server.handle.shutdown();
+        read_all(&mut client)
+    });
+    assert_eq!(journal, "made tick lost: the server stops");
+    assert!(report.contains("drained 1, forced 0"), "{report}");
+}
+
+#[test]
+fn a_stop_lets_a_request_finish() {
+    let (heard, journal, report) = same!("a stop within a request", |server| {
+        let mut client = greeted(server);
+        say(&client, "begin");
+        thread::sleep(ms(50)); // well within the 300 ms that it takes
+        server.handle.shutdown();
+        read_all(&mut client)
+    });
+    assert_eq!((heard.as_str(), journal.as_str()), ("done", "made begin shutting_down timer lost: the server stops"));
+    assert!(report.contains("served 1") && report.contains("drained 1, forced 0"), "{report}");
+
+    let (heard, journal, report) = same!("a stop from within", |server| say_last(server, "shutdown"));
+    assert_eq!((heard.as_str(), journal.as_str()), ("", "made shutdown shutting_down lost: the server stops"));
+    assert!(report.contains("drained 1, forced 0"), "{report}");
+}
+
+#[test]
+fn the_drain_limit_cuts_what_is_left() {
+    let (heard, journal, report) = same!("the drain limit", |b| b.drain_timeout(ms(100)), |server| {
+        let mut client = greeted(server);
+        say(&client, "hold");
+        thread::sleep(ms(20));
+        server.handle.shutdown();
+        read_all(&mut client)
+    });
+    assert_eq!((heard.as_str(), journal.as_str()), ("", "made hold shutting_down lost: drain limit of 100ms exceeded"));
+    assert!(report.contains("failed 1") && report.contains("drained 0, forced 1, abandoned 0"), "{report}");
+}
+
+#[test]
+fn a_stop_may_be_hastened() {
+    let (_, journal, report) = same!("shutdown_now", |server| {
+        let mut client = greeted(server);
+        say(&client, "hold");
+        thread::sleep(ms(20));
+        server.handle.shutdown();
+        thread::sleep(ms(20));
+        let began = Instant::now();
+        server.handle.shutdown_now();
+        let rest = read_all(&mut client);
+        assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+        rest
+    });
+    assert_eq!(journal, "made hold shutting_down lost: drain limit of 10s exceeded");
+    assert!(report.contains("drained 0, forced 1, abandoned 0"), "{report}");
+}
+
+#[test]
+fn a_protocol_may_end_its_loop_or_the_server() {
+    for (name, strategy) in all() {
+        let journal = Journal::default();
+        let server = serve(ServerBuilder::new().strategy(strategy).bind(ANY, Blocking(doers(&journal))).unwrap());
+        assert_eq!(say_last(&server, "stop"), "", "{name}");
+        assert_eq!(say_last(&server, "quit"), "bye", "{name}: the server goes on");
+        let mut client = greeted(&server);
+        say(&client, "grace");
+        assert_eq!(read_all(&mut client), "", "{name}");
+        let report = server.join(); // it was stopped as a whole
+        assert_eq!((report.served, report.failed, report.forced), (3, 0, 0), "{name}");
+        let journal = journal.lock().unwrap().join(" ");
+        assert!(journal.starts_with("made stop lost: the server stops made quit lost: closed"), "{name}: {journal}");
+        assert!(journal.ends_with("made grace shutting_down lost: the server stops"), "{name}: {journal}");
+    }
+}
+
+/// The time that a protocol gives itself at a stop is its own: others have the server's.
+#[test]
+fn an_own_grace_cuts_nobody_else() {
+    let journal = Journal::default();
+    let server = serve(ServerBuilder::new().bind(ANY, Blocking(doers(&journal))).unwrap());
+    let mut slow = greeted(&server);
+    say(&slow, "begin"); // 300 ms
+    assert_eq!(say_last(&server, "overstay"), "");
+    assert_eq!(read_all(&mut slow), "done");
+    let report = server.join();
+    assert_eq!((report.served, report.timed_out, report.drained, report.forced), (1, 1, 2, 0));
+    let journal = journal.lock().unwrap().join(" ");
+    assert!(journal.contains("lost: drain limit of 50ms exceeded"), "{journal}");
+}
