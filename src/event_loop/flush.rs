@@ -32,7 +32,15 @@ impl State {
                 (conn.sent, conn.blocked) = (true, n < bytes.len());
                 bytes.get(n..).unwrap_or_default()
             }
-            Err(_) => bytes, // what is wrong shows again when the queue is flushed
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                (conn.blocked, conn.blocked_since) = (true, now);
+                bytes
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
+            Err(e) => {
+                self.end(id, LostReason::of_broken(e)); // the kernel tells it once
+                &[]
+            }
         }
     }
 

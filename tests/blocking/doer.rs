@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use socketserver::{BoxError, Context, Eof, HandlerResult, Lost, Protocol, TimerId, Transport};
+use socketserver::{BoxError, Context, Eof, HandlerResult, Lost, LostReason, Protocol, TimerId, Transport};
 
 use crate::kit::ms;
 
@@ -190,6 +190,8 @@ impl Protocol for Doer {
     }
 
     fn connection_lost(&mut self, _cx: &mut Context<'_>, why: &Lost) {
-        self.note(format!("lost: {}", why.reason));
+        // Which error a reset shows as is a matter of what was asked first.
+        let reason = if let LostReason::Reset(_) = why.reason { "broken:".to_owned() } else { why.reason.to_string() };
+        self.note(format!("lost: {reason}"));
     }
 }
