@@ -9,12 +9,16 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kit::{expect, ms, read_all, Folder, LONG};
 use script::clients::Client;
 use script::{Journal, Script};
-use socketserver::{Addr, Address, Connect, ConnectorState, Reactor};
+use socketserver::{
+    factory, Addr, Address, Connect, ConnectorState, Context, EventLoop, Factory, Failure, HandlerResult, Peer,
+    Protocol, Reactor, ServerBuilder, Transport,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -217,4 +221,55 @@ fn a_stop_waits_for_no_attempt_and_closes_idle_connections_of_clients() {
     assert_eq!(journal.take(), "start build made shutting_down lost:the server stops stop");
     assert_eq!((report.accepted, report.drained, report.forced), (0, 0, 0));
     assert_eq!(read_all(&mut theirs), "");
+}
+
+/// Has connections to a server of its own, whose protocols fail as that says.
+struct Upstream(std::net::SocketAddr);
+
+impl Factory for Upstream {
+    fn build_protocol(&self, _: &mut Context<'_>, _: &Peer) -> Option<Box<dyn Protocol>> {
+        None
+    }
+
+    fn start_factory(&self, cx: &mut Context<'_>) {
+        for _ in 0..2 {
+            cx.connect_tcp(self.0, factory(|_| Faulty));
+        }
+    }
+}
+
+struct Faulty;
+
+impl Protocol for Faulty {
+    fn data_received(&mut self, _: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        assert_ne!(data, b"panic", "asked to");
+        Err("asked to fail".into())
+    }
+}
+
+#[test]
+fn the_error_hook_hears_of_errors_and_panics_of_outgoing_connections() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = upstream.local_addr().unwrap();
+    let (tell, told) = mpsc::channel();
+    let builder = ServerBuilder::new().strategy(EventLoop::new()).handle_error(move |failure| {
+        let what = match failure {
+            Failure::Error { peer, error, .. } => format!("error of {peer}: {error}"),
+            Failure::Panic { peer, message, .. } => format!("panic of {peer}: {message}"),
+            other => format!("{other:?}"),
+        };
+        tell.send(what).unwrap();
+    });
+    let server = kit::serve(builder.bind("127.0.0.1:0", Upstream(addr)).unwrap());
+    let mut connections = [(); 2].map(|()| upstream.accept().unwrap().0);
+    connections[0].write_all(b"fail").unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), format!("error of {addr}: asked to fail"));
+    connections[1].write_all(b"panic").unwrap();
+    let panic = told.recv_timeout(LONG).unwrap();
+    assert!(panic.starts_with(&format!("panic of {addr}: ")) && panic.contains("asked to"), "{panic}");
+    connections.iter_mut().for_each(|connection| assert_eq!(read_all(connection), "", "each is closed"));
+    let stats = server.handle.stats();
+    assert_eq!((stats.failed, stats.panicked), (0, 0), "they were not served");
+    let report = server.stop();
+    assert_eq!((report.accepted, report.failed, told.try_recv().is_err()), (0, 0, true));
 }

@@ -4,16 +4,17 @@ mod kit;
 mod script;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
+use std::time::Duration;
 
-use kit::{connect, read_all, until, LONG};
-use nix::sys::socket::{setsockopt, sockopt};
+use kit::{connect, expect, read_all, until, LONG};
+use nix::sys::socket::{getpeername, getsockopt, setsockopt, sockopt, SockaddrIn};
 use script::teller::{assert_no_spin, made, next, teller, until_lost, News};
 use script::Echo;
-use socketserver::factory;
+use socketserver::{factory, HandlerResult, Protocol, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -139,5 +140,71 @@ fn e3_a_place_that_is_used_again_hears_nothing_of_the_one_before() {
         kit::expect(&mut other, "other");
         drop((new, other));
         until("all are gone", || looped.ask(|cx| cx.connections()) == 0);
+    }
+}
+
+/// What the kernel says of the socket in this process whose peer is at this address: no delay, keep-alive, the silence
+/// after which the first probe follows, and the time for an acknowledgement in ms.
+#[allow(unsafe_code)]
+fn options(peer: SocketAddr) -> (bool, bool, u32, u32) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let mut all = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_it = |fd: &i32| getpeername::<SockaddrIn>(*fd).is_ok_and(|its| peer == SocketAddrV4::from(its).into());
+    let number = all.find(is_it).expect("a connection to this peer");
+    // SAFETY: its connection is open, and this test keeps it open until it has looked.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    (
+        getsockopt(&fd, sockopt::TcpNoDelay).unwrap(),
+        getsockopt(&fd, sockopt::KeepAlive).unwrap(),
+        getsockopt(&fd, sockopt::TcpKeepIdle).unwrap(),
+        getsockopt(&fd, sockopt::TcpUserTimeout).unwrap(),
+    )
+}
+
+/// Sets what it is told to, and says that it has.
+struct Sets;
+
+impl Protocol for Sets {
+    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        match data {
+            b"delay" => t.set_no_delay(false)?,
+            b"no delay" => t.set_no_delay(true)?,
+            b"probes" => t.set_keep_alive(Some(Duration::from_secs(60)))?,
+            b"no probes" => t.set_keep_alive(None)?,
+            _ => {
+                for time in [Duration::ZERO, Duration::from_millis(5999), Duration::from_secs(32_768), Duration::MAX] {
+                    let error = t.set_keep_alive(Some(time)).unwrap_err();
+                    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+                }
+            }
+        }
+        Ok(t.write(b"done")?)
+    }
+}
+
+#[test]
+fn no_delay_and_keep_alive_reach_the_socket_of_either_side() {
+    let upstream = TcpListener::bind(ANY).unwrap();
+    let to = upstream.local_addr().unwrap();
+    let looped = script::run(move |reactor| {
+        reactor.connect_tcp(to, factory(|_| Sets));
+        reactor.listen_tcp(ANY, factory(|_| Sets)).unwrap()
+    });
+    let (theirs, _) = upstream.accept().unwrap();
+    theirs.set_read_timeout(Some(LONG)).unwrap();
+    for mut peer in [connect(looped.addr), theirs] {
+        let addr = peer.local_addr().unwrap();
+        let mut after = |act: &str| {
+            peer.write_all(act.as_bytes()).unwrap();
+            expect(&mut peer, "done");
+            options(addr)
+        };
+        let (no_delay, keep_alive, first_probe, unacknowledged) = after("nothing");
+        assert!(no_delay && keep_alive && unacknowledged == 0, "the defaults");
+        assert_eq!(after("delay"), (false, true, first_probe, 0));
+        assert_eq!(after("no delay"), (true, true, first_probe, 0));
+        assert_eq!(after("probes"), (true, true, 30, 60_000));
+        assert_eq!(after("a time that cannot be"), (true, true, 30, 60_000));
+        assert_eq!(after("no probes"), (true, false, 30, 0));
     }
 }

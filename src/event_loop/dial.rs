@@ -586,3 +586,6 @@ fn connect(socket: &Socket, to: &Addr) -> io::Result<bool> {
         Addr::Unnamed => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -255,8 +255,9 @@ impl Reactor {
         Ok(!self.state.stop)
     }
 
-    /// As [`Context::shutdown`].
+    /// As [`Context::shutdown`], for the next run.
     pub fn shutdown(&mut self, grace: Duration) {
+        self.state.core.control.begin(); // the stop that ended the last run is over
         self.state.shutdown(grace);
     }
 

@@ -238,12 +238,12 @@ impl<'a> Transport<'a> {
     }
 
     /// Finds out about a peer that has vanished: after this time of silence, probes included, the connection is
-    /// broken, with seconds as unit; also when what was sent is not acknowledged for so long. `None`: no probes. As the
-    /// listener, see [`ServerBuilder::keep_alive_time`](crate::ServerBuilder::keep_alive_time). Of no effect but for
-    /// TCP.
+    /// broken; also when what was sent is not acknowledged for so long. From 6 to 32767 s, and whole seconds count;
+    /// `None`: no probes. As the listener, see
+    /// [`ServerBuilder::keep_alive_time`](crate::ServerBuilder::keep_alive_time). Of no effect but for TCP.
     ///
     /// # Errors
-    /// As setsockopt(2) fails.
+    /// [`io::ErrorKind::InvalidInput`] for another time, with nothing changed; else as setsockopt(2) fails.
     pub fn set_keep_alive(&mut self, time: Option<Duration>) -> io::Result<()> {
         self.conn().map_or(Ok(()), |conn| conn.io.set_keep_alive(time))
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::finish::{Failure, LingeringClose};
 use crate::hooks::{Actions, Verify};
 use crate::listen::Access;
-use crate::sys::socket::TcpOptions;
+use crate::sys::socket::{TcpOptions, SILENCE};
 
 /// What happens to a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -140,7 +140,7 @@ pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
         return Err(Error::setting("unix_mode", format!("{:#o} is not from 0 to 0o777", access.mode)));
     }
     match tcp.keep_alive_time {
-        Some(time) if !(6..=32_767).contains(&time.as_secs()) => {
+        Some(time) if !SILENCE.contains(&time.as_secs()) => {
             Err(Error::setting("keep_alive_time", format!("{time:?} is not from 6 to 32767 s")))
         }
         _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
@@ -68,6 +69,9 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
 /// Probes that a peer may leave unanswered.
 const PROBES: u32 = 5;
 
+/// The times that [`bound_silence`] can keep, in seconds: a second between two probes, and the kernel's `TCP_KEEPIDLE`.
+pub(crate) const SILENCE: RangeInclusive<u64> = 6..=32_767;
+
 /// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
 /// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
 fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
@@ -81,6 +85,9 @@ fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
 
 /// Of a connected TCP socket: probes, and the time after which a silent peer is given up; `None`: no probes.
 pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
+    if let Some(time) = time.filter(|time| !SILENCE.contains(&time.as_secs())) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{time:?} is not from 6 to 32767 s")));
+    }
     sock::setsockopt(&fd, sockopt::KeepAlive, &time.is_some())?;
     match time {
         Some(time) => Ok(bound_silence(&fd, time)?),
