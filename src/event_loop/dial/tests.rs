@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::event_loop::context::Context;
 use crate::event_loop::protocol::Protocol;
 use crate::event_loop::test_loop::TestLoop;
 use crate::event_loop::Peer;
