@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::port::Entrance;
 use super::state::{State, Task};
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::finish;
+use crate::handler::forget;
 use crate::hooks::{self, Actions, Job, Verdict};
 use crate::listen::Accepted;
 
 /// A connection nobody knows of yet; it has its place.
 struct Aside {
-    port: (usize, usize),
+    entrance: Entrance,
     accepted: Accepted,
     permit: Permit,
     job: Arc<Job>,
@@ -35,7 +37,7 @@ impl Asides {
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
-    pub(super) fn put_aside(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
+    pub(super) fn put_aside(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
         let (key, inbox) = (self.aside.next, self.inbox.clone());
         self.aside.next += 1;
         let tell = move |verdict| {
@@ -45,17 +47,17 @@ impl State {
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(job) => {
                 let timer = self.timers.set(self.now, self.core.config.verify_timeout, Task::Verify(key));
-                self.aside.all.insert(key, Aside { port, accepted, permit, job, timer });
+                self.aside.all.insert(key, Aside { entrance, accepted, permit, job, timer });
             }
             Err(why) => finish::turn_away(&self.core, accepted, &why),
         }
     }
 
     fn verdict(&mut self, key: u64, verdict: Verdict) {
-        let Some(Aside { port, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
+        let Some(Aside { entrance, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
         self.timers.cancel(timer);
         match verdict.check() {
-            Ok(()) => self.serve(port, accepted, permit),
+            Ok(()) => self.serve(entrance, accepted, permit),
             Err(why) => finish::turn_away(&self.core, accepted, &why),
         }
     }
@@ -77,6 +79,7 @@ impl State {
     fn turn_away(&self, aside: Aside, why: &io::Error) {
         self.core.helpers.forget(|other| Arc::ptr_eq(other, &aside.job));
         finish::turn_away(&self.core, aside.accepted, why);
+        forget(aside.entrance);
     }
 
     /// Whether there is any, served or kept aside.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::context::Context;
 use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
 use super::dispatch::take_message;
+use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
 use crate::accept::{after_failure, After};
 use crate::datagram::DatagramTooLong;
@@ -26,19 +27,20 @@ const BYTES: usize = 256 << 10;
 
 /// The sockets of one port have tokens side by side.
 const PER_PORT: usize = 64;
-/// More ports than this would have the tokens of something else.
+/// More ports at a time than this would have the tokens of something else.
 const PORTS: usize = 1 << 20;
 
 /// The sockets of one address, which share a protocol.
 pub(super) struct Port {
-    /// Empty once the port is closed.
+    /// Empty once the port is closed, until the protocol has heard of it.
     sockets: Vec<Listener>,
     addr: Addr,
     /// Out while it is called, and gone at the end.
     protocol: Option<Box<dyn DatagramProtocol>>,
     /// Whether it has heard that it begins: before that nothing is delivered.
     started: bool,
-    connected: Option<Addr>,
+    /// Which socket is connected, and to whom.
+    connected: Option<(usize, Addr)>,
 }
 
 impl Port {
@@ -49,10 +51,36 @@ impl Port {
     fn socket(&self, number: usize) -> Option<&Arc<DatagramSocket>> {
         self.sockets.get(number)?.datagram_socket()
     }
+
+    fn peer(&self) -> Option<&Addr> {
+        self.connected.as_ref().map(|(_, peer)| peer)
+    }
+
+    /// The socket to send from: the one that has the datagram in delivery, or else the one that is connected, or else the
+    /// first, but one of the address's family before any other.
+    fn number_for(&self, to: &Addr, delivering: Option<usize>) -> usize {
+        let connected = self.connected.as_ref().map(|(number, _)| *number);
+        let is_v4 = match to {
+            Addr::Ip(to) => to.is_ipv4(),
+            Addr::Unnamed => return connected.or(delivering).unwrap_or(0),
+            Addr::Unix(_) | Addr::Abstract(_) => return 0,
+        };
+        let is_of_the_family = |number: &usize| {
+            let addr = self.sockets.get(*number).and_then(|socket| socket.local_addr().socket_addr());
+            addr.is_some_and(|addr| addr.is_ipv4() == is_v4)
+        };
+        let mut by_rank = delivering.into_iter().chain(connected).chain(0..self.sockets.len());
+        by_rank.find(is_of_the_family).or(delivering).or(connected).unwrap_or(0)
+    }
 }
 
-fn token_of(place: usize, number: usize) -> u64 {
-    token::DATAGRAMS + (place * PER_PORT + number) as u64
+/// By the place alone: an event of a port that is closed by then has the one that follows it looked at, in vain.
+fn token_of(index: usize, number: usize) -> u64 {
+    token::DATAGRAMS + (index * PER_PORT + number) as u64
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
 }
 
 impl State {
@@ -61,19 +89,18 @@ impl State {
         address: &Address,
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramPort> {
-        let (sockets, place) = (bind(address, BindOptions::datagrams())?, self.datagrams.len());
-        if sockets.len() > PER_PORT || place >= PORTS {
-            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports in its life, at most");
+        let sockets = bind(address, BindOptions::datagrams())?;
+        if sockets.len() > PER_PORT || self.datagrams.len() >= PORTS {
+            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports at a time, at most");
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
         let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
-        self.datagrams.push(port);
-        Ok(DatagramPort { place, addr })
+        Ok(DatagramPort { place: self.datagrams.insert(port), addr })
     }
 
     /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
-    pub(super) fn start_datagrams(&mut self, place: usize) {
+    pub(super) fn start_datagrams(&mut self, place: ConnId) {
         if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
             return; // closed before it has begun
         }
@@ -90,17 +117,17 @@ impl State {
         let receives = !(self.rests || self.core.control.paused() || self.drain.is_some());
         if receives != self.receiving {
             self.receiving = receives;
-            (0..self.datagrams.len()).for_each(|place| self.watch_datagrams(place, receives));
+            self.datagrams.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
         }
     }
 
-    fn watch_datagrams(&mut self, place: usize, watch: bool) {
+    fn watch_datagrams(&mut self, place: ConnId, watch: bool) {
         let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
         let read = Readiness { read: true, ..Readiness::default() };
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
-                let watched = self.poller.add(socket, read, token_of(place, number));
+                let watched = self.poller.add(socket, read, token_of(place.index(), number));
                 refused = watched.err().or(refused);
             } else {
                 self.poller.remove(socket);
@@ -115,7 +142,8 @@ impl State {
     /// A socket is readable, or has met an error.
     pub(super) fn receive(&mut self, token: u64) {
         let number = (token - token::DATAGRAMS) as usize;
-        let (place, number) = (number / PER_PORT, number % PER_PORT);
+        let (index, number) = (number / PER_PORT, number % PER_PORT);
+        let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
         for _ in 0..DATAGRAMS {
             // It may have been closed, or the loop told to stop, in the last one's callback.
@@ -141,17 +169,21 @@ impl State {
         self.buffer = buffer;
     }
 
-    fn deliver(&mut self, place: usize, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
+    fn is_started(&self, place: ConnId) -> bool {
+        self.datagrams.get(place).is_some_and(|port| port.started)
+    }
+
+    fn deliver(&mut self, place: ConnId, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
-        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        let connected = self.datagrams.get(place).and_then(Port::peer);
         if connected.is_some_and(|connected| *connected != peer) {
             return; // it came before the socket was connected
         }
         observe::accepted(&self.core, &peer);
         self.received += 1;
         let delivery = Delivery {
-            number,
+            number: Some(number),
             from: Some(peer.clone()),
             to: Some(to),
             source: from,
@@ -165,7 +197,7 @@ impl State {
         }
     }
 
-    fn receive_failed(&mut self, place: usize, number: usize, e: io::Error) {
+    fn receive_failed(&mut self, place: ConnId, number: usize, e: io::Error) {
         let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
@@ -186,9 +218,10 @@ impl State {
     }
 
     /// What was sent before was not taken.
-    fn refused(&mut self, place: usize, number: usize) {
-        if self.datagrams.get(place).is_some_and(|port| port.connected.is_some()) {
-            let delivery = Delivery { number, ..Delivery::default() };
+    fn refused(&mut self, place: ConnId, number: usize) {
+        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        if connected.is_some_and(|(connected, _)| *connected == number) {
+            let delivery = Delivery { number: Some(number), ..Delivery::default() };
             self.call_datagrams(place, delivery, "connection_refused", |p, t| p.connection_refused(t));
         }
     }
@@ -196,16 +229,16 @@ impl State {
     /// Sends at once; `false`: there was no room.
     pub(super) fn send_datagram(
         &mut self,
-        place: usize,
-        number: usize,
+        place: ConnId,
+        delivering: Option<usize>,
         to: &Addr,
         bytes: &[u8],
         source: Option<IpAddr>,
     ) -> io::Result<bool> {
-        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
         let port = self.datagrams.get(place).ok_or_else(closed)?;
+        let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
-        let connected = port.connected.is_some();
+        let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
@@ -217,7 +250,7 @@ impl State {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(e) if connected && is_refusal(&e) => Ok(false),
             Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
-                let peer = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+                let peer = self.datagrams.get(place).and_then(Port::peer);
                 let longest = socket.longest_to(peer.filter(|_| *to == Addr::Unnamed).unwrap_or(to));
                 Err(DatagramTooLong::new(bytes.len(), longest).into())
             }
@@ -225,36 +258,40 @@ impl State {
         }
     }
 
-    pub(super) fn connect_datagrams(&mut self, place: usize, number: usize, peer: &Addr) -> io::Result<()> {
-        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
+    pub(super) fn connect_datagrams(
+        &mut self,
+        place: ConnId,
+        delivering: Option<usize>,
+        peer: &Addr,
+    ) -> io::Result<()> {
         let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
-        port.socket(number).ok_or_else(closed)?.connect(peer)?;
-        port.connected = Some(peer.clone());
+        let number = port.number_for(peer, delivering);
+        let name = port.socket(number).ok_or_else(closed)?.connect(peer)?;
+        port.connected = Some((number, name));
         Ok(())
     }
 
     /// Closes the sockets; the protocol hears of it when no callback runs.
-    pub(super) fn close_datagrams(&mut self, place: usize) {
+    pub(super) fn close_datagrams(&mut self, place: ConnId) {
         let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
     }
 
     /// From outside of a callback.
-    pub(super) fn stop_datagrams(&mut self, place: usize) {
+    pub(super) fn stop_datagrams(&mut self, place: ConnId) {
         let Some(port) = self.datagrams.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.end_datagrams(place);
     }
 
     pub(super) fn stop_all_datagrams(&mut self) {
-        (0..self.datagrams.len()).for_each(|place| self.stop_datagrams(place));
+        self.datagrams.ids().into_iter().for_each(|place| self.stop_datagrams(place));
     }
 
     /// Once; one that has not begun hears of no end either.
-    fn end_datagrams(&mut self, place: usize) {
-        let Some(port) = self.datagrams.get_mut(place) else { return };
-        let (Some(mut protocol), started) = (port.protocol.take(), port.started) else { return };
+    fn end_datagrams(&mut self, place: ConnId) {
+        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
         }
@@ -264,21 +301,21 @@ impl State {
     /// Calls a protocol for what is no datagram: an error or a panic is told.
     fn call_datagrams(
         &mut self,
-        place: usize,
+        place: ConnId,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
         let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
         if let Some(port) = self.datagrams.get(place) {
-            observe::callback_ended(&self.core, port.connected.as_ref().unwrap_or(&port.addr), &outcome);
+            observe::callback_ended(&self.core, port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
     }
 
     fn outcome_of(
         &mut self,
-        place: usize,
+        place: ConnId,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,

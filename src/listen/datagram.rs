@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use crossbeam::queue::SegQueue;
+use nix::errno::Errno;
 
 use super::address::Addr;
 use super::listener::Arrival;
@@ -56,13 +57,17 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends one datagram, without a wait.
+    /// Sends one datagram, without a wait. Where the kernel has no such source, it chooses one: what was sent to the
+    /// broadcast address of a network is answered all the same, and an IPv6 socket is not told that it was one.
     pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
-        datagram::send(self.fd.as_fd(), bytes, to, from)
+        match datagram::send(self.fd.as_fd(), bytes, to, from) {
+            Err(e) if from.is_some() && is_no_source(&e) => datagram::send(self.fd.as_fd(), bytes, to, None),
+            sent => sent,
+        }
     }
 
-    /// Receives from this peer only, from now on.
-    pub(crate) fn connect(&self, to: &Addr) -> io::Result<()> {
+    /// Receives from this peer only, from now on; its name, as datagrams from it have it.
+    pub(crate) fn connect(&self, to: &Addr) -> io::Result<Addr> {
         datagram::connect(self.fd.as_fd(), to)
     }
 
@@ -74,6 +79,13 @@ impl DatagramSocket {
             None => datagram::send_buffer(self.fd.as_fd()),
         }
     }
+}
+
+/// Perhaps for its source: not an address of this machine, or of no way from there (ip(7), ipv6(7); which of them depends
+/// on the kernel and the family).
+fn is_no_source(e: &io::Error) -> bool {
+    let why = e.raw_os_error().map(Errno::from_raw);
+    matches!(why, Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
 }
 
 /// 65535 bytes, less the headers of IP and UDP.
