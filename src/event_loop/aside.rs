@@ -111,3 +111,53 @@ impl State {
         self.pace_actions();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::event_loop::clock::Clock;
+    use crate::event_loop::{factory, EventLoop, Peer, Protocol, Reactor, Transport};
+    use crate::handler::HandlerResult;
+    use crate::server::Config;
+
+    /// Nothing comes.
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_verdict_is_served_although_the_port_is_closed() {
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = parking_lot::Mutex::new(gate);
+        let waits = move |_: &_| gate.lock().recv().is_ok();
+        let config = Config { verify_request: Some(Box::new(waits)), ..Config::default() };
+        let mut reactor = Reactor::with_clock(EventLoop::new(), config, Clock::System).unwrap();
+        let kept = Rc::new(());
+        let holds = kept.clone();
+        let serves = factory(move |_: &Peer| {
+            let _ = &holds;
+            Nothing
+        });
+        let port = reactor.listen_tcp("127.0.0.1:0", serves).unwrap();
+        let _client = TcpStream::connect(port.local_addr().socket_addr().unwrap()).unwrap();
+        while reactor.state.aside.len() == 0 {
+            assert!(reactor.turn(None).unwrap());
+        }
+        reactor.stop_listening(&port);
+        let other = reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { unreachable!() })).unwrap();
+        assert_eq!(other.place.index(), port.place.index(), "another has its place");
+        release.send(()).unwrap();
+        while reactor.state.aside.len() > 0 {
+            assert!(reactor.turn(Some(Duration::from_secs(30))).unwrap());
+        }
+        assert_eq!((reactor.state.conns.len(), Rc::strong_count(&kept)), (1, 1), "and the factory is let go");
+    }
+}

@@ -139,3 +139,52 @@ impl Arrival for Packet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn bound_to_all(address: &str) -> Option<DatagramSocket> {
+        let fd = datagram::bind_udp(address.parse().unwrap(), None).ok()?;
+        let socket = UdpSocket::from(fd);
+        let local = Addr::Ip(socket.local_addr().unwrap());
+        Some(DatagramSocket::new(socket.into(), local))
+    }
+
+    /// A source that is not the machine's, as the broadcast address of a network is none.
+    #[test]
+    fn where_the_source_is_none_the_kernel_chooses() {
+        let cases = [
+            ("0.0.0.0:0", "127.0.0.1:0", "", "192.0.2.1"),
+            ("0.0.0.0:0", "127.0.0.1:0", "", "127.255.255.255"),
+            ("0.0.0.0:0", "127.0.0.1:0", "", "255.255.255.255"),
+            ("[::]:0", "127.0.0.1:0", "::ffff:127.0.0.1", "::ffff:127.255.255.255"),
+            ("[::]:0", "[::1]:0", "", "2001:db8::1"),
+        ];
+        for (address, client, mapped, source) in cases {
+            let (Some(socket), Ok(client)) = (bound_to_all(address), UdpSocket::bind(client)) else { continue };
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let mut to = client.local_addr().unwrap();
+            if let Ok(ip) = mapped.parse() {
+                to.set_ip(ip);
+            }
+            let from = Some(source.parse().unwrap());
+            socket.send(b"reply", &to.into(), from).unwrap_or_else(|e| panic!("{address} from {source}: {e}"));
+            assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5, "once");
+        }
+    }
+
+    /// What the source is not to blame for is told.
+    #[test]
+    fn other_failures_stay() {
+        let socket = bound_to_all("0.0.0.0:0").unwrap();
+        let (to, from) = (Addr::Ip("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
+        let e = socket.send(&[0; LONGEST_V4 + 1], &to, from).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+        let nowhere = Addr::Ip("127.0.0.1:0".parse().unwrap());
+        assert_eq!(socket.send(b"", &nowhere, from).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
