@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::port::Entrance;
 use super::state::{State, Task};
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::finish;
+use crate::handler::forget;
 use crate::hooks::{self, Actions, Job, Verdict};
 use crate::listen::Accepted;
 
 /// A connection nobody knows of yet; it has its place.
 struct Aside {
-    port: (usize, usize),
+    entrance: Entrance,
     accepted: Accepted,
     permit: Permit,
     job: Arc<Job>,
@@ -35,7 +37,7 @@ impl Asides {
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
-    pub(super) fn put_aside(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
+    pub(super) fn put_aside(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
         let (key, inbox) = (self.aside.next, self.inbox.clone());
         self.aside.next += 1;
         let tell = move |verdict| {
@@ -45,17 +47,17 @@ impl State {
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(job) => {
                 let timer = self.timers.set(self.now, self.core.config.verify_timeout, Task::Verify(key));
-                self.aside.all.insert(key, Aside { port, accepted, permit, job, timer });
+                self.aside.all.insert(key, Aside { entrance, accepted, permit, job, timer });
             }
             Err(why) => finish::turn_away(&self.core, accepted, &why),
         }
     }
 
     fn verdict(&mut self, key: u64, verdict: Verdict) {
-        let Some(Aside { port, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
+        let Some(Aside { entrance, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
         self.timers.cancel(timer);
         match verdict.check() {
-            Ok(()) => self.serve(port, accepted, permit),
+            Ok(()) => self.serve(entrance, accepted, permit),
             Err(why) => finish::turn_away(&self.core, accepted, &why),
         }
     }
@@ -77,6 +79,7 @@ impl State {
     fn turn_away(&self, aside: Aside, why: &io::Error) {
         self.core.helpers.forget(|other| Arc::ptr_eq(other, &aside.job));
         finish::turn_away(&self.core, aside.accepted, why);
+        forget(aside.entrance);
     }
 
     /// Whether there is any, served or kept aside.
@@ -106,5 +109,55 @@ impl State {
         }
         self.note_stall("service_actions", None);
         self.pace_actions();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::event_loop::clock::Clock;
+    use crate::event_loop::{factory, EventLoop, Peer, Protocol, Reactor, Transport};
+    use crate::handler::HandlerResult;
+    use crate::server::Config;
+
+    /// Nothing comes.
+    struct Nothing;
+
+    impl Protocol for Nothing {
+        fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_verdict_is_served_although_the_port_is_closed() {
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = parking_lot::Mutex::new(gate);
+        let waits = move |_: &_| gate.lock().recv().is_ok();
+        let config = Config { verify_request: Some(Box::new(waits)), ..Config::default() };
+        let mut reactor = Reactor::with_clock(EventLoop::new(), config, Clock::System).unwrap();
+        let kept = Rc::new(());
+        let holds = kept.clone();
+        let serves = factory(move |_: &Peer| {
+            let _ = &holds;
+            Nothing
+        });
+        let port = reactor.listen_tcp("127.0.0.1:0", serves).unwrap();
+        let _client = TcpStream::connect(port.local_addr().socket_addr().unwrap()).unwrap();
+        while reactor.state.aside.len() == 0 {
+            assert!(reactor.turn(None).unwrap());
+        }
+        reactor.stop_listening(&port);
+        let other = reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { unreachable!() })).unwrap();
+        assert_eq!(other.place.index(), port.place.index(), "another has its place");
+        release.send(()).unwrap();
+        while reactor.state.aside.len() > 0 {
+            assert!(reactor.turn(Some(Duration::from_secs(30))).unwrap());
+        }
+        assert_eq!((reactor.state.conns.len(), Rc::strong_count(&kept)), (1, 1), "and the factory is let go");
     }
 }

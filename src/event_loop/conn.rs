@@ -10,6 +10,7 @@ use super::lost::LostReason;
 use super::outbox::Outbox;
 use super::protocol::Protocol;
 use super::rare::Rare;
+use super::slab::ConnId;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded, Limits};
@@ -118,8 +119,8 @@ pub(super) struct Conn {
     pub(super) protocol: Option<Box<dyn Protocol>>,
     /// Given back when the protocol is dropped.
     pub(super) permit: Option<Permit>,
-    /// The place of the port, and the number of the listener there.
-    pub(super) port: (usize, usize),
+    /// The port that has accepted it, which may be closed by now, and the number of the listener there.
+    pub(super) port: Option<(ConnId, u32)>,
     pub(super) out: Outbox,
     pub(super) phase: Phase,
     pub(super) write_half: WriteHalf,
@@ -168,7 +169,7 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: (usize, usize), now: Instant) -> Self {
+    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: Option<(ConnId, u32)>, now: Instant) -> Self {
         Self {
             origin: Origin::Accepted,
             io,

@@ -146,12 +146,13 @@ impl Context<'_> {
         self.state.timers.set(now, delay, Task::Call(Box::new(call)))
     }
 
-    /// Cancels a timer; `false` if it has fired already, or was cancelled.
+    /// Cancels a timer; `false` if it has fired already, or was cancelled, or is another loop's.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.state.cancel(timer)
     }
 
-    /// Sets a timer anew, `delay` from now; `false` if it has fired already, or was cancelled.
+    /// Sets a timer anew, `delay` from now; `false` if it has fired already, or was cancelled, or is another
+    /// loop's.
     pub fn reset(&mut self, timer: TimerId, delay: Duration) -> bool {
         let now = self.now();
         self.state.timers.reset(timer, now, delay)
@@ -197,9 +198,9 @@ impl Context<'_> {
     /// is dropped. As [`DatagramTransport::send_to`](super::DatagramTransport::send_to).
     ///
     /// # Errors
-    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed.
+    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
     pub fn send_datagram(&mut self, port: &DatagramPort, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
-        self.state.send_datagram(port.place, 0, to, bytes, None)
+        self.state.send_datagram(port.place, None, to, bytes, None)
     }
 
     /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.

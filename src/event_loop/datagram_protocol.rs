@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 
 use super::context::Context;
+use super::slab::ConnId;
 use crate::handler::HandlerResult;
 use crate::listen::Addr;
 
@@ -70,10 +71,11 @@ pub trait DatagramProtocol {
     fn stop_protocol(&mut self, cx: &mut Context<'_>) {}
 }
 
-/// A socket of datagrams in a loop, to ask for its address, to send from, and to close. A copy may go to other threads.
+/// A socket of datagrams in a loop, to ask for its address, to send from, and to close. Once that is closed, and in another
+/// loop, it stands for nothing. A copy may go to other threads.
 #[derive(Debug, Clone)]
 pub struct DatagramPort {
-    pub(super) place: usize,
+    pub(super) place: ConnId,
     pub(super) addr: Addr,
 }
 
@@ -87,8 +89,8 @@ impl DatagramPort {
 /// What a datagram in delivery came with.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
-    /// Which of the port's sockets has it.
-    pub(super) number: usize,
+    /// Which of the port's sockets has it; none outside of a delivery.
+    pub(super) number: Option<usize>,
     pub(super) from: Option<Addr>,
     pub(super) to: Option<Addr>,
     /// The address that replies come from.
@@ -100,12 +102,13 @@ pub(super) struct Delivery {
 /// The protocol's own socket, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 pub struct DatagramTransport<'a> {
     pub(super) cx: Context<'a>,
-    pub(super) place: usize,
+    pub(super) place: ConnId,
     pub(super) delivery: Delivery,
 }
 
 impl DatagramTransport<'_> {
-    /// Sends a datagram, at once; a reply leaves from the address that was sent to. `false`: the kernel's queue, or that of
+    /// Sends a datagram, at once; a reply leaves from the address that was sent to, and what goes to an address of the other
+    /// family from a socket of that family, where the port has one. `false`: the kernel's queue, or that of
     /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::context::Context;
 use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
 use super::dispatch::take_message;
+use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
 use crate::accept::{after_failure, After};
 use crate::datagram::DatagramTooLong;
@@ -26,19 +27,20 @@ const BYTES: usize = 256 << 10;
 
 /// The sockets of one port have tokens side by side.
 const PER_PORT: usize = 64;
-/// More ports than this would have the tokens of something else.
+/// More ports at a time than this would have the tokens of something else.
 const PORTS: usize = 1 << 20;
 
 /// The sockets of one address, which share a protocol.
 pub(super) struct Port {
-    /// Empty once the port is closed.
+    /// Empty once the port is closed, until the protocol has heard of it.
     sockets: Vec<Listener>,
     addr: Addr,
     /// Out while it is called, and gone at the end.
     protocol: Option<Box<dyn DatagramProtocol>>,
     /// Whether it has heard that it begins: before that nothing is delivered.
     started: bool,
-    connected: Option<Addr>,
+    /// Which socket is connected, and to whom.
+    connected: Option<(usize, Addr)>,
 }
 
 impl Port {
@@ -49,10 +51,36 @@ impl Port {
     fn socket(&self, number: usize) -> Option<&Arc<DatagramSocket>> {
         self.sockets.get(number)?.datagram_socket()
     }
+
+    fn peer(&self) -> Option<&Addr> {
+        self.connected.as_ref().map(|(_, peer)| peer)
+    }
+
+    /// The socket to send from: the one that has the datagram in delivery, or else the one that is connected, or else the
+    /// first, but one of the address's family before any other.
+    fn number_for(&self, to: &Addr, delivering: Option<usize>) -> usize {
+        let connected = self.connected.as_ref().map(|(number, _)| *number);
+        let is_v4 = match to {
+            Addr::Ip(to) => to.is_ipv4(),
+            Addr::Unnamed => return connected.or(delivering).unwrap_or(0),
+            Addr::Unix(_) | Addr::Abstract(_) => return 0,
+        };
+        let is_of_the_family = |number: &usize| {
+            let addr = self.sockets.get(*number).and_then(|socket| socket.local_addr().socket_addr());
+            addr.is_some_and(|addr| addr.is_ipv4() == is_v4)
+        };
+        let mut by_rank = delivering.into_iter().chain(connected).chain(0..self.sockets.len());
+        by_rank.find(is_of_the_family).or(delivering).or(connected).unwrap_or(0)
+    }
 }
 
-fn token_of(place: usize, number: usize) -> u64 {
-    token::DATAGRAMS + (place * PER_PORT + number) as u64
+/// By the place alone: an event of a port that is closed by then has the one that follows it looked at, in vain.
+fn token_of(index: usize, number: usize) -> u64 {
+    token::DATAGRAMS + (index * PER_PORT + number) as u64
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
 }
 
 impl State {
@@ -61,19 +89,18 @@ impl State {
         address: &Address,
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramPort> {
-        let (sockets, place) = (bind(address, BindOptions::datagrams())?, self.datagrams.len());
-        if sockets.len() > PER_PORT || place >= PORTS {
-            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports in its life, at most");
+        let sockets = bind(address, BindOptions::datagrams())?;
+        if sockets.len() > PER_PORT || self.datagrams.len() >= PORTS {
+            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports at a time, at most");
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
         let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
-        self.datagrams.push(port);
-        Ok(DatagramPort { place, addr })
+        Ok(DatagramPort { place: self.datagrams.insert(port), addr })
     }
 
     /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
-    pub(super) fn start_datagrams(&mut self, place: usize) {
+    pub(super) fn start_datagrams(&mut self, place: ConnId) {
         if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
             return; // closed before it has begun
         }
@@ -91,17 +118,17 @@ impl State {
         let receives = !(self.rests || paused || self.drain.is_some());
         if receives != self.receiving {
             self.receiving = receives;
-            (0..self.datagrams.len()).for_each(|place| self.watch_datagrams(place, receives));
+            self.datagrams.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
         }
     }
 
-    fn watch_datagrams(&mut self, place: usize, watch: bool) {
+    fn watch_datagrams(&mut self, place: ConnId, watch: bool) {
         let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
         let read = Readiness { read: true, ..Readiness::default() };
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
-                let watched = self.poller.add(socket, read, token_of(place, number));
+                let watched = self.poller.add(socket, read, token_of(place.index(), number));
                 refused = watched.err().or(refused);
             } else {
                 self.poller.remove(socket);
@@ -116,7 +143,8 @@ impl State {
     /// A socket is readable, or has met an error.
     pub(super) fn receive(&mut self, token: u64) {
         let number = (token - token::DATAGRAMS) as usize;
-        let (place, number) = (number / PER_PORT, number % PER_PORT);
+        let (index, number) = (number / PER_PORT, number % PER_PORT);
+        let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
         for _ in 0..DATAGRAMS {
             // It may have been closed, or the loop told to stop, in the last one's callback.
@@ -142,17 +170,21 @@ impl State {
         self.buffer = buffer;
     }
 
-    fn deliver(&mut self, place: usize, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
+    fn is_started(&self, place: ConnId) -> bool {
+        self.datagrams.get(place).is_some_and(|port| port.started)
+    }
+
+    fn deliver(&mut self, place: ConnId, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
-        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        let connected = self.datagrams.get(place).and_then(Port::peer);
         if connected.is_some_and(|connected| *connected != peer) {
             return; // it came before the socket was connected
         }
         observe::accepted(&self.core, &peer);
         self.received += 1;
         let delivery = Delivery {
-            number,
+            number: Some(number),
             from: Some(peer.clone()),
             to: Some(to),
             source: from,
@@ -166,7 +198,7 @@ impl State {
         }
     }
 
-    fn receive_failed(&mut self, place: usize, number: usize, e: io::Error) {
+    fn receive_failed(&mut self, place: ConnId, number: usize, e: io::Error) {
         let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
@@ -187,9 +219,10 @@ impl State {
     }
 
     /// What was sent before was not taken.
-    fn refused(&mut self, place: usize, number: usize) {
-        if self.datagrams.get(place).is_some_and(|port| port.connected.is_some()) {
-            let delivery = Delivery { number, ..Delivery::default() };
+    fn refused(&mut self, place: ConnId, number: usize) {
+        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        if connected.is_some_and(|(connected, _)| *connected == number) {
+            let delivery = Delivery { number: Some(number), ..Delivery::default() };
             self.call_datagrams(place, delivery, "connection_refused", |p, t| p.connection_refused(t));
         }
     }
@@ -197,16 +230,16 @@ impl State {
     /// Sends at once; `false`: there was no room.
     pub(super) fn send_datagram(
         &mut self,
-        place: usize,
-        number: usize,
+        place: ConnId,
+        delivering: Option<usize>,
         to: &Addr,
         bytes: &[u8],
         source: Option<IpAddr>,
     ) -> io::Result<bool> {
-        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
         let port = self.datagrams.get(place).ok_or_else(closed)?;
+        let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
-        let connected = port.connected.is_some();
+        let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
@@ -218,7 +251,7 @@ impl State {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(e) if connected && is_refusal(&e) => Ok(false),
             Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
-                let peer = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+                let peer = self.datagrams.get(place).and_then(Port::peer);
                 let longest = socket.longest_to(peer.filter(|_| *to == Addr::Unnamed).unwrap_or(to));
                 Err(DatagramTooLong::new(bytes.len(), longest).into())
             }
@@ -226,36 +259,40 @@ impl State {
         }
     }
 
-    pub(super) fn connect_datagrams(&mut self, place: usize, number: usize, peer: &Addr) -> io::Result<()> {
-        let closed = || io::Error::new(io::ErrorKind::NotConnected, "the socket is closed");
+    pub(super) fn connect_datagrams(
+        &mut self,
+        place: ConnId,
+        delivering: Option<usize>,
+        peer: &Addr,
+    ) -> io::Result<()> {
         let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
-        port.socket(number).ok_or_else(closed)?.connect(peer)?;
-        port.connected = Some(peer.clone());
+        let number = port.number_for(peer, delivering);
+        let name = port.socket(number).ok_or_else(closed)?.connect(peer)?;
+        port.connected = Some((number, name));
         Ok(())
     }
 
     /// Closes the sockets; the protocol hears of it when no callback runs.
-    pub(super) fn close_datagrams(&mut self, place: usize) {
+    pub(super) fn close_datagrams(&mut self, place: ConnId) {
         let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
     }
 
     /// From outside of a callback.
-    pub(super) fn stop_datagrams(&mut self, place: usize) {
+    pub(super) fn stop_datagrams(&mut self, place: ConnId) {
         let Some(port) = self.datagrams.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.end_datagrams(place);
     }
 
     pub(super) fn stop_all_datagrams(&mut self) {
-        (0..self.datagrams.len()).for_each(|place| self.stop_datagrams(place));
+        self.datagrams.ids().into_iter().for_each(|place| self.stop_datagrams(place));
     }
 
     /// Once; one that has not begun hears of no end either.
-    fn end_datagrams(&mut self, place: usize) {
-        let Some(port) = self.datagrams.get_mut(place) else { return };
-        let (Some(mut protocol), started) = (port.protocol.take(), port.started) else { return };
+    fn end_datagrams(&mut self, place: ConnId) {
+        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
         }
@@ -265,21 +302,21 @@ impl State {
     /// Calls a protocol for what is no datagram: an error or a panic is told.
     fn call_datagrams(
         &mut self,
-        place: usize,
+        place: ConnId,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
         let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
         if let Some(port) = self.datagrams.get(place) {
-            observe::callback_ended(&self.core, port.connected.as_ref().unwrap_or(&port.addr), &outcome);
+            observe::callback_ended(&self.core, port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
     }
 
     fn outcome_of(
         &mut self,
-        place: usize,
+        place: ConnId,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
@@ -304,4 +341,127 @@ impl State {
 /// Nobody listens where an earlier datagram was sent to.
 fn is_refusal(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::ConnectionRefused
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::UdpSocket;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event_loop::Reactor;
+
+    const HERE_V4: &str = "127.0.0.1:0";
+    const HERE_V6: &str = "[::1]:0";
+    const LONG: Option<Duration> = Some(Duration::from_secs(30));
+
+    /// Notes what it is called for, and connects to whom it is sent the address of.
+    #[derive(Clone, Default)]
+    struct Noting(Rc<RefCell<Vec<String>>>);
+
+    impl DatagramProtocol for Noting {
+        fn start_protocol(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
+            self.0.borrow_mut().push("start".into());
+            Ok(())
+        }
+
+        fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], _: &Addr) -> HandlerResult {
+            let text = String::from_utf8_lossy(data);
+            self.0.borrow_mut().push(text.to_string());
+            if let Ok(peer) = text.parse() {
+                t.connect(&peer)?;
+                t.write(b"hello")?;
+            }
+            Ok(())
+        }
+
+        fn connection_refused(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
+            self.0.borrow_mut().push("refused".into());
+            Ok(())
+        }
+    }
+
+    fn client(address: &str) -> (UdpSocket, Addr) {
+        let client = UdpSocket::bind(address).unwrap();
+        client.set_read_timeout(LONG).unwrap();
+        let addr = client.local_addr().unwrap().into();
+        (client, addr)
+    }
+
+    fn text_of(client: &UdpSocket) -> String {
+        let mut buf = [0; 100];
+        let (n, _) = client.recv_from(&mut buf).unwrap();
+        String::from_utf8_lossy(&buf[..n]).into()
+    }
+
+    fn addr_of(port: &Port, number: usize) -> Addr {
+        port.sockets[number].local_addr().clone()
+    }
+
+    /// A port of both families, IPv6 first, as of a name that has both addresses; none where there is no IPv6.
+    fn of_both(reactor: &mut Reactor, protocol: Noting) -> Option<DatagramPort> {
+        let mut sockets = bind(&HERE_V6.into(), BindOptions::datagrams()).ok()?;
+        sockets.extend(bind(&HERE_V4.into(), BindOptions::datagrams()).unwrap());
+        let port = reactor.listen_udp("127.0.0.1:0", protocol).unwrap();
+        reactor.state.datagrams.get_mut(port.place).unwrap().sockets = sockets;
+        Some(port)
+    }
+
+    #[test]
+    fn the_socket_is_chosen_by_the_family_and_by_whom_it_is_connected_to() {
+        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
+        let Some(port) = of_both(&mut reactor, noting.clone()) else { return };
+        let ((v4, v4_addr), (v6, v6_addr)) = (client(HERE_V4), client(HERE_V6));
+        let send = |reactor: &mut Reactor, to: &Addr| {
+            Context { state: &mut reactor.state }.send_datagram(&port, to, b"hello").unwrap()
+        };
+        assert!(send(&mut reactor, &v4_addr) && send(&mut reactor, &v6_addr));
+        assert_eq!((text_of(&v4), text_of(&v6)), ("hello".into(), "hello".into()));
+        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &Addr::Unnamed, b"").is_err());
+
+        // In the delivery by one family to a peer of the other, and from then on.
+        let own = reactor.state.datagrams.get(port.place).map(|port| [addr_of(port, 0), addr_of(port, 1)]).unwrap();
+        v6.send_to(v4_addr.to_string().as_bytes(), own[0].socket_addr().unwrap()).unwrap();
+        assert!(reactor.turn(LONG).unwrap());
+        assert_eq!(text_of(&v4), "hello");
+        assert!(send(&mut reactor, &Addr::Unnamed));
+        assert_eq!(text_of(&v4), "hello");
+        v6.send_to(b"a stranger", own[0].socket_addr().unwrap()).unwrap();
+        v4.send_to(b"friend", own[1].socket_addr().unwrap()).unwrap();
+        assert!(reactor.turn(LONG).unwrap());
+        drop(v4);
+        send(&mut reactor, &Addr::Unnamed);
+        assert!(reactor.turn(LONG).unwrap());
+        assert_eq!(noting.0.take(), ["start", v4_addr.to_string().as_str(), "friend", "refused"]);
+    }
+
+    #[test]
+    fn a_datagram_for_a_v4_address_may_leave_from_a_socket_of_both_kinds() {
+        let (mut reactor, (v4, addr)) = (Reactor::new().unwrap(), client(HERE_V4));
+        let Ok(port) = reactor.listen_udp("[::]:0", Noting::default()) else { return }; // no IPv6 here
+        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &addr, b"hello").unwrap());
+        assert_eq!(text_of(&v4), "hello");
+    }
+
+    #[test]
+    fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
+        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
+        let gone = reactor.listen_udp(HERE_V4, Noting::default()).unwrap();
+        reactor.stop_listening_udp(&gone);
+        let state = &mut reactor.state;
+        let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
+        assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
+        let (client, _) = client(HERE_V4);
+        client.send_to(b"early", port.local_addr().socket_addr().unwrap()).unwrap();
+        state.receive(token_of(gone.place.index(), 0));
+        assert!(noting.0.borrow().is_empty(), "before it has begun");
+        state.start_datagrams(gone.place);
+        state.start_datagrams(port.place);
+        state.receive(token_of(gone.place.index(), 0));
+        state.receive(token_of(gone.place.index(), 0)); // in vain
+        state.receive(token_of(port.place.index() + 1, 0));
+        assert_eq!(noting.0.take(), ["start", "early"]);
+    }
 }

@@ -403,7 +403,7 @@ impl State {
     /// Its protocol is made, and told.
     fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
         let since = self.clock.now();
-        let mut conn = Conn::new(io, peer, None, (0, 0), since);
+        let mut conn = Conn::new(io, peer, None, None, since);
         conn.origin = Origin::Made(connector);
         let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
         let id = self.conns.insert(conn);

@@ -80,7 +80,7 @@ impl Context<'_> {
         let state = &mut *self.state;
         let input = Input::new(input.into(), &state.poller).map_err(Error::system("watch a descriptor"))?;
         let is_always_ready = input.is_always_ready;
-        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, (0, 0), state.clock.now());
+        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.clock.now());
         conn.origin = Origin::Adopted;
         let id = state.conns.insert(conn);
         if is_always_ready {

@@ -114,7 +114,7 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
 fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcome> {
     let mut reactor = Reactor::of_lent(wire)?;
     let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, NO_PORT, state.now);
+    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.now);
     let id = state.conns.insert(conn);
     state.lent = Some(Lender { id, outcome: None });
     if let Some(conn) = state.conns.get_mut(id) {
@@ -147,9 +147,6 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
         state.turn(wire.beat())?;
     }
 }
-
-/// No listener is the loop's.
-const NO_PORT: (usize, usize) = (usize::MAX, 0);
 
 /// Of a loop that has been lent its connection.
 pub(super) struct Lender {

@@ -23,10 +23,11 @@ use crate::listen::{AcceptError, Accepted, Addr, Listener};
 use crate::server::AtLimit;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// A listener of a reactor, to ask for its address, and to close.
+/// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
+/// nothing.
 #[derive(Debug, Clone)]
 pub struct ListeningPort {
-    pub(super) place: usize,
+    pub(super) place: ConnId,
     pub(super) addr: Addr,
 }
 
@@ -39,10 +40,8 @@ impl ListeningPort {
 
 /// The listeners of one address, which share a factory.
 pub(super) struct Port {
-    pub(super) factory: Rc<dyn Factory>,
-    /// Also when it is closed: connections may still be there.
-    addrs: Vec<Addr>,
-    /// The server's, in a server's loop. Empty once the port is closed.
+    factory: Rc<dyn Factory>,
+    /// The server's, in a server's loop.
     listeners: Arc<Vec<Listener>>,
     /// At a stop: how many of each kernel queue are still to be served, by all loops that share the listeners.
     last: Last,
@@ -52,15 +51,18 @@ pub(super) struct Port {
 pub(super) type Last = Arc<OnceLock<Vec<AtomicUsize>>>;
 
 impl Port {
-    fn new(listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>, last: Last) -> Self {
-        let addrs = listeners.iter().map(|listener| listener.local_addr().clone()).collect();
-        Self { factory, addrs, listeners, last }
-    }
-
     /// Of one of its listeners.
     pub(super) fn local_addr(&self, number: usize) -> Addr {
-        self.addrs.get(number).cloned().unwrap_or(Addr::Unnamed)
+        self.listeners.get(number).map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
     }
+}
+
+/// Where a connection has come in. The port may be closed before it is served.
+pub(super) struct Entrance {
+    place: ConnId,
+    /// Of the listener there.
+    number: usize,
+    factory: Rc<dyn Factory>,
 }
 
 /// How many of each kernel queue are still to be served; workers share what their master has counted.
@@ -73,11 +75,12 @@ pub(super) const NO_PROTOCOL: &str = "the factory made no protocol for it";
 
 /// A port's listeners have tokens side by side.
 const PER_PORT: usize = 64;
-/// More ports than this would have the tokens of something else.
-const PORTS: usize = 16_000;
+/// More ports at a time than this would have the tokens of something else.
+const PORTS: usize = 1 << 20;
 
-fn token_of(place: usize, number: usize) -> u64 {
-    token::PORTS + (place * PER_PORT + number) as u64
+/// By the place alone: an event of a port that is closed by then has the one that follows it looked at, in vain.
+fn token_of(index: usize, number: usize) -> u64 {
+    token::PORTS + (index * PER_PORT + number) as u64
 }
 
 fn place_of(token: u64) -> (usize, usize) {
@@ -97,48 +100,42 @@ impl State {
         factory: Rc<dyn Factory>,
         last: Last,
     ) -> Result<ListeningPort> {
-        let place = self.ports.len();
-        if listeners.len() > PER_PORT || place >= PORTS {
-            let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports in its life, at most");
+        if listeners.len() > PER_PORT || self.ports.len() >= PORTS {
+            let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports at a time, at most");
             return Err(Error::setting("listen", why));
         }
-        let port = Port::new(listeners, factory, last);
+        let port = Port { factory: factory.clone(), listeners, last };
         let addr = port.local_addr(0);
-        self.ports.push(port);
+        let place = self.ports.insert(port);
         if self.listening {
-            self.watch_port(place, true)?;
+            if let Err(e) = self.watch_port(place, true) {
+                self.ports.remove(place);
+                return Err(e);
+            }
         }
-        self.factory_started(place);
-        Ok(ListeningPort { place, addr })
-    }
-
-    /// A factory that has several ports is told of the first and of the last.
-    fn factory_started(&mut self, place: usize) {
-        let Some(factory) = self.ports.get(place).map(|port| port.factory.clone()) else { return };
+        // One that has several ports is told of the first and of the last.
         if self.users.add(&factory) {
             self.start_factory(&factory);
         }
+        Ok(ListeningPort { place, addr })
     }
 
-    pub(super) fn stop_listening(&mut self, place: usize) {
+    pub(super) fn stop_listening(&mut self, place: ConnId) {
         if let Some(factory) = self.close_port(place) {
-            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
+            self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
         }
     }
 
     /// As [`stop_listening`](Self::stop_listening), from within a callback: the factory is told when that has returned.
-    pub(super) fn stop_listening_from_within(&mut self, place: usize) {
+    pub(super) fn stop_listening_from_within(&mut self, place: ConnId) {
         if let Some(factory) = self.close_port(place) {
             self.soon.push_back(Soon::Call(Box::new(move |cx| factory.stop_factory(cx))));
         }
     }
 
     /// The factory, if this was its last port.
-    fn close_port(&mut self, place: usize) -> Option<Rc<dyn Factory>> {
-        let port = self.ports.get_mut(place).filter(|port| !port.listeners.is_empty())?;
-        let listeners = std::mem::take(&mut port.listeners);
-        port.last = Last::default();
-        let factory = port.factory.clone();
+    fn close_port(&mut self, place: ConnId) -> Option<Rc<dyn Factory>> {
+        let Port { factory, listeners, .. } = self.ports.remove(place)?;
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
         }
@@ -146,7 +143,7 @@ impl State {
     }
 
     pub(super) fn stop_listening_all(&mut self) {
-        (0..self.ports.len()).for_each(|place| self.stop_listening(place));
+        self.ports.ids().into_iter().for_each(|place| self.stop_listening(place));
     }
 
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
@@ -160,7 +157,7 @@ impl State {
         let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
         if listen != self.listening {
             self.listening = listen;
-            for place in 0..self.ports.len() {
+            for place in self.ports.ids() {
                 self.watch_port(place, listen)?;
             }
         }
@@ -197,12 +194,12 @@ impl State {
         self.place.is_some()
     }
 
-    fn watch_port(&self, place: usize, watch: bool) -> Result<()> {
+    fn watch_port(&self, place: ConnId, watch: bool) -> Result<()> {
         let Some(port) = self.ports.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
             if watch {
                 self.poller
-                    .add_exclusive(listener, token_of(place, number))
+                    .add_exclusive(listener, token_of(place.index(), number))
                     .map_err(Error::system("watch a listener"))?;
             } else {
                 self.poller.remove(listener);
@@ -213,12 +210,13 @@ impl State {
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
     pub(super) fn accept(&mut self, token: u64) -> Result<()> {
-        let (place, number) = place_of(token);
+        let (index, number) = place_of(token);
         let told_before_the_stop = self.place.is_some() && self.core.ends_alone();
         if self.core.control.paused() || self.rests || (self.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
-        let Some(listeners) = self.ports.get(place).map(|port| port.listeners.clone()) else { return Ok(()) };
+        let Some(place) = self.ports.at(index) else { return Ok(()) }; // closed in this turn
+        let Some((listeners, entrance)) = self.entrance(place, number) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
         let permit = self.place.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
@@ -230,7 +228,7 @@ impl State {
             (Ok(accepted), Some(mut permit)) => {
                 permit.engage();
                 self.core.trouble.is_over();
-                self.admit((place, number), accepted, permit);
+                self.admit(entrance, accepted, permit);
                 self.step_back(listener, token)?;
             }
             (Ok(accepted), None) => {
@@ -242,6 +240,11 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn entrance(&self, place: ConnId, number: usize) -> Option<(Arc<Vec<Listener>>, Entrance)> {
+        let Port { listeners, factory, .. } = self.ports.get(place)?;
+        Some((listeners.clone(), Entrance { place, number, factory: factory.clone() }))
     }
 
     /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
@@ -262,7 +265,7 @@ impl State {
                     self.timers.set(self.now, time, Task::Rested);
                 }
             }
-            After::Lost(error) if self.ports.iter().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
+            After::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
                 return Err(error);
             }
             After::Lost(_) => self.poller.remove(listener),
@@ -271,21 +274,22 @@ impl State {
     }
 
     /// A new connection: it is served, unless the server's hook is to decide about that first.
-    fn admit(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
+    fn admit(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
         observe::accepted(&self.core, &accepted.peer);
         if self.core.config.verify_request.is_some() {
-            self.put_aside(port, accepted, permit);
+            self.put_aside(entrance, accepted, permit);
         } else {
-            self.serve(port, accepted, permit);
+            self.serve(entrance, accepted, permit);
         }
     }
 
     /// Its protocol is made, and told.
-    pub(super) fn serve(&mut self, port: (usize, usize), accepted: Accepted, permit: Permit) {
-        let Accepted { socket, peer } = accepted;
+    pub(super) fn serve(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
+        let (Accepted { socket, peer }, Entrance { place, number, factory }) = (accepted, entrance);
+        let port = Some((place, number as u32)); // less than PER_PORT
         let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
-        let Some(factory) = self.ports.get(port.0).map(|port| port.factory.clone()) else { return };
         self.build_and_begin(&*factory, id);
+        forget(factory);
     }
 
     pub(super) fn build_and_begin(&mut self, factory: &dyn Factory, id: ConnId) {
@@ -342,7 +346,7 @@ impl State {
         }
         let backlog = self.core.config.backlog;
         let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
-        for port in &mut self.ports {
+        for port in self.ports.values_mut() {
             if self.team.is_alone() {
                 port.last = Last::default(); // of an earlier run
             }
@@ -355,18 +359,18 @@ impl State {
         if !self.has_last() {
             return;
         }
-        for place in 0..self.ports.len() {
-            let Some(port) = self.ports.get_mut(place) else { break };
+        for place in self.ports.ids() {
+            let Some(port) = self.ports.get(place) else { break };
             let last = last_of(&self.core, port);
             let Some(number) = last.iter().position(|n| n.load(SeqCst) > 0) else { continue };
             let Some(permit) = Permit::take(&self.core) else { return };
-            let listeners = port.listeners.clone();
+            let Some((listeners, entrance)) = self.entrance(place, number) else { break };
             let (Some(listener), Some(left)) = (listeners.get(number), last.get(number)) else { continue };
             if left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_err() {
                 return; // another worker was faster
             }
             match listener.accept() {
-                Ok(accepted) => self.admit((place, number), accepted, permit),
+                Ok(accepted) => self.admit(entrance, accepted, permit),
                 Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
                 Err(_) => left.store(0, SeqCst), // no time is left to wait for better
             }
@@ -375,8 +379,7 @@ impl State {
     }
 
     pub(super) fn has_last(&self) -> bool {
-        let open = self.ports.iter().filter(|port| !port.listeners.is_empty());
-        let mut last = open.flat_map(|port| last_of(&self.core, port));
+        let mut last = self.ports.values().flat_map(|port| last_of(&self.core, port));
         !self.is_cut() && !self.accepts_one && !self.core.control.paused() && last.any(|n| n.load(SeqCst) > 0)
     }
 }
@@ -387,10 +390,10 @@ mod tests {
 
     #[test]
     fn a_million_listeners_have_tokens_of_their_own() {
-        for (place, number) in [(0, 0), (16_384, 0), (1 << 20, PER_PORT - 1)] {
-            let token = token_of(place, number);
+        for (index, number) in [(0, 0), (16_384, 0), (PORTS - 1, PER_PORT - 1)] {
+            let token = token_of(index, number);
             assert!((token::PORTS..token::DATAGRAMS).contains(&token));
-            assert_eq!(place_of(token), (place, number));
+            assert_eq!(place_of(token), (index, number));
         }
     }
 }

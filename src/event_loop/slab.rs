@@ -1,4 +1,4 @@
-//! The connections of a loop, each under a number that is never given to another.
+//! What a loop has of a kind, connections first of all, each under a number that is never given to another.
 
 use std::fmt;
 
@@ -16,6 +16,11 @@ impl ConnId {
     /// The number of its loop.
     pub(super) fn home(self) -> u32 {
         self.home
+    }
+
+    /// Its place, which is another's afterwards.
+    pub(super) fn index(self) -> usize {
+        self.index as usize
     }
 
     /// As one number, with which the kernel tells events to its loop.
@@ -70,6 +75,12 @@ impl<T> Slab<T> {
         ConnId { home: self.home, index: token as u32, generation: (token >> 32) as u32 }
     }
 
+    /// Who has this place now.
+    pub(super) fn at(&self, index: usize) -> Option<ConnId> {
+        let slot = self.slots.get(index).filter(|slot| slot.value.is_some())?;
+        Some(ConnId { home: self.home, index: index as u32, generation: slot.generation })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -108,8 +119,15 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
-        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
-        live.map(|(index, slot)| ConnId { home: self.home, index: index as u32, generation: slot.generation }).collect()
+        (0..self.slots.len()).filter_map(|index| self.at(index)).collect()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
     }
 }
 
@@ -126,7 +144,8 @@ mod tests {
         assert_eq!(a.index, b.index, "the place is used again");
         assert_eq!((slab.get(a), slab.get(b)), (None, Some(&"b")));
         assert_eq!((slab.remove(a), slab.len()), (None, 1));
-        assert_eq!(slab.id(b.token()), b);
+        assert_eq!((slab.id(b.token()), slab.at(b.index()), slab.at(1)), (b, Some(b), None));
+        assert_eq!((slab.ids(), slab.values().collect::<Vec<_>>()), (vec![b], vec![&"b"]));
     }
 
     #[test]

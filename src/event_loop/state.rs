@@ -44,7 +44,7 @@ pub(super) mod token {
     pub(in super::super) const INBOX: u64 = u64::MAX - 3;
     /// One bit, which no connection's number has: the clients' attempts to connect.
     pub(in super::super) const CONNECTORS: u64 = 1 << 63;
-    /// And above: the sockets of datagrams, by their place, which is never given again.
+    /// And above: the sockets of datagrams, by their place.
     pub(in super::super) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
     /// And above: the listeners, by theirs.
     pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
@@ -110,7 +110,7 @@ pub(super) struct State {
     pub(super) conns: Slab<Conn>,
     /// Connections that `verify_request` has still to decide about.
     pub(super) aside: Asides,
-    pub(super) ports: Vec<Port>,
+    pub(super) ports: Slab<Port>,
     /// In a worker process: the place for the connection that it waits for.
     pub(super) place: Option<Permit>,
     /// Who uses each factory: ports and clients.
@@ -121,7 +121,7 @@ pub(super) struct State {
     /// Whether the listeners are watched.
     pub(super) listening: bool,
     /// Sockets of datagrams, with their protocols.
-    pub(super) datagrams: Vec<datagrams::Port>,
+    pub(super) datagrams: Slab<datagrams::Port>,
     /// Whether they are watched.
     pub(super) receiving: bool,
     /// How many datagrams have come, which are counted as accepted.
@@ -180,7 +180,7 @@ impl State {
         poller: Poller,
         read: usize,
     ) -> io::Result<Self> {
-        let inbox = team.inbox(number).clone();
+        let (home, inbox) = (team.home(number), team.inbox(number).clone());
         poller.add(&inbox.bell, READABLE, token::INBOX)?;
         Ok(Self {
             core,
@@ -191,22 +191,22 @@ impl State {
             now: clock.now(),
             woke: clock.now(),
             clock,
-            conns: Slab::new(team.home(number)),
-            dials: Dials::new(team.home(number)),
+            conns: Slab::new(home),
+            dials: Dials::new(home),
             team,
             number,
             aside: Asides::default(),
-            ports: Vec::new(),
+            ports: Slab::new(home),
             place: None,
             users: Users::default(),
             always_ready: Vec::new(),
             listening: false,
-            datagrams: Vec::new(),
+            datagrams: Slab::new(home),
             receiving: false,
             received: 0,
             rests: false,
             accepts_one: false,
-            timers: Timers::new(),
+            timers: Timers::new(home),
             groups: Groups::default(),
             dirty: Vec::new(),
             unread: Vec::new(),

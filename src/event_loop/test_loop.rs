@@ -151,7 +151,7 @@ impl TestLoop {
         let (memory, now) = (Memory::default(), self.now.get());
         let state = &mut self.reactor.state;
         state.now = now;
-        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, (0, 0), now));
+        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, None, now));
         state.in_memory.push(id);
         self.peers.insert(id, memory);
         id

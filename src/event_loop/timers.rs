@@ -4,9 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-/// A timer that was set: to cancel it, or to set it anew. Once it has fired, the id stands for nothing.
+/// A timer that was set: to cancel it, or to set it anew. Once it has fired, the id stands for nothing; in another loop it
+/// does so always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
+    /// The number of its loop.
+    home: u32,
     index: u32,
     generation: u32,
 }
@@ -14,6 +17,8 @@ pub struct TimerId {
 /// Timers that carry a `T` each.
 #[derive(Debug)]
 pub(super) struct Timers<T> {
+    /// The number of the loop.
+    home: u32,
     heap: BinaryHeap<Reverse<Entry>>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
@@ -43,8 +48,8 @@ const STALE: usize = 50;
 pub(super) const NEVER: Duration = Duration::from_secs(1 << 31);
 
 impl<T> Timers<T> {
-    pub(super) fn new() -> Self {
-        Self { heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0, live: 0 }
+    pub(super) fn new(home: u32) -> Self {
+        Self { home, heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0, live: 0 }
     }
 
     /// How many are pending.
@@ -58,13 +63,13 @@ impl<T> Timers<T> {
             self.slots.push(Slot { generation: 1, sequence: 0, task: None });
             (self.slots.len() - 1) as u32
         });
-        let id = self.slots.get_mut(index as usize).map_or(TimerId { index, generation: 0 }, |slot| {
+        let generation = self.slots.get_mut(index as usize).map_or(0, |slot| {
             slot.task = Some(task);
-            TimerId { index, generation: slot.generation }
+            slot.generation
         });
         self.live += 1;
         self.enqueue(now, delay, index);
-        id
+        TimerId { home: self.home, index, generation }
     }
 
     fn enqueue(&mut self, now: Instant, delay: Duration, index: u32) {
@@ -88,7 +93,7 @@ impl<T> Timers<T> {
 
     /// Whether it is still to fire.
     pub(super) fn is_pending(&self, id: TimerId) -> bool {
-        let slot = self.slots.get(id.index as usize);
+        let slot = self.slots.get(id.index as usize).filter(|_| id.home == self.home);
         slot.is_some_and(|slot| slot.generation == id.generation && slot.task.is_some())
     }
 
@@ -126,11 +131,11 @@ impl<T> Timers<T> {
         let slot = self.slots.get_mut(entry.index as usize)?;
         let (generation, task) = (slot.generation, slot.task.take()?);
         self.retire(entry.index);
-        Some((TimerId { index: entry.index, generation }, task))
+        Some((TimerId { home: self.home, index: entry.index, generation }, task))
     }
 
     fn slot(&mut self, id: TimerId) -> Option<&mut Slot<T>> {
-        let slot = self.slots.get_mut(id.index as usize)?;
+        let slot = self.slots.get_mut(id.index as usize).filter(|_| id.home == self.home)?;
         Some(slot).filter(|slot| slot.generation == id.generation && slot.task.is_some())
     }
 
@@ -164,7 +169,7 @@ mod tests {
 
     #[test]
     fn stale_entries_are_swept() {
-        let (mut timers, now) = (Timers::new(), Instant::now());
+        let (mut timers, now) = (Timers::new(0), Instant::now());
         let kept: Vec<_> = (0..10).map(|n| timers.set(now, SECOND, n)).collect();
         for n in 0..100_000 {
             let timer = timers.set(now, 2 * SECOND, n);
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_stale_first_entry_is_no_deadline() {
-        let (mut timers, now) = (Timers::new(), Instant::now());
+        let (mut timers, now) = (Timers::new(0), Instant::now());
         let early = timers.set(now, SECOND, "early");
         timers.set(now, 3 * SECOND, "late");
         assert!(timers.reset(early, now, 2 * SECOND));
@@ -191,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_set_after_the_mark_waits() {
-        let (mut timers, now) = (Timers::new(), Instant::now());
+        let (mut timers, now) = (Timers::new(0), Instant::now());
         timers.set(now, Duration::ZERO, 1);
         let mark = timers.mark();
         timers.set(now, Duration::ZERO, 2);
@@ -202,12 +207,22 @@ mod tests {
 
     #[test]
     fn an_id_stands_for_one_timer_only() {
-        let (mut timers, now) = (Timers::new(), Instant::now());
+        let (mut timers, now) = (Timers::new(0), Instant::now());
         let first = timers.set(now, SECOND, 1);
         assert_eq!(timers.cancel(first), Some(1));
         let second = timers.set(now, SECOND, 2);
         assert_eq!(first.index, second.index);
         assert!(!timers.reset(first, now, SECOND) && timers.cancel(first).is_none());
         assert_eq!((timers.cancel(second), timers.len()), (Some(2), 0));
+    }
+
+    #[test]
+    fn an_id_of_another_loop_stands_for_nothing() {
+        let (mut ours, mut theirs, now) = (Timers::new(1), Timers::new(2), Instant::now());
+        let (timer, other) = (ours.set(now, SECOND, "ours"), theirs.set(now, SECOND, "theirs"));
+        assert_eq!((timer.index, timer.generation), (other.index, other.generation));
+        assert!(!ours.is_pending(other) && !ours.reset(other, now, SECOND) && ours.cancel(other).is_none());
+        let (fired, _) = ours.pop(now + SECOND, ours.mark()).unwrap();
+        assert_eq!(fired, timer, "what fires has the id that was given");
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use super::conn::{Conn, Marks, Origin};
+use super::conn::{Conn, Marks};
 use super::connect::Connector;
 use super::context::Context;
 use super::group::Group;
@@ -126,12 +126,12 @@ impl<'a> Transport<'a> {
         self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
-    /// The address of the listener that accepted it; where this side has connected, and with
+    /// The address of the listener that accepted it; where that is closed, or this side has connected, and with
     /// [`Blocking`](super::Blocking), that of this end.
     pub fn local_addr(&self) -> Addr {
         let Some(conn) = self.conn() else { return Addr::Unnamed };
-        let port = self.cx.state.ports.get(conn.port.0).filter(|_| conn.origin == Origin::Accepted);
-        port.map_or_else(|| conn.io.local_addr(), |port| port.local_addr(conn.port.1))
+        let of_port = |(place, number)| Some(self.cx.state.ports.get(place)?.local_addr(number as usize));
+        conn.port.and_then(of_port).unwrap_or_else(|| conn.io.local_addr())
     }
 
     /// Whose connection it is, where this side has made it.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use crossbeam::queue::SegQueue;
+use nix::errno::Errno;
 
 use super::address::Addr;
 use super::listener::Arrival;
@@ -56,13 +57,17 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends one datagram, without a wait.
+    /// Sends one datagram, without a wait. Where the kernel has no such source, it chooses one: what was sent to the
+    /// broadcast address of a network is answered all the same, and an IPv6 socket is not told that it was one.
     pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
-        datagram::send(self.fd.as_fd(), bytes, to, from)
+        match datagram::send(self.fd.as_fd(), bytes, to, from) {
+            Err(e) if from.is_some() && is_no_source(&e) => datagram::send(self.fd.as_fd(), bytes, to, None),
+            sent => sent,
+        }
     }
 
-    /// Receives from this peer only, from now on.
-    pub(crate) fn connect(&self, to: &Addr) -> io::Result<()> {
+    /// Receives from this peer only, from now on; its name, as datagrams from it have it.
+    pub(crate) fn connect(&self, to: &Addr) -> io::Result<Addr> {
         datagram::connect(self.fd.as_fd(), to)
     }
 
@@ -74,6 +79,13 @@ impl DatagramSocket {
             None => datagram::send_buffer(self.fd.as_fd()),
         }
     }
+}
+
+/// Perhaps for its source: not an address of this machine, or of no way from there (ip(7), ipv6(7); which of them depends
+/// on the kernel and the family).
+fn is_no_source(e: &io::Error) -> bool {
+    let why = e.raw_os_error().map(Errno::from_raw);
+    matches!(why, Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
 }
 
 /// 65535 bytes, less the headers of IP and UDP.
@@ -125,5 +137,54 @@ impl Arrival for Packet {
         if let (Some(socket), false) = (self.socket.upgrade(), self.peer == Addr::Unnamed) {
             let _ = socket.send(message, &self.peer, self.from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn bound_to_all(address: &str) -> Option<DatagramSocket> {
+        let fd = datagram::bind_udp(address.parse().unwrap(), None).ok()?;
+        let socket = UdpSocket::from(fd);
+        let local = Addr::Ip(socket.local_addr().unwrap());
+        Some(DatagramSocket::new(socket.into(), local))
+    }
+
+    /// A source that is not the machine's, as the broadcast address of a network is none.
+    #[test]
+    fn where_the_source_is_none_the_kernel_chooses() {
+        let cases = [
+            ("0.0.0.0:0", "127.0.0.1:0", "", "192.0.2.1"),
+            ("0.0.0.0:0", "127.0.0.1:0", "", "127.255.255.255"),
+            ("0.0.0.0:0", "127.0.0.1:0", "", "255.255.255.255"),
+            ("[::]:0", "127.0.0.1:0", "::ffff:127.0.0.1", "::ffff:127.255.255.255"),
+            ("[::]:0", "[::1]:0", "", "2001:db8::1"),
+        ];
+        for (address, client, mapped, source) in cases {
+            let (Some(socket), Ok(client)) = (bound_to_all(address), UdpSocket::bind(client)) else { continue };
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let mut to = client.local_addr().unwrap();
+            if let Ok(ip) = mapped.parse() {
+                to.set_ip(ip);
+            }
+            let from = Some(source.parse().unwrap());
+            socket.send(b"reply", &to.into(), from).unwrap_or_else(|e| panic!("{address} from {source}: {e}"));
+            assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5, "once");
+        }
+    }
+
+    /// What the source is not to blame for is told.
+    #[test]
+    fn other_failures_stay() {
+        let socket = bound_to_all("0.0.0.0:0").unwrap();
+        let (to, from) = (Addr::Ip("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
+        let e = socket.send(&[0; LONGEST_V4 + 1], &to, from).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+        let nowhere = Addr::Ip("127.0.0.1:0".parse().unwrap());
+        assert_eq!(socket.send(b"", &nowhere, from).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

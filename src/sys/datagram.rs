@@ -150,8 +150,9 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpA
     Ok(sent.map(drop)?)
 }
 
-/// Fixes the peer: from here on only its datagrams are received, and what the network says of it.
-pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<()> {
+/// Fixes the peer: from here on only its datagrams are received, and what the network says of it. Returns its name as
+/// datagrams from it have it, which may not be as it was given here: 0.0.0.0 is this host, and a file has many paths.
+pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
     let fd = fd.as_raw_fd();
     let connected = match to {
         Addr::Ip(to) => sock::connect(fd, &SockaddrStorage::from(*to)),
@@ -159,7 +160,9 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<()> {
         Addr::Abstract(name) => UnixAddr::new_abstract(name).and_then(|to| sock::connect(fd, &to)),
         Addr::Unnamed => Err(Errno::EDESTADDRREQ),
     };
-    Ok(connected?)
+    connected?;
+    let name = sock::getpeername::<SockaddrStorage>(fd).map(|name| addr_of(&name));
+    Ok(name.unwrap_or_else(|_| to.clone())) // port 0: nobody's, and the kernel keeps none
 }
 
 /// The most bytes of one datagram of a Unix socket: its send buffer, less what the kernel keeps of it.
