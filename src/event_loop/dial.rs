@@ -543,5 +543,6 @@ fn connect(socket: &Socket, to: &Addr) -> io::Result<bool> {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
