@@ -86,16 +86,17 @@ fn r4_ten_thousand_connections_live_within_a_memory_limit() {
 fn floods(server: &Server) -> TcpStream {
     let mut client = TcpStream::connect(server.addr()).unwrap();
     client.set_nonblocking(true).unwrap();
-    let mut idle = 0;
-    while idle < 3 {
+    let (mut sent, mut waited) = (0, 0);
+    while waited < 3 {
         match client.write(&[b'x'; 64 << 10]) {
-            Ok(_) => idle = 0,
+            Ok(n) => (sent, waited) = (sent + n, 0),
             Err(_) => {
-                idle += 1;
-                thread::sleep(Duration::from_millis(1)); // what it has taken by then, it has not read
+                waited += 1;
+                thread::sleep(Duration::from_millis(1)); // what it has not taken by then, it does not read
             }
         }
     }
+    assert!(sent > 64 << 10, "it has stopped after {sent} bytes");
     client
 }
 
