@@ -6,14 +6,15 @@ mod script;
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kit::{connect, LONG};
+use kit::{connect, Folder, LONG};
 use script::{Journal, Script};
 use socketserver::{
-    factory, Addr, Context, DatagramPort, DatagramProtocol, DatagramTransport, Factory, HandlerResult, ListeningPort,
-    Peer, Protocol, Reactor,
+    factory, Addr, Address, Context, DatagramPort, DatagramProtocol, DatagramTransport, Factory, HandlerResult,
+    ListeningPort, Peer, Protocol, Reactor,
 };
 
 const ANY: &str = "127.0.0.1:0";
@@ -170,26 +171,33 @@ fn a_port_may_be_opened_and_closed_for_ever() {
 /// The address was kept with the port. The connection's own is the same, but where the port had all addresses.
 #[test]
 fn a_connection_outlives_its_port() {
-    let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-    let noted = journal.clone();
-    let says = factory(move |_: &Peer| {
-        let journal = noted.clone();
-        Script::new(&noted).on("data", move |t, _| {
-            journal.add(t.local_addr().to_string());
-            Ok(())
-        })
-    });
-    let port = reactor.listen_tcp(ANY, says).unwrap();
-    let mut client = connect(at(&port));
-    while journal.count("made") == 0 {
-        assert!(reactor.turn(Some(LONG)).unwrap());
+    let folder = Folder::new();
+    let path = folder.path("port.sock");
+    for address in [Address::from(ANY), path.into()] {
+        let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
+        let noted = journal.clone();
+        let says = factory(move |_: &Peer| {
+            let journal = noted.clone();
+            Script::new(&noted).on("data", move |t, _| {
+                journal.add(t.local_addr().to_string());
+                Ok(())
+            })
+        });
+        let port = reactor.listen_tcp(address, says).unwrap();
+        let mut client: Box<dyn Write> = match port.local_addr() {
+            Addr::Unix(path) => Box::new(UnixStream::connect(path).unwrap()),
+            _ => Box::new(connect(at(&port))),
+        };
+        while journal.count("made") == 0 {
+            assert!(reactor.turn(Some(LONG)).unwrap());
+        }
+        reactor.stop_listening(&port);
+        let other = reactor.listen_tcp(ANY, quiet()).unwrap();
+        client.write_all(b"x").unwrap();
+        while journal.count("data") == 0 {
+            assert!(reactor.turn(Some(LONG)).unwrap());
+        }
+        assert_eq!(journal.take(), format!("made data:x {}", port.local_addr()));
+        assert_ne!(port.local_addr(), other.local_addr());
     }
-    reactor.stop_listening(&port);
-    let other = reactor.listen_tcp(ANY, quiet()).unwrap();
-    client.write_all(b"x").unwrap();
-    while journal.count("data") == 0 {
-        assert!(reactor.turn(Some(LONG)).unwrap());
-    }
-    assert_eq!(journal.take(), format!("made data:x {}", at(&port)));
-    assert_ne!(at(&port), at(&other));
 }

@@ -152,7 +152,8 @@ mod tests {
             assert!(reactor.turn(None).unwrap());
         }
         reactor.stop_listening(&port);
-        let other = reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| Nothing)).unwrap();
+        let other =
+            reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");
         release.send(()).unwrap();
         while reactor.state.aside.len() > 0 {

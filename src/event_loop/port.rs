@@ -386,7 +386,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+    use crate::event_loop::Reactor;
 
     #[test]
     fn a_million_listeners_have_tokens_of_their_own() {
@@ -395,5 +398,31 @@ mod tests {
             assert!((token::PORTS..token::DATAGRAMS).contains(&token));
             assert_eq!(place_of(token), (index, number));
         }
+    }
+
+    /// Serves nobody.
+    struct Refusing;
+
+    impl Factory for Refusing {
+        fn build_protocol(&self, _: &mut Context<'_>, _: &Peer) -> Option<Box<dyn Protocol>> {
+            None
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_port_that_is_closed_is_of_no_effect() {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.server().set_max_connections(1).unwrap();
+        let gone = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
+        let event = token_of(gone.place.index(), 0);
+        reactor.stop_listening(&gone);
+        reactor.state.accept(event).unwrap();
+        let port = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
+        assert_eq!((port.place.index(), reactor.state.ports.len()), (gone.place.index(), 1));
+        reactor.state.accept(event).unwrap();
+        assert!(!reactor.state.core.permits().full(), "no place is lost by it");
+        let _client = TcpStream::connect(port.addr.socket_addr().unwrap()).unwrap();
+        reactor.state.accept(event).unwrap();
+        assert_eq!(reactor.server().stats().refused, 1);
     }
 }
