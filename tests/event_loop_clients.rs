@@ -252,7 +252,7 @@ fn the_error_hook_hears_of_errors_and_panics_of_outgoing_connections() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = upstream.local_addr().unwrap();
     let (tell, told) = mpsc::channel();
-    let builder = ServerBuilder::new().strategy(EventLoop::new()).handle_error(move |failure| {
+    let builder = ServerBuilder::new().strategy(EventLoop::new().slow_callback(LONG)).handle_error(move |failure| {
         let what = match failure {
             Failure::Error { peer, error, .. } => format!("error of {peer}: {error}"),
             Failure::Panic { peer, message, .. } => format!("panic of {peer}: {message}"),
