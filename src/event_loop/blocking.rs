@@ -66,7 +66,7 @@ impl Job for Work {
 
 /// What the loop has given away, and what it does when that is done, by numbers that are never given again.
 #[derive(Default)]
-pub(super) struct Blocking {
+pub(super) struct Pool {
     helpers: Helpers<Work>,
     due: HashMap<u64, Call>,
     next: u64,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
-use super::blocking::Blocking;
+use super::blocking::Pool;
 use super::clock::Clock;
 use super::conn::Conn;
 use super::connect::Connector;
@@ -146,7 +146,7 @@ pub(super) struct State {
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
     /// Work on other threads.
-    pub(super) blocking: Blocking,
+    pub(super) blocking: Pool,
     /// Where the loop is one connection's, which was lent to it.
     pub(super) lent: Option<Lender>,
     /// Connections without sockets, which the test kit drives.
@@ -217,7 +217,7 @@ impl State {
             buffer: vec![0; read],
             stop: false,
             drain: None,
-            blocking: Blocking::default(),
+            blocking: Pool::default(),
             lent: None,
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),
