@@ -69,10 +69,14 @@ impl<J: Job> Helpers<J> {
         state.take(|(other, _)| *other == number).map_or(Ok(()), |job| Err((e, job)))
     }
 
-    /// Nobody waits for this job any more: if it has not begun, it does not begin.
-    pub(crate) fn forget(&self, is_it: impl Fn(&J) -> bool) {
-        let job = self.0.state.lock().take(|(_, job)| is_it(job));
-        drop(job); // it may be the last to know the server, whose end takes this lock
+    /// Nobody waits for these jobs any more: what has not begun does not begin.
+    pub(crate) fn forget(&self, is_one: impl Fn(&J) -> bool) {
+        let mut state = self.0.state.lock();
+        let (gone, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut state.queue).into_iter().partition(|(_, job)| is_one(job));
+        state.queue = kept;
+        drop(state);
+        drop(gone); // one may be the last to know the server, whose end takes this lock
     }
 }
 

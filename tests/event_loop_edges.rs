@@ -4,12 +4,15 @@ mod kit;
 
 use std::any::Any;
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::thread;
 
 use kit::{ms, Folder, LONG};
+use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use socketserver::{factory, BoxError, Eof, HandlerResult, Peer, Protocol, RateLimit, Reactor, TimerId, Transport};
 
 /// What a loop reads from one connection at a time.
@@ -136,4 +139,56 @@ fn cases() -> impl Iterator<Item = Case> {
     hows.into_iter()
         .flat_map(|how| [false, true].map(|ends| (how, ends)))
         .flat_map(|(how, ends)| sizes().map(move |size| (how, ends, size)))
+}
+
+/// TCP's reads stop at urgent data, a Unix socket's at a descriptor that is passed: what they bring is less than what is
+/// there.
+#[test]
+fn input_behind_urgent_data_and_behind_a_passed_descriptor_is_read() {
+    hears_all((How::Plain, true, 6), &|reactor, counter| {
+        let port = reactor.listen_tcp("127.0.0.1:0", only(counter)).unwrap();
+        let mut client = TcpStream::connect(port.local_addr().socket_addr().unwrap()).unwrap();
+        client.write_all(b"abc").unwrap();
+        send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).unwrap();
+        client.write_all(b"def").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        Box::new(client)
+    });
+    let folder = Folder::new();
+    hears_all((How::Plain, false, 6), &|reactor, counter| {
+        let path = folder.path("socket");
+        reactor.listen_unix(&path, only(counter)).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        let passed = [client.as_raw_fd()];
+        let (part, rights) = ([IoSlice::new(b"abc")], [ControlMessage::ScmRights(&passed)]);
+        sendmsg::<()>(client.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
+        client.write_all(b"def").unwrap();
+        Box::new(client)
+    });
+}
+
+/// As many bytes in each turn.
+struct Turns(Rc<Cell<usize>>);
+
+impl Protocol for Turns {
+    fn data_received(&mut self, _: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        self.0.set(self.0.get() + data.len());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connection_is_read_once_in_a_turn() {
+    let (mut reactor, bytes) = (Reactor::new().unwrap(), Rc::new(Cell::new(0)));
+    let heard = bytes.clone();
+    let port = reactor.listen_tcp("127.0.0.1:0", factory(move |_: &Peer| Turns(heard.clone()))).unwrap();
+    let addr = port.local_addr().socket_addr().unwrap();
+    let sends = thread::spawn(move || TcpStream::connect(addr).unwrap().write_all(&vec![b'x'; 20 << 20]));
+    let mut all = 0;
+    while all < 20 << 20 {
+        assert!(reactor.turn(Some(LONG)).unwrap());
+        assert!(bytes.get() <= READ, "{} in a turn", bytes.get());
+        all += bytes.take();
+    }
+    sends.join().unwrap().unwrap();
 }

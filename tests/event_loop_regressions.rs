@@ -16,7 +16,7 @@ use kit::{connect, LONG};
 use script::{with, Journal, Script};
 use socketserver::testing::TestLoop;
 use socketserver::{factory, Addr, ConnId, ConnectError, Context, EventLoop, Factory, HandlerResult, Peer, Protocol};
-use socketserver::{ServerBuilder, Transport};
+use socketserver::{RateLimit, ServerBuilder, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -424,4 +424,65 @@ fn a_connection_that_its_factory_closes_is_told_to_nobody() {
     test.settle();
     assert!(client.map_or(true, |client| test.is_lost(client)));
     assert_eq!((journal.take().as_str(), test.connections()), ("", 0));
+}
+
+/// A rate limit sent before the rise of the queue was noted, and so its fall was no news.
+#[test]
+fn who_finds_the_queue_long_hears_of_its_fall_although_a_rate_limit_lets_go_in_the_same_turn() {
+    let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
+    let script = Script::new(&journal).on("made", |t, _| {
+        t.limit_writing(&RateLimit::new(1_000_000).burst(10_000));
+        t.set_timer(SECOND / 100);
+        Ok(t.write(&[b'x'; 60_000])?)
+    });
+    let client = test.connect(script.on("timer", |t, _| {
+        t.write(&[b'x'; 20_000])?;
+        assert!(t.is_writing_paused());
+        Ok(())
+    }));
+    test.advance(SECOND);
+    assert_eq!((test.output(client).len(), journal.take().as_str()), (80_000, "made timer pause resume"));
+}
+
+/// A large piece that is sent at once, and cannot be, was in no account.
+#[test]
+fn what_cannot_be_sent_is_told_however_large_it_is() {
+    for size in [10_000, 100_000] {
+        let (mut reactor, journal) = (socketserver::Reactor::new().unwrap(), Journal::default());
+        let told = journal.clone();
+        let serve = factory(move |_: &Peer| {
+            let script = Script::new(&told).on("made", move |t, _| Ok(t.write(&vec![b'x'; size])?));
+            script.at_loss(|cx, _| cx.stop())
+        });
+        let port = reactor.listen_tcp("127.0.0.1:0", serve).unwrap();
+        let client = connect(port.local_addr().socket_addr().unwrap());
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Linger, &at_once).unwrap();
+        drop(client);
+        reactor.run().unwrap();
+        let told = journal.take();
+        assert!(told.starts_with("made lost:broken: ") && told.ends_with(&format!("{size} bytes unsent")), "{told}");
+    }
+}
+
+/// The end of a pipe's last writer was a reset.
+#[test]
+fn a_pipe_whose_writer_is_gone_stays_open_for_who_wants_it() {
+    let (mut reactor, journal) = (socketserver::Reactor::new().unwrap(), Journal::default());
+    let script = Script::new(&journal).on("eof", |t, _| {
+        t.set_timer(SECOND / 20);
+        Ok(())
+    });
+    let script = script.on("timer", |t, _| {
+        t.close();
+        Ok(())
+    });
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let mut write = File::from(write);
+    write.write_all(b"all").unwrap();
+    drop(write);
+    let script = script.keep_open().at_loss(|cx, _| cx.stop());
+    reactor.call_when_running(move |cx| drop(cx.read_from(read, script)));
+    reactor.run().unwrap();
+    assert_eq!(journal.take(), "made data:all eof timer lost:closed");
 }

@@ -13,7 +13,7 @@ use super::dispatch::take_message;
 use super::handle::Inbox;
 use super::reactor::Reactor;
 use super::state::{Call, Soon, State};
-use crate::helpers::{Helpers, Job};
+use crate::helpers::Job;
 
 /// Why there is no result of [`Context::blocking`].
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl std::error::Error for BlockingError {
 }
 
 /// Work on its way to a thread, or there.
-pub(super) struct Work {
+pub(crate) struct Work {
     run: Box<dyn FnOnce() + Send>,
     /// Which of the loop's calls is due then.
     key: u64,
@@ -64,10 +64,9 @@ impl Job for Work {
     }
 }
 
-/// What the loop has given away, and what it does when that is done, by numbers that are never given again.
+/// What the loop does when the work that it has given away is done, by numbers that are never given again.
 #[derive(Default)]
-pub(super) struct Pool {
-    helpers: Helpers<Work>,
+pub(super) struct Given {
     due: HashMap<u64, Call>,
     next: u64,
 }
@@ -89,8 +88,8 @@ impl Context<'_> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     ///
-    /// Up to 10 threads are started as they are needed, and end after 10 s without work; a loop that never calls this
-    /// has none. More work than that waits in a queue, which nothing bounds but the callers: a protocol that pauses
+    /// Up to 10 threads are started as they are needed, for all loops of a server together, and end after 10 s without
+    /// work; a server that never calls this has none. More work than that waits in a queue, which nothing bounds but the callers: a protocol that pauses
     /// reading until its work is done has one piece in it, so that the connection limit bounds it. Pieces of work end in
     /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
     ///
@@ -132,7 +131,7 @@ impl State {
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(take_message);
             *theirs.lock() = Some(outcome.map_err(panicked));
         });
-        match self.blocking.helpers.give(Work { run, key, inbox: self.inbox.clone() }) {
+        match self.core.work.give(Work { run, key, inbox: self.inbox.clone() }) {
             Ok(()) => {
                 let tell = move |cx: &mut Context<'_>| {
                     let Some(result) = result.lock().take() else { return };
@@ -151,6 +150,14 @@ impl State {
         if let Some(done) = self.blocking.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
+    }
+}
+
+impl State {
+    /// The loop is at its end: nobody waits for what it has given away.
+    pub(super) fn forget_work(&self) {
+        self.core.work.forget(|work| Arc::ptr_eq(&work.inbox, &self.inbox));
+        self.core.lookups.forget(|lookup| Arc::ptr_eq(&lookup.inbox, &self.inbox));
     }
 }
 

@@ -130,8 +130,8 @@ pub(super) struct Conn {
     pub(super) watched: Option<Readiness>,
     /// Whether input may be there of which epoll has told already, and does not tell again.
     pub(super) unread: bool,
-    /// Whether the stream's end is there, behind what is still to be read.
-    pub(super) ended: bool,
+    /// Whether a read that brings less than it might is not the last: epoll has told of something behind.
+    pub(super) more: bool,
     /// Whether it is in the list of those to be read in the next turn, without being told.
     pub(super) listed: bool,
     /// Whether the peer has left, with input still to be read.
@@ -185,7 +185,7 @@ impl Conn {
             paused: Paused::default(),
             watched: None,
             unread: false,
-            ended: false,
+            more: false,
             listed: false,
             hung_up: false,
             left_unread: false,
@@ -225,11 +225,11 @@ impl Conn {
         self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
     }
 
-    /// Reads once, without a wait. A stream that gives less than it might has no more, but perhaps its end.
+    /// Reads once, without a wait. What brings less than it might is all, unless there is something behind.
     pub(super) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.io.recv(buf);
         self.unread = match &read {
-            Ok(n) => *n == buf.len() || (*n > 0 && self.ended),
+            Ok(n) => *n == buf.len() || (*n > 0 && self.more),
             Err(e) => e.kind() == io::ErrorKind::Interrupted,
         };
         read
@@ -250,7 +250,7 @@ impl Conn {
             Phase::Lingering { .. } => true,
             Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
         };
-        Readiness { read, write: self.blocked, edge: self.io.is_stream(), ..Readiness::default() }
+        Readiness { read, write: self.blocked, edge: self.io.is_told_once(), ..Readiness::default() }
     }
 
     /// When the next limit is over, and which it is.

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
 use super::dispatch::take_message;
 use super::slab::ConnId;
-use super::state::{token, Soon, State, Task};
+use super::state::{token, Soon, State, Task, READ};
 use crate::accept::{after_failure, After};
 use crate::datagram::DatagramTooLong;
 use crate::error::{Error, Result};
@@ -146,6 +146,9 @@ impl State {
         let (index, number) = (number / PER_PORT, number % PER_PORT);
         let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
+        if buffer.len() < READ {
+            buffer.resize(READ, 0); // a loop with smaller reads
+        }
         for _ in 0..DATAGRAMS {
             // It may have been closed, or the loop told to stop, in the last one's callback.
             let Some(port) = self.datagrams.get(place).filter(|_| !self.rests && !self.stop && self.drain.is_none())

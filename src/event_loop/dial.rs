@@ -7,6 +7,7 @@ mod attempt;
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attempt::Attempt;
@@ -16,12 +17,10 @@ use super::connect::{Connect, Connector, ConnectorState};
 use super::connect_error::{ConnectError, ConnectFailure};
 use super::factory::Factory;
 use super::io::Io;
-use super::lookup::Lookup;
 use super::lost::LostReason;
 use super::slab::{ConnId, Slab};
 use super::state::{Soon, State, Task};
 use super::timers::TimerId;
-use crate::helpers::Helpers;
 use crate::listen::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
@@ -33,7 +32,6 @@ pub(super) struct Dials {
     all: Slab<Dial>,
     /// How many attempts have begun.
     attempts: u64,
-    resolvers: Helpers<Lookup>,
     #[cfg(feature = "testing")]
     pub(super) script: Option<super::test_loop::Script>,
 }
@@ -43,7 +41,6 @@ impl Dials {
         Self {
             all: Slab::new(home),
             attempts: 0,
-            resolvers: Helpers::default(),
             #[cfg(feature = "testing")]
             script: None,
         }
@@ -231,7 +228,9 @@ impl State {
     fn hang_up(&mut self, attempt: Attempt) {
         self.timers.cancel(attempt.timer);
         if attempt.current.is_none() {
-            self.dials.resolvers.forget(|lookup| lookup.number == attempt.number);
+            self.core
+                .lookups
+                .forget(|lookup| lookup.number == attempt.number && Arc::ptr_eq(&lookup.inbox, &self.inbox));
         }
         attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }

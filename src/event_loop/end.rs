@@ -59,7 +59,7 @@ impl State {
 
     /// Tells a protocol that has written more than it should at once. It is told of the fall in any case, perhaps
     /// before this turn is over.
-    fn mind_the_rise(&mut self, id: ConnId) {
+    pub(super) fn mind_the_rise(&mut self, id: ConnId) {
         let high = self.settings.high_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         if !conn.told_to_pause && conn.out.load() > high {
@@ -258,6 +258,7 @@ impl State {
     /// epoll tells of room when a third of the buffer is free: a slow reader may have taken something before. Where
     /// nothing is sent since a rate limit is against it, it is not the peer who is waited for.
     fn takes_more(&mut self, id: ConnId) -> bool {
+        self.mind_the_rise(id);
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.blocked = false);
         let sent = self.flush(id);
         sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.blocked)

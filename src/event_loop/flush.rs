@@ -38,6 +38,7 @@ impl State {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => {
+                conn.rare().given_up += bytes.len();
                 self.end(id, LostReason::of_broken(e)); // the kernel tells it once
                 &[]
             }

@@ -38,10 +38,11 @@ impl Io {
         }
     }
 
-    /// Whether epoll tells only of what is new: a stream's input has been read to its end when a read brings less than it
-    /// might. A terminal gives a line at a time.
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Socket(_))
+    /// Whether epoll is to tell only of what is new: it is known without its help whether a read has brought all. Of what
+    /// else there is, a read may bring less: of a Unix socket up to the next descriptor that is passed, of a terminal a
+    /// line.
+    pub(super) fn is_told_once(&self) -> bool {
+        matches!(self, Self::Socket(Socket::Tcp(_)))
     }
 
     /// What it is bound to.

@@ -11,7 +11,7 @@ use crate::helpers::Job;
 use crate::listen::resolve;
 
 /// A name that an attempt to connect waits for.
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     pub(super) connector: Connector,
     /// Of the attempt.
     pub(super) number: u64,

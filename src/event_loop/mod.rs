@@ -56,6 +56,7 @@ mod turn;
 use std::time::Duration;
 
 pub use blocking::BlockingError;
+pub(crate) use blocking::Work;
 pub use connect::{Connect, Connector, ConnectorState};
 pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
@@ -67,6 +68,7 @@ pub use handle::{ReactorGone, ReactorHandle};
 pub use lent::Blocking;
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
+pub(crate) use lookup::Lookup;
 pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;

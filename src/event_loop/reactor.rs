@@ -305,6 +305,7 @@ impl Drop for Reactor {
         self.state.end_all();
         self.state.stop_all_datagrams();
         self.state.stop_listening_all();
+        self.state.forget_work();
         self.state.inbox.close();
     }
 }

@@ -112,9 +112,11 @@ impl<T> Slab<T> {
         let is_meant = |slot: &&mut Slot<T>| slot.generation == id.generation && self.home == id.home;
         let slot = self.slots.get_mut(id.index as usize).filter(is_meant)?;
         let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1) & GENERATIONS;
-        self.free.push(id.index);
         self.len -= 1;
+        if slot.generation < GENERATIONS {
+            slot.generation += 1;
+            self.free.push(id.index);
+        } // else the place has had all its ids
         Some(value)
     }
 

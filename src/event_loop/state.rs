@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
-use super::blocking::Pool;
+use super::blocking::Given;
 use super::clock::Clock;
 use super::conn::Conn;
 use super::connect::Connector;
@@ -34,7 +34,7 @@ use crate::sys::{Poller, Readiness};
 /// Most bytes that one connection is read in a turn.
 pub(super) const READ: usize = 64 << 10;
 
-pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false, ended: false, edge: false };
+pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false, more: false, edge: false };
 
 /// What epoll tells that is no connection: indices that the slab never reaches.
 pub(super) mod token {
@@ -146,7 +146,7 @@ pub(super) struct State {
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
     /// Work on other threads.
-    pub(super) blocking: Pool,
+    pub(super) blocking: Given,
     /// Where the loop is one connection's, which was lent to it.
     pub(super) lent: Option<Lender>,
     /// Connections without sockets, which the test kit drives.
@@ -217,7 +217,7 @@ impl State {
             buffer: vec![0; read],
             stop: false,
             drain: None,
-            blocking: Pool::default(),
+            blocking: Given::default(),
             lent: None,
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),

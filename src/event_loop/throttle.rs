@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::conn::Conn;
 use super::rate::RateLimit;
 use super::slab::ConnId;
-use super::state::{State, Task, READ};
+use super::state::{State, Task};
 use super::timers::TimerId;
 use super::transport::Transport;
 
@@ -136,6 +136,7 @@ impl State {
                 self.read(id);
             }
         } else {
+            self.mind_the_rise(id); // a callback of this turn may have written; it is told of the fall only then
             self.flush(id);
         }
         if let Some(throttle) = self.conns.get_mut(id).and_then(|conn| conn.throttle(direction)) {
@@ -152,7 +153,8 @@ impl State {
         if !conn.is_open() || conn.throttle(Direction::Reading).is_none() {
             return conn.recv(buffer); // into the void it is read as fast as it comes
         }
-        let most = self.allowed(id, Direction::Reading, READ);
+        let size = buffer.len();
+        let most = self.allowed(id, Direction::Reading, size);
         let (Some(conn), Some(part)) = (self.conns.get_mut(id), buffer.get_mut(..most)) else { return would_block() };
         if most == 0 {
             return would_block();
@@ -161,7 +163,7 @@ impl State {
         let used = read.as_ref().map_or(0, |n| *n);
         conn.give_back(Direction::Reading, most, used);
         if used == most {
-            let next = self.allowed(id, Direction::Reading, READ); // more is likely to be there: in line at once
+            let next = self.allowed(id, Direction::Reading, size); // more is likely to be there: in line at once
             self.conns.get_mut(id).into_iter().for_each(|conn| conn.give_back(Direction::Reading, next, 0));
         }
         read

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use super::conn::WriteHalf;
+use super::io::Io;
 use super::lost::LostReason;
 use super::slab::ConnId;
 use super::state::{token, Soon, State, Task};
@@ -65,27 +66,37 @@ impl State {
         if ready.write || ready.hangup {
             conn.blocked = false;
         }
-        conn.ended |= ready.ended || ready.hangup;
+        conn.more |= ready.more || ready.hangup;
         conn.unread |= ready.read || ready.hangup;
         let reads = conn.wanted().read;
-        if reads && (ready.read || ready.hangup) {
+        if conn.listed && reads {
+            // It is read in this turn, once.
+        } else if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
-            match conn.io.hang_up(conn.write_half == WriteHalf::Shut) {
-                None if conn.paused.holds_input() && !conn.paused.at_eof => {
-                    // It is read when reading goes on. Until then epoll would tell of it in every turn.
-                    conn.io.with_fd(|fd| self.poller.remove(fd));
-                    (conn.hung_up, conn.watched) = (true, None);
-                }
-                error => {
-                    let error = error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-                    self.end(id, LostReason::of_broken(error));
-                }
-            }
+            self.hung_up(id);
         }
         if !is_listed {
             self.settle_one(id);
         }
+    }
+
+    /// A connection that is not read from is broken, or the peer has closed it in order.
+    fn hung_up(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let broken = conn.io.hang_up(conn.write_half == WriteHalf::Shut);
+        let is_input = matches!(conn.io, Io::Input(_));
+        let reason = match broken {
+            None if is_input || (conn.paused.holds_input() && !conn.paused.at_eof) => {
+                // It is read when reading goes on. Until then epoll would tell of it in every turn.
+                conn.io.with_fd(|fd| self.poller.remove(fd));
+                (conn.hung_up, conn.watched) = (true, None);
+                return;
+            }
+            None if conn.paused.at_eof && conn.out.is_empty() => LostReason::PeerClosed,
+            error => LostReason::of_broken(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())),
+        };
+        self.end(id, reason);
     }
 
     /// Those of the last turn that have more to give than one read takes, or their end.

@@ -12,6 +12,7 @@ use super::stats::{Counters, Report, Stats};
 use super::throttle::Throttle;
 use crate::accept::Trouble;
 use crate::admit::Count;
+use crate::event_loop::{Lookup, Work};
 use crate::helpers::Helpers;
 use crate::hooks::{Job, Waiting};
 use crate::listen::Spare;
@@ -48,6 +49,9 @@ pub(crate) struct Core {
     pub(crate) spare: Option<Spare>,
     /// Who asks `verify_request`, and who waits for its answer.
     pub(crate) helpers: Helpers<Arc<Job>>,
+    /// Those who do the loops' blocking work, and those who resolve names for them.
+    pub(crate) work: Helpers<Work>,
+    pub(crate) lookups: Helpers<Lookup>,
     pub(crate) waiting: Waiting,
     /// Who is connected, by name.
     #[cfg(feature = "testing")]
@@ -89,6 +93,8 @@ impl Core {
             trouble: Trouble::default(),
             spare,
             helpers: Helpers::default(),
+            work: Helpers::default(),
+            lookups: Helpers::default(),
             waiting: Waiting::default(),
             #[cfg(feature = "testing")]
             roll: Default::default(),

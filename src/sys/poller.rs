@@ -21,8 +21,9 @@ pub(crate) struct Readiness {
     pub(crate) write: bool,
     /// The connection is broken, or closed both ways.
     pub(crate) hangup: bool,
-    /// The peer's stream has ended, behind what is still to be read. Shows with `edge` only.
-    pub(crate) ended: bool,
+    /// Behind what the next read brings, however little that is, there is something: the stream's end, or what follows
+    /// urgent data, at which TCP's reads stop. Shows with `edge` only.
+    pub(crate) more: bool,
     /// What comes is told once, instead of in every wait while it is there. What is there when the interest is set is
     /// told, also when it is set anew as it was.
     pub(crate) edge: bool,
@@ -126,7 +127,7 @@ impl Poller {
             read: has(EpollFlags::EPOLLIN),
             write: has(EpollFlags::EPOLLOUT),
             hangup: has(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
-            ended: has(EpollFlags::EPOLLRDHUP),
+            more: has(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLPRI),
             edge: false,
         };
         (event.data(), readiness)
@@ -137,7 +138,7 @@ fn flags(wanted: Readiness) -> EpollFlags {
     let mut flags = EpollFlags::empty();
     flags.set(EpollFlags::EPOLLIN, wanted.read);
     flags.set(EpollFlags::EPOLLOUT, wanted.write);
-    flags.set(EpollFlags::EPOLLRDHUP, wanted.read && wanted.edge);
+    flags.set(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLPRI, wanted.read && wanted.edge);
     flags.set(EpollFlags::EPOLLET, wanted.edge);
     flags
 }

@@ -3,17 +3,17 @@
 use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socketserver::{
     factory, Addr, Blocking, BoxError, ConnId, Connect, ConnectError, Context, DatagramProtocol, DatagramTransport,
-    Eof, Factory, HandlerResult, Lost, Peer, Protocol, Reconnect, ServerBuilder, TimerId, Transport,
+    Eof, Factory, HandlerResult, Lost, Peer, Protocol, RateLimit, Reconnect, ServerBuilder, TimerId, Transport,
 };
 
 use crate::doer::Journal;
-use crate::kit::{connect, expect, ms, read_all, serve, until, Lines};
+use crate::kit::{connect, expect, ms, read_all, serve, threads_named, until, Lines};
 use crate::{all, say, ANY};
 
 fn note(journal: &Journal, entry: impl Into<String>) {
@@ -356,4 +356,81 @@ fn a_connection_may_receive_datagrams() {
         assert_eq!(*journal.lock().unwrap(), ["stopped"], "{name}");
         assert_eq!(server.stop().served, 3, "{name}: the connection, and each datagram");
     }
+}
+
+/// Reads no faster than a limit, and receives datagrams; repeats both.
+struct Limited(RateLimit);
+
+impl Protocol for Limited {
+    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        t.limit_reading(&self.0);
+        let length = Length(t.id());
+        let port = t.listen_udp(ANY, length)?;
+        Ok(writeln!(t, "{:5}", port.local_addr().socket_addr().unwrap().port())?)
+    }
+
+    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        Ok(t.write(data)?)
+    }
+}
+
+/// Tells its connection how long a datagram is.
+struct Length(ConnId);
+
+impl DatagramProtocol for Length {
+    fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], _from: &Addr) -> HandlerResult {
+        t.write_to(self.0, format!("{:5}", data.len()).as_bytes());
+        Ok(())
+    }
+}
+
+/// However much the connection's own buffer takes at once.
+#[test]
+fn a_rate_limit_and_long_datagrams_are_for_loops_of_small_buffers_too() {
+    for size in [1, 8 << 10] {
+        let limit = RateLimit::new(1 << 30);
+        let build = Blocking(factory(move |_peer| Limited(limit.clone())));
+        let server = serve(ServerBuilder::new().read_buffer(size).bind(ANY, build).unwrap());
+        let mut client: TcpStream = connect(server.addr());
+        let mut port = [0; 6];
+        client.read_exact(&mut port).unwrap();
+        let port: u16 = std::str::from_utf8(&port).unwrap().trim().parse().unwrap();
+        say(&client, "hello");
+        expect(&mut client, "hello");
+        UdpSocket::bind(ANY).unwrap().send_to(&[0; 20_000], ("127.0.0.1", port)).unwrap();
+        expect(&mut client, "20000");
+    }
+}
+
+/// Has work done that waits for a word, and leaves at once.
+struct Hurried(Arc<Mutex<mpsc::Receiver<()>>>);
+
+impl Protocol for Hurried {
+    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        let word = self.0.clone();
+        t.blocking(move || word.lock().unwrap().recv().is_ok(), |_, _| ());
+        t.close();
+        Ok(())
+    }
+
+    fn data_received(&mut self, _t: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+        Ok(())
+    }
+}
+
+/// They were each connection's own, so that peers who came and went had a server of two connections start hundreds.
+#[test]
+fn the_threads_of_blocking_work_are_few_for_all_connections_together() {
+    let (words, wait) = mpsc::channel();
+    let wait = Arc::new(Mutex::new(wait));
+    let build = Blocking(factory(move |_peer| Hurried(wait.clone())));
+    let server = serve(ServerBuilder::new().max_connections(2).bind(ANY, build).unwrap());
+    for _ in 0..40 {
+        assert_eq!(read_all(&mut connect(server.addr())), "");
+    }
+    let threads = threads_named("blocking");
+    assert!((1..=30).contains(&threads), "{threads}"); // 10, and those of tests beside this one
+    drop(words);
+    server.stop();
+    until("the threads end", || threads_named("blocking") == 0);
 }

@@ -71,7 +71,7 @@ impl State {
 
     fn resolve(&mut self, connector: Connector, number: u64, name: String) {
         let lookup = Lookup { connector, number, name, inbox: self.inbox.clone() };
-        if let Err((e, _)) = self.dials.resolvers.give(lookup) {
+        if let Err((e, _)) = self.core.lookups.give(lookup) {
             let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
             self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
         }
