@@ -11,7 +11,8 @@ use super::context::Context;
 use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
 use super::dispatch::take_message;
 use super::slab::ConnId;
-use super::state::{token, Soon, State, Task, READ};
+use super::state::{Soon, State, Task, READ};
+use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
 use crate::datagram::DatagramTooLong;
 use crate::error::{Error, Result};
@@ -24,11 +25,6 @@ use crate::sys::Readiness;
 /// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.
 const DATAGRAMS: usize = 64;
 const BYTES: usize = 256 << 10;
-
-/// The sockets of one port have tokens side by side.
-const PER_PORT: usize = 64;
-/// More ports at a time than this would have the tokens of something else.
-const PORTS: usize = 1 << 20;
 
 /// The sockets of one address, which share a protocol.
 pub(super) struct Port {
@@ -74,11 +70,6 @@ impl Port {
     }
 }
 
-/// By the place alone: an event of a port that is closed by then has the one that follows it looked at, in vain.
-fn token_of(index: usize, number: usize) -> u64 {
-    token::DATAGRAMS + (index * PER_PORT + number) as u64
-}
-
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
 }
@@ -90,8 +81,8 @@ impl State {
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramPort> {
         let sockets = bind(address, BindOptions::datagrams())?;
-        if sockets.len() > PER_PORT || self.datagrams.len() >= PORTS {
-            let why = format!("a loop takes {PER_PORT} sockets in one port, and {PORTS} ports at a time, at most");
+        if sockets.len() > PER_PORT || self.datagrams.len() >= AT_A_TIME {
+            let why = format!("a loop takes {PER_PORT} sockets in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
@@ -128,7 +119,7 @@ impl State {
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
-                let watched = self.poller.add(socket, read, token_of(place.index(), number));
+                let watched = self.poller.add(socket, read, token::of(token::DATAGRAMS, place.index(), number));
                 refused = watched.err().or(refused);
             } else {
                 self.poller.remove(socket);
@@ -142,8 +133,7 @@ impl State {
 
     /// A socket is readable, or has met an error.
     pub(super) fn receive(&mut self, token: u64) {
-        let number = (token - token::DATAGRAMS) as usize;
-        let (index, number) = (number / PER_PORT, number % PER_PORT);
+        let (index, number) = token::place(token::DATAGRAMS, token);
         let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
         if buffer.len() < READ {
@@ -458,13 +448,13 @@ mod tests {
         assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
         let (client, _) = client(HERE_V4);
         client.send_to(b"early", port.local_addr().socket_addr().unwrap()).unwrap();
-        state.receive(token_of(gone.place.index(), 0));
+        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
         assert!(noting.0.borrow().is_empty(), "before it has begun");
         state.start_datagrams(gone.place);
         state.start_datagrams(port.place);
-        state.receive(token_of(gone.place.index(), 0));
-        state.receive(token_of(gone.place.index(), 0)); // in vain
-        state.receive(token_of(port.place.index() + 1, 0));
+        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
+        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0)); // in vain
+        state.receive(token::of(token::DATAGRAMS, port.place.index() + 1, 0));
         assert_eq!(noting.0.take(), ["start", "early"]);
     }
 }

@@ -14,9 +14,10 @@ use super::lost::LostReason;
 use super::port::NO_PROTOCOL;
 use super::reactor::Reactor;
 use super::slab::ConnId;
-use super::state::{token, State, READABLE};
+use super::state::{State, READABLE};
 use super::team::Team;
 use super::timers::NEVER;
+use super::token;
 use super::Settings;
 use crate::connection::{Connection, PeerCredentials, Wire};
 use crate::error::Error;
@@ -73,8 +74,8 @@ use crate::sys::{lend, Lent, Poller, Readiness};
 ///   and an id of another loop stands for nothing. Who talks to other connections keeps their
 ///   [`ReactorHandle`](super::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
-/// - [`blocking`](super::Context::blocking) has threads of this connection's own, which end with it; a callback that
-///   waits by itself is cheaper.
+/// - [`blocking`](super::Context::blocking) work is done by 10 threads at most for all connections together; what has not
+///   begun ends with its connection. A callback that waits by itself is cheaper.
 /// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
 ///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
 ///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
@@ -291,14 +292,6 @@ impl LentIo {
 
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.io(|wire| wire.send_parts_direct(parts))
-    }
-
-    pub(super) fn has_unread(&self) -> bool {
-        self.has_ahead() || self.wire.with(Wire::has_unread).unwrap_or(false)
-    }
-
-    pub(super) fn is_acknowledged(&self) -> bool {
-        self.wire.with(Wire::is_acknowledged).unwrap_or(true)
     }
 
     pub(super) fn shut_write(&self) {

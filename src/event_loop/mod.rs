@@ -50,6 +50,7 @@ mod team;
 mod test_loop;
 mod throttle;
 mod timers;
+mod token;
 mod transport;
 mod turn;
 

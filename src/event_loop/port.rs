@@ -12,7 +12,8 @@ use super::factory::{Factory, Peer};
 use super::io::Io;
 use super::protocol::Protocol;
 use super::slab::ConnId;
-use super::state::{token, Soon, State, Task};
+use super::state::{Soon, State, Task};
+use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
 use crate::admit::Permit;
 use crate::error::{Error, Result};
@@ -73,21 +74,6 @@ fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
 /// Why a connection is refused.
 pub(super) const NO_PROTOCOL: &str = "the factory made no protocol for it";
 
-/// A port's listeners have tokens side by side.
-const PER_PORT: usize = 64;
-/// More ports at a time than this would have the tokens of something else.
-const PORTS: usize = 1 << 20;
-
-/// By the place alone: an event of a port that is closed by then has the one that follows it looked at, in vain.
-fn token_of(index: usize, number: usize) -> u64 {
-    token::PORTS + (index * PER_PORT + number) as u64
-}
-
-fn place_of(token: u64) -> (usize, usize) {
-    let number = (token - token::PORTS) as usize;
-    (number / PER_PORT, number % PER_PORT)
-}
-
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         self.listen_with(listeners, factory, Last::default())
@@ -100,8 +86,9 @@ impl State {
         factory: Rc<dyn Factory>,
         last: Last,
     ) -> Result<ListeningPort> {
-        if listeners.len() > PER_PORT || self.ports.len() >= PORTS {
-            let why = format!("a loop takes {PER_PORT} listeners in one port, and {PORTS} ports at a time, at most");
+        if listeners.len() > PER_PORT || self.ports.len() >= AT_A_TIME {
+            let why =
+                format!("a loop takes {PER_PORT} listeners in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen", why));
         }
         let port = Port { factory: factory.clone(), listeners, last };
@@ -199,7 +186,7 @@ impl State {
         for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
             if watch {
                 self.poller
-                    .add_exclusive(listener, token_of(place.index(), number))
+                    .add_exclusive(listener, token::of(token::PORTS, place.index(), number))
                     .map_err(Error::system("watch a listener"))?;
             } else {
                 self.poller.remove(listener);
@@ -210,7 +197,7 @@ impl State {
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
     pub(super) fn accept(&mut self, token: u64) -> Result<()> {
-        let (index, number) = place_of(token);
+        let (index, number) = token::place(token::PORTS, token);
         let told_before_the_stop = self.place.is_some() && self.core.ends_alone();
         if self.core.control.paused() || self.rests || (self.drain.is_some() && !told_before_the_stop) {
             return Ok(());
@@ -391,15 +378,6 @@ mod tests {
     use super::*;
     use crate::event_loop::Reactor;
 
-    #[test]
-    fn a_million_listeners_have_tokens_of_their_own() {
-        for (index, number) in [(0, 0), (16_384, 0), (PORTS - 1, PER_PORT - 1)] {
-            let token = token_of(index, number);
-            assert!((token::PORTS..token::DATAGRAMS).contains(&token));
-            assert_eq!(place_of(token), (index, number));
-        }
-    }
-
     /// Serves nobody.
     struct Refusing;
 
@@ -414,7 +392,7 @@ mod tests {
         let mut reactor = Reactor::new().unwrap();
         reactor.server().set_max_connections(1).unwrap();
         let gone = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
-        let event = token_of(gone.place.index(), 0);
+        let event = token::of(token::PORTS, gone.place.index(), 0);
         reactor.stop_listening(&gone);
         reactor.state.accept(event).unwrap();
         let port = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();

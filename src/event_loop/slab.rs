@@ -151,6 +151,16 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_has_had_all_its_ids_is_not_used_again() {
+        let mut slab = Slab::new(7);
+        let first = slab.insert("a");
+        slab.slots[0].generation = GENERATIONS;
+        let last = ConnId { generation: GENERATIONS, ..first };
+        assert_eq!(slab.remove(last), Some("a"));
+        assert_eq!((slab.insert("b").index, slab.get(last), slab.len()), (1, None, 1));
+    }
+
+    #[test]
     fn an_id_of_another_loop_stands_for_nothing() {
         let (mut ours, mut theirs) = (Slab::new(1), Slab::new(2));
         let (a, b) = (ours.insert("a"), theirs.insert("b"));

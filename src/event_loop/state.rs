@@ -25,6 +25,7 @@ use super::slab::{ConnId, Slab};
 use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
+use super::token;
 use super::Settings;
 use crate::admit::Permit;
 use crate::connection::Limits;
@@ -35,20 +36,6 @@ use crate::sys::{Poller, Readiness};
 pub(super) const READ: usize = 64 << 10;
 
 pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false, more: false, edge: false };
-
-/// What epoll tells that is no connection: indices that the slab never reaches.
-pub(super) mod token {
-    pub(in super::super) const STOP: u64 = u64::MAX;
-    pub(in super::super) const NOW: u64 = u64::MAX - 1;
-    pub(in super::super) const GATE: u64 = u64::MAX - 2;
-    pub(in super::super) const INBOX: u64 = u64::MAX - 3;
-    /// One bit, which no connection's number has: the clients' attempts to connect.
-    pub(in super::super) const CONNECTORS: u64 = 1 << 63;
-    /// And above: the sockets of datagrams, by their place.
-    pub(in super::super) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
-    /// And above: the listeners, by theirs.
-    pub(in super::super) const PORTS: u64 = u64::MAX - (1 << 31);
-}
 
 pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 

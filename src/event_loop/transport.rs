@@ -69,7 +69,8 @@ impl<'a> Transport<'a> {
         self.cx.state.end(self.id, LostReason::Closed);
     }
 
-    /// Cuts: what is queued is given up, and the peer's kernel is told by a reset.
+    /// Cuts: what is queued is given up, and the peer's kernel is told by a reset. What the kernel has been given before, as
+    /// it is with large pieces, may still have left.
     pub fn abort(&mut self) {
         self.cx.state.end(self.id, LostReason::Aborted);
     }

@@ -58,10 +58,6 @@ impl Wire {
         socket::unread(self.as_fd()).is_ok_and(|n| n > 0)
     }
 
-    pub(crate) fn is_acknowledged(&self) -> bool {
-        !self.is_tcp() || !socket::unacknowledged(self.as_fd()).is_ok_and(|n| n > 0)
-    }
-
     pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         self.socket.set_no_delay(on)
     }

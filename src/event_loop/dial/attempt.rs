@@ -13,8 +13,9 @@ use crate::connection::Socket;
 use crate::event_loop::connect_error::ConnectFailure;
 use crate::event_loop::io::Io;
 use crate::event_loop::lookup::{Found, Lookup};
-use crate::event_loop::state::{token, State, Task};
+use crate::event_loop::state::{State, Task};
 use crate::event_loop::timers::{TimerId, NEVER};
+use crate::event_loop::token;
 use crate::listen::{Addr, Address};
 use crate::sys::{socket, Readiness};
 
