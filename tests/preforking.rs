@@ -168,8 +168,8 @@ fn f13_the_file_of_a_unix_socket_is_free_after_the_master_s_death() {
     let mut server = Server::start_at(&addr, "torture_server", &["--strategy", "preforking", "--workers", "2"]);
     let mut busy = server.connect();
     assert_eq!(busy.ask("ECHO here"), "here");
-    busy.send("SLEEP 1000\n");
-    thread::sleep(100 * MS); // a tenth of its time
+    busy.send("SLEEP 2000\n");
+    thread::sleep(500 * MS); // a quarter of its time: nothing shows from outside that a Unix client has been read
     server.signal("KILL");
     server.ended();
     until("nobody accepts", || std::os::unix::net::UnixStream::connect(&path).is_err());

@@ -19,7 +19,9 @@ use socketserver::{
     factory, handler, Blocking, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult,
     PreForking,
 };
-use socketserver::{Peer, Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
+use socketserver::{
+    Peer, Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, TimerId, Transport,
+};
 
 const CASES: &[Case] = &[
     ("settings_that_make_no_sense_are_refused_before_anything_is_forked", bad_settings, says_ok),
@@ -53,6 +55,8 @@ const CASES: &[Case] = &[
     ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
     ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
     ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),
+    ("who_has_no_place_at_the_stop_is_not_waited_for", || late(Threading::new()), leaves_the_queue_to_others),
+    ("a_worker_s_loop_without_a_place_at_the_stop_is_not_waited_for", late_loops, leaves_the_queue_to_others),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];
@@ -760,5 +764,60 @@ fn first_requests_are_served(program: &mut Program) {
     let began = Instant::now();
     assert!(program.stop().contains("failed 0"));
     assert_eq!(line(&mut client), "", "nobody is spared when the server follows");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// The second worker is not ready for a while, and has no share of the places until then.
+fn late_to_settle_in<E>(engine: E) -> ServerBuilder<PreForking<E>> {
+    let slow = |index| thread::sleep(Duration::from_millis(700 * index as u64));
+    builder(PreForking::new(2, engine).after_fork(slow)).max_connections(2).handle_signals()
+}
+
+fn late<E>(engine: E)
+where
+    PreForking<E>: Engine<HandlerFn<fn(&mut Connection) -> HandlerResult>>,
+{
+    serve(late_to_settle_in(engine));
+}
+
+/// Answers after a while, and then closes.
+struct Slow;
+
+impl Protocol for Slow {
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        let hold = data.starts_with(b"hold");
+        transport.write(if hold { b"held\n" } else { data })?;
+        if hold {
+            transport.request_begins();
+            transport.set_timer(Duration::from_millis(1200));
+        } else {
+            transport.close();
+        }
+        Ok(())
+    }
+
+    fn timer(&mut self, transport: &mut Transport<'_>, _timer: TimerId) -> HandlerResult {
+        transport.write(b"done\n")?;
+        transport.close();
+        Ok(())
+    }
+}
+
+fn late_loops() {
+    let builder = late_to_settle_in(EventLoops::new(2));
+    let mut server = builder.bind("127.0.0.1:0", factory(|_peer| Slow)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+/// It waited for a place until its next heart beat, though there was nobody left to serve.
+fn leaves_the_queue_to_others(program: &mut Program) {
+    let mut busy = connect(program, "hold 1200");
+    assert_eq!(line(&mut busy), "held");
+    let mut queued = connect(program, "hello");
+    let began = Instant::now();
+    kill("TERM", program.child.id());
+    assert_eq!((line(&mut busy).as_str(), line(&mut queued).as_str()), ("done", "hello"));
+    assert!(program.rest().contains("served 2"));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

@@ -118,6 +118,10 @@ impl Pool {
         self.last.iter().zip(queued).for_each(|(last, queued)| last.store(queued, SeqCst));
     }
 
+    pub(super) fn has_last(&self) -> bool {
+        self.last.iter().any(|last| last.load(SeqCst) > 0)
+    }
+
     pub(super) fn forget_the_last(&self) {
         self.last.iter().for_each(|last| last.store(0, SeqCst));
     }

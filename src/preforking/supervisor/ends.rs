@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::pool::Lost;
 use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
 use super::super::WorkerExit;
-use super::Supervisor;
+use super::{Supervisor, LOOK_AGAIN};
 use crate::error::Result;
 use crate::finish::observe;
 use crate::hooks;
@@ -84,10 +84,13 @@ impl Supervisor<'_> {
         }
         while !self.workers.is_empty() {
             control.events.clear();
+            // Who has no place for the last of the queue waits at its gate, and is told there that others have had it: not
+            // by a ring that came before.
+            let looks = self.pool.has_last().then_some(LOOK_AGAIN);
             self.pass_the_stop_on();
             self.look();
             if !self.workers.is_empty() {
-                self.wait(self.patience())?;
+                self.wait(self.patience().into_iter().chain(looks).min())?;
             }
         }
         if core.post.is_none() {
