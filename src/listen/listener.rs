@@ -270,7 +270,10 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+    use crate::listen::{bind, Address, BindOptions};
 
     #[test]
     fn accept_s_failures_are_sorted_as_accept_2_says() {
@@ -300,13 +303,6 @@ mod tests {
         system.iter().for_each(|e| assert_eq!(of(e), AcceptError::System, "{e}"));
         fatal.iter().for_each(|e| assert_eq!(of(e), AcceptError::Fatal, "{e}"));
     }
-}
-
-#[cfg(all(test, not(shuttle)))]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use crate::listen::{bind, Address, BindOptions};
 
     #[test]
     fn the_queue_of_a_unix_socket_is_known_to_be_empty() {
