@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -15,7 +14,7 @@ use super::datagram::{DatagramSocket, Packet};
 use super::file::SocketFile;
 use crate::connection::{PeerCredentials, Socket};
 use crate::error::{Error, Result};
-use crate::sys::{self, process, socket};
+use crate::sys::{process, socket};
 
 /// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
 /// that has already reset.
@@ -229,11 +228,7 @@ impl Listener {
     pub(crate) fn queued(&self) -> Option<usize> {
         match &self.kind {
             Kind::Tcp(l) => socket::accept_queue(l.as_fd()),
-            // The kernel tells of a Unix queue only whether there is one.
-            Kind::Unix(l) => {
-                sys::poll([Some(l.as_fd())], None, Some(Duration::ZERO)).ok().filter(|ready| ready.none()).map(|_| 0)
-            }
-            Kind::Datagrams(_) => None,
+            Kind::Unix(_) | Kind::Datagrams(_) => None,
         }
     }
 }
@@ -270,10 +265,7 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use super::*;
-    use crate::listen::{bind, Address, BindOptions};
 
     #[test]
     fn accept_s_failures_are_sorted_as_accept_2_says() {
@@ -302,16 +294,5 @@ mod tests {
         assert_eq!(of(&E::EMFILE), AcceptError::NoDescriptor);
         system.iter().for_each(|e| assert_eq!(of(e), AcceptError::System, "{e}"));
         fatal.iter().for_each(|e| assert_eq!(of(e), AcceptError::Fatal, "{e}"));
-    }
-
-    #[test]
-    fn the_queue_of_a_unix_socket_is_known_to_be_empty() {
-        let path = std::env::temp_dir().join(format!("socketserver-queue-{}", std::process::id()));
-        let listeners = bind(&Address::Unix(path.clone()), BindOptions::default()).unwrap();
-        assert_eq!(listeners[0].queued(), Some(0));
-        let _client = UnixStream::connect(path).unwrap();
-        assert_eq!(listeners[0].queued(), None, "one, or more");
-        drop(listeners[0].accept().unwrap());
-        assert_eq!(listeners[0].queued(), Some(0));
     }
 }
