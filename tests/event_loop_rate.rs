@@ -7,27 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::teller::assert_no_spin;
-use script::{Journal, Script};
+use script::{limited_reader as reader, Journal, Script};
 use socketserver::testing::TestLoop;
 use socketserver::{factory, ConnId, HandlerResult, Protocol, RateLimit, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-
-/// A connection whose reading has this limit, with the number of bytes that it has been given.
-fn reader(test: &mut TestLoop, limit: &RateLimit) -> (ConnId, Rc<Cell<usize>>) {
-    let (limit, got) = (limit.clone(), Rc::new(Cell::new(0)));
-    let heard = got.clone();
-    let script = Script::new(&Journal::default()).on("made", move |t, _| {
-        t.limit_reading(&limit);
-        Ok(())
-    });
-    let id = test.connect(script.on("data", move |_, data| {
-        heard.set(heard.get() + data.len());
-        Ok(())
-    }));
-    (id, got)
-}
 
 /// A connection whose writing has this limit.
 fn writer(test: &mut TestLoop, limit: &RateLimit) -> ConnId {

@@ -48,9 +48,7 @@ impl Socket {
         let (pid, uid, gid) = socket::peer_credentials(unix.as_fd())?;
         Ok(Some(PeerCredentials { pid: u32::try_from(pid).unwrap_or(0), uid, gid }))
     }
-}
 
-impl Socket {
     /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
     /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
     pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {

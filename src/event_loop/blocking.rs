@@ -66,7 +66,7 @@ impl Job for Work {
 
 /// What the loop does when the work that it has given away is done, by numbers that are never given again.
 #[derive(Default)]
-pub(super) struct Given {
+pub(super) struct Awaited {
     due: HashMap<u64, Call>,
     next: u64,
 }
@@ -123,8 +123,8 @@ impl State {
         work: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
     ) {
-        let key = self.blocking.next;
-        self.blocking.next += 1;
+        let key = self.awaited.next;
+        self.awaited.next += 1;
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
         let run = Box::new(move || {
@@ -137,7 +137,7 @@ impl State {
                     let Some(result) = result.lock().take() else { return };
                     done(cx, result);
                 };
-                self.blocking.due.insert(key, Box::new(tell));
+                self.awaited.due.insert(key, Box::new(tell));
             }
             Err((e, _)) => {
                 let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
@@ -147,7 +147,7 @@ impl State {
     }
 
     fn work_is_done(&mut self, key: u64) {
-        if let Some(done) = self.blocking.due.remove(&key) {
+        if let Some(done) = self.awaited.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
     }

@@ -10,7 +10,7 @@ use super::lost::LostReason;
 use super::outbox::Outbox;
 use super::protocol::Protocol;
 use super::rare::Rare;
-use super::slab::ConnId;
+use super::slab::Place;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::connection::{Limit, LimitExceeded, Limits};
@@ -120,7 +120,7 @@ pub(super) struct Conn {
     /// Given back when the protocol is dropped.
     pub(super) permit: Option<Permit>,
     /// The port that has accepted it, which may be closed by now, and the number of the listener there.
-    pub(super) port: Option<(ConnId, u32)>,
+    pub(super) port: Option<(Place, u32)>,
     pub(super) out: Outbox,
     pub(super) phase: Phase,
     pub(super) write_half: WriteHalf,
@@ -169,7 +169,7 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: Option<(ConnId, u32)>, now: Instant) -> Self {
+    pub(super) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: Option<(Place, u32)>, now: Instant) -> Self {
         Self {
             origin: Origin::Accepted,
             io,

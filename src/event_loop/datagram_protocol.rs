@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 
 use super::context::Context;
-use super::slab::ConnId;
+use super::slab::Place;
 use crate::handler::HandlerResult;
 use crate::listen::Addr;
 
@@ -75,7 +75,7 @@ pub trait DatagramProtocol {
 /// loop, it stands for nothing. A copy may go to other threads.
 #[derive(Debug, Clone)]
 pub struct DatagramPort {
-    pub(super) place: ConnId,
+    pub(super) place: Place,
     pub(super) addr: Addr,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Delivery {
 /// The protocol's own socket, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 pub struct DatagramTransport<'a> {
     pub(super) cx: Context<'a>,
-    pub(super) place: ConnId,
+    pub(super) place: Place,
     pub(super) delivery: Delivery,
 }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::context::Context;
 use super::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
 use super::dispatch::take_message;
-use super::slab::ConnId;
+use super::slab::Place;
 use super::state::{Soon, State, Task, READ};
 use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
-    pub(super) fn start_datagrams(&mut self, place: ConnId) {
+    pub(super) fn start_datagrams(&mut self, place: Place) {
         if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
             return; // closed before it has begun
         }
@@ -113,13 +113,13 @@ impl State {
         }
     }
 
-    fn watch_datagrams(&mut self, place: ConnId, watch: bool) {
+    fn watch_datagrams(&mut self, place: Place, watch: bool) {
         let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
-        let read = Readiness { read: true, ..Readiness::default() };
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
-                let watched = self.poller.add(socket, read, token::of(token::DATAGRAMS, place.index(), number));
+                let watched =
+                    self.poller.add(socket, Readiness::READABLE, token::of(token::DATAGRAMS, place.index(), number));
                 refused = watched.err().or(refused);
             } else {
                 self.poller.remove(socket);
@@ -163,11 +163,11 @@ impl State {
         self.buffer = buffer;
     }
 
-    fn is_started(&self, place: ConnId) -> bool {
+    fn is_started(&self, place: Place) -> bool {
         self.datagrams.get(place).is_some_and(|port| port.started)
     }
 
-    fn deliver(&mut self, place: ConnId, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
+    fn deliver(&mut self, place: Place, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
         let connected = self.datagrams.get(place).and_then(Port::peer);
@@ -191,7 +191,7 @@ impl State {
         }
     }
 
-    fn receive_failed(&mut self, place: ConnId, number: usize, e: io::Error) {
+    fn receive_failed(&mut self, place: Place, number: usize, e: io::Error) {
         let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
@@ -212,7 +212,7 @@ impl State {
     }
 
     /// What was sent before was not taken.
-    fn refused(&mut self, place: ConnId, number: usize) {
+    fn refused(&mut self, place: Place, number: usize) {
         let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
         if connected.is_some_and(|(connected, _)| *connected == number) {
             let delivery = Delivery { number: Some(number), ..Delivery::default() };
@@ -223,7 +223,7 @@ impl State {
     /// Sends at once; `false`: there was no room.
     pub(super) fn send_datagram(
         &mut self,
-        place: ConnId,
+        place: Place,
         delivering: Option<usize>,
         to: &Addr,
         bytes: &[u8],
@@ -252,12 +252,7 @@ impl State {
         }
     }
 
-    pub(super) fn connect_datagrams(
-        &mut self,
-        place: ConnId,
-        delivering: Option<usize>,
-        peer: &Addr,
-    ) -> io::Result<()> {
+    pub(super) fn connect_datagrams(&mut self, place: Place, delivering: Option<usize>, peer: &Addr) -> io::Result<()> {
         let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
         let number = port.number_for(peer, delivering);
         let name = port.socket(number).ok_or_else(closed)?.connect(peer)?;
@@ -266,14 +261,14 @@ impl State {
     }
 
     /// Closes the sockets; the protocol hears of it when no callback runs.
-    pub(super) fn close_datagrams(&mut self, place: ConnId) {
+    pub(super) fn close_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
     }
 
     /// From outside of a callback.
-    pub(super) fn stop_datagrams(&mut self, place: ConnId) {
+    pub(super) fn stop_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.end_datagrams(place);
@@ -284,7 +279,7 @@ impl State {
     }
 
     /// Once; one that has not begun hears of no end either.
-    fn end_datagrams(&mut self, place: ConnId) {
+    fn end_datagrams(&mut self, place: Place) {
         let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
@@ -295,7 +290,7 @@ impl State {
     /// Calls a protocol for what is no datagram: an error or a panic is told.
     fn call_datagrams(
         &mut self,
-        place: ConnId,
+        place: Place,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
@@ -309,7 +304,7 @@ impl State {
 
     fn outcome_of(
         &mut self,
-        place: ConnId,
+        place: Place,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,

@@ -16,7 +16,7 @@ use crate::sys::Readiness;
 impl State {
     /// At the start of a run: hears of the server's stop.
     pub(super) fn watch_the_stop(&mut self) -> Result<()> {
-        let (control, read) = (&self.core.control, Readiness { read: true, ..Readiness::default() });
+        let (control, read) = (&self.core.control, Readiness::READABLE);
         self.poller.remove(&control.stop);
         self.poller.remove(&control.now);
         self.poller

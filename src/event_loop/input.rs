@@ -108,7 +108,7 @@ impl State {
                 self.always_ready.push(id);
             }
             if self.waits_for_input(id) {
-                self.ready(id, Readiness { read: true, ..Readiness::default() });
+                self.ready(id, Readiness::READABLE);
             }
         }
     }

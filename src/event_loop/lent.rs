@@ -14,7 +14,7 @@ use super::lost::LostReason;
 use super::port::NO_PROTOCOL;
 use super::reactor::Reactor;
 use super::slab::ConnId;
-use super::state::{State, READABLE};
+use super::state::State;
 use super::team::Team;
 use super::timers::NEVER;
 use super::token;
@@ -173,14 +173,14 @@ impl State {
     /// A forked child does not have all of the switch.
     fn watch_the_servers_stop(&self) -> io::Result<()> {
         let control = &self.core.control;
-        self.poller.add(&control.stop, READABLE, token::STOP)?;
-        control.urgent().map_or(Ok(()), |now| self.poller.add(now, READABLE, token::NOW))
+        self.poller.add(&control.stop, Readiness::READABLE, token::STOP)?;
+        control.urgent().map_or(Ok(()), |now| self.poller.add(now, Readiness::READABLE, token::NOW))
     }
 
     /// A worker that ends alone waits for a first request; unless its server follows.
     pub(super) fn watch_for_the_end_of_grace(&self) {
         if self.lent.is_some() && self.core.ends_alone() {
-            let _ = self.poller.add(&self.core.server().control.stop, READABLE, token::GATE);
+            let _ = self.poller.add(&self.core.server().control.stop, Readiness::READABLE, token::GATE);
             // a list never fails
         }
     }
@@ -211,7 +211,7 @@ impl State {
 
     pub(super) fn serve_ahead(&mut self) {
         if let Some(id) = self.ahead() {
-            self.ready(id, Readiness { read: true, ..Readiness::default() });
+            self.ready(id, Readiness::READABLE);
         }
     }
 

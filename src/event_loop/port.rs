@@ -11,7 +11,7 @@ use super::dispatch::take_message;
 use super::factory::{Factory, Peer};
 use super::io::Io;
 use super::protocol::Protocol;
-use super::slab::ConnId;
+use super::slab::{ConnId, Place};
 use super::state::{Soon, State, Task};
 use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 /// nothing.
 #[derive(Debug, Clone)]
 pub struct ListeningPort {
-    pub(super) place: ConnId,
+    pub(super) place: Place,
     pub(super) addr: Addr,
 }
 
@@ -60,7 +60,7 @@ impl Port {
 
 /// Where a connection has come in. The port may be closed before it is served.
 pub(super) struct Entrance {
-    place: ConnId,
+    place: Place,
     /// Of the listener there.
     number: usize,
     factory: Rc<dyn Factory>,
@@ -107,21 +107,21 @@ impl State {
         Ok(ListeningPort { place, addr })
     }
 
-    pub(super) fn stop_listening(&mut self, place: ConnId) {
+    pub(super) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
             self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
         }
     }
 
     /// As [`stop_listening`](Self::stop_listening), from within a callback: the factory is told when that has returned.
-    pub(super) fn stop_listening_from_within(&mut self, place: ConnId) {
+    pub(super) fn stop_listening_from_within(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
             self.soon.push_back(Soon::Call(Box::new(move |cx| factory.stop_factory(cx))));
         }
     }
 
     /// The factory, if this was its last port.
-    fn close_port(&mut self, place: ConnId) -> Option<Rc<dyn Factory>> {
+    fn close_port(&mut self, place: Place) -> Option<Rc<dyn Factory>> {
         let Port { factory, listeners, .. } = self.ports.remove(place)?;
         if self.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
@@ -181,7 +181,7 @@ impl State {
         self.place.is_some()
     }
 
-    fn watch_port(&self, place: ConnId, watch: bool) -> Result<()> {
+    fn watch_port(&self, place: Place, watch: bool) -> Result<()> {
         let Some(port) = self.ports.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
             if watch {
@@ -229,7 +229,7 @@ impl State {
         Ok(())
     }
 
-    fn entrance(&self, place: ConnId, number: usize) -> Option<(Arc<Vec<Listener>>, Entrance)> {
+    fn entrance(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, Entrance)> {
         let Port { listeners, factory, .. } = self.ports.get(place)?;
         Some((listeners.clone(), Entrance { place, number, factory: factory.clone() }))
     }

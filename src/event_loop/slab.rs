@@ -12,6 +12,9 @@ pub struct ConnId {
     generation: u32,
 }
 
+/// What else a loop has is kept in the same way: ports, and sockets of datagrams.
+pub(super) type Place = ConnId;
+
 impl ConnId {
     /// The number of its loop.
     pub(super) fn home(self) -> u32 {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::aside::Asides;
-use super::blocking::Given;
+use super::blocking::Awaited;
 use super::clock::Clock;
 use super::conn::Conn;
 use super::connect::Connector;
@@ -34,8 +34,6 @@ use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 pub(super) const READ: usize = 64 << 10;
-
-pub(super) const READABLE: Readiness = Readiness { read: true, write: false, hangup: false, more: false, edge: false };
 
 pub(super) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 
@@ -133,7 +131,7 @@ pub(super) struct State {
     pub(super) stop: bool,
     pub(super) drain: Option<Drain>,
     /// Work on other threads.
-    pub(super) blocking: Given,
+    pub(super) awaited: Awaited,
     /// Where the loop is one connection's, which was lent to it.
     pub(super) lent: Option<Lender>,
     /// Connections without sockets, which the test kit drives.
@@ -154,7 +152,9 @@ impl State {
         place: (Arc<Team>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
-        state.poller.add_edge(&state.core.control.gate, token::GATE)?;
+        // Nobody silences it, and other loops hear it too: each ring is told once to each.
+        let rings = Readiness { edge: true, ..Readiness::READABLE };
+        state.poller.add(&state.core.control.gate, rings, token::GATE)?;
         Ok(state)
     }
 
@@ -168,7 +168,7 @@ impl State {
         read: usize,
     ) -> io::Result<Self> {
         let (home, inbox) = (team.home(number), team.inbox(number).clone());
-        poller.add(&inbox.bell, READABLE, token::INBOX)?;
+        poller.add(&inbox.bell, Readiness::READABLE, token::INBOX)?;
         Ok(Self {
             core,
             at_gate: None,
@@ -204,7 +204,7 @@ impl State {
             buffer: vec![0; read],
             stop: false,
             drain: None,
-            blocking: Given::default(),
+            awaited: Awaited::default(),
             lent: None,
             #[cfg(feature = "testing")]
             in_memory: Vec::new(),

@@ -107,7 +107,7 @@ impl State {
             let Some(conn) = self.conns.get_mut(id) else { continue };
             conn.listed = false;
             if conn.unread && conn.wanted().read {
-                self.ready(id, Readiness { read: true, ..Readiness::default() });
+                self.ready(id, Readiness::READABLE);
             }
         }
         self.unread.drain(..listed.min(self.unread.len()));

@@ -1,8 +1,8 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
-//! [`Poller`] (the event loop's set), [`lend`] (a reference for the time of a call),
-//! [`socket`] (sockets, options, counts of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
+//! [`Poller`] (the event loop's set), [`lend`] (a reference for the time of a call), [`socket`] (sockets, options, counts
+//! of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children), [`signal`] (handlers), [`worker`] (signals of worker
 //! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
 

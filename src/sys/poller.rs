@@ -29,6 +29,11 @@ pub(crate) struct Readiness {
     pub(crate) edge: bool,
 }
 
+impl Readiness {
+    /// To be told as long as there is input.
+    pub(crate) const READABLE: Self = Self { read: true, write: false, hangup: false, more: false, edge: false };
+}
+
 /// A set of descriptors, level-triggered where nothing else is asked for.
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -70,16 +75,7 @@ impl Poller {
             Set::Epoll(epoll) => {
                 epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token))?;
             }
-            Set::Few(few) => few.borrow_mut().add(&fd, Readiness { read: true, ..Readiness::default() }, token),
-        }
-        Ok(())
-    }
-
-    /// A bell that several loops hear, and nobody silences: each ring is told once to each (edge-triggered).
-    pub(crate) fn add_edge(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        match &self.set {
-            Set::Epoll(epoll) => epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?,
-            Set::Few(few) => few.borrow_mut().add(&fd, Readiness { read: true, ..Readiness::default() }, token),
+            Set::Few(few) => few.borrow_mut().add(&fd, Readiness::READABLE, token),
         }
         Ok(())
     }

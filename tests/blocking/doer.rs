@@ -79,15 +79,23 @@ impl Doer {
                 t.set_timer(ms(10));
             }
             "hold" => t.pause_reading(),
+            "stay" => {
+                t.write(b".")?;
+                t.pause_reading();
+            }
             "hush" => {
                 t.write(b"hushed.")?;
                 t.pause_reading();
             }
             "begin" => {
+                t.write(b".")?;
                 t.request_begins();
                 t.set_timer(ms(300));
             }
-            "tick" => _ = t.set_timer(ms(5)),
+            "tick" => {
+                t.write(b".")?;
+                t.set_timer(ms(5));
+            }
             "total" => {
                 t.set_total_timeout(Some(ms(50)));
                 t.set_timer(ms(5)); // whatever is under way
@@ -182,7 +190,10 @@ impl Protocol for Doer {
         Ok(t.write(message.downcast_ref::<&str>().unwrap().as_bytes())?)
     }
 
-    fn shutting_down(&mut self, _t: &mut Transport<'_>) -> HandlerResult {
+    fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        if self.last == "stay" {
+            t.write(b"!")?;
+        }
         if self.last != "tick" {
             self.note("shutting_down");
         }

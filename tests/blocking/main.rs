@@ -98,6 +98,12 @@ fn say(mut client: &TcpStream, word: &str) {
     client.write_all(word.as_bytes()).unwrap();
 }
 
+/// Says a word that the protocol answers by a dot: it is at it now.
+fn taken(client: &mut TcpStream, word: &str) {
+    say(client, word);
+    expect(client, ".");
+}
+
 /// Says a word, and reads to the end.
 fn say_last(server: &Running, word: &str) -> String {
     let mut client = greeted(server);

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socketserver::{
-    factory, Addr, Blocking, BoxError, ConnId, Connect, ConnectError, Context, DatagramProtocol, DatagramTransport,
-    Eof, Factory, HandlerResult, Lost, Peer, Protocol, RateLimit, Reconnect, ServerBuilder, TimerId, Transport,
+    factory, Addr, Blocking, BoxError, ConnId, Connect, ConnectError, Context, DatagramPort, DatagramProtocol,
+    DatagramTransport, Eof, Factory, HandlerResult, Lost, Peer, Protocol, RateLimit, Reconnect, ServerBuilder, TimerId,
+    Transport,
 };
 
 use crate::doer::Journal;
@@ -314,6 +315,17 @@ impl DatagramProtocol for Ear {
     }
 }
 
+/// Tells the peer where datagrams are received.
+fn tell_port(t: &mut Transport<'_>, port: &DatagramPort) -> HandlerResult {
+    Ok(write!(t, "{:5}", port.local_addr().socket_addr().unwrap().port())?)
+}
+
+fn told_port(client: &mut TcpStream) -> u16 {
+    let mut port = [0; 5];
+    client.read_exact(&mut port).unwrap();
+    std::str::from_utf8(&port).unwrap().trim().parse().unwrap()
+}
+
 /// Says where it receives datagrams.
 struct Post(Journal);
 
@@ -321,7 +333,7 @@ impl Protocol for Post {
     fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
         let ear = Ear(t.id(), self.0.clone());
         let port = t.listen_udp(ANY, ear)?;
-        Ok(writeln!(t, "{:5}", port.local_addr().socket_addr().unwrap().port())?)
+        tell_port(t, &port)
     }
 
     fn data_received(&mut self, t: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
@@ -338,9 +350,7 @@ fn a_connection_may_receive_datagrams() {
         let build = Blocking(factory(move |_peer| Post(theirs.clone())));
         let server = serve(ServerBuilder::new().strategy(strategy).bind(ANY, build).unwrap());
         let mut client: TcpStream = connect(server.addr());
-        let mut port = [0; 6];
-        client.read_exact(&mut port).unwrap();
-        let port: u16 = std::str::from_utf8(&port).unwrap().trim().parse().unwrap();
+        let port = told_port(&mut client);
         let socket = UdpSocket::bind(ANY).unwrap();
         socket.set_read_timeout(Some(crate::kit::LONG)).unwrap();
         let mut buffer = [0; 16];
@@ -366,7 +376,7 @@ impl Protocol for Limited {
         t.limit_reading(&self.0);
         let length = Length(t.id());
         let port = t.listen_udp(ANY, length)?;
-        Ok(writeln!(t, "{:5}", port.local_addr().socket_addr().unwrap().port())?)
+        tell_port(t, &port)
     }
 
     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
@@ -392,9 +402,7 @@ fn a_rate_limit_and_long_datagrams_are_for_loops_of_small_buffers_too() {
         let build = Blocking(factory(move |_peer| Limited(limit.clone())));
         let server = serve(ServerBuilder::new().read_buffer(size).bind(ANY, build).unwrap());
         let mut client: TcpStream = connect(server.addr());
-        let mut port = [0; 6];
-        client.read_exact(&mut port).unwrap();
-        let port: u16 = std::str::from_utf8(&port).unwrap().trim().parse().unwrap();
+        let port = told_port(&mut client);
         say(&client, "hello");
         expect(&mut client, "hello");
         UdpSocket::bind(ANY).unwrap().send_to(&[0; 20_000], ("127.0.0.1", port)).unwrap();

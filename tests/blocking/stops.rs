@@ -1,13 +1,12 @@
 //! The server's stop, and the protocol's own.
 
-use std::thread;
 use std::time::Instant;
 
 use socketserver::{Blocking, ServerBuilder};
 
 use crate::doer::Journal;
-use crate::kit::{ms, read_all, serve};
-use crate::{all, doers, greeted, say, say_last, ANY};
+use crate::kit::{expect, ms, read_all, serve};
+use crate::{all, doers, greeted, say, say_last, taken, ANY};
 
 #[test]
 fn a_stop_ends_idle_connections_at_once() {
@@ -25,8 +24,7 @@ fn a_stop_ends_idle_connections_at_once() {
     // A timer that is set for ever again is no request.
     let (_, journal, report) = same!("a stop among ticks", |server| {
         let mut client = greeted(server);
-        say(&client, "tick");
-        thread::sleep(ms(20)); // a few of them
+        taken(&mut client, "tick");
         server.handle.shutdown();
         read_all(&mut client)
     });
@@ -38,8 +36,7 @@ fn a_stop_ends_idle_connections_at_once() {
 fn a_stop_lets_a_request_finish() {
     let (heard, journal, report) = same!("a stop within a request", |server| {
         let mut client = greeted(server);
-        say(&client, "begin");
-        thread::sleep(ms(50)); // well within the 300 ms that it takes
+        taken(&mut client, "begin");
         server.handle.shutdown();
         read_all(&mut client)
     });
@@ -55,12 +52,14 @@ fn a_stop_lets_a_request_finish() {
 fn the_drain_limit_cuts_what_is_left() {
     let (heard, journal, report) = same!("the drain limit", |b| b.drain_timeout(ms(100)), |server| {
         let mut client = greeted(server);
-        say(&client, "hold");
-        thread::sleep(ms(20));
+        taken(&mut client, "stay");
         server.handle.shutdown();
         read_all(&mut client)
     });
-    assert_eq!((heard.as_str(), journal.as_str()), ("", "made hold shutting_down lost: drain limit of 100ms exceeded"));
+    assert_eq!(
+        (heard.as_str(), journal.as_str()),
+        ("!", "made stay shutting_down lost: drain limit of 100ms exceeded")
+    );
     assert!(report.contains("failed 1") && report.contains("drained 0, forced 1, abandoned 0"), "{report}");
 }
 
@@ -68,17 +67,16 @@ fn the_drain_limit_cuts_what_is_left() {
 fn a_stop_may_be_hastened() {
     let (_, journal, report) = same!("shutdown_now", |server| {
         let mut client = greeted(server);
-        say(&client, "hold");
-        thread::sleep(ms(20));
+        taken(&mut client, "stay");
         server.handle.shutdown();
-        thread::sleep(ms(20));
+        expect(&mut client, "!"); // told of it
         let began = Instant::now();
         server.handle.shutdown_now();
         let rest = read_all(&mut client);
         assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
         rest
     });
-    assert_eq!(journal, "made hold shutting_down lost: drain limit of 10s exceeded");
+    assert_eq!(journal, "made stay shutting_down lost: drain limit of 10s exceeded");
     assert!(report.contains("drained 0, forced 1, abandoned 0"), "{report}");
 }
 
@@ -106,7 +104,7 @@ fn an_own_grace_cuts_nobody_else() {
     let journal = Journal::default();
     let server = serve(ServerBuilder::new().bind(ANY, Blocking(doers(&journal))).unwrap());
     let mut slow = greeted(&server);
-    say(&slow, "begin"); // 300 ms
+    taken(&mut slow, "begin"); // 300 ms
     assert_eq!(say_last(&server, "overstay"), "");
     assert_eq!(read_all(&mut slow), "done");
     let report = server.join();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use socketserver::testing::TestLoop;
 use socketserver::{
-    BoxError, ConnId, Context, Eof, EventLoop, HandlerResult, ListeningPort, Lost, Protocol, Reactor, ReactorHandle,
-    Report, TimerId, Transport,
+    BoxError, ConnId, Context, Eof, EventLoop, HandlerResult, ListeningPort, Lost, Protocol, RateLimit, Reactor,
+    ReactorHandle, Report, TimerId, Transport,
 };
 
 /// What was called, in order.
@@ -251,4 +251,19 @@ pub fn with(act: impl FnMut(&mut Transport<'_>, &[u8]) -> HandlerResult + 'stati
     let id = test.connect(Script::new(&journal).on("data", act));
     journal.take();
     (test, id, journal)
+}
+
+/// A connection whose reading has this limit, with the number of bytes that it has been given.
+pub fn limited_reader(test: &mut TestLoop, limit: &RateLimit) -> (ConnId, Rc<Cell<usize>>) {
+    let (limit, got) = (limit.clone(), Rc::new(Cell::new(0)));
+    let heard = got.clone();
+    let script = Script::new(&Journal::default()).on("made", move |t, _| {
+        t.limit_reading(&limit);
+        Ok(())
+    });
+    let id = test.connect(script.on("data", move |_, data| {
+        heard.set(heard.get() + data.len());
+        Ok(())
+    }));
+    (id, got)
 }

@@ -3,7 +3,7 @@
 //! There they are factories around factories; here settings of a server or of a connection. Where a promise is another
 //! one on purpose, the comment says so.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use socketserver::testing::TestLoop;
 use socketserver::{BoxError, ConnId, Context, Eof, HandlerResult, Lost, Protocol, RateLimit, Transport};
 
-use crate::script::{Journal, Script};
+use crate::script::{limited_reader, Journal, Script};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -105,16 +105,8 @@ fn test_write_limit() {
 /// is resumed as well.
 #[test]
 fn test_read_limit() {
-    let (mut test, got, limit) = (test_loop(), Rc::new(Cell::new(0)), RateLimit::new(10));
-    let heard = got.clone();
-    let script = Script::new(&Journal::default()).on("made", move |t, _| {
-        t.limit_reading(&limit);
-        Ok(())
-    });
-    let id = test.connect(script.on("data", move |_, data| {
-        heard.set(heard.get() + data.len());
-        Ok(())
-    }));
+    let mut test = test_loop();
+    let (id, got) = limited_reader(&mut test, &RateLimit::new(10));
     for before in [0, 20] {
         test.feed(id, b"0123456789");
         test.feed(id, b"abcdefghij");

@@ -1,0 +1,167 @@
+//! Programs whose server is `PreForking`.
+
+mod hearts;
+mod masters;
+mod places;
+#[path = "../programs/mod.rs"]
+mod programs;
+mod protocols;
+mod starts;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{exit, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use programs::{until, Case, Program};
+use socketserver::{
+    factory, handler, Blocking, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult,
+    PreForking,
+};
+use socketserver::{
+    Peer, Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, TimerId, Transport,
+};
+
+use hearts::*;
+use masters::*;
+use places::*;
+use protocols::*;
+use starts::*;
+
+const CASES: &[Case] = &[
+    ("settings_that_make_no_sense_are_refused_before_anything_is_forked", bad_settings, says_ok),
+    ("other_threads_are_refused_before_anything_is_forked", threads_before, says_ok),
+    ("a_server_without_workers_has_none_to_change", without_workers, says_ok),
+    ("f14_workers_that_never_get_ready_end_the_server_with_the_cause", crash_loop, says_ok),
+    ("f14_a_panic_before_a_worker_is_ready_is_the_cause", panics_first, says_ok),
+    ("f14_a_worker_that_cannot_succeed_another_ends_nothing", bad_successors, goes_on_with_the_old_ones),
+    ("hooks_are_called_where_they_belong", hooked, hooks_were_called),
+    ("workers_have_bounds_a_processor_and_a_name", bounded, is_bounded),
+    ("the_handle_reloads_and_changes_the_number_from_a_worker", plain, reloads_and_grows),
+    ("f15_counters_outlive_the_worker_that_counted", plain, counts_on),
+    ("the_limit_in_all_is_exact_while_workers_come_and_go", limited, is_never_exceeded),
+    ("h7_a_worker_that_hangs_is_replaced_and_the_queue_is_served", hanging, is_replaced),
+    ("a_loop_that_hangs_is_replaced", hanging_loop, is_replaced),
+    ("one_of_several_loops_that_hangs_is_a_worker_that_hangs", hanging_loops, is_replaced_beside_others),
+    ("several_loops_in_each_of_several_workers", loops_within, serves_in_all_loops),
+    ("a_handler_that_waits_for_its_peer_is_not_stuck", waiting, is_not_replaced),
+    ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
+    ("pools_within_pools_serve_and_add_up", nested, serves_and_adds_up),
+    ("a_process_each_within_workers", forking_within, serves_and_adds_up),
+    ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
+    ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
+    ("it_serves_again_after_a_stop", twice, serves_twice),
+    ("a_pause_holds_for_all_workers", || paused(Threading::new()), waits_for_the_resume),
+    ("a_pause_holds_for_pools_of_threads", || paused(ThreadPool::new(4)), waits_for_the_resume),
+    ("a_lower_limit_is_given_back_by_those_who_wait", pools, serves_with_a_lower_limit),
+    ("new_workers_get_places_of_those_who_wait", pools, serves_with_more_workers),
+    ("a_socket_that_was_taken_over_outlives_the_master", taken_over, says_ok),
+    ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
+    ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
+    ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
+    ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),
+    ("who_has_no_place_at_the_stop_is_not_waited_for", || late(Threading::new()), leaves_the_queue_to_others),
+    ("a_worker_s_loop_without_a_place_at_the_stop_is_not_waited_for", late_loops, leaves_the_queue_to_others),
+    ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
+    ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
+];
+
+fn main() {
+    programs::run(CASES);
+}
+
+// ---- the programs' handlers ----
+
+static CHILDREN: AtomicUsize = AtomicUsize::new(0);
+
+fn answer(conn: &mut Connection) -> HandlerResult {
+    let Some(line) = conn.next_line()? else { return Ok(()) };
+    let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
+    match command {
+        "stop" => {
+            conn.server().shutdown();
+            writeln!(conn, "stopping")?;
+        }
+        "pid" => writeln!(conn, "{}", std::process::id())?,
+        "stats" => writeln!(conn, "{}", conn.server().stats())?,
+        "crashed" => writeln!(conn, "{}", conn.server().stats().crashed)?,
+        "reload" => writeln!(conn, "{:?}", conn.server().reload())?,
+        "workers" => writeln!(conn, "{:?}", conn.server().set_workers(rest.parse()?))?,
+        "limit" => writeln!(conn, "{:?}", conn.server().set_max_connections(rest.parse()?))?,
+        "pause" => {
+            conn.server().pause();
+            writeln!(conn, "paused {}", conn.server().is_paused())?;
+        }
+        "proc" => {
+            let file = fs::read_to_string(format!("/proc/self/{rest}"))?;
+            writeln!(conn, "{}", file.split_whitespace().collect::<Vec<_>>().join(" "))?;
+        }
+        "children" => writeln!(conn, "{}", CHILDREN.load(SeqCst))?,
+        "hold" => {
+            writeln!(conn, "held")?;
+            conn.flush()?;
+            thread::sleep(Duration::from_millis(rest.parse()?));
+            writeln!(conn, "done")?;
+        }
+        "hang" => loop {
+            thread::park();
+        },
+        "abort" => std::process::abort(),
+        "exit" => exit(rest.parse()?),
+        _ => writeln!(conn, "{line}")?,
+    }
+    Ok(())
+}
+
+fn builder<S>(strategy: S) -> ServerBuilder<S> {
+    ServerBuilder::new().strategy(strategy)
+}
+
+fn serve<S>(builder: ServerBuilder<S>)
+where
+    S: Engine<HandlerFn<fn(&mut Connection) -> HandlerResult>>,
+{
+    let answer: fn(&mut Connection) -> HandlerResult = answer;
+    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+// ---- the driving half ----
+
+fn says_ok(program: &mut Program) {
+    let rest = program.rest();
+    assert_eq!(format!("{}{rest}", program.addr).trim(), "ok");
+}
+
+/// Connects, says something, and keeps the connection.
+fn connect(program: &Program, line: &str) -> BufReader<TcpStream> {
+    let mut client = TcpStream::connect(&program.addr).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    writeln!(client, "{line}").unwrap();
+    BufReader::new(client)
+}
+
+fn line(client: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    let _ = client.read_line(&mut line);
+    line.trim_end().to_owned()
+}
+
+fn workers(program: &Program) -> HashSet<u32> {
+    let pid = program.child.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn kill(signal: &str, pid: u32) {
+    let script = format!("kill -s {signal} {pid}");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+}

@@ -1,0 +1,106 @@
+//! Pools within pools, single requests, runs in a row, sockets of others.
+
+use super::*;
+
+pub(crate) fn nested() {
+    serve(builder(PreForking::new(2, PreForking::new(2, Threading::new()).process_name("inner"))));
+}
+
+pub(crate) fn forking_within() {
+    serve(builder(PreForking::new(2, Forking::new())));
+}
+
+pub(crate) fn serves_and_adds_up(program: &mut Program) {
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..25).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string())));
+        }
+    });
+    until("all are counted", || program.ask("stats").contains("active 1 "));
+    let told = program.stop();
+    let number = |name: &str| -> u64 {
+        told.split(&format!("{name} ")).nth(1).unwrap().split([',', '\n']).next().unwrap().parse().unwrap()
+    };
+    assert!(number("accepted") > 200 && number("accepted") == number("served"), "{told}");
+}
+
+pub(crate) fn ends_with_its_worker(program: &mut Program) {
+    let mut held = connect(program, "hold 20000");
+    assert_eq!(line(&mut held), "held");
+    for worker in workers(program) {
+        assert!(Command::new("kill").args(["-s", "KILL", &worker.to_string()]).status().unwrap().success());
+    }
+    let began = Instant::now();
+    assert_eq!(line(&mut held), "", "its process goes on");
+    assert!(began.elapsed() < SOON);
+    program.stop();
+}
+
+pub(crate) fn one_by_one() {
+    let mut server = builder(PreForking::new(2, Threading::new())).bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    let master = std::process::id();
+    assert!(server.handle_request(None).unwrap());
+    assert!(server.handle_request(Some(Duration::from_secs(20))).unwrap());
+    assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
+    server.handle().shutdown();
+    assert!(!server.handle_request(None).unwrap());
+    println!("{master} {}", server.handle().stats());
+}
+
+pub(crate) fn is_served_one_by_one(program: &mut Program) {
+    let (one, two) = (program.ask("pid"), program.ask("pid"));
+    assert!(one != two && !one.is_empty(), "each by a worker of its own: {one} {two}");
+    let rest = program.rest();
+    assert!(!rest.starts_with(&one) && rest.contains("served 2"), "{rest}");
+}
+
+pub(crate) fn twice() {
+    let mut server = builder(PreForking::new(2, Threading::new())).bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    println!("first: {}", server.serve_forever().unwrap());
+    println!("second: {}", server.serve_forever().unwrap());
+}
+
+pub(crate) fn serves_twice(program: &mut Program) {
+    assert_eq!(program.ask("one"), "one");
+    assert_eq!(program.ask("stop"), "stopping");
+    assert!(program.line().starts_with("first: accepted 2, served 2"));
+    assert_eq!(program.ask("two"), "two");
+    assert!(program.stop().contains("second: accepted 2, served 2"));
+}
+
+/// As a supervisor does it that hands its socket on: this program is both the supervisor and, with the socket as its
+/// standard input, the server.
+pub(crate) fn taken_over() {
+    const SERVER: &str = "SOCKETSERVER_TAKES_OVER";
+    if std::env::var_os(SERVER).is_some() {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        let builder = builder(PreForking::new(2, Threading::new()));
+        builder.from_listener(TcpListener::from(socket), handler(answer)).unwrap().serve_forever().unwrap();
+        return;
+    }
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    for word in ["first", "second", "third"] {
+        let theirs = OwnedFd::from(socket.try_clone().unwrap());
+        let mut server = Command::new(std::env::current_exe().unwrap());
+        let mut master = server.env(SERVER, "1").stdin(theirs).stdout(Stdio::null()).spawn().unwrap();
+        let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        writeln!(&client, "{word}").unwrap();
+        assert_eq!(line(&mut BufReader::new(client)), word);
+        master.kill().unwrap();
+        master.wait().unwrap();
+    }
+    println!("ok");
+}
+
+pub(crate) fn outlives_a_middle_master(program: &mut Program) {
+    program.ask("x");
+    let before = workers(program);
+    let victim = before.iter().next().unwrap().to_string();
+    assert!(Command::new("kill").args(["-s", "KILL", &victim]).status().unwrap().success());
+    until("there is another", || workers(program).len() == 2 && workers(program) != before);
+    (0..50).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string()));
+    program.stop();
+}
