@@ -10,7 +10,7 @@ mod listener;
 mod spare;
 
 pub use address::{Addr, Address};
-pub(crate) use bind::{bind, bind_beside, resolve, BindOptions};
+pub(crate) use bind::{bind, resolve, BindOptions};
 pub(crate) use datagram::{DatagramSocket, Packet, LONGEST_V4};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};

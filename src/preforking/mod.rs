@@ -330,10 +330,6 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.settings.check()?;
         let (each, most) = self.engine.connection_limits()?;
-        if self.engine.listeners_each() > 1 {
-            let why = "the loops of worker processes share the server's listeners";
-            return Err(Error::setting("own_listeners", why));
-        }
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
     }
 

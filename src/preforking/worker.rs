@@ -198,5 +198,5 @@ fn settle_in(bound: &Bound, core: &Arc<Core>, post: &Post, lifeline: &OwnedFd, s
     if let Some(hook) = &settings.after_fork {
         hook(post.place);
     }
-    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone(), more: Vec::new() })
+    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
 }

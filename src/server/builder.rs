@@ -11,12 +11,12 @@ use super::config::{check_limit, check_sockets, AtLimit, Config};
 use super::engine::{Bound, Engine};
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::{io_error, TcpServer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::finish::{Failure, LingeringClose};
 use crate::handler::DatagramRequestHandler;
 use crate::hooks::{Actions, Incoming};
 use crate::lifecycle::Core;
-use crate::listen::{bind, bind_beside, Access, Address, BindOptions, Listener};
+use crate::listen::{bind, Access, Address, BindOptions, Listener};
 use crate::strategy::{ServingStrategy, Threading};
 use crate::sys::limits;
 use crate::sys::socket::{SockType, TcpOptions};
@@ -512,14 +512,9 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
-        let each = self.strategy.listeners_each();
-        if each > 1 && !self.adopted.is_empty() {
-            let why = "a socket that listens already cannot be listened on once more";
-            return Err(Error::setting("own_listeners", why));
-        }
         let tcp = TcpOptions {
             backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port || each > 1,
+            reuse_port: self.reuse_port,
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
@@ -531,10 +526,9 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let more = (1..each).map(|_| bind_beside(&listeners, tcp).map(Arc::new)).collect::<Result<_>>()?;
         let core = Core::new(self.config, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
         let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners), more },
+            bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),
             strategy: self.strategy,
             handles_signals: self.handles_signals,

@@ -17,8 +17,6 @@ use crate::strategy::{Rejected, ServingStrategy};
 pub struct Bound {
     pub(crate) core: Arc<Core>,
     pub(crate) listeners: Arc<Vec<Listener>>,
-    /// The same addresses once more, for each further loop that is to have listeners of its own.
-    pub(crate) more: Vec<Arc<Vec<Listener>>>,
 }
 
 /// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
@@ -34,12 +32,6 @@ pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
-
-    /// How many sockets it wants for each address, to be bound with `SO_REUSEPORT`.
-    #[doc(hidden)]
-    fn listeners_each(&self) -> usize {
-        1
-    }
 
     /// When the server has been made. `follows`: nobody has set the limit on connections.
     #[doc(hidden)]
