@@ -1,11 +1,14 @@
 //! Chunks into frames, for protocols: parsed where they lie, and only the unfinished rest is kept.
 
-use super::{BoxError, Eof, Transport};
-use crate::framing::FrameBuffer;
+use std::any::Any;
+use std::ops::{Deref, DerefMut};
+
+use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use crate::framing::{Encoder, FrameBuffer, LineDecoder};
 use crate::handler::HandlerResult;
 
-/// Turns bytes into calls of a receiver.
-pub(super) trait Parser {
+/// Turns bytes into calls of a receiver, and lends it a [`FramedTransport`].
+pub trait Parser {
     /// Takes a frame, or a part of one, from the front of what is unread, which is not empty, and counts it in `taken`
     /// before it calls the receiver. `false` where it needs more.
     fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError>;
@@ -15,11 +18,71 @@ pub(super) trait Parser {
 
     /// The stream has ended, within a frame if there is a part of one.
     fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError>;
+
+    /// Calls the receiver for what is no input. `unread` is what is kept.
+    fn call(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched);
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost);
+}
+
+/// The callbacks that are a receiver's as they are a protocol's.
+#[derive(Debug)]
+pub enum Callback {
+    ConnectionMade,
+    PauseWriting,
+    ResumeWriting,
+    TransferComplete,
+    Timer(TimerId),
+    Message(Box<dyn Any>),
+    ShuttingDown,
+}
+
+/// The transport of a [`LineReceiver`](super::LineReceiver), or, as `FramedTransport<'_, dyn Encoder>`, of a
+/// [`StringReceiver`](super::StringReceiver): a [`Transport`] that sends frames. That of lines also sets how they are read.
+#[allow(explicit_outlives_requirements)] // so that `dyn Encoder` in it is `dyn Encoder + 'a`
+pub struct FramedTransport<'a, D: ?Sized + 'a = LineDecoder> {
+    pub(super) transport: Transport<'a>,
+    pub(super) framing: &'a mut D,
+    pub(super) unread: Unread<'a>,
+    pub(super) touched: Touched,
+}
+
+impl<'a> FramedTransport<'a, dyn Encoder + 'a> {
+    /// Sends a string, framed.
+    ///
+    /// # Errors
+    /// The framing cannot say it, as it is too long for the prefix: nothing is sent. Else as [`Transport::write`].
+    pub fn send_string(&mut self, string: impl AsRef<[u8]>) -> HandlerResult {
+        self.send_frame(string.as_ref())
+    }
+}
+
+impl<D: Encoder + ?Sized> FramedTransport<'_, D> {
+    pub(super) fn send_frame(&mut self, payload: &[u8]) -> HandlerResult {
+        let mut frame = Vec::with_capacity(payload.len() + 4); // a line end, or a prefix
+        self.framing.encode(payload, &mut frame)?;
+        self.transport.write(&frame)?;
+        Ok(())
+    }
+}
+
+impl<'a, D: ?Sized> Deref for FramedTransport<'a, D> {
+    type Target = Transport<'a>;
+
+    fn deref(&self) -> &Transport<'a> {
+        &self.transport
+    }
+}
+
+impl<D: ?Sized> DerefMut for FramedTransport<'_, D> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.transport
+    }
 }
 
 /// What has arrived and is not taken: what can be parsed, and what follows it in the chunk.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Unread<'a> {
+pub struct Unread<'a> {
     pub(super) front: &'a [u8],
     pub(super) later: &'a [u8],
 }
@@ -40,16 +103,17 @@ impl<'a> Unread<'a> {
 
 /// What a receiver's callback has done to what the parser works on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Touched {
+pub struct Touched {
     /// What was unread is thrown away.
     pub(super) cleared: bool,
     /// What is kept may parse otherwise than before.
     pub(super) changed: bool,
 }
 
-/// A parser, and what is kept for it. There is no buffer while nothing is kept.
+/// The [`Protocol`] of a receiver: what [`lines`](super::lines) and [`strings`](super::strings) make. It keeps an unfinished
+/// frame, and has no buffer otherwise.
 #[derive(Debug)]
-pub(super) struct Framed<P> {
+pub struct Framed<P> {
     pub(super) parser: P,
     kept: FrameBuffer,
     /// The stream has ended while reading was paused, and the receiver is still to be told.
@@ -91,7 +155,8 @@ impl<P: Parser> Framed<P> {
         Self { parser, kept: FrameBuffer::new(usize::MAX), eof_waits: false }
     }
 
-    pub(super) fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+    /// Parses a chunk.
+    fn take(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
         let (begun, mut rest) = (self.holds(), data);
         let parsed = self.parse_chunk(t, &mut rest);
         self.keep(t, rest)?;
@@ -100,19 +165,10 @@ impl<P: Parser> Framed<P> {
         Ok(())
     }
 
-    /// After a pause.
-    pub(super) fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.go_on(t)
-    }
-
     /// Calls the receiver, and parses what is kept if the call has made that possible.
-    pub(super) fn call(
-        &mut self,
-        t: &mut Transport<'_>,
-        call: impl FnOnce(&mut P, &mut Transport<'_>, Unread<'_>) -> (HandlerResult, Touched),
-    ) -> HandlerResult {
+    fn call(&mut self, t: &mut Transport<'_>, callback: Callback) -> HandlerResult {
         let paused = t.is_reading_paused();
-        let (outcome, touched) = call(&mut self.parser, t, Unread::all(self.kept.unread()));
+        let (outcome, touched) = self.parser.call(t, Unread::all(self.kept.unread()), callback);
         if touched.cleared {
             self.kept.clear();
         }
@@ -127,7 +183,7 @@ impl<P: Parser> Framed<P> {
     }
 
     /// The end of the stream, which the receiver is told after the frames that a pause has kept.
-    pub(super) fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn end(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
         self.parse_kept(t)?;
         if t.is_closing() {
             return Ok(Eof::Close);
@@ -234,50 +290,49 @@ impl<P: Parser> Framed<P> {
     }
 }
 
-/// What both adapters do in the same way as a [`Protocol`](super::Protocol): bytes go to `framed`, everything else, by
-/// `call`, to the receiver.
-macro_rules! pass_on {
-    () => {
-        fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-            self.framed.data_received(t, data)
-        }
+/// Bytes are parsed, and everything else goes to the receiver.
+impl<P: Parser> Protocol for Framed<P> {
+    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.call(t, Callback::ConnectionMade)
+    }
 
-        fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
-            self.framed.eof_received(t)
-        }
+    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        self.take(t, data)
+    }
 
-        fn pause_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-            self.call(t, |r, t| r.pause_writing(t))
-        }
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+        self.end(t)
+    }
 
-        fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-            self.call(t, |r, t| r.resume_writing(t))
-        }
+    fn pause_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.call(t, Callback::PauseWriting)
+    }
 
-        fn transfer_complete(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-            self.call(t, |r, t| r.transfer_complete(t))
-        }
+    fn resume_writing(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.call(t, Callback::ResumeWriting)
+    }
 
-        fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-            self.framed.reading_resumed(t)
-        }
+    fn transfer_complete(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.call(t, Callback::TransferComplete)
+    }
 
-        fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {
-            self.call(t, |r, t| r.timer(t, id))
-        }
+    fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.go_on(t)
+    }
 
-        fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
-            self.call(t, |r, t| r.message(t, message))
-        }
+    fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {
+        self.call(t, Callback::Timer(id))
+    }
 
-        fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-            self.call(t, |r, t| r.shutting_down(t))
-        }
+    fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
+        self.call(t, Callback::Message(message))
+    }
 
-        fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
-            self.framed.parser.receiver.connection_lost(cx, why);
-        }
-    };
+    fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        self.call(t, Callback::ShuttingDown)
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        self.parser.connection_lost(cx, why);
+    }
 }
-
-pub(super) use pass_on;

@@ -1,17 +1,16 @@
 //! Twisted's `LineReceiver`: a protocol of lines, with raw stretches between them.
 
 use std::any::Any;
-use std::ops::{Deref, DerefMut};
 
-use super::framed::{Touched, Unread};
-use super::{BoxError, Context, Eof, Lost, TimerId, Transport};
-use crate::framing::{Decoder, Encoder, LineDecoder, LineEnd, OverLong, Raw};
+use super::framed::FramedTransport;
+use super::{BoxError, Context, Eof, Lost, TimerId};
+use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
 use crate::handler::HandlerResult;
 
 /// A protocol of lines; [`lines`](super::lines) makes a [`Protocol`](super::Protocol) of it.
 ///
 /// A line is lent for the call, without its end. Lines are given one by one, in order, and none once the connection is
-/// closing. While reading is paused they are kept, and given when it is resumed. What is set on the [`LineTransport`]
+/// closing. While reading is paused they are kept, and given when it is resumed. What is set on the [`FramedTransport`]
 /// holds from the next line on, also for what has arrived already.
 pub trait LineReceiver {
     /// The connection is there; nothing has been read.
@@ -19,7 +18,7 @@ pub trait LineReceiver {
     /// # Errors
     /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
     /// given no more.
-    fn connection_made(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -28,29 +27,29 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult;
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult;
 
     /// Raw bytes, never none. Returns how many of them were taken.
     ///
     /// With [`Raw::Bytes`] all are taken, whatever is returned. With [`Raw::UntilSwitched`], what is not taken is kept:
     /// it is given again, with more behind it, once more has arrived; or parsed as lines, after
-    /// [`set_line_mode`](LineTransport::set_line_mode). Who takes nothing while more than the limit of a line is kept
+    /// [`set_line_mode`](FramedTransport::set_line_mode). Who takes nothing while more than the limit of a line is kept
     /// ends the connection with an error.
     ///
     /// # Errors
     /// As above.
-    fn raw_data_received(&mut self, t: &mut LineTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
         let _ = t;
         Ok(data.len())
     }
 
     /// A line is too long, of which this is the beginning: as many bytes as the limit. Told once for a line, and no
     /// part of it is ever given as a line. Returns what becomes of it: unless changed, what
-    /// [`Lines::over_long`](super::Lines::over_long) says.
+    /// `over_long` of [`Lines`](super::Lines) says.
     ///
     /// # Errors
     /// As above.
-    fn line_length_exceeded(&mut self, t: &mut LineTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
         let _ = start;
         Ok(t.over_long())
     }
@@ -59,7 +58,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn eof_received(&mut self, t: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
         let _ = (t, partial);
         Ok(Eof::Close)
     }
@@ -68,7 +67,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn pause_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn pause_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -77,7 +76,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn resume_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn resume_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -86,7 +85,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn transfer_complete(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn transfer_complete(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -95,7 +94,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn timer(&mut self, t: &mut LineTransport<'_>, id: TimerId) -> HandlerResult {
+    fn timer(&mut self, t: &mut FramedTransport<'_>, id: TimerId) -> HandlerResult {
         let _ = (t, id);
         Ok(())
     }
@@ -104,7 +103,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn message(&mut self, t: &mut LineTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut FramedTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
         let _ = (t, message);
         Ok(())
     }
@@ -113,7 +112,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn shutting_down(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn shutting_down(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -124,59 +123,48 @@ pub trait LineReceiver {
     }
 }
 
-/// The transport of a [`LineReceiver`]: a [`Transport`] that sends lines, and sets how they are read.
-pub struct LineTransport<'a> {
-    pub(super) transport: Transport<'a>,
-    pub(super) decoder: &'a mut LineDecoder,
-    pub(super) unread: Unread<'a>,
-    pub(super) touched: Touched,
-}
-
-impl LineTransport<'_> {
+impl FramedTransport<'_, LineDecoder> {
     /// Sends a line: the text, and the line end.
     ///
     /// # Errors
     /// The text contains a line end ([`FrameError::Unencodable`](crate::framing::FrameError::Unencodable)), so that the
-    /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`].
+    /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`](super::Transport::write).
     pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
-        let mut line = Vec::with_capacity(text.as_ref().len() + 2);
-        self.decoder.encode(text.as_ref(), &mut line)?;
-        self.transport.write(&line)?;
-        Ok(())
+        self.send_frame(text.as_ref())
     }
 
     /// What follows is raw: see [`LineReceiver::raw_data_received`].
     pub fn set_raw_mode(&mut self, raw: Raw) {
-        self.decoder.set_raw_mode(raw);
+        self.framing.set_raw_mode(raw);
         self.touched.changed = true;
     }
 
     /// What follows are lines.
     pub fn set_line_mode(&mut self) {
-        self.decoder.set_line_mode();
+        self.framing.set_line_mode();
         self.touched.changed = true;
     }
 
     /// Another line end, for reading and sending.
     pub fn set_delimiter(&mut self, end: LineEnd) {
-        self.decoder.set_line_end(end);
+        self.framing.set_line_end(end);
         self.touched.changed = true;
     }
 
     /// Another limit for the bytes of a line, its end not counted.
     pub fn set_max_length(&mut self, bytes: usize) {
-        self.decoder.set_max_length(bytes);
+        self.framing.set_max_length(bytes);
         self.touched.changed = true;
     }
 
     /// Whether raw bytes come next. At the end of the stream: with [`Raw::Bytes`], that not all have come.
     pub fn is_raw(&self) -> bool {
-        self.decoder.is_raw()
+        self.framing.is_raw()
     }
 
     /// What becomes of lines over the limit.
     pub fn over_long(&self) -> OverLong {
-        self.decoder.policy()
+        self.framing.policy()
     }
 
     /// Takes what has arrived after the line, or the raw bytes, in hand: it is not given any more. Before an upgrade to
@@ -184,21 +172,7 @@ impl LineTransport<'_> {
     pub fn clear_line_buffer(&mut self) -> Vec<u8> {
         let unread = std::mem::take(&mut self.unread);
         self.touched.cleared = true;
-        self.decoder.reset();
+        self.framing.reset();
         [unread.front, unread.later].concat()
-    }
-}
-
-impl<'a> Deref for LineTransport<'a> {
-    type Target = Transport<'a>;
-
-    fn deref(&self) -> &Transport<'a> {
-        &self.transport
-    }
-}
-
-impl<'a> DerefMut for LineTransport<'a> {
-    fn deref_mut(&mut self) -> &mut Transport<'a> {
-        &mut self.transport
     }
 }

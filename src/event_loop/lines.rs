@@ -1,64 +1,52 @@
 //! The protocol that calls a [`LineReceiver`].
 
-use std::any::Any;
-
-use super::framed::{pass_on, Framed, Parser, Touched, Unread};
-use super::line_receiver::{LineReceiver, LineTransport};
-use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use super::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use super::line_receiver::LineReceiver;
+use super::{BoxError, Context, Eof, Lost, Transport};
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
 use crate::handler::HandlerResult;
 
-/// Makes a [`Protocol`] of a [`LineReceiver`]: with `\n` or `\r\n` as line end, as many bytes in a line as the server
+/// Makes a [`Protocol`](super::Protocol) of a [`LineReceiver`]: with `\n` or `\r\n` as line end, as many bytes in a line as the server
 /// [allows](crate::ServerBuilder::max_line_length) (64 KiB), and an end of the connection with
 /// [`LineTooLong`] for longer ones, unless set otherwise.
 pub fn lines<R: LineReceiver>(receiver: R) -> Lines<R> {
-    let parser = LineParser { receiver, decoder: LineDecoder::default() };
-    Lines { framed: Framed::new(parser), has_own_limit: false }
+    Framed::new(LineParser { receiver, decoder: LineDecoder::default(), has_own_limit: false })
 }
 
 /// What [`lines`] makes. It keeps an unfinished line only, and has no buffer otherwise.
-#[derive(Debug)]
-pub struct Lines<R> {
-    framed: Framed<LineParser<R>>,
-    has_own_limit: bool,
-}
+pub type Lines<R> = Framed<LineParser<R>>;
 
-impl<R: LineReceiver> Lines<R> {
+impl<R: LineReceiver> Framed<LineParser<R>> {
     /// What ends a line. Defaults to [`LineEnd::Newline`].
     #[must_use]
     pub fn delimiter(mut self, end: LineEnd) -> Self {
-        self.framed.parser.decoder.set_line_end(end);
+        self.parser.decoder.set_line_end(end);
         self
     }
 
     /// The most bytes in a line, its end not counted. Defaults to the server's limit.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
-        self.has_own_limit = true;
-        self.framed.parser.decoder.set_max_length(bytes);
+        self.parser.has_own_limit = true;
+        self.parser.decoder.set_max_length(bytes);
         self
     }
 
     /// What becomes of a longer line, where the receiver does not say otherwise. Defaults to [`OverLong::Close`].
     #[must_use]
     pub fn over_long(mut self, policy: OverLong) -> Self {
-        self.framed.parser.decoder.set_over_long(policy);
+        self.parser.decoder.set_over_long(policy);
         self
-    }
-
-    fn call(
-        &mut self,
-        t: &mut Transport<'_>,
-        call: impl FnOnce(&mut R, &mut LineTransport<'_>) -> HandlerResult,
-    ) -> HandlerResult {
-        self.framed.call(t, |parser, t, unread| parser.with(t, unread, call))
     }
 }
 
+/// Finds the lines, and calls their receiver.
 #[derive(Debug)]
-struct LineParser<R> {
+pub struct LineParser<R> {
     receiver: R,
     decoder: LineDecoder,
+    /// Whether the server's limit is not the receiver's.
+    has_own_limit: bool,
 }
 
 impl<R: LineReceiver> LineParser<R> {
@@ -66,10 +54,10 @@ impl<R: LineReceiver> LineParser<R> {
         &mut self,
         t: &mut Transport<'_>,
         unread: Unread<'_>,
-        call: impl FnOnce(&mut R, &mut LineTransport<'_>) -> T,
+        call: impl FnOnce(&mut R, &mut FramedTransport<'_>) -> T,
     ) -> (T, Touched) {
-        let (decoder, touched) = (&mut self.decoder, Touched::default());
-        let mut t = LineTransport { transport: t.reborrow(), decoder, unread, touched };
+        let (framing, touched) = (&mut self.decoder, Touched::default());
+        let mut t = FramedTransport { transport: t.reborrow(), framing, unread, touched };
         (call(&mut self.receiver, &mut t), t.touched)
     }
 
@@ -157,15 +145,23 @@ impl<R: LineReceiver> Parser for LineParser<R> {
         let part = if self.decoder.is_discarding() { &[] } else { part };
         self.with(t, Unread::default(), |r, t| r.eof_received(t, part)).0
     }
-}
 
-impl<R: LineReceiver> Protocol for Lines<R> {
-    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        if !self.has_own_limit {
-            self.framed.parser.decoder.set_max_length(t.max_line_length());
+    fn call(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+        if matches!(callback, Callback::ConnectionMade) && !self.has_own_limit {
+            self.decoder.set_max_length(t.max_line_length());
         }
-        self.call(t, |r, t| r.connection_made(t))
+        self.with(t, unread, |r, t| match callback {
+            Callback::ConnectionMade => r.connection_made(t),
+            Callback::PauseWriting => r.pause_writing(t),
+            Callback::ResumeWriting => r.resume_writing(t),
+            Callback::TransferComplete => r.transfer_complete(t),
+            Callback::Timer(id) => r.timer(t, id),
+            Callback::Message(message) => r.message(t, message),
+            Callback::ShuttingDown => r.shutting_down(t),
+        })
     }
 
-    pass_on!();
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        self.receiver.connection_lost(cx, why);
+    }
 }

@@ -1,14 +1,13 @@
 //! Twisted's `NetstringReceiver` and `IntNStringReceiver`: a protocol of strings, in any framing.
 
 use std::any::Any;
-use std::ops::{Deref, DerefMut};
 
-use super::framed::{pass_on, Framed, Parser, Touched, Unread};
-use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use super::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use super::{BoxError, Context, Eof, Lost, TimerId, Transport};
 use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
 use crate::handler::HandlerResult;
 
-/// A protocol of strings; [`strings`] makes a [`Protocol`] of it.
+/// A protocol of strings; [`strings`] makes a [`Protocol`](super::Protocol) of it.
 ///
 /// Strings are given one by one, in order, each once, and none once the connection is closing. While reading is paused
 /// they are kept, and given when it is resumed.
@@ -18,7 +17,7 @@ pub trait StringReceiver {
     /// # Errors
     /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
     /// given no more.
-    fn connection_made(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -27,14 +26,14 @@ pub trait StringReceiver {
     ///
     /// # Errors
     /// As above.
-    fn string_received(&mut self, t: &mut StringTransport<'_>, string: &[u8]) -> HandlerResult;
+    fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult;
 
     /// A string is over the limit, with `len` bytes as far as is known. Told once, as soon as that shows; then the
     /// connection is closed, unless the decoder has a way past it.
     ///
     /// # Errors
     /// As above.
-    fn length_limit_exceeded(&mut self, t: &mut StringTransport<'_>, len: usize) -> HandlerResult {
+    fn length_limit_exceeded(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, len: usize) -> HandlerResult {
         let _ = (t, len);
         Ok(())
     }
@@ -43,7 +42,7 @@ pub trait StringReceiver {
     ///
     /// # Errors
     /// As above.
-    fn malformed(&mut self, t: &mut StringTransport<'_>, why: &FrameError) -> HandlerResult {
+    fn malformed(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, why: &FrameError) -> HandlerResult {
         let _ = (t, why);
         Ok(())
     }
@@ -52,119 +51,84 @@ pub trait StringReceiver {
     ///
     /// # Errors
     /// As above.
-    fn eof_received(&mut self, t: &mut StringTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> Result<Eof, BoxError> {
         let _ = (t, partial);
         Ok(Eof::Close)
     }
 
-    /// As [`Protocol::pause_writing`].
+    /// As [`Protocol::pause_writing`](super::Protocol::pause_writing).
     ///
     /// # Errors
     /// As above.
-    fn pause_writing(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+    fn pause_writing(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// As [`Protocol::resume_writing`].
+    /// As [`Protocol::resume_writing`](super::Protocol::resume_writing).
     ///
     /// # Errors
     /// As above.
-    fn resume_writing(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+    fn resume_writing(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// As [`Protocol::transfer_complete`].
+    /// As [`Protocol::transfer_complete`](super::Protocol::transfer_complete).
     ///
     /// # Errors
     /// As above.
-    fn transfer_complete(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+    fn transfer_complete(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// As [`Protocol::timer`].
+    /// As [`Protocol::timer`](super::Protocol::timer).
     ///
     /// # Errors
     /// As above.
-    fn timer(&mut self, t: &mut StringTransport<'_>, id: TimerId) -> HandlerResult {
+    fn timer(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, id: TimerId) -> HandlerResult {
         let _ = (t, id);
         Ok(())
     }
 
-    /// As [`Protocol::message`].
+    /// As [`Protocol::message`](super::Protocol::message).
     ///
     /// # Errors
     /// As above.
-    fn message(&mut self, t: &mut StringTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, message: Box<dyn Any>) -> HandlerResult {
         let _ = (t, message);
         Ok(())
     }
 
-    /// As [`Protocol::shutting_down`].
+    /// As [`Protocol::shutting_down`](super::Protocol::shutting_down).
     ///
     /// # Errors
     /// As above.
-    fn shutting_down(&mut self, t: &mut StringTransport<'_>) -> HandlerResult {
+    fn shutting_down(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// As [`Protocol::connection_lost`].
+    /// As [`Protocol::connection_lost`](super::Protocol::connection_lost).
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
         let _ = (cx, why);
     }
 }
 
-/// The transport of a [`StringReceiver`]: a [`Transport`] that sends strings.
-pub struct StringTransport<'a> {
-    transport: Transport<'a>,
-    encoder: &'a dyn Encoder,
-}
-
-impl StringTransport<'_> {
-    /// Sends a string, framed.
-    ///
-    /// # Errors
-    /// The framing cannot say it, as it is too long for the prefix: nothing is sent. Else as [`Transport::write`].
-    pub fn send_string(&mut self, string: impl AsRef<[u8]>) -> HandlerResult {
-        let mut frame = Vec::with_capacity(string.as_ref().len() + 4);
-        self.encoder.encode(string.as_ref(), &mut frame)?;
-        self.transport.write(&frame)?;
-        Ok(())
-    }
-}
-
-impl<'a> Deref for StringTransport<'a> {
-    type Target = Transport<'a>;
-
-    fn deref(&self) -> &Transport<'a> {
-        &self.transport
-    }
-}
-
-impl<'a> DerefMut for StringTransport<'a> {
-    fn deref_mut(&mut self) -> &mut Transport<'a> {
-        &mut self.transport
-    }
-}
-
-/// Makes a [`Protocol`] of a [`StringReceiver`] and a framing:
+/// Makes a [`Protocol`](super::Protocol) of a [`StringReceiver`] and a framing:
 /// [`Netstrings`](crate::framing::Netstrings), [`LengthPrefixed`](crate::framing::LengthPrefixed), or any other that
 /// reads and sends.
 pub fn strings<D: Decoder + Encoder, R: StringReceiver>(framing: D, receiver: R) -> Strings<D, R> {
-    Strings { framed: Framed::new(StringParser { receiver, framing, refused: false }) }
+    Framed::new(StringParser { receiver, framing, refused: false })
 }
 
 /// What [`strings`] makes. It keeps an unfinished string only, and has no buffer otherwise.
-#[derive(Debug)]
-pub struct Strings<D, R> {
-    framed: Framed<StringParser<D, R>>,
-}
+pub type Strings<D, R> = Framed<StringParser<D, R>>;
 
+/// Finds the strings, and calls their receiver.
 #[derive(Debug)]
-struct StringParser<D, R> {
+pub struct StringParser<D, R> {
     receiver: R,
     framing: D,
     /// Whether the last thing decoded was an error: a second one in a row is no way past it.
@@ -172,8 +136,14 @@ struct StringParser<D, R> {
 }
 
 impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
-    fn with<T>(&mut self, t: &mut Transport<'_>, call: impl FnOnce(&mut R, &mut StringTransport<'_>) -> T) -> T {
-        call(&mut self.receiver, &mut StringTransport { transport: t.reborrow(), encoder: &self.framing })
+    fn with<T>(
+        &mut self,
+        t: &mut Transport<'_>,
+        call: impl FnOnce(&mut R, &mut FramedTransport<'_, dyn Encoder>) -> T,
+    ) -> T {
+        let framing: &mut dyn Encoder = &mut self.framing;
+        let (unread, touched) = (Unread::default(), Touched::default());
+        call(&mut self.receiver, &mut FramedTransport { transport: t.reborrow(), framing, unread, touched })
     }
 
     fn refuse(&mut self, t: &mut Transport<'_>, why: FrameError) -> HandlerResult {
@@ -214,22 +184,21 @@ impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
     fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError> {
         self.with(t, |r, t| r.eof_received(t, part))
     }
-}
 
-impl<D: Decoder + Encoder, R: StringReceiver> Strings<D, R> {
-    fn call(
-        &mut self,
-        t: &mut Transport<'_>,
-        call: impl FnOnce(&mut R, &mut StringTransport<'_>) -> HandlerResult,
-    ) -> HandlerResult {
-        self.framed.call(t, |parser, t, _| (parser.with(t, call), Touched::default()))
-    }
-}
-
-impl<D: Decoder + Encoder, R: StringReceiver> Protocol for Strings<D, R> {
-    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.call(t, |r, t| r.connection_made(t))
+    fn call(&mut self, t: &mut Transport<'_>, _unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+        let outcome = self.with(t, |r, t| match callback {
+            Callback::ConnectionMade => r.connection_made(t),
+            Callback::PauseWriting => r.pause_writing(t),
+            Callback::ResumeWriting => r.resume_writing(t),
+            Callback::TransferComplete => r.transfer_complete(t),
+            Callback::Timer(id) => r.timer(t, id),
+            Callback::Message(message) => r.message(t, message),
+            Callback::ShuttingDown => r.shutting_down(t),
+        });
+        (outcome, Touched::default())
     }
 
-    pass_on!();
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        self.receiver.connection_lost(cx, why);
+    }
 }

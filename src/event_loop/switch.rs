@@ -24,11 +24,11 @@ impl Transport<'_> {
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{lines, HandlerResult, LineReceiver, LineTransport, Protocol, Transport};
+    /// use socketserver::{lines, HandlerResult, LineReceiver, FramedTransport, Protocol, Transport};
     ///
     /// struct Negotiation;
     /// impl LineReceiver for Negotiation {
-    ///     fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    ///     fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
     ///         if line == b"UPGRADE" {
     ///             t.send_line("OK")?;
     ///             t.switch_protocol(Echo, b"");
