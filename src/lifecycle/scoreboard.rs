@@ -5,17 +5,17 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
-use crate::admit::Count;
-use crate::lifecycle::Block;
+use crate::error::{Error, Result};
+use crate::lifecycle::{Block, Permits};
 use crate::sync::atomic::AtomicUsize as Left;
-use crate::sys::process;
 use crate::sys::shared::Shared;
+use crate::sys::{limits, process};
 
 /// As many processes have a place in the memory, those of pools within pools and those that are on their way out
 /// included. Pages that nobody uses cost nothing.
 const DESKS: usize = 2048;
 /// Most workers of one pool.
-pub(crate) const MOST: usize = 512;
+pub(crate) const MOST_WORKERS: usize = 512;
 /// Most listeners whose queues are served to the end at a stop.
 pub(crate) const LISTENERS: usize = 64;
 
@@ -65,7 +65,7 @@ pub(crate) struct DeskRef {
 
 impl Pool {
     /// For a server: `limit` is what was asked for, if something was.
-    pub(super) fn for_server(
+    pub(crate) fn for_server(
         workers: usize,
         limit: Option<usize>,
         each: usize,
@@ -83,7 +83,7 @@ impl Pool {
         self.wanted.load(SeqCst)
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(SeqCst)
     }
 
@@ -92,17 +92,17 @@ impl Pool {
     }
 
     /// Changes the number of workers, and with it the limit, where that follows.
-    pub(crate) fn set_wanted(&self, count: usize, permits: &Count) {
+    pub(crate) fn set_wanted(&self, count: usize, permits: &Permits) {
         self.wanted.store(count, SeqCst);
         self.renew(permits);
     }
 
-    pub(crate) fn set_limit(&self, limit: usize, permits: &Count) {
+    pub(crate) fn set_limit(&self, limit: usize, permits: &Permits) {
         self.asked.store(limit, SeqCst);
         self.renew(permits);
     }
 
-    fn renew(&self, permits: &Count) {
+    fn renew(&self, permits: &Permits) {
         let wanted = self.wanted();
         let follows = wanted.saturating_mul(self.each.load(SeqCst));
         let asked = Some(self.asked.load(SeqCst)).filter(|n| *n > 0);
@@ -114,15 +114,15 @@ impl Pool {
         &self.last
     }
 
-    pub(super) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
+    pub(crate) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
         self.last.iter().zip(queued).for_each(|(last, queued)| last.store(queued, SeqCst));
     }
 
-    pub(super) fn has_last(&self) -> bool {
+    pub(crate) fn has_last(&self) -> bool {
         self.last.iter().any(|last| last.load(SeqCst) > 0)
     }
 
-    pub(super) fn forget_the_last(&self) {
+    pub(crate) fn forget_the_last(&self) {
         self.last.iter().for_each(|last| last.store(0, SeqCst));
     }
 
@@ -133,7 +133,7 @@ impl Pool {
 
     /// A desk for a worker of this process, whose own desk is `above`; `None` where all are taken. A desk whose master
     /// and worker are both dead is taken over.
-    pub(super) fn take(pool: &Arc<Shared<Self>>, above: Option<&DeskRef>) -> Option<DeskRef> {
+    pub(crate) fn take(pool: &Arc<Shared<Self>>, above: Option<&DeskRef>) -> Option<DeskRef> {
         let me = process::id();
         let is_left = |desk: &Desk, master: i32| !process::exists(master) && !process::exists(desk.worker.load(SeqCst));
         let takes = |index: &usize, left: bool| {
@@ -153,7 +153,7 @@ impl Pool {
 
 /// How connections were lost with their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// It has crashed.
     Crashed,
     /// It has ended in order, without them.
@@ -164,7 +164,7 @@ pub(super) enum Lost {
 
 impl Desk {
     /// The worker is gone: what it had not counted yet has failed. How many that were.
-    pub(super) fn settle(&self, how: Lost) -> u64 {
+    pub(crate) fn settle(&self, how: Lost) -> u64 {
         let (counters, totals) = (&self.block.counters, self.block.counters.totals());
         let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
         let lost = totals.accepted.saturating_sub(ended);
@@ -182,7 +182,7 @@ impl Desk {
     }
 
     /// For a new worker, which wants a successor after so many connections.
-    pub(super) fn prepare(&self, requests: Option<u64>) {
+    pub(crate) fn prepare(&self, requests: Option<u64>) {
         self.block.switch.clear();
         self.block.permits.clear();
         self.beat.store(0, SeqCst);
@@ -192,41 +192,41 @@ impl Desk {
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
     }
 
-    pub(super) fn set_worker(&self, pid: i32) {
+    pub(crate) fn set_worker(&self, pid: i32) {
         self.worker.store(pid, SeqCst);
     }
 
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         self.worker.store(0, SeqCst);
         self.master.store(0, SeqCst);
     }
 
-    pub(super) fn set_beat(&self, millis: u64) {
+    pub(crate) fn set_beat(&self, millis: u64) {
         self.beat.store(millis + 1, SeqCst);
     }
 
-    pub(super) fn beat(&self) -> Option<u64> {
+    pub(crate) fn beat(&self) -> Option<u64> {
         self.beat.load(SeqCst).checked_sub(1)
     }
 
-    pub(super) fn is_to_be_recycled_at(&self, accepted: u64) -> bool {
+    pub(crate) fn is_to_be_recycled_at(&self, accepted: u64) -> bool {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
     /// Asks for a successor; whether this is new.
-    pub(super) fn want_successor(&self) -> bool {
+    pub(crate) fn want_successor(&self) -> bool {
         !self.wants_successor.swap(true, SeqCst)
     }
 
-    pub(super) fn wants_successor(&self) -> bool {
+    pub(crate) fn wants_successor(&self) -> bool {
         self.wants_successor.load(SeqCst)
     }
 
-    pub(super) fn set_result(&self, result: u64) {
+    pub(crate) fn set_result(&self, result: u64) {
         self.result.store(result, SeqCst);
     }
 
-    pub(super) fn result(&self) -> u64 {
+    pub(crate) fn result(&self) -> u64 {
         self.result.load(SeqCst)
     }
 }
@@ -237,7 +237,7 @@ impl DeskRef {
     }
 
     /// How many places are taken here, and by workers of this worker.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let used = self.pool.used.load(SeqCst);
         let below = (0..used).filter(|i| self.pool.desks[*i].above.load(SeqCst) == self.index + 1);
         let held = below.map(|index| DeskRef { pool: self.pool.clone(), index }.held()).sum::<usize>();
@@ -250,5 +250,35 @@ impl Deref for DeskRef {
 
     fn deref(&self) -> &Desk {
         &self.pool.desks[self.index]
+    }
+}
+
+/// Descriptors that a master has for each of its workers, and for itself and a successor.
+const OF_EACH: usize = 8;
+const OF_THE_MASTER: usize = 32;
+
+/// Of workers.
+pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
+    if count == 0 {
+        return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));
+    }
+    if count > MOST_WORKERS {
+        return Err(Error::setting(name, format!("{count} workers are more than {} at most", MOST_WORKERS)));
+    }
+    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
+    if needed > descriptors {
+        let why = format!(
+            "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \
+             (ulimit -n, or raise_descriptor_limit())"
+        );
+        return Err(Error::setting(name, why));
+    }
+    match process::limit() {
+        Some(limit) if count as u64 >= limit => {
+            let why =
+                format!("{count} workers are more than there may be processes (kernel.pid_max, ulimit -u): {limit}");
+            Err(Error::setting(name, why))
+        }
+        _ => Ok(()),
     }
 }
