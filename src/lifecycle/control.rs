@@ -79,14 +79,14 @@ impl Control {
     /// socket that a datagram is replied from.
     pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
         self.in_child.store(true, SeqCst);
-        let masters = self.line().skip(1).flat_map(Self::descriptors);
+        let masters = self.master.iter().flat_map(|master| master.descriptors());
         let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
         process::close_owned(&kept);
     }
 
-    /// This one, its master's, and so on.
-    pub(crate) fn line(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |control| control.master.as_deref())
+    /// This one, and its master's.
+    pub(crate) fn with_master(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.master.as_deref()].into_iter().flatten()
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = &EventFd> {
@@ -202,13 +202,13 @@ impl Control {
         self.ring_gate();
     }
 
-    /// How often accepting was resumed, by this server and its masters.
+    /// How often accepting was resumed, by this server and its master.
     pub(crate) fn resumes(&self) -> u64 {
-        self.line().map(|control| control.switch().resumed.load(SeqCst)).sum()
+        self.with_master().map(|control| control.switch().resumed.load(SeqCst)).sum()
     }
 
     pub(crate) fn paused(&self) -> bool {
-        self.line().any(|control| control.switch().paused.load(SeqCst))
+        self.with_master().any(|control| control.switch().paused.load(SeqCst))
     }
 
     /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.

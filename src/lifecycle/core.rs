@@ -115,7 +115,7 @@ impl Core {
 
     /// The server that users know: this one, or that whose worker it is.
     pub(crate) fn server(&self) -> &Self {
-        self.post.as_ref().map_or(self, |post| post.master.server())
+        self.post.as_ref().map_or(self, |post| &post.master)
     }
 
     /// Sets the most connections at once, by the user's wish.

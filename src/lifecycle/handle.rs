@@ -36,7 +36,7 @@ impl ServerHandle {
     /// Whether a stop has been asked for, so that a long request can end early. From a connection of a worker of
     /// [`PreForking`](crate::PreForking) also: whether that worker is to end, for another one in its place.
     pub fn is_shutting_down(&self) -> bool {
-        self.core.control.line().any(|control| control.stopping())
+        self.core.control.with_master().any(|control| control.stopping())
     }
 
     /// Waits until the server is not serving: `true` then, `false` once `timeout` has passed (`None`: no limit). A

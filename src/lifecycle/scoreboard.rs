@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -11,8 +11,8 @@ use crate::sync::atomic::AtomicUsize as Left;
 use crate::sys::shared::Shared;
 use crate::sys::{limits, process};
 
-/// As many processes have a place in the memory, those of pools within pools and those that are on their way out
-/// included. Pages that nobody uses cost nothing.
+/// As many processes have a place in the memory, those that are on their way out included. Pages that nobody uses cost
+/// nothing.
 const DESKS: usize = 2048;
 /// Most workers of one pool.
 pub(crate) const MOST_WORKERS: usize = 512;
@@ -42,11 +42,8 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) block: Block,
-    /// The master who has taken it; 0: nobody has.
-    master: AtomicI32,
-    worker: AtomicI32,
-    /// The desk that the master has as a worker of another one, plus one.
-    above: AtomicUsize,
+    /// True if a worker has it, or is to have it.
+    taken: AtomicBool,
     /// When its heart has beaten, in milliseconds of its control, plus one; 0: not yet.
     beat: AtomicU64,
     /// From this count of accepted connections on, it wants a successor.
@@ -131,23 +128,11 @@ impl Pool {
         self.desks.iter().take(self.used.load(SeqCst)).map(|desk| &desk.block)
     }
 
-    /// A desk for a worker of this process, whose own desk is `above`; `None` where all are taken. A desk whose master
-    /// and worker are both dead is taken over.
-    pub(crate) fn take(pool: &Arc<Shared<Self>>, above: Option<&DeskRef>) -> Option<DeskRef> {
-        let me = process::id();
-        let is_left = |desk: &Desk, master: i32| !process::exists(master) && !process::exists(desk.worker.load(SeqCst));
-        let takes = |index: &usize, left: bool| {
-            let desk = &pool.desks[*index];
-            let master = desk.master.load(SeqCst);
-            let free = if left { master != 0 && master != me && is_left(desk, master) } else { master == 0 };
-            free && desk.master.compare_exchange(master, me, SeqCst, SeqCst).is_ok()
-        };
-        let found = (0..DESKS).find(|i| takes(i, false)).or_else(|| (0..DESKS).find(|i| takes(i, true)));
-        let desk = DeskRef { pool: pool.clone(), index: found? };
-        pool.used.fetch_max(desk.index + 1, SeqCst);
-        desk.settle(Lost::Crashed);
-        desk.above.store(above.map_or(0, |above| above.index + 1), SeqCst);
-        Some(desk)
+    /// A desk for a new worker; `None` where all are taken.
+    pub(crate) fn take(pool: &Arc<Shared<Self>>) -> Option<DeskRef> {
+        let index = (0..DESKS).find(|i| !pool.desks[*i].taken.swap(true, SeqCst))?;
+        pool.used.fetch_max(index + 1, SeqCst);
+        Some(DeskRef { pool: pool.clone(), index })
     }
 }
 
@@ -192,13 +177,8 @@ impl Desk {
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
     }
 
-    pub(crate) fn set_worker(&self, pid: i32) {
-        self.worker.store(pid, SeqCst);
-    }
-
     pub(crate) fn give_back(&self) {
-        self.worker.store(0, SeqCst);
-        self.master.store(0, SeqCst);
+        self.taken.store(false, SeqCst);
     }
 
     pub(crate) fn set_beat(&self, millis: u64) {
@@ -232,16 +212,8 @@ impl Desk {
 }
 
 impl DeskRef {
-    pub(crate) fn pool(&self) -> &Arc<Shared<Pool>> {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
-    }
-
-    /// How many places are taken here, and by workers of this worker.
-    pub(crate) fn held(&self) -> usize {
-        let used = self.pool.used.load(SeqCst);
-        let below = (0..used).filter(|i| self.pool.desks[*i].above.load(SeqCst) == self.index + 1);
-        let held = below.map(|index| DeskRef { pool: self.pool.clone(), index }.held()).sum::<usize>();
-        self.block.permits.held() + held
     }
 }
 

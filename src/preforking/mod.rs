@@ -26,7 +26,8 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 
 /// N worker processes on one listener, each of which serves with engine `E`: [`Threading`],
 /// [`ThreadPool`](crate::ThreadPool), [`Sequential`](crate::Sequential), [`Forking`](crate::Forking),
-/// [`EventLoop`](crate::EventLoop), a strategy of your own, or `PreForking` again. What gunicorn and nginx do.
+/// [`EventLoop`](crate::EventLoop), or a strategy of your own; `PreForking` itself is refused when the server is bound.
+/// What gunicorn and nginx do.
 ///
 /// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master: it accepts nothing, and
 /// sees that there are always N workers. One that dies is replaced at once, and only its own connections fail with it
@@ -282,23 +283,29 @@ fn supervisor<'a>(
         let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
         return Err(Error::setting("listen", why));
     }
-    let pool = match (&bound.core.post, bound.core.pool.get()) {
-        (Some(post), _) => post.desk.pool().clone(),
-        (None, Some(pool)) => pool.clone(),
-        (None, None) => return Err(Error::setting("PreForking", "the server was not made for it")),
+    let Some(pool) = bound.core.pool.get() else {
+        return Err(Error::setting("PreForking", "the server was not made for it"));
     };
-    Supervisor::new(bound, settings, pool, most, run)
+    Supervisor::new(bound, settings, pool.clone(), most, run)
 }
 
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.settings.check()?;
+        if self.engine.has_workers() {
+            let why = "a worker process has no workers of its own; give it an engine that serves";
+            return Err(Error::setting("PreForking::new", why));
+        }
         let (each, most) = self.engine.connection_limits()?;
         if self.engine.listeners_each() > 1 {
             let why = "the loops of worker processes share the server's listeners";
             return Err(Error::setting("own_listeners", why));
         }
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
+    }
+
+    fn has_workers(&self) -> bool {
+        true
     }
 
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {

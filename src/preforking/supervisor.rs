@@ -66,12 +66,11 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Self> {
         let core = &bound.core;
         let failed = Error::system("prepare to watch workers");
-        let handled = signal::are_handled_by(&core.server().control);
+        let handled = signal::are_handled_by(&core.control);
         let make = || {
             let ends = Epoll::new()?;
             process::own(&ends);
-            let signals =
-                (handled && core.post.is_none()).then(|| MasterSignals::install(&core.control)).transpose()?;
+            let signals = handled.then(|| MasterSignals::install(&core.control)).transpose()?;
             Ok((ends, signals))
         };
         let (ends, signals) = make().map_err(failed)?;
@@ -203,8 +202,6 @@ impl<'a> Supervisor<'a> {
                 old.dismiss(now);
             }
         }
-        let all = (0..self.wanted()).all(|place| self.workers.iter().any(|w| w.place == place && w.was_ready));
-        core.post.iter().filter(|_| all).for_each(Post::tell_ready);
     }
 
     /// A place that cannot get a worker ends the run after so many attempts, unless other workers serve.
@@ -283,22 +280,6 @@ impl<'a> Supervisor<'a> {
         least.chain(self.starts.next(now)).chain(unsettled).min()
     }
 
-    fn wanted(&self) -> usize {
-        if self.core().post.is_none() {
-            self.pool.wanted()
-        } else {
-            self.settings.workers
-        }
-    }
-
-    fn generation(&self) -> u64 {
-        if self.core().post.is_none() {
-            self.pool.generation()
-        } else {
-            0
-        }
-    }
-
     /// Starts who is missing, and who is to succeed another; ends who is too many, or too slow to end.
     fn arrange(&mut self) {
         let now = Instant::now();
@@ -307,7 +288,7 @@ impl<'a> Supervisor<'a> {
                 worker.kill(true);
             }
         }
-        let wanted = self.wanted();
+        let wanted = self.pool.wanted();
         let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
         self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
         for place in 0..wanted {
@@ -326,7 +307,8 @@ impl<'a> Supervisor<'a> {
         }
         let Some(now) = self.workers.iter().find(|w| w.place == place && w.is_ready()) else { return true };
         // One after another at a reload, so that there are never twice as many.
-        let is_old = now.generation < self.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
+        let is_old =
+            now.generation < self.pool.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
         is_old || now.is_stuck || now.post().is_some_and(|post| post.desk.wants_successor())
     }
 
@@ -344,9 +326,8 @@ impl<'a> Supervisor<'a> {
             hooks::call(core, "before_fork", || hook(place));
             super::check_threads()?; // it may have started one
         }
-        let own = core.post.as_ref().map(|post| &post.desk);
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
-        let desk = Pool::take(&self.pool, own).ok_or_else(none_left)?;
+        let desk = Pool::take(&self.pool).ok_or_else(none_left)?;
         desk.prepare(settings.requests());
         let post = |pipe| Post::new(core, desk.clone(), place, settings.heartbeat, pipe);
         let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
@@ -365,7 +346,7 @@ impl<'a> Supervisor<'a> {
         match watched {
             Ok(mut worker) => {
                 signal::child_begins(worker.pid.as_raw());
-                worker.generation = self.generation();
+                worker.generation = self.pool.generation();
                 self.workers.push(worker);
                 Ok(())
             }
@@ -378,7 +359,7 @@ impl<'a> Supervisor<'a> {
 
     /// Divides the connection limit among those who are ready. First those are lowered who have too much.
     fn share_out(&mut self) {
-        let (limit, wanted) = (self.core().permits().limit(), self.wanted());
+        let (limit, wanted) = (self.core().permits().limit(), self.pool.wanted());
         let part = |w: &Worker| {
             let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
             let permits = w.core.permits();
@@ -388,8 +369,7 @@ impl<'a> Supervisor<'a> {
                 w.core.control.ring_gate();
                 w.core.control.ring();
             }
-            let held = w.post().map_or(0, |post| post.desk.held());
-            Part { limit: permits.limit(), held, share }
+            Part { limit: permits.limit(), held: permits.held(), share }
         };
         let parts: Vec<Part> = self.workers.iter().map(part).collect();
         let (raised, settled) = raise(limit, &parts);

@@ -79,7 +79,6 @@ impl Worker {
         let (place, started) = (post.place, Instant::now());
         let pid = process::fork_child(signals, || work(bound, &core, &lifeline, settings, run))?;
         post.let_go();
-        post.desk.set_worker(pid.as_raw());
         let pidfd = match process::pidfd(pid) {
             Ok(pidfd) => Private::new(pidfd),
             Err(e) => {
@@ -182,7 +181,7 @@ fn work(bound: &Bound, core: &Arc<Core>, lifeline: &OwnedFd, settings: &Settings
 
 /// Lets go of what is the master's and the other workers', and becomes what the settings say.
 fn settle_in(bound: &Bound, core: &Arc<Core>, post: &Post, lifeline: &OwnedFd, settings: &Settings) -> Result<Bound> {
-    let ours = core.control.line().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
+    let ours = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
     let kept: Vec<_> = ours.chain(bound.listeners.iter().map(|listener| listener.as_fd())).collect();
     process::close_owned(&kept);
     post.keep();

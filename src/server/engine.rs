@@ -40,6 +40,12 @@ pub trait Engine<H> {
         1
     }
 
+    /// True if it runs worker processes: then it can be no worker's engine.
+    #[doc(hidden)]
+    fn has_workers(&self) -> bool {
+        false
+    }
+
     /// When the server has been made. `follows`: nobody has set the limit on connections.
     #[doc(hidden)]
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {

@@ -36,11 +36,6 @@ pub(crate) fn id() -> i32 {
     Pid::this().as_raw()
 }
 
-/// Whether there is a process of this number; one whose end nobody has asked for yet counts.
-pub(crate) fn exists(pid: i32) -> bool {
-    pid > 0 && nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
-}
-
 /// How many processes this one's user may have, where that is limited: by the kernel, or by RLIMIT_NPROC.
 pub(crate) fn limit() -> Option<u64> {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());

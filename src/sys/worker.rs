@@ -26,8 +26,7 @@ static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
 /// The sockets that it listens on, as many as are used.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
-/// Which of them are shut for all who have them, by their places: those that the server itself has made, where the
-/// topmost master is dead.
+/// Bit `i` is set if the death of the master shuts listener `i` for every process: one that the server itself has made.
 static SHUT: AtomicU64 = AtomicU64::new(0);
 
 /// Tells of the master's death.
@@ -83,9 +82,8 @@ pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: 
     for (place, listener) in LISTENERS.iter().zip(listeners) {
         place.store(listener.as_fd().as_raw_fd(), SeqCst);
     }
-    // Where another master is above the dead one, or somebody else has the socket too, listening goes on.
-    let is_topmost = core.post.as_ref().is_some_and(|post| post.master.post.is_none());
-    let own = listeners.iter().enumerate().filter(|(_, listener)| is_topmost && !listener.is_adopted());
+    // Where somebody else has the socket too, listening goes on.
+    let own = listeners.iter().enumerate().filter(|(_, listener)| !listener.is_adopted());
     SHUT.store(own.take(LISTENERS.len()).fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
     LIFELINE.store(lifeline.as_raw_fd(), SeqCst);

@@ -26,6 +26,14 @@ pub(crate) fn bad_settings() {
     println!("ok");
 }
 
+pub(crate) fn nested() {
+    let strategy = PreForking::new(2, PreForking::new(2, Threading::new())).before_fork(|_| panic!("it was forked"));
+    let why = builder(strategy).bind("127.0.0.1:0", handler(answer)).unwrap_err();
+    assert!(matches!(why, Error::Setting { name: "PreForking::new", .. }), "{why}");
+    assert!(why.to_string().contains("no workers of its own"), "{why}");
+    println!("ok");
+}
+
 pub(crate) fn threads_before() {
     thread::spawn(|| loop {
         thread::park();
@@ -163,8 +171,8 @@ pub(crate) fn is_bounded(program: &mut Program) {
     assert!(status.contains("NoNewPrivs: 1"), "{status}");
     let allowed = status.split("Cpus_allowed_list: ").nth(1).unwrap().split(' ').next().unwrap();
     assert!(allowed.parse::<usize>().is_ok(), "one processor: {allowed}");
-    let names: HashSet<String> =
-        workers(program).iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap()).collect();
-    assert_eq!(names, ["web-0\n".to_owned(), "web-1\n".to_owned()].into());
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    let names = || workers(program).iter().map(name).collect::<HashSet<String>>();
+    until("both have their names", || names() == ["web-0\n".to_owned(), "web-1\n".to_owned()].into());
     program.stop();
 }

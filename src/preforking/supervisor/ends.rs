@@ -78,7 +78,7 @@ impl Supervisor<'_> {
         if self.fault.is_some() {
             control.request_stop();
         }
-        if core.post.is_none() && !control.paused() {
+        if !control.paused() {
             let queued = |l: &Listener| l.queued().unwrap_or(core.settings.backlog);
             self.pool.count_the_last(self.bound.listeners.iter().map(queued));
         }
@@ -93,9 +93,7 @@ impl Supervisor<'_> {
                 self.wait(self.patience().into_iter().chain(looks).min())?;
             }
         }
-        if core.post.is_none() {
-            self.pool.forget_the_last();
-        }
+        self.pool.forget_the_last();
         self.fault.take().map_or(Ok(self.abandoned), Err)
     }
 
