@@ -14,7 +14,7 @@ use super::slab::Place;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::Outcome;
 use crate::sys::Readiness;
@@ -103,8 +103,8 @@ impl Origin {
     /// Only what was accepted is counted.
     pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
-            Self::Accepted => monitor::ended(core, peer, lost, outcome),
-            Self::Made(_) | Self::Adopted => monitor::ended_uncounted(core, peer, lost, outcome),
+            Self::Accepted => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
         }
     }
 }

@@ -11,13 +11,13 @@ use super::clock::Clock;
 use super::dispatch::take_message;
 use super::engine::EventLoop;
 use super::factory::{Factory, Kept};
-use super::port::Last;
+use super::port::queued_at_stop;
 use super::reactor::Reactor;
 use super::state::State;
 use super::team::Team;
 use crate::error::{Error, Result};
-use crate::lifecycle::InHandler;
-use crate::listen::Listener;
+use crate::listen::{Listener, QueuedAtStop};
+use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
 /// Most loops of one server.
@@ -174,11 +174,12 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let team = Team::new(self.loops).map_err(Error::system("make the event loops"))?;
-        if let Some(post) = &bound.core.post {
+        if let Some(post) = bound.core.worker() {
             team.begin_to_beat(post.millis());
             post.beat();
         }
-        let crew = Crew { settings: self.each, bound, factory, team, last: Last::default() };
+        let queued = queued_at_stop(&bound.core);
+        let crew = Crew { settings: self.each, bound, factory, team, queued };
         thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
     }
 
@@ -195,7 +196,7 @@ struct Crew<'a, F> {
     factory: &'a Arc<F>,
     team: Arc<Team>,
     /// What is queued at the stop, in listeners that all share.
-    last: Last,
+    queued: Arc<QueuedAtStop>,
 }
 
 /// A thread that has made its loop, and waits for the word to run it.
@@ -273,7 +274,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
 
     /// What ends one loop ends all.
     fn run(&self, reactor: Reactor, number: usize) -> Result<()> {
-        let _inside = InHandler::of(&self.bound.core);
+        let _inside = InHandler::of(self.bound.core.monitor.server);
         let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor, number)));
         let result = ended.unwrap_or_else(|payload| {
             let source = std::io::Error::other(take_message(payload));
@@ -286,20 +287,20 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
     }
 
     fn run_to_the_end(&self, mut reactor: Reactor, number: usize) -> Result<()> {
-        let (listeners, last) = self.listeners(number);
+        let (listeners, queued) = self.listeners(number);
         reactor.state.come_in();
-        reactor.state.listen_with(listeners, Rc::new(Kept(self.factory.clone())), last)?;
+        reactor.state.listen_with(listeners, Rc::new(Kept(self.factory.clone())), queued)?;
         reactor.state.pace_actions();
         reactor.run_to_the_end()
     }
 
     /// Those of the loop, and what is queued there at the stop.
-    fn listeners(&self, number: usize) -> (Arc<Vec<Listener>>, Last) {
+    fn listeners(&self, number: usize) -> (Arc<Vec<Listener>>, Arc<QueuedAtStop>) {
         if self.bound.more.is_empty() {
-            return (self.bound.listeners.clone(), self.last.clone());
+            return (self.bound.listeners.clone(), self.queued.clone());
         }
         let own = number.checked_sub(1).and_then(|place| self.bound.more.get(place));
-        (own.unwrap_or(&self.bound.listeners).clone(), Last::default())
+        (own.unwrap_or(&self.bound.listeners).clone(), queued_at_stop(&self.bound.core))
     }
 }
 

@@ -17,10 +17,10 @@ use super::state::{Soon, State};
 use super::timers::TimerId;
 use crate::config::ServerSettings;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Core, Hooks, InHandler, ServerHandle};
+use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
 use crate::net::Address;
-use crate::observe::Report;
+use crate::observe::{InHandler, Report};
 use crate::server::Single;
 use crate::sys::signal;
 
@@ -206,11 +206,11 @@ impl Reactor {
     pub fn run(&mut self) -> Result<Report> {
         let core = self.state.core.clone();
         let _serving = core.begin();
-        let before = core.counters().totals();
-        let _inside = InHandler::of(&core);
+        let before = core.monitor.counters().totals();
+        let _inside = InHandler::of(core.monitor.server);
         self.run_to_the_end()?;
         self.state.drain = None;
-        Ok(core.counters().totals().since(before))
+        Ok(core.monitor.counters().totals().since(before))
     }
 
     /// A failing listener ends the loop as well, but in order.
@@ -276,7 +276,7 @@ impl Reactor {
 
     /// Serves one connection to its end.
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
-        let accepted = |state: &State| state.core.counters().totals().accepted - state.received;
+        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.received;
         let before = accepted(&self.state);
         self.state.accepts_one = true;
         while accepted(&self.state) == before {

@@ -6,6 +6,7 @@ mod bind;
 mod failing;
 mod file;
 mod listener;
+mod queued;
 mod reserve;
 
 pub(crate) use accept_error::{AcceptBackoff, AcceptError, LONGEST_REST, REST};
@@ -14,4 +15,5 @@ pub(crate) use bind::{bind, bind_beside, check_sockets, resolve, BindOptions};
 pub use failing::{FailingListener, Failures};
 pub(crate) use file::Access;
 pub(crate) use listener::Listener;
+pub(crate) use queued::{QueueCounts, QueuedAtStop, LISTENERS};
 pub(crate) use reserve::ReserveFd;

@@ -331,7 +331,7 @@ impl<S> ServerBuilder<S> {
     /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
     /// logged. Everything is logged besides. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
-        self.hooks.handle_error = Some(Box::new(hook));
+        self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
