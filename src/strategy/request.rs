@@ -205,3 +205,15 @@ impl Rejected {
         self.request.refuse(&self.why);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is moved through the queues of thread pools.
+    #[test]
+    fn a_request_stays_small() {
+        let size = std::mem::size_of::<Request>();
+        assert!(size <= 72, "{size} bytes");
+    }
+}
