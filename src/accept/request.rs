@@ -249,3 +249,15 @@ impl Drop for Accepting {
         ACCEPTING.with(|here| here.set(self.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is moved through the queues of thread pools.
+    #[test]
+    fn a_request_stays_small() {
+        let size = std::mem::size_of::<Request>();
+        assert!(size <= 72, "{size} bytes");
+    }
+}

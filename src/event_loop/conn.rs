@@ -272,3 +272,23 @@ impl Conn {
         [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    /// An idle connection costs little more than this.
+    #[test]
+    fn a_connection_of_a_loop_stays_small() {
+        assert!(size_of::<Conn>() <= 440, "{} bytes", size_of::<Conn>());
+    }
+
+    #[test]
+    fn its_parts_stay_small() {
+        assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
+        assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
+        assert!(size_of::<Rare>() <= 232, "{} bytes", size_of::<Rare>());
+    }
+}
