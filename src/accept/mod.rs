@@ -1,9 +1,10 @@
 //! The accept loop: one turn of it is a value that any thread can call.
 
 mod failure;
+mod request;
 mod seat;
+mod strategy;
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,16 +12,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use crossbeam::queue::SegQueue;
 
 use crate::error::{Error, Result};
-use crate::handler::Service;
 use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::listen::Listener;
-use crate::strategy::{ServingStrategy, Work};
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use crate::sync::thread_local;
 
-pub(crate) use failure::{after_failure, After, Trouble};
+pub(crate) use failure::{after_failure, After};
+pub(crate) use request::{Accepting, Service, Work};
+pub use request::{Rejected, Request};
 pub use seat::{Seat, Turn};
+pub use strategy::ServingStrategy;
 
 /// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
 #[derive(Clone)]
@@ -147,7 +148,7 @@ impl Shared {
         Ok(match &self.service {
             Service::Connections(handler) => Work::Connection(listener.accept()?, handler.clone()),
             Service::Datagrams(handler) => {
-                let packet = listener.receive(self.core.config.max_packet_size)?;
+                let packet = listener.receive(self.core.settings.max_packet_size)?;
                 Work::Datagram(Box::new(packet), handler.clone())
             }
         })
@@ -161,7 +162,7 @@ impl Shared {
             return post.desk.pool().last();
         }
         self.last.get_or_init(|| {
-            let queued = |l: &Listener| AtomicUsize::new(l.queued().unwrap_or(self.core.config.backlog));
+            let queued = |l: &Listener| AtomicUsize::new(l.queued().unwrap_or(self.core.settings.backlog));
             listeners.iter().map(queued).collect()
         })
     }
@@ -179,29 +180,6 @@ impl Shared {
         if let Some(n) = self.last(listeners).get(place) {
             n.store(0, SeqCst);
         }
-    }
-}
-
-thread_local! {
-    static ACCEPTING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// While it lives, this thread is the one that serves, so a request it runs itself must watch for the stop itself.
-pub(crate) struct Accepting(bool);
-
-impl Accepting {
-    pub(crate) fn here() -> Self {
-        Self(ACCEPTING.with(|here| here.replace(true)))
-    }
-
-    pub(crate) fn is_here() -> bool {
-        ACCEPTING.with(Cell::get)
-    }
-}
-
-impl Drop for Accepting {
-    fn drop(&mut self) {
-        ACCEPTING.with(|here| here.set(self.0));
     }
 }
 

@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failure::{after_failure, After, LONGEST_REST, REST};
+use super::failure::{after_failure, After};
 use super::{failed_to_wait, Acceptor};
-use crate::admit::{Awaited, Permit};
+use crate::accept::Request;
+use crate::admit::Permit;
+use crate::config::AtLimit;
 use crate::error::Result;
 use crate::finish::refuse;
-use crate::lifecycle::Core;
-use crate::listen::Listener;
-use crate::server::AtLimit;
-use crate::strategy::Request;
+use crate::lifecycle::{Awaited, Core};
+use crate::listen::{Listener, LONGEST_REST, REST};
 use crate::sync::{now, MutexGuard};
 use crate::sys::{self, process, Epoll, Interest};
 
@@ -210,7 +210,7 @@ impl<'a> Seat<'a> {
     /// although one may have a place when this one has none. Not where somebody must always be there to refuse.
     fn keep_a_place(&self, deadline: Option<Instant>) -> Result<Option<Gate>> {
         let core = self.core();
-        if core.post.is_none() || matches!(core.config.at_limit, AtLimit::Refuse(_)) {
+        if core.post.is_none() || matches!(core.settings.at_limit, AtLimit::Refuse(_)) {
             return Ok(None);
         }
         self.permit(None, deadline).map(Some)
@@ -223,7 +223,7 @@ impl<'a> Seat<'a> {
             if let Some(permit) = place.take().or_else(|| Permit::reserve(core)) {
                 return Ok(Gate::Permit(permit));
             }
-            if matches!(core.config.at_limit, AtLimit::Refuse(_)) {
+            if matches!(core.settings.at_limit, AtLimit::Refuse(_)) {
                 return Ok(Gate::Full);
             }
         }
@@ -234,7 +234,7 @@ impl<'a> Seat<'a> {
     /// if it has a `place`. While `stopping`, until the drain is over.
     fn wait_for_permit(&self, mut place: Option<Permit>, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
         let core = self.core();
-        let drain = || core.control.drain_deadline(core.config.drain_timeout).filter(|_| stopping);
+        let drain = || core.control.drain_deadline(core.settings.drain_timeout).filter(|_| stopping);
         let until = || drain().into_iter().chain(deadline).min();
         let gate = match until() {
             None => Some(core.gate.lock()),

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::thread;
 
 use super::Permit;
-use crate::lifecycle::Core;
-use crate::server::Config;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Core, Hooks};
 
 fn core(limit: usize) -> Arc<Core> {
-    Core::new(Config::default(), limit, usize::MAX).unwrap()
+    Core::new(ServerSettings::default(), Hooks::default(), limit, usize::MAX).unwrap()
 }
 
 #[test]

@@ -12,11 +12,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::limits::{Limit, LimitExceeded, Limits};
-use super::socket::{PeerCredentials, Socket};
 use super::writer::Mailbox;
+use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
-use crate::listen::{Accepted, Addr};
+use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 use crate::strategy::forking::SlotRef;
 use crate::sys::{self, socket};
 
@@ -101,7 +100,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(super) fn new(accepted: Accepted, server: ServerHandle, wakes: Wakes) -> Self {
-        let limits = server.core.config.limits;
+        let limits = server.core.settings.limits;
         let slot =
             (wakes == Wakes::Registered).then(|| server.core.registry.enter(accepted.socket.as_fd().as_raw_fd()));
         if server.core.control.is_cut() {
@@ -269,7 +268,7 @@ impl Wire {
         by: Option<Deadline>,
     ) -> io::Result<()> {
         let control = self.control();
-        let drain = control.drain_deadline(self.server.core.config.drain_timeout);
+        let drain = control.drain_deadline(self.server.core.settings.drain_timeout);
         let stop = match drain {
             None => Some(control.stop.as_fd()),
             Some(_) if idle && !self.is_spared() => return Ok(()),
@@ -316,7 +315,7 @@ impl Wire {
     }
 
     fn drain_exceeded(&self) -> io::Error {
-        LimitExceeded { limit: Limit::Drain, after: self.server.core.config.drain_timeout }.into()
+        LimitExceeded { limit: Limit::Drain, after: self.server.core.settings.drain_timeout }.into()
     }
 
     /// Sets the kernel's timeout, lazily: before the first wait, and again when it is longer than the time left, then

@@ -13,10 +13,10 @@ use super::rare::Rare;
 use super::slab::Place;
 use super::timers::TimerId;
 use crate::admit::Permit;
-use crate::connection::{Limit, LimitExceeded, Limits};
-use crate::finish::{observe, Outcome};
-use crate::lifecycle::Core;
-use crate::listen::Addr;
+use crate::config::{Limit, LimitExceeded, Limits};
+use crate::lifecycle::{monitor, Core};
+use crate::net::Addr;
+use crate::observe::Outcome;
 use crate::sys::Readiness;
 
 /// How far a connection is.
@@ -103,8 +103,8 @@ impl Origin {
     /// Only what was accepted is counted.
     pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
-            Self::Accepted => observe::ended(core, peer, lost, outcome),
-            Self::Made(_) | Self::Adopted => observe::ended_uncounted(core, peer, lost, outcome),
+            Self::Accepted => monitor::ended(core, peer, lost, outcome),
+            Self::Made(_) | Self::Adopted => monitor::ended_uncounted(core, peer, lost, outcome),
         }
     }
 }

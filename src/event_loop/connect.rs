@@ -11,7 +11,7 @@ use super::factory::Factory;
 use super::reactor::Reactor;
 use super::reconnect::Reconnect;
 use super::slab::ConnId;
-use crate::listen::Address;
+use crate::net::Address;
 
 /// Where to connect to, and how: for [`Context::connect`] and [`Reactor::connect`].
 ///

@@ -16,12 +16,14 @@ use super::state::{Soon, State, Task};
 use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
 use crate::admit::Permit;
+use crate::config::AtLimit;
 use crate::error::{Error, Result};
-use crate::finish::{observe, refuse, Outcome};
-use crate::handler::forget;
-use crate::lifecycle::{AtGate, Core};
-use crate::listen::{AcceptError, Accepted, Addr, Listener};
-use crate::server::AtLimit;
+use crate::finish::refuse;
+use crate::lifecycle::{monitor, AtGate, Core};
+use crate::listen::{AcceptError, Listener};
+use crate::net::{Accepted, Addr};
+use crate::observe::Outcome;
+use crate::panics::forget;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
@@ -162,7 +164,7 @@ impl State {
     }
 
     fn has_a_place(&mut self) -> bool {
-        match self.core.config.at_limit {
+        match self.core.settings.at_limit {
             AtLimit::Refuse(_) => true, // or one to be refused
             AtLimit::Wait if self.core.post.is_some() => self.keep_a_place(),
             AtLimit::Wait => !self.core.permits().full(),
@@ -206,7 +208,7 @@ impl State {
         let Some((listeners, entrance)) = self.entrance(place, number) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
         let permit = self.place.take().or_else(|| Permit::reserve(&self.core));
-        if permit.is_none() && !matches!(self.core.config.at_limit, AtLimit::Refuse(_)) {
+        if permit.is_none() && !matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
         let accepted = listener.accept();
@@ -262,8 +264,8 @@ impl State {
 
     /// A new connection: it is served, unless the server's hook is to decide about that first.
     fn admit(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        observe::accepted(&self.core, &accepted.peer);
-        if self.core.config.verify_request.is_some() {
+        monitor::accepted(&self.core, &accepted.peer);
+        if self.core.hooks.verify_request.is_some() {
             self.put_aside(entrance, accepted, permit);
         } else {
             self.serve(entrance, accepted, permit);
@@ -318,7 +320,7 @@ impl State {
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => observe::refused(&self.core, &peer, &io::Error::other(NO_PROTOCOL)),
+            (None, Origin::Accepted) => monitor::refused(&self.core, &peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
             self.has_lost_connection(connector);
@@ -331,7 +333,7 @@ impl State {
         if self.core.post.is_some() {
             return; // the master has counted, for all
         }
-        let backlog = self.core.config.backlog;
+        let backlog = self.core.settings.backlog;
         let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
         for port in self.ports.values_mut() {
             if self.team.is_alone() {

@@ -15,10 +15,13 @@ use super::handle::ReactorHandle;
 use super::port::ListeningPort;
 use super::state::{Soon, State};
 use super::timers::TimerId;
+use crate::config::ServerSettings;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Core, InHandler, Report, ServerHandle};
-use crate::listen::{bind, Address, BindOptions, Listener};
-use crate::server::{Config, Single};
+use crate::lifecycle::{Core, Hooks, InHandler, ServerHandle};
+use crate::listen::{bind, BindOptions, Listener};
+use crate::net::Address;
+use crate::observe::Report;
+use crate::server::Single;
 use crate::sys::signal;
 
 /// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
@@ -72,12 +75,12 @@ impl Reactor {
     /// # Errors
     /// As [`new`](Self::new), and [`Error::Setting`].
     pub fn with(settings: EventLoop) -> Result<Self> {
-        Self::with_clock(settings, Config::default(), Clock::System)
+        Self::with_clock(settings, ServerSettings::default(), Hooks::default(), Clock::System)
     }
 
-    pub(super) fn with_clock(settings: EventLoop, config: Config, clock: Clock) -> Result<Self> {
+    pub(super) fn with_clock(settings: EventLoop, config: ServerSettings, hooks: Hooks, clock: Clock) -> Result<Self> {
         let settings = settings.checked()?;
-        let state = Core::new(config, EventLoop::default_limit(), usize::MAX)
+        let state = Core::new(config, hooks, EventLoop::default_limit(), usize::MAX)
             .and_then(|core| State::new(core, settings, clock))
             .map_err(Error::system("make an event loop"))?;
         Self::of(state)

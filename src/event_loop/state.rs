@@ -28,7 +28,7 @@ use super::timers::Timers;
 use super::token;
 use super::Settings;
 use crate::admit::Permit;
-use crate::connection::Limits;
+use crate::config::Limits;
 use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
 
@@ -226,13 +226,13 @@ impl State {
     }
 
     pub(super) fn limits_of(&self, conn: &Conn) -> Limits {
-        conn.limits.as_deref().copied().unwrap_or(self.core.config.limits)
+        conn.limits.as_deref().copied().unwrap_or(self.core.settings.limits)
     }
 
     /// When connections are cut; `None` while nothing stops.
     pub(super) fn drain_deadline(&self) -> Option<Instant> {
         let drain = self.drain.as_ref()?;
-        let control = self.core.control.drain_deadline(self.core.config.drain_timeout);
+        let control = self.core.control.drain_deadline(self.core.settings.drain_timeout);
         match (drain.deadline, control) {
             (Some(own), _) if !self.core.control.is_urgent() => Some(own),
             (own, control) => control.or(own),

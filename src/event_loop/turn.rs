@@ -13,7 +13,7 @@ use super::slab::ConnId;
 use super::state::{Soon, State, Task};
 use super::token;
 use crate::error::{Error, Result};
-use crate::handler::forget;
+use crate::panics::forget;
 use crate::sys::Readiness;
 
 impl State {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::control::Switch;
-use super::stats::Counters;
-use crate::admit::Count;
-use crate::preforking::DeskRef;
+use super::permits::Permits;
+use super::scoreboard::DeskRef;
+use crate::observe::Counters;
 use crate::sys::shared::Shared;
 
 /// The part of a server that lies in memory shared with its children: atomics only.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     pub(crate) switch: Switch,
-    pub(crate) permits: CachePadded<Count>,
+    pub(crate) permits: CachePadded<Permits>,
     pub(crate) counters: CachePadded<Counters>,
 }
 

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::block::BlockRef;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
-use crate::sys::process;
-use crate::sys::EventFd;
+use crate::sys::{process, EventFd};
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;

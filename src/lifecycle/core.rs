@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use super::block::{Block, BlockRef};
 use super::control::Control;
+use super::hooks::{Hooks, VERIFIERS};
+use super::permits::Permits;
 use super::registry::Registry;
-use super::stats::{Counters, Report, Stats};
-use super::throttle::Throttle;
-use crate::accept::Trouble;
-use crate::admit::Count;
-use crate::event_loop::{Lookup, Work};
-use crate::helpers::Helpers;
-use crate::hooks::{Job, Waiting};
-use crate::listen::Spare;
-use crate::preforking::{Pool, Post};
-use crate::server::{AtLimit, Config};
+use super::scoreboard::Pool;
+use super::waiting::Waiting;
+use super::worker_role::Post;
+use crate::config::{AtLimit, ServerSettings};
+use crate::listen::{AcceptBackoff, ReserveFd};
+#[cfg(feature = "testing")]
+use crate::observe::OpenConnections;
+use crate::observe::{Counters, LogThrottle, Report, Stats};
+use crate::offload::Offload;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{now, thread_local, Condvar, Mutex};
 use crate::sys::shared::Shared;
@@ -25,7 +26,8 @@ use crate::sys::shared::Shared;
 /// Shared by the accepting side, the workers, the connections and every handle.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) config: Arc<Config>,
+    pub(crate) settings: Arc<ServerSettings>,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) control: Arc<Control>,
     /// The most connections that the strategy can serve at once, whatever the limit.
     pub(crate) capacity: usize,
@@ -42,44 +44,52 @@ pub(crate) struct Core {
     /// Event loops that wait for a place, which another one may give back.
     loops_at_gate: AtomicUsize,
     /// Bounds what others can make the server log.
-    pub(crate) log: Throttle,
+    pub(crate) log: LogThrottle,
     /// Of accepting: how long it rests.
-    pub(crate) trouble: Trouble,
+    pub(crate) trouble: AcceptBackoff,
     /// To refuse with, where the server does so.
-    pub(crate) spare: Option<Spare>,
+    pub(crate) spare: Option<ReserveFd>,
     /// Who asks `verify_request`, and who waits for its answer.
-    pub(crate) helpers: Helpers<Arc<Job>>,
+    pub(crate) verifying: Offload,
     /// Those who do the loops' blocking work, and those who resolve names for them.
-    pub(crate) work: Helpers<Work>,
-    pub(crate) lookups: Helpers<Lookup>,
+    pub(crate) blocking: Offload,
+    pub(crate) lookups: Offload,
     pub(crate) waiting: Waiting,
     /// Who is connected, by name.
     #[cfg(feature = "testing")]
-    pub(crate) roll: super::roll::Roll,
+    pub(crate) roll: OpenConnections,
     serving: Mutex<bool>,
     ended: Condvar,
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(settings: ServerSettings, hooks: Hooks, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
         let block = BlockRef::Own(Arc::new(Shared::<Block>::new()?));
         block.permits.set_limit(limit.min(capacity));
         let control = Control::new(block.clone(), None)?;
-        Ok(Arc::new(Self::with(config.into(), capacity, block, control, None)))
+        Ok(Arc::new(Self::with((settings.into(), hooks.into()), capacity, block, control, None)))
     }
 
     /// Of a worker; made by the master, who keeps it to direct the worker with. No limit lets it serve yet.
     pub(crate) fn of_worker(post: Post, capacity: usize) -> io::Result<Arc<Self>> {
-        let (config, block) = (post.master.config.clone(), BlockRef::OfWorker(post.desk.clone()));
+        let (set, block) =
+            ((post.master.settings.clone(), post.master.hooks.clone()), BlockRef::OfWorker(post.desk.clone()));
         let control = Control::new(block.clone(), Some(post.master.control.clone()))?;
-        Ok(Arc::new(Self::with(config, capacity, block, control, Some(post))))
+        Ok(Arc::new(Self::with(set, capacity, block, control, Some(post))))
     }
 
-    fn with(config: Arc<Config>, capacity: usize, block: BlockRef, control: Control, post: Option<Post>) -> Self {
-        let make = if post.is_some() { Spare::later } else { Spare::new };
-        let spare = matches!(config.at_limit, AtLimit::Refuse(_)).then(make);
+    fn with(
+        (settings, hooks): (Arc<ServerSettings>, Arc<Hooks>),
+        capacity: usize,
+        block: BlockRef,
+        control: Control,
+        post: Option<Post>,
+    ) -> Self {
+        let make = if post.is_some() { ReserveFd::later } else { ReserveFd::new };
+        let spare = matches!(settings.at_limit, AtLimit::Refuse(_)).then(make);
         Self {
-            config,
+            settings,
+            hooks,
             capacity,
             control: Arc::new(control),
             block,
@@ -89,12 +99,12 @@ impl Core {
             registry: Registry::default(),
             workers: AtomicUsize::new(0),
             loops_at_gate: AtomicUsize::new(0),
-            log: Throttle::default(),
-            trouble: Trouble::default(),
+            log: LogThrottle::default(),
+            trouble: AcceptBackoff::default(),
             spare,
-            helpers: Helpers::default(),
-            work: Helpers::default(),
-            lookups: Helpers::default(),
+            verifying: Offload::new("verify", VERIFIERS),
+            blocking: Offload::new("blocking", 10),
+            lookups: Offload::new("resolver", 10),
             waiting: Waiting::default(),
             #[cfg(feature = "testing")]
             roll: Default::default(),
@@ -116,7 +126,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn permits(&self) -> &Count {
+    pub(crate) fn permits(&self) -> &Permits {
         &self.block.permits
     }
 

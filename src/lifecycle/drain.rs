@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::registry::SlotState;
-use crate::strategy::ServingStrategy;
+use crate::accept::ServingStrategy;
 use crate::sync::now;
 use crate::sys;
 
@@ -21,7 +21,7 @@ impl Core {
     pub(crate) fn drain(&self, strategy: &dyn ServingStrategy) -> io::Result<u64> {
         let idle = || self.permits().active() == 0 && self.workers.load(SeqCst) == 0;
         self.wake_idle();
-        let limit = self.config.drain_timeout;
+        let limit = self.settings.drain_timeout;
         if self.wait_for(strategy, &idle, || self.control.drain_deadline(limit))? {
             return Ok(0);
         }

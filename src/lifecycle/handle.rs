@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, InHandler};
-use super::stats::Stats;
+use super::scoreboard::check_count;
+use crate::config::check_limit;
 use crate::error::{Error, Result};
+use crate::observe::Stats;
 
 /// The remote control of a server: clone it, keep it, send it to other threads, or take it from a connection with
 /// [`Connection::server`](crate::Connection::server).
@@ -72,7 +74,7 @@ impl ServerHandle {
     /// # Errors
     /// [`Error::Setting`] for zero; [`pause`](Self::pause) is the way to accept nothing.
     pub fn set_max_connections(&self, limit: usize) -> Result<()> {
-        crate::server::check_limit(limit)?;
+        check_limit(limit)?;
         let core = self.core.server();
         core.set_limit(limit);
         core.control.ring_gate();
@@ -88,7 +90,7 @@ impl ServerHandle {
     pub fn set_workers(&self, count: usize) -> Result<()> {
         let core = self.core.server();
         let Some(pool) = core.pool.get() else { return Err(without_workers("set_workers")) };
-        crate::preforking::check_count("set_workers", count)?;
+        check_count("set_workers", count)?;
         pool.set_wanted(count, core.permits());
         core.control.ring();
         Ok(())

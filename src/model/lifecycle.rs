@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::check;
 use super::sync::thread::spawn;
-use crate::lifecycle::{Block, Control, Core};
-use crate::server::Config;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Block, Control, Core, Hooks};
 use crate::sys;
 use crate::sys::shared::Shared;
 
@@ -63,7 +63,7 @@ fn a_stop_that_nobody_has_obeyed_ends_the_next_run() {
 #[test]
 fn whoever_waits_for_the_end_hears_of_it() {
     check(|| {
-        let core = Core::new(Config::default(), 1, 1).unwrap();
+        let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1).unwrap();
         let run = core.begin();
         let waits: Vec<_> = [None, Some(LIMIT)]
             .into_iter()

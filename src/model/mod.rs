@@ -68,8 +68,8 @@ pub(crate) fn check(scenario: impl Fn() + Send + Sync + 'static) {
     Runner::new(PctScheduler::new(3, schedules / 100 + 1), config()).run(move || again());
 }
 
-fn config() -> shuttle::Config {
-    let mut config = shuttle::Config::new();
+fn config() -> shuttle::ServerSettings {
+    let mut config = shuttle::ServerSettings::new();
     config.stack_size = 1 << 18; // whole handlers run on it
     config
 }
@@ -225,7 +225,7 @@ impl<S> Running<S> {
             assert_eq!(stats.active, 0);
             assert_eq!(stats.accepted, stats.served + stats.failed + stats.disconnected + stats.refused);
         }
-        if handle.core.config.drain_timeout == FOR_EVER {
+        if handle.core.settings.drain_timeout == FOR_EVER {
             assert_eq!((report.abandoned, handle.core.workers.load(SeqCst)), (0, 0), "nobody is left");
         }
         (Scene { server, door, tally, handle }, report)

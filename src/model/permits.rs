@@ -6,11 +6,11 @@ use super::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use super::sync::thread::spawn;
 use super::{check, join_all};
 use crate::admit::Permit;
-use crate::lifecycle::Core;
-use crate::server::Config;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Core, Hooks};
 
 fn core(limit: usize) -> Arc<Core> {
-    Core::new(Config::default(), limit, usize::MAX).unwrap()
+    Core::new(ServerSettings::default(), Hooks::default(), limit, usize::MAX).unwrap()
 }
 
 #[test]

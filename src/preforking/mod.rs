@@ -1,7 +1,5 @@
 //! Worker processes around any engine: supervised, replaced, reloaded.
 
-mod pool;
-mod post;
 mod shares;
 mod starts;
 mod supervisor;
@@ -12,18 +10,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admit::Awaited;
 use crate::error::{Error, Result};
-use crate::lifecycle::Core;
+use crate::lifecycle::{check_count, Awaited, Core, Pool, LISTENERS};
 use crate::server::{Bound, Engine, Single};
 use crate::strategy::forking::{bound_settings, Bounds};
 use crate::strategy::Threading;
-use crate::sys::{self, limits, process};
+use crate::sys::{self, process};
 use supervisor::Supervisor;
 use worker::Worker;
-
-pub(crate) use pool::{DeskRef, Pool};
-pub(crate) use post::Post;
 
 type Workers = Vec<Worker>;
 type Hook<T> = Box<dyn Fn(T) + Send>;
@@ -255,36 +249,6 @@ impl Settings {
     }
 }
 
-/// Descriptors that a master has for each of its workers, and for itself and a successor.
-const OF_EACH: usize = 8;
-const OF_THE_MASTER: usize = 32;
-
-/// Of workers.
-pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
-    if count == 0 {
-        return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));
-    }
-    if count > pool::MOST {
-        return Err(Error::setting(name, format!("{count} workers are more than {} at most", pool::MOST)));
-    }
-    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
-    if needed > descriptors {
-        let why = format!(
-            "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \
-             (ulimit -n, or raise_descriptor_limit())"
-        );
-        return Err(Error::setting(name, why));
-    }
-    match process::limit() {
-        Some(limit) if count as u64 >= limit => {
-            let why =
-                format!("{count} workers are more than there may be processes (kernel.pid_max, ulimit -u): {limit}");
-            Err(Error::setting(name, why))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Other threads than this one make a fork unsafe.
 fn check_threads() -> Result<()> {
     match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
@@ -301,8 +265,8 @@ fn supervisor<'a>(
     run: worker::Run<'a>,
 ) -> Result<Supervisor<'a>> {
     check_threads()?;
-    if bound.listeners.len() > pool::LISTENERS {
-        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), pool::LISTENERS);
+    if bound.listeners.len() > LISTENERS {
+        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
         return Err(Error::setting("listen", why));
     }
     let Some(pool) = bound.core.pool.get() else {

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::pool::Pool;
-use super::post::Post;
 use super::shares::{raise, share, Part};
 use super::starts::Starts;
 use super::worker::{Run, State, Worker};
 use super::{Settings, Workers};
 use crate::error::{Error, Result};
-use crate::finish::observe;
 use crate::hooks::{self, Pace};
-use crate::lifecycle::Core;
+use crate::lifecycle::Pool;
+use crate::lifecycle::Post;
+use crate::lifecycle::{monitor, Core};
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals};
 use crate::sys::shared::Shared;
@@ -197,7 +196,7 @@ impl<'a> Supervisor<'a> {
         let (core, now) = (self.core(), Instant::now());
         for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
             if old.is_stuck && old.stands_still(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX) {
-                observe::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
+                monitor::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
                 old.kill(false);
             } else {
                 old.dismiss(now);
@@ -222,8 +221,8 @@ impl<'a> Supervisor<'a> {
         }
         if more != 0 {
             let wanted = self.pool.wanted() as i64 + i64::from(more);
-            let wanted = wanted.clamp(1, super::pool::MOST as i64) as usize;
-            if let Err(why) = super::check_count("SIGTTIN", wanted) {
+            let wanted = wanted.clamp(1, crate::lifecycle::MOST_WORKERS as i64) as usize;
+            if let Err(why) = crate::lifecycle::check_count("SIGTTIN", wanted) {
                 log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
                 return;
             }

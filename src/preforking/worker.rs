@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::post::{Post, READY};
 use super::Settings;
 use crate::error::{Error, Result};
-use crate::finish::panic_message;
 use crate::lifecycle::Core;
+use crate::lifecycle::{Post, READY};
+use crate::panics::panic_message;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::worker::{become_worker, pipe, set_name};
@@ -129,7 +129,7 @@ impl Worker {
     /// Tells it to end; its connections have as long as a stop leaves them.
     pub(super) fn dismiss(&mut self, now: Instant) {
         self.core.control.request_stop();
-        self.state = State::Leaving(now.checked_add(self.core.config.drain_timeout + AFTER_THE_DRAIN));
+        self.state = State::Leaving(now.checked_add(self.core.settings.drain_timeout + AFTER_THE_DRAIN));
     }
 
     pub(super) fn kill(&mut self, cut: bool) {

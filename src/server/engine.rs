@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::io_error;
 use super::udp::Datagrams;
-use crate::accept::{Accepting, Acceptor, Turn};
+use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
 use crate::error::Result;
-use crate::handler::{DatagramRequestHandler, Service, StreamRequestHandler};
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
-use crate::strategy::{Rejected, ServingStrategy};
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! The server: listeners, handler and strategy put together.
 
 mod builder;
-mod config;
 mod engine;
 mod udp;
 
@@ -12,14 +11,13 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hooks;
-use crate::lifecycle::{Report, ServerHandle};
-use crate::listen::{Addr, Address};
+use crate::lifecycle::ServerHandle;
+use crate::net::{Addr, Address};
+use crate::observe::Report;
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
 pub use builder::{ListeningSocket, ServerBuilder};
-pub use config::AtLimit;
-pub(crate) use config::{check_limit, Config};
 pub use engine::{Bound, Engine, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
@@ -154,7 +152,7 @@ impl<H, S> TcpServer<H, S> {
         Self::warn_of_panics_that_abort();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
-        crate::finish::observe::tell_left_out(&core);
+        crate::lifecycle::monitor::tell_left_out(&core);
         let report = core.totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
@@ -171,7 +169,7 @@ impl<H, S> TcpServer<H, S> {
     {
         let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
         let core = &self.bound.core;
-        if let (Single::TimedOut, Some(hook)) = (came, &core.config.handle_timeout) {
+        if let (Single::TimedOut, Some(hook)) = (came, &core.hooks.handle_timeout) {
             hooks::call(core, "handle_timeout", hook);
         }
         Ok(came == Single::Taken)

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
 
-use super::{Rejected, Request};
 use crate::accept::{Acceptor, Seat, Turn};
+use crate::accept::{Rejected, Request, ServingStrategy};
+use crate::config::AtLimit;
 use crate::error::{Error, Result};
-use crate::finish::observe;
 use crate::hooks::Pace;
-use crate::server::AtLimit;
+use crate::lifecycle::monitor;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, Mutex};
 use crate::sys;
@@ -65,8 +65,8 @@ impl Plan {
 }
 
 /// Serves with threads that accept for themselves, or, where somebody must always be there to refuse, by hand-over.
-pub(crate) fn serve(plan: &Plan, by_hand_over: &dyn super::ServingStrategy, acceptor: &Acceptor) -> Result<()> {
-    if matches!(acceptor.core().config.at_limit, AtLimit::Refuse(_)) {
+pub(crate) fn serve(plan: &Plan, by_hand_over: &dyn ServingStrategy, acceptor: &Acceptor) -> Result<()> {
+    if matches!(acceptor.core().settings.at_limit, AtLimit::Refuse(_)) {
         return acceptor.run(by_hand_over);
     }
     let crew = Crew {
@@ -106,7 +106,7 @@ impl Crew {
             while !core.control.stopping() {
                 core.control.events.clear();
                 let retry = self.complete().err().map(|e| {
-                    observe::worker_failed(core, &Error::system("start a thread")(e));
+                    monitor::worker_failed(core, &Error::system("start a thread")(e));
                     HIRE_AGAIN
                 });
                 let retry = retry.into_iter().chain(actions.left()).min();
@@ -153,7 +153,7 @@ impl Crew {
         loop {
             match self.acceptor.seat() {
                 Ok(seat) => return Some(seat),
-                Err(e) => observe::worker_failed(self.acceptor.core(), &e),
+                Err(e) => monitor::worker_failed(self.acceptor.core(), &e),
             }
             let control = &self.acceptor.core().control;
             let rested = sys::poll([Some(control.stop.as_fd())], None, Some(HIRE_AGAIN));

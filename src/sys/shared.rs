@@ -70,4 +70,4 @@ unsafe impl Shareable for crate::lifecycle::Block {
 // SAFETY: plain atomics, all of them.
 unsafe impl Shareable for crate::strategy::forking::Slots {}
 // SAFETY: plain atomics, all of them. (The model has no processes, and so never makes one.)
-unsafe impl Shareable for crate::preforking::Pool {}
+unsafe impl Shareable for crate::lifecycle::Pool {}

@@ -7,9 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use crate::connection::Connection;
-use crate::finish::{contain, finish_apart, Outcome};
-use crate::handler::{self, HandlerResult, StreamRequestHandler};
+use crate::error::HandlerResult;
+use crate::finish::finish_apart;
+use crate::handler;
+use crate::handler::StreamRequestHandler;
 use crate::lifecycle::InHandler;
+use crate::observe::{contain, Outcome};
 
 /// Runs a handler on this input: `setup`, `handle`, `finish`, and the close, as a server would; without one, and
 /// without a network. The client sends the input, ends the stream, and reads to the end, all at its own pace, so that

@@ -13,8 +13,9 @@ use crossbeam::channel::{bounded, Receiver};
 use super::client::TestClient;
 use crate::error::Result;
 use crate::handler::StreamRequestHandler;
-use crate::lifecycle::{Report, ServerHandle, Stats};
-use crate::listen::Addr;
+use crate::lifecycle::ServerHandle;
+use crate::net::Addr;
+use crate::observe::{Report, Stats};
 use crate::server::{Engine, ServerBuilder, TcpServer};
 use crate::strategy::Forking;
 
@@ -200,7 +201,7 @@ impl TestServer {
     }
 
     fn drain_limit(&self) -> Duration {
-        self.handle.core.config.drain_timeout
+        self.handle.core.settings.drain_timeout
     }
 
     fn stop_within(&mut self, time: Duration) -> std::result::Result<Report, String> {

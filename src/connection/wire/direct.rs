@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{would_wait, Ending, Wire};
-use crate::connection::limits::Limits;
+use crate::config::Limits;
 use crate::sys::socket;
 
 impl Wire {

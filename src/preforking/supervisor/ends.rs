@@ -3,13 +3,13 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::super::pool::Lost;
 use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
 use super::super::WorkerExit;
 use super::{Supervisor, LOOK_AGAIN};
 use crate::error::Result;
-use crate::finish::observe;
 use crate::hooks;
+use crate::lifecycle::monitor;
+use crate::lifecycle::Lost;
 use crate::listen::Listener;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
@@ -51,11 +51,11 @@ impl Supervisor<'_> {
                 target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
             );
         } else if worker.was_ready && !failed_soon {
-            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            monitor::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
             self.starts.died(worker.place, lived, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
-            observe::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            monitor::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
             self.start_failed(worker.place, how);
         }
     }
@@ -79,7 +79,7 @@ impl Supervisor<'_> {
             control.request_stop();
         }
         if !control.paused() {
-            let queued = |l: &Listener| l.queued().unwrap_or(core.config.backlog);
+            let queued = |l: &Listener| l.queued().unwrap_or(core.settings.backlog);
             self.pool.count_the_last(self.bound.listeners.iter().map(queued));
         }
         while !self.workers.is_empty() {
@@ -99,7 +99,7 @@ impl Supervisor<'_> {
 
     fn pass_the_stop_on(&mut self) {
         let (core, now) = (self.core(), Instant::now());
-        let end = core.control.drain_deadline(core.config.drain_timeout);
+        let end = core.control.drain_deadline(core.settings.drain_timeout);
         for worker in &mut self.workers {
             if core.control.is_urgent() {
                 worker.core.control.request_stop_now();

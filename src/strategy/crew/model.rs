@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use super::{AtomicUsize, Crew, Member, Mutex, Plan, SeqCst};
 use crate::accept::Acceptor;
-use crate::lifecycle::Core;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Core, Hooks};
 use crate::listen::Listener;
 use crate::model::sync::thread::spawn;
 use crate::model::{check, join_all, world, Door, Stay, Tally, Visit};
-use crate::server::Config;
 use crate::strategy::Sequential;
 
 /// The listeners live as long as a server's would.
 fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Listener>>) {
     let (door, listener) = Door::open();
     let listeners = Arc::new(vec![Listener::adopt_unix(listener).unwrap()]);
-    let config = Config { drain_timeout: Duration::from_secs(1 << 31), ..Config::default() };
-    let core = Core::new(config, 2, usize::MAX).unwrap();
+    let config = ServerSettings { drain_timeout: Duration::from_secs(1 << 31), ..ServerSettings::default() };
+    let core = Core::new(config, Hooks::default(), 2, usize::MAX).unwrap();
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(Visit(tally.clone(), Stay::UntilReleased)));
     let plan = Plan { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(1), spare: 2, size };
     let (members, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -2,12 +2,12 @@ use std::thread::{self, sleep};
 use std::time::Instant;
 
 use super::*;
+use crate::config::ServerSettings;
 use crate::handler::handler;
-use crate::lifecycle::Core;
-use crate::server::Config;
+use crate::lifecycle::{Core, Hooks};
 
 fn crew(size: Option<usize>) -> Arc<Crew> {
-    let core = Core::new(Config::default(), 100, usize::MAX).unwrap();
+    let core = Core::new(ServerSettings::default(), Hooks::default(), 100, usize::MAX).unwrap();
     let listeners = Arc::default();
     std::mem::forget(Arc::clone(&listeners)); // as a server that is never dropped
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(handler(|_| Ok(()))));

@@ -6,8 +6,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::slots::{SlotRef, Verdict};
 use super::Forking;
-use crate::finish::{Cause, Outcome};
-use crate::strategy::Request;
+use crate::accept::Request;
+use crate::observe::{Cause, Outcome};
 use crate::sys::limits::restore_descriptors;
 use crate::sys::process;
 

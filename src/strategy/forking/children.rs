@@ -11,12 +11,12 @@ use nix::unistd::Pid;
 
 use super::slots::{FreeSlots, SlotRef, Verdict};
 use super::{AFTER_THE_LIMIT, FROM_TERM_TO_KILL};
+use crate::accept::{Rejected, Request};
 use crate::admit::Permit;
-use crate::connection::Limit;
-use crate::finish::observe::{self, Ended};
-use crate::lifecycle::Core;
-use crate::listen::Addr;
-use crate::strategy::{Rejected, Request};
+use crate::config::Limit;
+use crate::lifecycle::monitor::Ended;
+use crate::lifecycle::{monitor, Core};
+use crate::net::Addr;
 use crate::sys::process::{self, Status, Timer};
 use crate::sys::{signal, Epoll, Interest};
 
@@ -62,7 +62,7 @@ impl Children {
             Ok(slot) => slot,
             Err(why) => return Err(Rejected::new(request, why)),
         };
-        if let Some(limit) = self.core.config.limits.request {
+        if let Some(limit) = self.core.settings.limits.request {
             slot.set_deadline(self.core.control.millis(Instant::now() + limit));
             // the child tells more, once it can
         }
@@ -149,7 +149,7 @@ impl Children {
             }
         };
         self.free.give_back(child.slot);
-        observe::child_ended(&self.core, &child.peer, &ended);
+        monitor::child_ended(&self.core, &child.peer, &ended);
         drop(child.permit);
     }
 
@@ -166,7 +166,7 @@ impl Children {
         let now = Instant::now();
         let kills = self.all.values().filter_map(|c| c.ending.and_then(|(_, kill_at)| kill_at));
         let kill = kills.min().map(|at| at.saturating_duration_since(now));
-        let limit = self.core.config.limits.request.filter(|_| !self.all.is_empty());
+        let limit = self.core.settings.limits.request.filter(|_| !self.all.is_empty());
         let looks = limit.map(|limit| {
             let millis = self.core.control.millis(now);
             let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(millis)) + AFTER_THE_LIMIT;

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Rejected, Request, ServingStrategy};
 use crate::accept::Acceptor;
+use crate::accept::{Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals};

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::pool::DeskRef;
-use crate::lifecycle::Core;
+use crate::lifecycle::{Core, DeskRef};
 use crate::sys::process;
 
 /// What the worker has written into its pipe when it is ready. Other bytes are its last words.
-pub(super) const READY: u8 = 0;
+pub(crate) const READY: u8 = 0;
 
 /// The part of a worker's core that makes it one. Its master holds it too.
 #[derive(Debug)]
@@ -20,16 +19,16 @@ pub(crate) struct Post {
     pub(crate) master: Arc<Core>,
     pub(crate) desk: DeskRef,
     /// Its number among the workers, which its successor has after it.
-    pub(super) place: usize,
+    pub(crate) place: usize,
     /// How long its heart may stand still.
-    pub(super) heartbeat: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
     /// What it tells its master with; the master lets go of it.
-    pub(super) pipe: Mutex<Option<OwnedFd>>,
+    pub(crate) pipe: Mutex<Option<OwnedFd>>,
     is_ready: AtomicBool,
 }
 
 impl Post {
-    pub(super) fn new(
+    pub(crate) fn new(
         master: &Arc<Core>,
         desk: DeskRef,
         place: usize,
@@ -48,7 +47,7 @@ impl Post {
     }
 
     /// Into the pipe; a master that is gone, or has no room, does not hear it.
-    pub(super) fn tell(&self, bytes: &[u8]) {
+    pub(crate) fn tell(&self, bytes: &[u8]) {
         if let Some(pipe) = &*self.pipe.lock() {
             let _ = nix::unistd::write(pipe, bytes);
         }
@@ -89,12 +88,12 @@ impl Post {
     }
 
     /// In the master, once the worker has it.
-    pub(super) fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         *self.pipe.lock() = None;
     }
 
     /// In the worker: its own children have no business with it.
-    pub(super) fn keep(&self) {
+    pub(crate) fn keep(&self) {
         self.pipe.lock().iter().for_each(process::own);
     }
 }

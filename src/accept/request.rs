@@ -1,20 +1,23 @@
 //! An admitted connection, or datagram, on its way to a handler.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::accept::Accepting;
 use crate::admit::Permit;
-use crate::connection::{Connection, PeerCredentials, Wakes};
-use crate::datagram::Datagram;
-use crate::finish::{self, Outcome};
-use crate::handler::{self, DatagramRequestHandler, HandlerResult, StreamRequestHandler};
+use crate::connection::{Connection, Datagram, Wakes};
+use crate::error::HandlerResult;
+use crate::finish;
+use crate::handler;
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::hooks;
-use crate::lifecycle::{Core, InHandler, ServerHandle};
-use crate::listen::{Accepted, Addr, Arrival, DatagramSocket, Packet};
+use crate::lifecycle::{monitor, Core, InHandler, ServerHandle};
+use crate::net::{Accepted, Addr, Arrival, DatagramSocket, Packet, PeerCredentials};
+use crate::observe::{contain, Outcome};
 use crate::strategy::forking::SlotRef;
+use crate::sync::thread_local;
 
 /// An admitted connection or datagram, with its permit and its handler: [`run`](Self::run) it where it shall be served.
 ///
@@ -62,7 +65,7 @@ impl Work {
 
 impl Request {
     pub(crate) fn new(work: Work, permit: Permit) -> Self {
-        finish::observe::accepted(permit.core(), work.peer());
+        monitor::accepted(permit.core(), work.peer());
         Self(Some(Parts { work, permit }))
     }
 
@@ -112,14 +115,14 @@ impl Request {
     pub(crate) fn verify_in_child(&mut self, slot: &SlotRef) -> io::Result<()> {
         let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
         let core = permit.core();
-        if core.config.verify_request.is_none() {
+        if core.hooks.verify_request.is_none() {
             return Ok(());
         }
-        if core.config.limits.request.is_some() {
-            slot.set_deadline(core.control.millis(Instant::now() + core.config.verify_timeout));
+        if core.settings.limits.request.is_some() {
+            slot.set_deadline(core.control.millis(Instant::now() + core.settings.verify_timeout));
         }
         let verified = hooks::verify(core, work, true);
-        if let Some(limit) = core.config.limits.request {
+        if let Some(limit) = core.settings.limits.request {
             slot.set_deadline(core.control.millis(Instant::now() + limit));
         }
         verified
@@ -165,7 +168,7 @@ impl Request {
 /// Runs a handler, as one of this server.
 fn handled(core: &Core, run: impl FnOnce() -> HandlerResult) -> Outcome {
     let _inside = InHandler::of(core);
-    finish::contain(run)
+    contain(run)
 }
 
 impl Drop for Request {
@@ -203,5 +206,41 @@ impl Rejected {
 
     pub(crate) fn refuse(mut self) {
         self.request.refuse(&self.why);
+    }
+}
+
+/// What serves the requests of a server, and with that what they are.
+#[derive(Clone)]
+pub(crate) enum Service {
+    Connections(Arc<dyn StreamRequestHandler>),
+    Datagrams(Arc<dyn DatagramRequestHandler>),
+}
+
+impl<H: StreamRequestHandler> From<Arc<H>> for Service {
+    fn from(handler: Arc<H>) -> Self {
+        Self::Connections(handler)
+    }
+}
+
+thread_local! {
+    static ACCEPTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, this thread is the one that serves, so a request it runs itself must watch for the stop itself.
+pub(crate) struct Accepting(bool);
+
+impl Accepting {
+    pub(crate) fn here() -> Self {
+        Self(ACCEPTING.with(|here| here.replace(true)))
+    }
+
+    pub(crate) fn is_here() -> bool {
+        ACCEPTING.with(Cell::get)
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        ACCEPTING.with(|here| here.set(self.0));
     }
 }

@@ -5,16 +5,17 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
-use crate::admit::Count;
-use crate::lifecycle::Block;
+use crate::error::{Error, Result};
+use crate::lifecycle::{Block, Permits};
 use crate::sync::atomic::AtomicUsize as Left;
 use crate::sys::shared::Shared;
+use crate::sys::{limits, process};
 
 /// As many processes have a place in the memory, those that are on their way out included. Pages that nobody uses cost
 /// nothing.
 const DESKS: usize = 2048;
 /// Most workers of one pool.
-pub(crate) const MOST: usize = 512;
+pub(crate) const MOST_WORKERS: usize = 512;
 /// Most listeners whose queues are served to the end at a stop.
 pub(crate) const LISTENERS: usize = 64;
 
@@ -61,7 +62,7 @@ pub(crate) struct DeskRef {
 
 impl Pool {
     /// For a server: `limit` is what was asked for, if something was.
-    pub(super) fn for_server(
+    pub(crate) fn for_server(
         workers: usize,
         limit: Option<usize>,
         each: usize,
@@ -79,7 +80,7 @@ impl Pool {
         self.wanted.load(SeqCst)
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(SeqCst)
     }
 
@@ -88,17 +89,17 @@ impl Pool {
     }
 
     /// Changes the number of workers, and with it the limit, where that follows.
-    pub(crate) fn set_wanted(&self, count: usize, permits: &Count) {
+    pub(crate) fn set_wanted(&self, count: usize, permits: &Permits) {
         self.wanted.store(count, SeqCst);
         self.renew(permits);
     }
 
-    pub(crate) fn set_limit(&self, limit: usize, permits: &Count) {
+    pub(crate) fn set_limit(&self, limit: usize, permits: &Permits) {
         self.asked.store(limit, SeqCst);
         self.renew(permits);
     }
 
-    fn renew(&self, permits: &Count) {
+    fn renew(&self, permits: &Permits) {
         let wanted = self.wanted();
         let follows = wanted.saturating_mul(self.each.load(SeqCst));
         let asked = Some(self.asked.load(SeqCst)).filter(|n| *n > 0);
@@ -110,15 +111,15 @@ impl Pool {
         &self.last
     }
 
-    pub(super) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
+    pub(crate) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
         self.last.iter().zip(queued).for_each(|(last, queued)| last.store(queued, SeqCst));
     }
 
-    pub(super) fn has_last(&self) -> bool {
+    pub(crate) fn has_last(&self) -> bool {
         self.last.iter().any(|last| last.load(SeqCst) > 0)
     }
 
-    pub(super) fn forget_the_last(&self) {
+    pub(crate) fn forget_the_last(&self) {
         self.last.iter().for_each(|last| last.store(0, SeqCst));
     }
 
@@ -128,7 +129,7 @@ impl Pool {
     }
 
     /// A desk for a new worker; `None` where all are taken.
-    pub(super) fn take(pool: &Arc<Shared<Self>>) -> Option<DeskRef> {
+    pub(crate) fn take(pool: &Arc<Shared<Self>>) -> Option<DeskRef> {
         let index = (0..DESKS).find(|i| !pool.desks[*i].taken.swap(true, SeqCst))?;
         pool.used.fetch_max(index + 1, SeqCst);
         Some(DeskRef { pool: pool.clone(), index })
@@ -137,7 +138,7 @@ impl Pool {
 
 /// How connections were lost with their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// It has crashed.
     Crashed,
     /// It has ended in order, without them.
@@ -148,7 +149,7 @@ pub(super) enum Lost {
 
 impl Desk {
     /// The worker is gone: what it had not counted yet has failed. How many that were.
-    pub(super) fn settle(&self, how: Lost) -> u64 {
+    pub(crate) fn settle(&self, how: Lost) -> u64 {
         let (counters, totals) = (&self.block.counters, self.block.counters.totals());
         let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
         let lost = totals.accepted.saturating_sub(ended);
@@ -166,7 +167,7 @@ impl Desk {
     }
 
     /// For a new worker, which wants a successor after so many connections.
-    pub(super) fn prepare(&self, requests: Option<u64>) {
+    pub(crate) fn prepare(&self, requests: Option<u64>) {
         self.block.switch.clear();
         self.block.permits.clear();
         self.beat.store(0, SeqCst);
@@ -176,36 +177,36 @@ impl Desk {
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
     }
 
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         self.taken.store(false, SeqCst);
     }
 
-    pub(super) fn set_beat(&self, millis: u64) {
+    pub(crate) fn set_beat(&self, millis: u64) {
         self.beat.store(millis + 1, SeqCst);
     }
 
-    pub(super) fn beat(&self) -> Option<u64> {
+    pub(crate) fn beat(&self) -> Option<u64> {
         self.beat.load(SeqCst).checked_sub(1)
     }
 
-    pub(super) fn is_to_be_recycled_at(&self, accepted: u64) -> bool {
+    pub(crate) fn is_to_be_recycled_at(&self, accepted: u64) -> bool {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
     /// Asks for a successor; whether this is new.
-    pub(super) fn want_successor(&self) -> bool {
+    pub(crate) fn want_successor(&self) -> bool {
         !self.wants_successor.swap(true, SeqCst)
     }
 
-    pub(super) fn wants_successor(&self) -> bool {
+    pub(crate) fn wants_successor(&self) -> bool {
         self.wants_successor.load(SeqCst)
     }
 
-    pub(super) fn set_result(&self, result: u64) {
+    pub(crate) fn set_result(&self, result: u64) {
         self.result.store(result, SeqCst);
     }
 
-    pub(super) fn result(&self) -> u64 {
+    pub(crate) fn result(&self) -> u64 {
         self.result.load(SeqCst)
     }
 }
@@ -221,5 +222,35 @@ impl Deref for DeskRef {
 
     fn deref(&self) -> &Desk {
         &self.pool.desks[self.index]
+    }
+}
+
+/// Descriptors that a master has for each of its workers, and for itself and a successor.
+const OF_EACH: usize = 8;
+const OF_THE_MASTER: usize = 32;
+
+/// Of workers.
+pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
+    if count == 0 {
+        return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));
+    }
+    if count > MOST_WORKERS {
+        return Err(Error::setting(name, format!("{count} workers are more than {} at most", MOST_WORKERS)));
+    }
+    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
+    if needed > descriptors {
+        let why = format!(
+            "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \
+             (ulimit -n, or raise_descriptor_limit())"
+        );
+        return Err(Error::setting(name, why));
+    }
+    match process::limit() {
+        Some(limit) if count as u64 >= limit => {
+            let why =
+                format!("{count} workers are more than there may be processes (kernel.pid_max, ulimit -u): {limit}");
+            Err(Error::setting(name, why))
+        }
+        _ => Ok(()),
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::outcome::{panic_message, Cause, Outcome};
-use super::Failure;
-use crate::connection::Limit;
+use crate::config::Limit;
 use crate::error::Error;
-use crate::lifecycle::{Core, Counters, InHandler, Kind};
-use crate::listen::Addr;
+use crate::lifecycle::{Core, InHandler};
+use crate::net::Addr;
+use crate::observe::{Cause, Counters, Failure, Kind, Outcome};
+use crate::panics::panic_message;
 
 /// A connection was taken from the kernel's queue.
 #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
@@ -226,7 +226,7 @@ fn report_throttled(core: &Core, kind: Kind, level: Level, failure: &Failure<'_>
 
 fn tell(core: &Core, failure: &Failure<'_>, level: Level, left_out: u64) {
     contained(|| log::log!(target: target(failure), level, "{failure}{}", more(left_out)));
-    let Some(hook) = &core.config.handle_error else { return };
+    let Some(hook) = &core.hooks.handle_error else { return };
     let _inside = InHandler::of(core);
     if let Some(message) = contained(|| hook(failure)) {
         contained(|| log::error!(target: "socketserver::server", "handle_error panicked: {}", message.escape_debug()));
@@ -237,7 +237,7 @@ fn tell(core: &Core, failure: &Failure<'_>, level: Level, left_out: u64) {
 fn contained(code: impl FnOnce()) -> Option<String> {
     let payload = catch_unwind(AssertUnwindSafe(code)).err()?;
     let message = panic_message(payload.as_ref());
-    crate::handler::forget(payload);
+    crate::panics::forget(payload);
     Some(message)
 }
 

@@ -36,9 +36,9 @@ impl std::fmt::Display for Kind {
 
 /// Lets one event of a kind through each second, and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<HashMap<Kind, (Instant, u64)>>);
+pub(crate) struct LogThrottle(Mutex<HashMap<Kind, (Instant, u64)>>);
 
-impl Throttle {
+impl LogThrottle {
     /// Whether this event passes: then with the number of those left out since the last that did.
     pub(crate) fn pass(&self, kind: Kind) -> Option<u64> {
         let mut last = self.0.lock();
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn one_of_a_kind_passes_each_second_and_the_rest_are_counted() {
-        let (throttle, other) = (Throttle::default(), Kind::Refused(None));
+        let (throttle, other) = (LogThrottle::default(), Kind::Refused(None));
         assert_eq!(throttle.pass(Kind::Accept(24)), Some(0));
         assert_eq!((throttle.pass(Kind::Accept(24)), throttle.pass(Kind::Accept(24))), (None, None));
         assert_eq!(throttle.pass(Kind::Accept(23)), Some(0), "another kind");
