@@ -8,6 +8,7 @@
 
 pub(crate) mod datagram;
 mod event;
+mod events;
 mod lent;
 pub(crate) mod limits;
 mod poller;
@@ -27,5 +28,6 @@ pub(crate) use crate::model::kernel::{poll, Epoll, EventFd};
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use event::{read_if_ready, Interest};
+pub use events::Events;
 pub(crate) use lent::{lend, Lent};
 pub(crate) use poller::{Poller, Readiness};
