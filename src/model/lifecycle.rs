@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check;
-use super::sync::thread::spawn;
 use crate::config::ServerSettings;
 use crate::lifecycle::{Control, Core, Hooks};
+use crate::sync::thread::spawn;
 use crate::sys;
 
 const LIMIT: Duration = Duration::from_secs(10);

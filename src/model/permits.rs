@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use super::sync::thread::spawn;
 use super::{check, join_all};
 use crate::admit::Permit;
 use crate::config::ServerSettings;
 use crate::lifecycle::{Core, Hooks};
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::thread::spawn;
 
 fn core(limit: usize) -> Arc<Core> {
     Core::new(ServerSettings::default(), Hooks::default(), limit, usize::MAX).unwrap()

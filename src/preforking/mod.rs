@@ -7,7 +7,6 @@ mod worker;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +95,6 @@ pub(crate) struct Settings {
     before_fork: Option<Hook<usize>>,
     after_fork: Option<Hook<usize>>,
     on_worker_exit: Option<ExitHook>,
-    cpus: Vec<usize>,
     name: String,
     bounds: Bounds,
 }
@@ -138,7 +136,6 @@ impl<E> PreForking<E> {
             before_fork: None,
             after_fork: None,
             on_worker_exit: None,
-            cpus: Vec::new(),
             name: "worker".to_owned(),
             bounds: Bounds::default(),
         };
@@ -197,7 +194,8 @@ impl<E> PreForking<E> {
 
     /// Called in each worker before it serves, with the number of its place, from 0: to reseed random number
     /// generators, which otherwise give every worker the same numbers; to open connections to a database; to give up
-    /// rights. It may start threads. A panic in it is a failed start.
+    /// rights; to [bind it to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A panic in
+    /// it is a failed start.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn(usize) + Send + 'static) -> Self {
         self.settings.after_fork = Some(Box::new(hook));
@@ -208,14 +206,6 @@ impl<E> PreForking<E> {
     #[must_use]
     pub fn on_worker_exit(mut self, hook: impl Fn(&WorkerExit) + Send + 'static) -> Self {
         self.settings.on_worker_exit = Some(Box::new(hook));
-        self
-    }
-
-    /// Binds each worker to one of these processors (as `/proc/cpuinfo` numbers them), in turn. One that this process
-    /// may not use is an error when the server is bound. Defaults to none: the system decides.
-    #[must_use]
-    pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
-        self.settings.cpus = cpus.into_iter().collect();
         self
     }
 
@@ -245,13 +235,9 @@ impl Settings {
         }
         match self.heartbeat {
             Some(limit) if limit < Duration::from_millis(10) || limit > Duration::from_secs(1 << 31) => {
-                return Err(Error::setting("heartbeat", format!("{limit:?} is not from 10 ms to 68 years")));
+                Err(Error::setting("heartbeat", format!("{limit:?} is not from 10 ms to 68 years")))
             }
-            _ => {}
-        }
-        match self.cpus.iter().find(|cpu| !sys::worker::may_run_on(**cpu)) {
-            Some(cpu) => Err(Error::setting("cpu_affinity", format!("this process may not run on CPU {cpu}"))),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

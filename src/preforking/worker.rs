@@ -14,7 +14,7 @@ use crate::lifecycle::{Core, WorkerRole, READY};
 use crate::panics::panic_message;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
-use crate::sys::worker::{become_worker, bind_to, pipe, set_name};
+use crate::sys::worker::{become_worker, pipe, set_name};
 
 /// What a worker does, once it is one: the engine's run. Its number is for the master.
 pub(super) type Run<'a> = &'a mut dyn FnMut(&Bound) -> Result<u64>;
@@ -195,9 +195,6 @@ fn settle_in(
     become_worker(core, &bound.listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
     let name = format!("{}-{}", settings.name, post.place);
     set_name(&name).map_err(Error::system("name the process"))?;
-    if let Some(cpu) = settings.cpus.get(post.place % settings.cpus.len().max(1)) {
-        bind_to(*cpu).map_err(Error::system(format!("run on CPU {cpu} only")))?;
-    }
     settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;
     if let Some(hook) = &settings.after_fork {
         hook(post.place);

@@ -278,9 +278,3 @@ impl AsFd for Timer {
         self.0.as_fd()
     }
 }
-
-/// The niceness of this process; a higher one yields to others.
-pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
-    // SAFETY: setpriority takes three integers.
-    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop).map_err(io::Error::from)
-}

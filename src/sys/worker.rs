@@ -1,4 +1,4 @@
-//! Signals of worker processes and of their master, the pipe that tells of its death, names and processors.
+//! Signals of worker processes and of their master, the pipe that tells of its death, and names.
 //!
 //! The handlers do only what signal-safety(7) allows: atomics, `poll`, `shutdown`, `dup3`, `clock_gettime`,
 //! `write`.
@@ -13,9 +13,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::libc::{self, c_int};
-use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
-use nix::unistd::{pipe2, Pid};
+use nix::unistd::pipe2;
 
 use super::{poll, signal};
 use crate::lifecycle::{Control, Core};
@@ -174,16 +173,4 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn set_name(name: &str) -> io::Result<()> {
     let name = CString::new(name).map_err(io::Error::other)?;
     Ok(nix::sys::prctl::set_name(&name)?)
-}
-
-/// Runs this process on one processor only.
-pub(crate) fn bind_to(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
-}
-
-/// Whether this process may run on that processor.
-pub(crate) fn may_run_on(cpu: usize) -> bool {
-    cpu < CpuSet::count() && sched_getaffinity(Pid::from_raw(0)).is_ok_and(|set| set.is_set(cpu).unwrap_or(false))
 }

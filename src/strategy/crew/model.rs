@@ -8,9 +8,10 @@ use crate::accept::Acceptor;
 use crate::config::ServerSettings;
 use crate::lifecycle::{Core, Hooks};
 use crate::listen::Listener;
-use crate::model::sync::thread::spawn;
-use crate::model::{check, join_all, world, Door, Stay, Tally, Visit};
+use crate::model::{check, join_all, Door, Stay, Tally, Visit};
 use crate::strategy::Sequential;
+use crate::sync::model::fail_spawns;
+use crate::sync::thread::spawn;
 
 /// The listeners live as long as a server's would.
 fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Listener>>) {
@@ -43,7 +44,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             let core = crew.acceptor.core().clone();
             let dies = member(&crew);
             let stays = size.map(|_| member(&crew));
-            world().failing_spawns.store(usize::from(size.is_some()) * 2, SeqCst);
+            fail_spawns(usize::from(size.is_some()) * 2);
             let supervisor = spawn(move || crew.supervise());
             let clients = [(); 2].map(|()| door.clone()).map(|door| spawn(move || door.connect()));
             drop(dies);

@@ -9,7 +9,6 @@ use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +82,8 @@ impl Forking {
     }
 
     /// Called in each child before its handler: the place to reseed random number generators, which otherwise give
-    /// every child the same numbers. A panic in it fails the connection.
+    /// every child the same numbers, and to set [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic
+    /// in it fails the connection.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn() + Send + 'static) -> Self {
         self.after_fork = Some(Box::new(hook));
