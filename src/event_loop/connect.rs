@@ -10,7 +10,7 @@ use super::context::Context;
 use super::factory::Factory;
 use super::reconnect::Reconnect;
 use super::slab::ConnId;
-use crate::listen::Address;
+use crate::net::Address;
 
 /// Where to connect to, and how: for [`Context::connect`].
 ///

@@ -17,7 +17,7 @@ use super::state::{Soon, State, Task};
 use super::timers::TimerId;
 use crate::error::Error;
 use crate::lifecycle::ServerHandle;
-use crate::listen::{Addr, Address};
+use crate::net::{Addr, Address};
 
 /// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
 /// [`Transport`](super::Transport) is one as well, by `Deref`.

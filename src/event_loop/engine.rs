@@ -10,7 +10,7 @@ use super::reactor::Reactor;
 use super::state::State;
 use super::Settings;
 use crate::error::{Error, Result};
-use crate::lifecycle::InHandler;
+use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 use crate::sys::limits;
 
@@ -116,9 +116,9 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
-        let _inside = InHandler::of(&bound.core);
+        let _inside = InHandler::of(bound.core.monitor.server);
         let mut reactor = self.reactor(bound, factory)?;
-        bound.core.post.iter().for_each(|post| post.beat());
+        bound.core.worker().into_iter().for_each(|worker| worker.beat());
         reactor.state.pace_actions();
         reactor.run_to_the_end()?;
         Ok(0)

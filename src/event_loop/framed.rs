@@ -4,8 +4,8 @@ use std::any::Any;
 use std::ops::{Deref, DerefMut};
 
 use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Encoder, FrameBuffer, LineDecoder};
-use crate::handler::HandlerResult;
 
 /// Turns bytes into calls of a receiver, and lends it a [`FramedTransport`].
 pub trait Parser {

@@ -4,8 +4,8 @@ use std::any::Any;
 
 use super::framed::FramedTransport;
 use super::{BoxError, Context, Eof, Lost, TimerId};
+use crate::error::HandlerResult;
 use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
-use crate::handler::HandlerResult;
 
 /// A protocol of lines; [`lines`](super::lines) makes a [`Protocol`](super::Protocol) of it.
 ///

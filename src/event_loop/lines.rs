@@ -3,8 +3,8 @@
 use super::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
 use super::line_receiver::LineReceiver;
 use super::{BoxError, Context, Eof, Lost, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
-use crate::handler::HandlerResult;
 
 /// Makes a [`Protocol`](super::Protocol) of a [`LineReceiver`]: with `\n` or `\r\n` as line end, as many bytes in a line as the server
 /// [allows](crate::ServerBuilder::max_line_length) (64 KiB), and an end of the connection with

@@ -11,12 +11,13 @@ use super::clock::Clock;
 use super::dispatch::take_message;
 use super::engine::EventLoop;
 use super::factory::{Factory, Kept};
-use super::port::Last;
+use super::port::queued_at_stop;
 use super::reactor::Reactor;
 use super::state::State;
 use super::team::Team;
 use crate::error::{Error, Result};
-use crate::lifecycle::InHandler;
+use crate::listen::QueuedAtStop;
+use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
 /// Most loops of one server.
@@ -151,11 +152,12 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let team = Team::new(self.loops).map_err(Error::system("make the event loops"))?;
-        if let Some(post) = &bound.core.post {
+        if let Some(post) = bound.core.worker() {
             team.begin_to_beat(post.millis());
             post.beat();
         }
-        let crew = Crew { settings: self.each, bound, factory, team, last: Last::default() };
+        let queued = queued_at_stop(&bound.core);
+        let crew = Crew { settings: self.each, bound, factory, team, queued };
         thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
     }
 
@@ -172,7 +174,7 @@ struct Crew<'a, F> {
     factory: &'a Arc<F>,
     team: Arc<Team>,
     /// What is queued at the stop, in the listeners, which all share.
-    last: Last,
+    queued: Arc<QueuedAtStop>,
 }
 
 /// A thread that has made its loop, and waits for the word to run it.
@@ -250,7 +252,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
 
     /// What ends one loop ends all.
     fn run(&self, reactor: Reactor) -> Result<()> {
-        let _inside = InHandler::of(&self.bound.core);
+        let _inside = InHandler::of(self.bound.core.monitor.server);
         let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor)));
         let result = ended.unwrap_or_else(|payload| {
             let source = std::io::Error::other(take_message(payload));
@@ -265,7 +267,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
     fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
         let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(Kept(self.factory.clone())));
         reactor.state.come_in();
-        reactor.state.listen_with(listeners, factory, self.last.clone())?;
+        reactor.state.listen_with(listeners, factory, self.queued.clone())?;
         reactor.state.pace_actions();
         reactor.run_to_the_end()
     }

@@ -14,10 +14,13 @@ use super::factory::Factory;
 use super::handle::ReactorHandle;
 use super::port::ListeningPort;
 use super::state::{Soon, State};
+use crate::config::ServerSettings;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Core, InHandler, Report, ServerHandle};
-use crate::listen::{bind, Address, BindOptions, Listener};
-use crate::server::{Config, Single};
+use crate::lifecycle::{Core, Hooks, ServerHandle};
+use crate::listen::{bind, BindOptions, Listener};
+use crate::net::Address;
+use crate::observe::{InHandler, Report};
+use crate::server::Single;
 use crate::sys::signal;
 
 /// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
@@ -71,12 +74,12 @@ impl Reactor {
     /// # Errors
     /// As [`new`](Self::new), and [`Error::Setting`].
     pub fn with(settings: EventLoop) -> Result<Self> {
-        Self::with_clock(settings, Config::default(), Clock::System)
+        Self::with_clock(settings, ServerSettings::default(), Hooks::default(), Clock::System)
     }
 
-    pub(super) fn with_clock(settings: EventLoop, config: Config, clock: Clock) -> Result<Self> {
+    pub(super) fn with_clock(settings: EventLoop, config: ServerSettings, hooks: Hooks, clock: Clock) -> Result<Self> {
         let settings = settings.checked()?;
-        let state = Core::new(config, EventLoop::default_limit(), usize::MAX)
+        let state = Core::new(config, hooks, EventLoop::default_limit(), usize::MAX)
             .and_then(|core| State::new(core, settings, clock))
             .map_err(Error::system("make an event loop"))?;
         Self::of(state)
@@ -194,11 +197,11 @@ impl Reactor {
     pub fn run(&mut self) -> Result<Report> {
         let core = self.state.core.clone();
         let _serving = core.begin();
-        let before = core.counters().totals();
-        let _inside = InHandler::of(&core);
+        let before = core.monitor.counters().totals();
+        let _inside = InHandler::of(core.monitor.server);
         self.run_to_the_end()?;
         self.state.drain = None;
-        Ok(core.counters().totals().since(before))
+        Ok(core.monitor.counters().totals().since(before))
     }
 
     /// A failing listener ends the loop as well, but in order.
@@ -264,7 +267,7 @@ impl Reactor {
 
     /// Serves one connection to its end.
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
-        let accepted = |state: &State| state.core.counters().totals().accepted - state.received;
+        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.received;
         let before = accepted(&self.state);
         self.state.accepts_one = true;
         while accepted(&self.state) == before {

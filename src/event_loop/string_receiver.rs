@@ -4,8 +4,8 @@ use std::any::Any;
 
 use super::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
 use super::{BoxError, Context, Eof, Lost, TimerId, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
-use crate::handler::HandlerResult;
 
 /// A protocol of strings; [`strings`] makes a [`Protocol`](super::Protocol) of it.
 ///

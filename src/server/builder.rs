@@ -7,17 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{check_limit, check_sockets, AtLimit, Config};
 use super::engine::{Bound, Engine};
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::{io_error, TcpServer};
+use crate::accept::ServingStrategy;
+use crate::config::{check_limit, AtLimit, LingeringClose, ServerSettings};
 use crate::error::Result;
-use crate::finish::{Failure, LingeringClose};
 use crate::handler::DatagramRequestHandler;
-use crate::hooks::{Actions, Incoming};
-use crate::lifecycle::Core;
-use crate::listen::{bind, Access, Address, BindOptions, Listener};
-use crate::strategy::{ServingStrategy, Threading};
+use crate::lifecycle::{Actions, Core, Hooks, Incoming};
+use crate::listen::{bind, check_sockets, Access, BindOptions, Listener};
+use crate::net::Address;
+use crate::observe::Failure;
+use crate::strategy::Threading;
 use crate::sys::limits;
 use crate::sys::socket::{SockType, TcpOptions};
 
@@ -42,7 +43,8 @@ use crate::sys::socket::{SockType, TcpOptions};
 #[must_use = "a builder does nothing until it binds"]
 pub struct ServerBuilder<S = Threading> {
     strategy: S,
-    config: Config,
+    settings: ServerSettings,
+    hooks: Hooks,
     max_connections: Option<usize>,
     reuse_port: bool,
     only_v6: Option<bool>,
@@ -67,7 +69,8 @@ impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             strategy: Threading::new(),
-            config: Config::default(),
+            settings: ServerSettings::default(),
+            hooks: Hooks::default(),
             max_connections: None,
             reuse_port: false,
             only_v6: None,
@@ -90,7 +93,8 @@ impl<S> ServerBuilder<S> {
     pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
         ServerBuilder {
             strategy,
-            config: self.config,
+            settings: self.settings,
+            hooks: self.hooks,
             max_connections: self.max_connections,
             reuse_port: self.reuse_port,
             only_v6: self.only_v6,
@@ -115,26 +119,26 @@ impl<S> ServerBuilder<S> {
 
     /// What happens to clients beyond that. Defaults to [`AtLimit::Wait`].
     pub fn at_limit(mut self, policy: AtLimit) -> Self {
-        self.config.at_limit = policy;
+        self.settings.at_limit = policy;
         self
     }
 
     /// How long a connection may wait for a request: with nothing read since the last flush, or since the start.
     /// Defaults to no limit, since a chat may be silent for hours; a server that faces the internet wants one.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.idle = limit.into();
+        self.settings.limits.idle = limit.into();
         self
     }
 
     /// How long one wait for more of a request may take. Defaults to no limit.
     pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.read = limit.into();
+        self.settings.limits.read = limit.into();
         self
     }
 
     /// How long one wait for a peer that takes nothing may take. Defaults to 30 s.
     pub fn write_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.write = limit.into();
+        self.settings.limits.write = limit.into();
         self
     }
 
@@ -142,38 +146,38 @@ impl<S> ServerBuilder<S> {
     /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then, and is
     /// checked whenever the handler waits for the peer. Defaults to no limit.
     pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.request = limit.into();
+        self.settings.limits.request = limit.into();
         self
     }
 
     /// How long a stop leaves the connections to finish; zero cuts them at once. Defaults to 10 s.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.config.drain_timeout = limit;
+        self.settings.drain_timeout = limit;
         self
     }
 
     /// The most bytes of a line, its end not counted. Defaults to 64 KiB.
     pub fn max_line_length(mut self, bytes: usize) -> Self {
-        self.config.line_limit = bytes;
+        self.settings.line_limit = bytes;
         self
     }
 
     /// The read buffer of a connection, in bytes, made at its first read. Defaults to 8 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
-        self.config.read_buffer = bytes;
+        self.settings.read_buffer = bytes;
         self
     }
 
     /// The write buffer of a connection, in bytes, at most. Defaults to 8 KiB.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
-        self.config.write_buffer = bytes;
+        self.settings.write_buffer = bytes;
         self
     }
 
     /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1
     /// MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
-        self.config.writer_capacity = bytes;
+        self.settings.writer_capacity = bytes;
         self
     }
 
@@ -181,21 +185,21 @@ impl<S> ServerBuilder<S> {
     /// [says so](crate::Datagram::is_truncated). Defaults to 65,535, more than UDP has; those of Unix sockets can be longer
     /// (unix(7)). (Python's 8192 cuts without a word.)
     pub fn max_packet_size(mut self, bytes: usize) -> Self {
-        self.config.max_packet_size = bytes;
+        self.settings.max_packet_size = bytes;
         self
     }
 
     /// When a connection is closed with care for what the peer has still to read. Defaults to
     /// [`LingeringClose::IfUnread`].
     pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
-        self.config.lingering_close = policy;
+        self.settings.lingering_close = policy;
         self
     }
 
     /// How many clients the kernel lets wait to be accepted; it caps the number at `net.core.somaxconn`. Defaults to
     /// 4096. (Python's 5, and the standard library's 128, drop connections in a burst.)
     pub fn backlog(mut self, connections: usize) -> Self {
-        self.config.backlog = connections;
+        self.settings.backlog = connections;
         self
     }
 
@@ -327,7 +331,7 @@ impl<S> ServerBuilder<S> {
     /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
     /// logged. Everything is logged besides. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
-        self.config.handle_error = Some(Box::new(hook));
+        self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
@@ -355,7 +359,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn verify_request(mut self, hook: impl Fn(&Incoming) -> bool + Send + Sync + 'static) -> Self {
-        self.config.verify_request = Some(Box::new(hook));
+        self.hooks.verify_request = Some(Box::new(hook));
         self
     }
 
@@ -363,7 +367,7 @@ impl<S> ServerBuilder<S> {
     /// it is refused, its place is free, and the hook's answer is thrown away when it comes. Defaults to 10 s; zero is
     /// an error when the server is bound.
     pub fn verify_timeout(mut self, limit: Duration) -> Self {
-        self.config.verify_timeout = limit;
+        self.settings.verify_timeout = limit;
         self
     }
 
@@ -374,14 +378,14 @@ impl<S> ServerBuilder<S> {
     /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
     /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.service_actions = Some(Actions { every, hook: Box::new(hook) });
+        self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
         self
     }
 
     /// A hook for a [`handle_request`](TcpServer::handle_request) whose time has passed without a connection (Python's
     /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.handle_timeout = Some(Box::new(hook));
+        self.hooks.handle_timeout = Some(Box::new(hook));
         self
     }
 
@@ -504,7 +508,8 @@ impl<S> ServerBuilder<S> {
     where
         S: Engine<H>,
     {
-        self.config.check()?;
+        self.settings.check()?;
+        self.hooks.check()?;
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
             limits::raise_descriptors(wanted).map_err(io_error("raise RLIMIT_NOFILE"))?;
@@ -513,7 +518,7 @@ impl<S> ServerBuilder<S> {
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
         let tcp = TcpOptions {
-            backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
+            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
             reuse_port: self.reuse_port,
             only_v6: self.only_v6,
             no_delay: self.no_delay,
@@ -526,7 +531,8 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let core = Core::new(self.config, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
+        let core =
+            Core::new(self.settings, self.hooks, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),
@@ -544,7 +550,7 @@ impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
             .field("strategy", &self.strategy)
-            .field("config", &self.config)
+            .field("settings", &self.settings)
             .field("addresses", &self.more)
             .finish_non_exhaustive()
     }

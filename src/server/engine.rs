@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::io_error;
 use super::udp::Datagrams;
-use crate::accept::{Accepting, Acceptor, Turn};
+use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
 use crate::error::Result;
-use crate::handler::{DatagramRequestHandler, Service, StreamRequestHandler};
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
-use crate::strategy::{Rejected, ServingStrategy};
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]
@@ -32,6 +31,12 @@ pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
+
+    /// True if it runs worker processes: then it can be no worker's engine.
+    #[doc(hidden)]
+    fn has_workers(&self) -> bool {
+        false
+    }
 
     /// When the server has been made. `follows`: nobody has set the limit on connections.
     #[doc(hidden)]

@@ -13,7 +13,7 @@ fn a_bell_that_rings_late_is_silenced() {
     mailbox.bell.set(); // `rung` is false: the message has been taken already
     wire.flush_mailbox(&mut conn.output.borrow_mut()).unwrap();
     let deadline = || {
-        let why = crate::connection::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
+        let why = crate::config::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
         Some(super::Deadline { at: Instant::now() + why.after, why })
     };
     wire.wait(false, None, None, deadline()).unwrap();
@@ -26,4 +26,12 @@ fn a_broken_wire_stays_broken() {
     drop(client);
     assert!(conn.write_all(b"x").and_then(|()| conn.flush()).is_err());
     assert!(conn.wire().is_broken());
+}
+
+#[test]
+fn a_connection_stays_small() {
+    let size = std::mem::size_of::<super::Wire>();
+    assert!(size <= 240, "{size} bytes");
+    let size = std::mem::size_of::<Connection>();
+    assert!(size <= 392, "{size} bytes");
 }
