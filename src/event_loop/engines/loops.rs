@@ -1,5 +1,6 @@
 //! Several loops as a server's strategy: a thread each.
 
+use crate::event_loop::state::LoopTeam;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -172,7 +173,7 @@ struct Crew<'a, F> {
     settings: EventLoop,
     bound: &'a Bound,
     factory: &'a Arc<F>,
-    team: Arc<Team>,
+    team: Arc<LoopTeam>,
     /// What is queued at the stop, in the listeners, which all share.
     queued: Arc<QueuedAtStop>,
 }

@@ -25,11 +25,11 @@ use crate::event_loop::engines::blocking::Lender;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
+use crate::event_loop::primitives::inbox::Inbox;
 use crate::event_loop::primitives::slab::{ConnId, Place, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
 use crate::event_loop::primitives::token;
-use crate::event_loop::reactor::handle::Inbox;
 use crate::event_loop::services::clients::Dials;
 use crate::event_loop::services::datagrams;
 use crate::event_loop::services::offload::Awaited;
@@ -46,6 +46,11 @@ use crate::sys::{Poller, Readiness};
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
+
+/// A call from another thread.
+pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+pub(crate) type LoopInbox = Inbox<SentCall>;
+pub(crate) type LoopTeam = Team<SentCall>;
 
 /// What a timer does.
 pub(crate) enum Task {
@@ -93,7 +98,7 @@ pub(crate) struct Drain {
 pub(crate) struct State {
     pub(crate) core: Arc<Core>,
     /// The loops of the server, and the number of this one among them.
-    pub(crate) team: Arc<Team>,
+    pub(crate) team: Arc<LoopTeam>,
     pub(crate) number: usize,
     /// While there is no place, and another loop may give one back.
     pub(crate) at_gate: Option<AtGate>,
@@ -138,7 +143,7 @@ pub(crate) struct State {
     /// The other list, while one is gone through.
     pub(crate) spare_list: Vec<ConnId>,
     pub(crate) soon: VecDeque<Soon>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) inbox: Arc<LoopInbox>,
     pub(crate) spares: Spares,
     /// What every connection is read into; lent to the callback.
     pub(crate) buffer: Vec<u8>,
@@ -163,7 +168,7 @@ impl State {
         core: Arc<Core>,
         settings: Settings,
         clock: Clock,
-        place: (Arc<Team>, usize),
+        place: (Arc<LoopTeam>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
         // Nobody silences it, and other loops hear it too: each ring is told once to each.
@@ -177,7 +182,7 @@ impl State {
         core: Arc<Core>,
         settings: Settings,
         clock: Clock,
-        (team, number): (Arc<Team>, usize),
+        (team, number): (Arc<LoopTeam>, usize),
         poller: Poller,
         read: usize,
     ) -> io::Result<Self> {
