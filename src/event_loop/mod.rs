@@ -17,7 +17,6 @@ pub use clients::connect::{Connect, Connector, ConnectorState};
 pub use clients::connect_error::{ConnectError, ConnectFailure};
 pub use clients::reconnect::Reconnect;
 pub use engines::blocking::Blocking;
-pub use engines::event_loop::EventLoop;
 pub use engines::loops::EventLoops;
 pub use primitives::group::Group;
 pub use primitives::inbox::ReactorGone;
@@ -36,6 +35,7 @@ pub use state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTrans
 pub use state::factory::{factory, Factory, Peer};
 pub use state::lost::{Lost, LostReason, QueueFull, WriteError};
 pub use state::protocol::{BoxError, Eof, Protocol};
+pub use state::settings::EventLoop;
 pub use state::transport::Transport;
 #[cfg(feature = "testing")]
 pub use test_loop::TestLoop;

@@ -1,6 +1,5 @@
 //! Several loops as a server's strategy: a thread each.
 
-use crate::event_loop::state::LoopTeam;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -10,12 +9,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::conns::call::take_message;
-use crate::event_loop::engines::event_loop::EventLoop;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::factory::{Factory, Kept};
-use crate::event_loop::state::State;
+use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::{LoopTeam, State};
 use crate::event_loop::turn::accept::queued_at_stop;
 use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;

@@ -1,8 +1,7 @@
 //! A queue from other threads, with a bell.
 
-use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::{fmt, io};
 
 use crossbeam::queue::SegQueue;
 

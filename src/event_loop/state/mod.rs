@@ -21,7 +21,6 @@ use crate::admit::Permit;
 use crate::config::Limits;
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::conns::throttle::Direction;
-use crate::event_loop::engines::blocking::Lender;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
@@ -40,6 +39,7 @@ use crate::event_loop::state::settings::Settings;
 use crate::event_loop::turn::accept::Port;
 use crate::event_loop::turn::verify::Asides;
 use crate::lifecycle::{AtGate, Core};
+use crate::observe::Outcome;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
@@ -273,4 +273,11 @@ impl State {
     pub(crate) fn is_cut(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.cut)
     }
+}
+
+/// Of a loop that has been lent its connection.
+pub(crate) struct Lender {
+    pub(crate) id: ConnId,
+    /// How the connection has ended.
+    pub(crate) outcome: Option<Outcome>,
 }
