@@ -18,7 +18,8 @@ use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::{Soon, State, Task};
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
@@ -209,10 +210,6 @@ impl State {
         place.is_some_and(|place| self.soon.remove(place).is_some())
     }
 
-    pub(crate) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
-        self.call_free("start_factory", |cx| factory.start_factory(cx));
-    }
-
     /// The loop stops: what is not connected yet is not connected any more.
     pub(crate) fn stop_connecting_all(&mut self) {
         for id in self.dials.all.ids() {
@@ -238,7 +235,7 @@ impl State {
 
     #[cfg(not(feature = "testing"))]
     #[allow(clippy::unused_self)]
-    fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
+    pub(crate) fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
         false
     }
 
