@@ -57,7 +57,7 @@ impl State {
             (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
-            self.has_lost_connection(connector);
+            self.dials.has_lost_connection(connector, self.clock.now());
             self.after_the_connection(connector);
         }
     }

@@ -99,7 +99,9 @@ impl State {
         self.watch_no_more(&io);
         let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
-        connector.into_iter().for_each(|connector| self.has_lost_connection(connector));
+        if let Some(connector) = connector {
+            self.dials.has_lost_connection(connector, self.clock.now());
+        }
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
             self.now = self.clock.now();

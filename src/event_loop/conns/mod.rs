@@ -1,5 +1,6 @@
 //! One connection: it begins, is read, called, sent, settled, and ends.
 
+pub(crate) mod next_attempt;
 pub(crate) mod begin;
 pub(crate) mod call;
 pub(crate) mod end;
