@@ -154,7 +154,7 @@ mod tests {
         while reactor.state.aside.len() == 0 {
             assert!(reactor.turn(None).unwrap());
         }
-        reactor.stop_listening(&port);
+        reactor.context().stop_listening(&port);
         let other =
             reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");

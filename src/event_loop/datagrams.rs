@@ -265,7 +265,7 @@ impl State {
     pub(super) fn close_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
-        self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
+        self.soon.push_back(Soon::EndDatagrams(place));
     }
 
     /// From outside of a callback.
@@ -280,7 +280,7 @@ impl State {
     }
 
     /// Once; one that has not begun hears of no end either.
-    fn end_datagrams(&mut self, place: Place) {
+    pub(super) fn end_datagrams(&mut self, place: Place) {
         let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
@@ -438,8 +438,8 @@ mod tests {
     fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
         let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
         let gone = reactor.listen_udp(HERE_V4, Noting::default()).unwrap();
-        reactor.stop_listening_udp(&gone);
         let state = &mut reactor.state;
+        state.stop_datagrams(gone.place);
         let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
         assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
         let (client, _) = client(HERE_V4);

@@ -104,10 +104,7 @@ impl EventLoop {
         let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
             .map_err(Error::system("make an event loop"))?;
         let mut reactor = Reactor::of(state)?;
-        let factory = Rc::new(Kept(factory.clone()));
-        for listeners in std::iter::once(&bound.listeners).chain(&bound.more) {
-            reactor.listen(listeners.clone(), factory.clone())?;
-        }
+        reactor.listen(bound.listeners.clone(), Rc::new(Kept(factory.clone())))?;
         Ok(reactor)
     }
 }

@@ -16,7 +16,7 @@ use super::reactor::Reactor;
 use super::state::State;
 use super::team::Team;
 use crate::error::{Error, Result};
-use crate::listen::{Listener, QueuedAtStop};
+use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
@@ -105,14 +105,12 @@ const MOST: usize = 512;
 ///
 /// # Who accepts
 ///
-/// By default all loops wait for the same sockets, and the kernel wakes one of them for a connection
-/// (`EPOLLEXCLUSIVE`): one that has nothing else to do, and of these rather one with fewer connections than another has.
-/// [`own_listeners`](Self::own_listeners) is the other way.
+/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`): one that has
+/// nothing else to do, and of these rather one with fewer connections than another has.
 #[derive(Debug, Clone, Copy)]
 pub struct EventLoops {
     loops: usize,
     each: EventLoop,
-    own_listeners: bool,
 }
 
 impl Default for EventLoops {
@@ -126,25 +124,13 @@ impl EventLoops {
     /// So many loops, with the defaults of [`EventLoop`]. None at all, and more than 512, are errors when the server is
     /// bound.
     pub fn new(loops: usize) -> Self {
-        Self { loops, each: EventLoop::new(), own_listeners: false }
+        Self { loops, each: EventLoop::new() }
     }
 
     /// What each loop is set to.
     #[must_use]
     pub fn each(mut self, settings: EventLoop) -> Self {
         self.each = settings;
-        self
-    }
-
-    /// Each loop has a socket of its own for each address ([`SO_REUSEPORT`](crate::ServerBuilder::reuse_port)), and the
-    /// kernel divides the clients among them by their addresses: evenly where there are many, and without regard to what
-    /// the loops are doing. So loops never compete for a connection; but one that is busy or stands still has a queue of
-    /// clients that nobody else serves, and at a stop each serves its own. For TCP addresses that the server itself
-    /// binds, and not in [`PreForking`](crate::PreForking); otherwise an error when the server is bound. Defaults to
-    /// sockets that all share.
-    #[must_use]
-    pub fn own_listeners(mut self) -> Self {
-        self.own_listeners = true;
         self
     }
 
@@ -162,14 +148,6 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
         self.check()?;
         let taken = 2 * (self.loops - 1); // the descriptors of a loop
         Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))
-    }
-
-    fn listeners_each(&self) -> usize {
-        if self.own_listeners {
-            self.loops
-        } else {
-            1
-        }
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
@@ -229,7 +207,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
                 for word in &words {
                     let _ = word.send(()); // it waits for it
                 }
-                self.run(reactor, 0)
+                self.run(reactor)
             }
             Err(e) => {
                 drop(words);
@@ -260,7 +238,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
         let _ = ready.send(answer);
         drop(ready);
         match (made, words.recv()) {
-            (Some(reactor), Ok(())) => self.run(reactor, number),
+            (Some(reactor), Ok(())) => self.run(reactor),
             _ => Ok(()),
         }
     }
@@ -273,9 +251,9 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
     }
 
     /// What ends one loop ends all.
-    fn run(&self, reactor: Reactor, number: usize) -> Result<()> {
+    fn run(&self, reactor: Reactor) -> Result<()> {
         let _inside = InHandler::of(self.bound.core.monitor.server);
-        let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor, number)));
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor)));
         let result = ended.unwrap_or_else(|payload| {
             let source = std::io::Error::other(take_message(payload));
             Err(Error::System { act: "go on with an event loop, which panicked".into(), source })
@@ -286,21 +264,12 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
         result
     }
 
-    fn run_to_the_end(&self, mut reactor: Reactor, number: usize) -> Result<()> {
-        let (listeners, queued) = self.listeners(number);
+    fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
+        let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(Kept(self.factory.clone())));
         reactor.state.come_in();
-        reactor.state.listen_with(listeners, Rc::new(Kept(self.factory.clone())), queued)?;
+        reactor.state.listen_with(listeners, factory, self.queued.clone())?;
         reactor.state.pace_actions();
         reactor.run_to_the_end()
-    }
-
-    /// Those of the loop, and what is queued there at the stop.
-    fn listeners(&self, number: usize) -> (Arc<Vec<Listener>>, Arc<QueuedAtStop>) {
-        if self.bound.more.is_empty() {
-            return (self.bound.listeners.clone(), self.queued.clone());
-        }
-        let own = number.checked_sub(1).and_then(|place| self.bound.more.get(place));
-        (own.unwrap_or(&self.bound.listeners).clone(), queued_at_stop(&self.bound.core))
     }
 }
 

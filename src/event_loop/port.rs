@@ -1,5 +1,6 @@
 //! The loop's listeners: one connection is accepted from each at a time, with a permit in hand.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
@@ -106,16 +107,29 @@ impl State {
         Ok(ListeningPort { place, addr })
     }
 
+    /// The factory is told when no callback runs.
     pub(super) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
-            self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
+            self.soon.push_back(Soon::Stop(factory));
         }
     }
 
-    /// As [`stop_listening`](Self::stop_listening), from within a callback: the factory is told when that has returned.
-    pub(super) fn stop_listening_from_within(&mut self, place: Place) {
-        if let Some(factory) = self.close_port(place) {
-            self.soon.push_back(Soon::Call(Box::new(move |cx| factory.stop_factory(cx))));
+    pub(super) fn stop_factory(&mut self, factory: Rc<dyn Factory>) {
+        self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
+    }
+
+    /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
+    pub(super) fn end_closed_ports(&mut self) {
+        let is_an_end = |soon: &Soon| matches!(soon, Soon::Stop(_) | Soon::EndDatagrams(_));
+        let (ends, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.soon).into_iter().partition(is_an_end);
+        self.soon = others;
+        for end in ends {
+            match end {
+                Soon::Stop(factory) => self.stop_factory(factory),
+                Soon::EndDatagrams(place) => self.end_datagrams(place),
+                _ => {}
+            }
         }
     }
 
@@ -130,6 +144,7 @@ impl State {
 
     pub(super) fn stop_listening_all(&mut self) {
         self.ports.ids().into_iter().for_each(|place| self.stop_listening(place));
+        self.end_closed_ports();
     }
 
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
@@ -387,7 +402,7 @@ mod tests {
         reactor.server().set_max_connections(1).unwrap();
         let gone = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
         let event = token::of(token::PORTS, gone.place.index(), 0);
-        reactor.stop_listening(&gone);
+        reactor.context().stop_listening(&gone);
         reactor.state.accept(event).unwrap();
         let port = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
         assert_eq!((port.place.index(), reactor.state.ports.len()), (gone.place.index(), 1));

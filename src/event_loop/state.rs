@@ -21,7 +21,7 @@ use super::handle::Inbox;
 use super::lent::Lender;
 use super::outbox::Spares;
 use super::port::Port;
-use super::slab::{ConnId, Slab};
+use super::slab::{ConnId, Place, Slab};
 use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
@@ -62,6 +62,10 @@ pub(super) enum Soon {
     Connect(Connector),
     /// The first client of a factory was made within a callback.
     Start(Rc<dyn Factory>),
+    /// A factory's last port was closed.
+    Stop(Rc<dyn Factory>),
+    /// A port of datagrams was closed.
+    EndDatagrams(Place),
 }
 
 /// A stop in progress.

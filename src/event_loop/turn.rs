@@ -195,6 +195,8 @@ impl State {
                 Some(Soon::Message(_, message)) => forget(message),
                 Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
                 Some(Soon::Start(factory)) => self.start_factory(&factory),
+                Some(Soon::Stop(factory)) => self.stop_factory(factory),
+                Some(Soon::EndDatagrams(place)) => self.end_datagrams(place),
                 None => {}
             }
         }

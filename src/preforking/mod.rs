@@ -284,10 +284,6 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
             return Err(Error::setting("PreForking::new", why));
         }
         let (each, most) = self.engine.connection_limits()?;
-        if self.engine.listeners_each() > 1 {
-            let why = "the loops of worker processes share the server's listeners";
-            return Err(Error::setting("own_listeners", why));
-        }
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
     }
 

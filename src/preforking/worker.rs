@@ -199,5 +199,5 @@ fn settle_in(
     if let Some(hook) = &settings.after_fork {
         hook(post.place);
     }
-    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone(), more: Vec::new() })
+    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
 }
