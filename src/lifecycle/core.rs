@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admission::Admission;
 use super::control::Control;
 use super::hooks::{Hooks, VERIFIERS};
-use super::registry::Registry;
+use super::registry::{Registry, SlotState};
 use super::run::Run;
 use super::scoreboard::Scoreboard;
 use super::shared_state::SharedState;
@@ -161,6 +161,22 @@ impl Core {
             (true, true, false) => StopPhase::Cut,
             (true, true, true) => StopPhase::CutAtOnce,
             (false, was_cut, is_urgent) => StopPhase::Over { was_cut: was_cut && !is_urgent },
+        }
+    }
+
+    /// True if this is a worker that ends while its server goes on. Such a worker sends no new connection away.
+    pub(crate) fn ends_alone(&self) -> bool {
+        self.is_worker() && !self.server().control.stopping()
+    }
+
+    /// Ends the waits of idle connections, once a stop. Connections that begin to wait later see the stop themselves.
+    pub(crate) fn wake_idle(&self) {
+        let (first, first_of_all) = self.control.first_to_wake(self.ends_alone());
+        if first {
+            self.registry.wake(SlotState::Idle);
+        }
+        if first_of_all {
+            self.registry.wake(SlotState::New);
         }
     }
 

@@ -3,7 +3,6 @@
 mod admission;
 mod control;
 mod core;
-mod drain;
 mod handle;
 mod hooks;
 mod permits;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::drain::drain;
 use super::io_error;
 use super::udp::Datagrams;
 use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
@@ -106,7 +107,7 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = bound.core.drain(strategy).map_err(io_error("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(io_error("drain"))?;
     served.map(|()| abandoned)
 }
 

@@ -1,6 +1,8 @@
 //! The server: listeners, handler and strategy put together.
 
+mod bind;
 mod builder;
+mod drain;
 mod engine;
 mod udp;
 
@@ -17,7 +19,8 @@ use crate::observe::Report;
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
-pub use builder::{ListeningSocket, ServerBuilder};
+pub use bind::ListeningSocket;
+pub use builder::ServerBuilder;
 pub use engine::{Bound, Engine, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
