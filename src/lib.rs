@@ -282,7 +282,7 @@ mod model;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use accept::{Acceptor, Seat, Turn};
+pub use accept::{AcceptEvent, Acceptor, Seat};
 pub use accept::{Rejected, Request, ServingStrategy};
 pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
 pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};

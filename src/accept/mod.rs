@@ -1,6 +1,11 @@
 //! The accept loop: one turn of it is a value that any thread can call.
+//!
+//! [`Acceptor::run`] or a strategy's threads take a [`Seat`] and call [`Seat::next`]: wait, permit, `accept`. What comes
+//! out is a [`Request`], and [`Request::run`] is the rest of its way: verify, handler, close. Nothing here knows how a
+//! strategy runs requests; it knows the trait.
 
 mod failure;
+mod listening_set;
 mod request;
 mod seat;
 mod strategy;
@@ -16,10 +21,12 @@ use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 
-pub(crate) use failure::{after_failure, After};
+use listening_set::ListeningSet;
+
+pub(crate) use failure::{after_failure, NextStep};
 pub(crate) use request::{Accepting, Service, Work};
 pub use request::{Rejected, Request};
-pub use seat::{Seat, Turn};
+pub use seat::{AcceptEvent, Seat};
 pub use strategy::ServingStrategy;
 
 /// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
@@ -34,7 +41,7 @@ struct Shared {
     listeners: Weak<Vec<Listener>>,
     service: Service,
     /// Epoll sets between two waits. A thread has one only while it waits.
-    sets: SegQueue<seat::ListeningSet>,
+    sets: SegQueue<ListeningSet>,
     queued: QueuedAtStop,
 }
 
@@ -54,7 +61,7 @@ impl Acceptor {
         let listeners = self.shared.listeners()?;
         let set = match self.shared.sets.pop() {
             Some(set) => set,
-            None => seat::listening_set(&self.shared.core, &listeners)?,
+            None => self.shared.listening_set(&listeners)?,
         };
         self.report_ready();
         Ok(Seat::new(self.clone(), listeners, set))
@@ -64,7 +71,7 @@ impl Acceptor {
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
         let listeners = self.shared.listeners()?;
         for _ in 0..seats {
-            self.shared.sets.push(seat::listening_set(&self.shared.core, &listeners)?);
+            self.shared.sets.push(self.shared.listening_set(&listeners)?);
         }
         self.report_ready();
         Ok(())
@@ -75,13 +82,13 @@ impl Acceptor {
         self.shared.core.worker().into_iter().for_each(|worker| worker.report_ready());
     }
 
-    /// A seat whose turns end, as [`Turn::Watched`], also when this descriptor becomes readable.
+    /// A seat whose turns end, as [`AcceptEvent::Watched`], also when this descriptor becomes readable.
     ///
     /// # Errors
     /// [`Error::System`] where the system has no descriptor left for it.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
-        let set = seat::listening_set(&self.shared.core, &listeners)?;
+        let set = self.shared.listening_set(&listeners)?;
         self.report_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
@@ -103,7 +110,7 @@ impl Acceptor {
         let mut actions = Pace::begin(self.core());
         loop {
             match seat.next(actions.left())? {
-                Turn::Request(request) => {
+                AcceptEvent::Request(request) => {
                     if let Err(rejected) = strategy.process_request(request) {
                         let lacking = rejected.is_for_want_of_resources();
                         rejected.refuse();
@@ -112,8 +119,8 @@ impl Acceptor {
                         }
                     }
                 }
-                Turn::Watched | Turn::Timeout => {}
-                Turn::Stopped => return Ok(()),
+                AcceptEvent::Watched | AcceptEvent::Timeout => {}
+                AcceptEvent::Stopped => return Ok(()),
             }
             strategy.service_actions();
             actions.act();
@@ -140,6 +147,10 @@ impl Shared {
     fn listeners(&self) -> Result<Arc<Vec<Listener>>> {
         let gone = || failed_to_wait(std::io::Error::other("the server has been dropped"));
         self.listeners.upgrade().ok_or_else(gone)
+    }
+
+    fn listening_set(&self, listeners: &[Listener]) -> Result<ListeningSet> {
+        ListeningSet::new(&self.core, listeners).map_err(failed_to_wait)
     }
 
     /// Takes what has come from the kernel's queue: a connection, or a datagram.

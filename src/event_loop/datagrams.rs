@@ -13,7 +13,7 @@ use super::dispatch::take_message;
 use super::slab::Place;
 use super::state::{Soon, State, Task, READ};
 use super::token::{self, AT_A_TIME, PER_PORT};
-use crate::accept::{after_failure, After};
+use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
 use crate::listen::{bind, AcceptError, BindOptions, Listener};
@@ -203,12 +203,12 @@ impl State {
             return;
         }
         match after_failure(&self.core, listener, e) {
-            After::GoOn => {}
-            After::Rest(time) => {
+            NextStep::GoOn => {}
+            NextStep::Rest(time) => {
                 self.rests = true;
                 self.timers.set(self.now, time, Task::Rested);
             }
-            After::Lost(_) => self.close_datagrams(place),
+            NextStep::Lost(_) => self.close_datagrams(place),
         }
     }
 

@@ -15,7 +15,7 @@ use super::protocol::Protocol;
 use super::slab::{ConnId, Place};
 use super::state::{Soon, State, Task};
 use super::token::{self, AT_A_TIME, PER_PORT};
-use crate::accept::{after_failure, After};
+use crate::accept::{after_failure, NextStep};
 use crate::admit::Permit;
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
@@ -260,16 +260,16 @@ impl State {
 
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
         match after_failure(&self.core, listener, e) {
-            After::GoOn => {}
-            After::Rest(time) => {
+            NextStep::GoOn => {}
+            NextStep::Rest(time) => {
                 if !std::mem::replace(&mut self.rests, true) {
                     self.timers.set(self.now, time, Task::Rested);
                 }
             }
-            After::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
+            NextStep::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
                 return Err(error);
             }
-            After::Lost(_) => self.poller.remove(listener),
+            NextStep::Lost(_) => self.poller.remove(listener),
         }
         Ok(())
     }

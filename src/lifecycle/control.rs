@@ -120,7 +120,7 @@ impl Control {
     }
 
     /// Has those who wait give back the places that there are no more; `still`: some are left.
-    pub(crate) fn recall_places(&self, still: bool) {
+    pub(crate) fn recall_permits(&self, still: bool) {
         let Some(recall) = self.recall.as_ref().filter(|_| !self.in_child()) else { return };
         if still {
             recall.set();

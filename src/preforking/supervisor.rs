@@ -364,7 +364,7 @@ impl<'a> Supervisor<'a> {
             let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
-                w.core.control.recall_places(true);
+                w.core.control.recall_permits(true);
                 w.core.control.ring_gate();
                 w.core.control.ring();
             }

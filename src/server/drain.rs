@@ -18,7 +18,7 @@ const AFTER_THE_CUT: Duration = Duration::from_millis(100);
 
 /// Ends what is in progress, while the strategy looks after its part. Returns at the drain limit plus 100 ms at the
 /// latest, with the number of handlers that were left running.
-pub(super) fn drain(core: &Core, strategy: &dyn ServingStrategy) -> io::Result<u64> {
+pub(crate) fn drain(core: &Core, strategy: &dyn ServingStrategy) -> io::Result<u64> {
     core.wake_idle();
     if wait_until_idle(core, strategy, || core.drain_deadline())? {
         return Ok(0);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::drain::drain;
 use super::io_error;
 use super::udp::Datagrams;
-use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
+use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy};
 use crate::error::Result;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
@@ -125,14 +125,14 @@ fn serve_one(
         strategy.service_actions();
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         match acceptor.seat_for(strategy)?.next(left)? {
-            Turn::Request(request) => {
+            AcceptEvent::Request(request) => {
                 strategy.process_request(request).unwrap_or_else(Rejected::refuse);
                 strategy.service_actions();
                 return Ok(Single::Taken);
             }
-            Turn::Watched => {}
-            Turn::Timeout => return Ok(Single::TimedOut),
-            Turn::Stopped => {
+            AcceptEvent::Watched => {}
+            AcceptEvent::Timeout => return Ok(Single::TimedOut),
+            AcceptEvent::Stopped => {
                 bound.core.control.end(); // so that it is told once, as serve_forever does
                 return Ok(Single::Stopped);
             }

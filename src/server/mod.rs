@@ -21,6 +21,8 @@ use crate::sys::{limits, signal};
 
 pub use bind::ListeningSocket;
 pub use builder::ServerBuilder;
+#[cfg(all(test, shuttle))]
+pub(crate) use drain::drain;
 pub use engine::{Bound, Engine, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
 
-use crate::accept::{Acceptor, Rejected, Request, Seat, ServingStrategy, Turn};
+use crate::accept::{AcceptEvent, Acceptor, Rejected, Request, Seat, ServingStrategy};
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
@@ -194,7 +194,7 @@ impl Member {
         let mut seat = crew.seat()?;
         loop {
             match seat.next(patience) {
-                Ok(Turn::Request(request)) => {
+                Ok(AcceptEvent::Request(request)) => {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
                         return Some(request);
@@ -205,14 +205,14 @@ impl Member {
                         return None;
                     }
                 }
-                Ok(Turn::Timeout) => {
+                Ok(AcceptEvent::Timeout) => {
                     if !seat.is_called() && self.retire_unless_last() {
                         return None;
                     }
                     patience = None; // the last one stays, without looking at the clock; who joins it retires
                 }
-                Ok(Turn::Watched) => {}
-                Ok(Turn::Stopped) => return None,
+                Ok(AcceptEvent::Watched) => {}
+                Ok(AcceptEvent::Stopped) => return None,
                 Err(e) => {
                     crew.fail(e);
                     return None;

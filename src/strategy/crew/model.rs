@@ -53,7 +53,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             tally.release();
             drop(stays);
             supervisor.join().unwrap().unwrap();
-            assert_eq!(core.drain(&Sequential).unwrap(), 0);
+            assert_eq!(crate::server::drain(&core, &Sequential).unwrap(), 0);
             assert_eq!(core.admission.permits.active(), 0);
             drop((join_all(clients.into()), listeners));
         });

@@ -1,0 +1,68 @@
+//! What a thread waits for in the accept loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::lifecycle::Core;
+use crate::listen::Listener;
+use crate::sys::{process, Epoll, Interest};
+
+const STOP: u64 = u64::MAX;
+const WATCHED: u64 = u64::MAX - 1;
+const RECALL: u64 = u64::MAX - 2;
+
+/// An epoll set with all listeners, each of which wakes one waiting thread only, and the stop.
+#[derive(Debug)]
+pub(super) struct ListeningSet {
+    epoll: Epoll,
+}
+
+/// What has ended a wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ready {
+    Nothing,
+    Stop,
+    /// More permits are reserved than there are now.
+    Recall,
+    Watched,
+    /// Something has come to this listener.
+    Listener(usize),
+}
+
+impl ListeningSet {
+    pub(super) fn new(core: &Core, listeners: &[Listener]) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&core.control.stop, Interest::Read, STOP)?;
+        core.control.recall.iter().try_for_each(|recall| epoll.add(recall, Interest::Read, RECALL))?;
+        for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
+            epoll.add(listener, Interest::ReadExclusive, index)?;
+        }
+        process::own(&epoll);
+        Ok(Self { epoll })
+    }
+
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.epoll.add(fd, Interest::Read, WATCHED)
+    }
+
+    pub(super) fn remove(&self, listener: &Listener) {
+        self.epoll.remove(listener.as_fd());
+    }
+
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
+        Ok(match self.epoll.wait(timeout)? {
+            None => Ready::Nothing,
+            Some(STOP) => Ready::Stop,
+            Some(RECALL) => Ready::Recall,
+            Some(WATCHED) => Ready::Watched,
+            Some(index) => Ready::Listener(index as usize),
+        })
+    }
+}
+
+impl Drop for ListeningSet {
+    fn drop(&mut self) {
+        process::disown(&self.epoll);
+    }
+}
