@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::admit::Permit;
-use crate::connection::{Connection, Datagram, Wakes};
+use crate::connection::{Connection, Datagram, StopNotice};
 use crate::error::HandlerResult;
 use crate::finish;
 use crate::handler;
@@ -75,14 +75,14 @@ impl Request {
     pub fn run(mut self) {
         let Some(Parts { work, permit }) = self.0.take() else { return };
         let core = permit.core();
-        let wakes = if Accepting::is_here() { Wakes::Watches } else { Wakes::Registered };
-        if let Err(why) = hooks::verify(core, &work, wakes == Wakes::Watches) {
-            return finish::turn_away(core, work, &why);
+        let notice = if Accepting::is_here() { StopNotice::ByPolling } else { StopNotice::ByRegistry };
+        if let Err(why) = hooks::verify(core, &work, notice == StopNotice::ByPolling) {
+            return finish::refuse_unverified(core, work, &why);
         }
         let server = ServerHandle { core: core.clone() };
         match work {
             Work::Connection(accepted, handler) => {
-                let mut connection = Connection::new(accepted, server, wakes);
+                let mut connection = Connection::new(accepted, server, notice);
                 let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
                 finish::finish(core, connection, outcome);
             }
@@ -141,7 +141,7 @@ impl Request {
         let server = ServerHandle { core: core.clone() };
         Some(match work {
             Work::Connection(accepted, handler) => {
-                let mut connection = Connection::new(accepted, server, Wakes::Watches);
+                let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
                 connection.wire().share_deadlines(deadline);
                 let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
                 connection.wire().share_no_deadline();

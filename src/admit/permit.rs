@@ -64,10 +64,10 @@ impl Drop for Permit {
             core.admission.permits.give_back_held();
         }
         if core.admission.permits.is_awaited(self.used) || core.admission.a_loop_waits() {
-            core.control.ring_gate();
+            core.control.wake_gate();
         }
         if core.control.stopping() {
-            core.control.ring();
+            core.control.wake_supervisor();
         }
     }
 }

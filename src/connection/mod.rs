@@ -23,7 +23,7 @@ use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, Wakes, Wire};
+pub(crate) use wire::{Ending, StopNotice, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
@@ -63,11 +63,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(accepted: Accepted, server: ServerHandle, wakes: Wakes) -> Self {
+    pub(crate) fn new(accepted: Accepted, server: ServerHandle, notice: StopNotice) -> Self {
         let config = &server.core.settings;
         let input = Input::new(config.read_buffer, config.line_limit);
         let output = RefCell::new(Output::new(config.write_buffer));
-        Self { input, output, wire: Wire::new(accepted, server, wakes) }
+        Self { input, output, wire: Wire::new(accepted, server, notice) }
     }
 
     /// A connection without a server, and its client's end: for unit tests of a handler.
@@ -78,7 +78,7 @@ impl Connection {
         let (ours, theirs) = UnixStream::pair()?;
         let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1)?;
         let accepted = Accepted { socket: Socket::Unix(ours), peer: Addr::Unnamed };
-        Ok((Self::new(accepted, ServerHandle { core }, Wakes::Registered), theirs))
+        Ok((Self::new(accepted, ServerHandle { core }, StopNotice::ByRegistry), theirs))
     }
 
     /// The peer's address, as `accept` told it.

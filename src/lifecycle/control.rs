@@ -106,14 +106,14 @@ impl Control {
     }
 
     /// Wakes the one at the gate.
-    pub(crate) fn ring_gate(&self) {
+    pub(crate) fn wake_gate(&self) {
         if !self.in_child() {
             self.gate.set();
         }
     }
 
     /// Wakes the supervisor.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake_supervisor(&self) {
         if !self.in_child() {
             self.events.set();
         }
@@ -153,7 +153,7 @@ impl Control {
                 self.now.set();
             }
             self.stop.set();
-            self.ring();
+            self.wake_supervisor();
             // A run that has begun in between has taken some of this away: once more, for that run.
             if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
                 return;
@@ -202,7 +202,7 @@ impl Control {
     pub(crate) fn resume(&self) {
         self.state.paused.store(false, SeqCst);
         self.state.resumed.fetch_add(1, SeqCst);
-        self.ring_gate();
+        self.wake_gate();
     }
 
     /// How often accepting was resumed, by this server and its master.

@@ -61,7 +61,7 @@ impl ServerHandle {
     pub fn resume(&self) {
         let control = &self.core.server().control;
         control.resume();
-        control.ring(); // for a master, who tells its workers
+        control.wake_supervisor(); // for a master, who tells its workers
     }
 
     /// Whether accepting is paused.
@@ -77,8 +77,8 @@ impl ServerHandle {
         check_limit(limit)?;
         let core = self.core.server();
         core.set_limit(limit);
-        core.control.ring_gate();
-        core.control.ring();
+        core.control.wake_gate();
+        core.control.wake_supervisor();
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl ServerHandle {
         let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("set_workers")) };
         check_count("set_workers", count)?;
         scoreboard.set_wanted(count, &core.admission.permits);
-        core.control.ring();
+        core.control.wake_supervisor();
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl ServerHandle {
         let core = self.core.server();
         let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("reload")) };
         scoreboard.reload();
-        core.control.ring();
+        core.control.wake_supervisor();
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub use hooks::Incoming;
 pub(crate) use hooks::VERIFIERS;
 pub(crate) use hooks::{Actions, Hooks};
 pub(crate) use permits::Awaited;
-pub(crate) use registry::{Slot, SlotState};
+pub(crate) use registry::{ConnectionSlot, SlotState};
 pub(crate) use scoreboard::{check_count, LostWith, Scoreboard, MOST_WORKERS};
 pub(crate) use waiting::WakeAtCut;
 pub(crate) use worker_role::{WorkerRole, READY};

@@ -23,12 +23,12 @@ pub(crate) enum SlotState {
 
 /// The place of one connection. Places are used again; the descriptor is cleared under its lock before it is closed.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct ConnectionSlot {
     fd: Mutex<Option<RawFd>>,
     state: AtomicU8,
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// A wait for a request begins or ends; `false` if the drain has cut the reading side meanwhile.
     pub(crate) fn turn(&self, from: SlotState, to: SlotState) -> bool {
         self.state.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
@@ -43,15 +43,15 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Slots {
-    all: Vec<Arc<Slot>>,
-    free: Vec<Arc<Slot>>,
+    all: Vec<Arc<ConnectionSlot>>,
+    free: Vec<Arc<ConnectionSlot>>,
 }
 
 impl Registry {
-    pub(crate) fn enter(&self, fd: RawFd) -> Arc<Slot> {
+    pub(crate) fn enter(&self, fd: RawFd) -> Arc<ConnectionSlot> {
         let mut slots = self.slots.lock();
         let slot = slots.free.pop().unwrap_or_else(|| {
-            let slot = Arc::new(Slot { fd: Mutex::new(None), state: AtomicU8::new(0) });
+            let slot = Arc::new(ConnectionSlot { fd: Mutex::new(None), state: AtomicU8::new(0) });
             slots.all.push(slot.clone());
             slot
         });
@@ -62,7 +62,7 @@ impl Registry {
     }
 
     /// To be called before the descriptor is closed.
-    pub(crate) fn leave(&self, slot: Arc<Slot>) {
+    pub(crate) fn leave(&self, slot: Arc<ConnectionSlot>) {
         *slot.fd.lock() = None;
         self.slots.lock().free.push(slot);
     }
@@ -86,7 +86,7 @@ impl Registry {
         cut
     }
 
-    fn each(&self, mut act: impl FnMut(&Slot, RawFd)) {
+    fn each(&self, mut act: impl FnMut(&ConnectionSlot, RawFd)) {
         let all = self.slots.lock().all.clone();
         for slot in all {
             let fd = slot.fd.lock();

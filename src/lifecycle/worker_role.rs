@@ -72,7 +72,7 @@ impl WorkerRole {
     /// Asks the master for a successor. Async-signal-safe.
     pub(crate) fn want_successor(&self) {
         if self.slot.want_successor() {
-            self.master.control.ring();
+            self.master.control.wake_supervisor();
         }
     }
 

@@ -277,7 +277,7 @@ impl Drop for Member {
         let core = self.crew.acceptor.core();
         core.run.workers.fetch_sub(1, SeqCst);
         if !self.quiet || core.control.stopping() {
-            core.control.ring();
+            core.control.wake_supervisor();
         }
     }
 }

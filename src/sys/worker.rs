@@ -122,7 +122,7 @@ extern "C" fn on_master_signal(number: c_int) {
     // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
     // lets go, on the only thread there is.
     if let Some(control) = unsafe { MASTER.load(SeqCst).as_ref() } {
-        control.ring();
+        control.wake_supervisor();
     }
     Errno::set_raw(errno);
 }
