@@ -8,6 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sys::resource::{setrlimit, Resource};
 use socketserver::{Connection, Failure, Forking, HandlerResult, StreamRequestHandler};
 
 struct Fragile;
@@ -30,7 +31,8 @@ impl StreamRequestHandler for Fragile {
 
 fn main() -> ExitCode {
     common::main("Crashes on request, and goes on.", &[common::LIMITS], |args| {
-        let strategy = Forking::new().limit_memory(512 << 20).limit_core(0).no_new_privs();
+        let without_core_dump = || setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("a lower limit is never refused");
+        let strategy = Forking::new().limit_memory(512 << 20).no_new_privs().after_fork(without_core_dump);
         let server = args
             .builder()?
             .strategy(strategy)

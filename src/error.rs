@@ -4,10 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use crate::listen::CHANGE_OWNER;
-
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a handler returns: `?` takes any error.
+pub type HandlerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// The act of giving a Unix socket's file to another user. An error names it so, and has a hint of its own for it.
+pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
 /// Why a server could not be built, bound or kept serving. Displays as one line that says what to do.
 #[derive(Debug)]

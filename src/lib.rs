@@ -244,26 +244,34 @@ struct Readme;
 #[cfg(not(target_os = "linux"))]
 compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd and pidfd");
 
-// In the order of a connection's way.
+// What users write and meet.
+mod event_loop;
+pub mod framing;
+pub mod guide;
+mod handler;
+pub mod selectors;
+mod server;
+
+// A connection's way, in its order.
 mod accept;
 mod admit;
 mod connection;
-mod datagram;
 mod finish;
-pub mod framing;
-mod handler;
 mod hooks;
 mod listen;
+
+// What runs it.
+mod lifecycle;
+mod observe;
 mod preforking;
 mod strategy;
 
+// The ground.
+mod config;
 mod error;
-mod event_loop;
-pub mod guide;
-mod helpers;
-mod lifecycle;
-pub mod selectors;
-mod server;
+mod net;
+mod offload;
+mod panics;
 mod sync;
 #[allow(unsafe_code)] // the only place, see its head
 mod sys;
@@ -275,11 +283,10 @@ mod model;
 pub mod testing;
 
 pub use accept::{Acceptor, Seat, Turn};
-pub use connection::{
-    Connection, ConnectionWriter, Limit, LimitExceeded, PeerCredentials, ReadHalf, SendError, WriteHalf,
-};
-pub use datagram::{Datagram, DatagramTooLong};
-pub use error::{Error, Result};
+pub use accept::{Rejected, Request, ServingStrategy};
+pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
+pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};
+pub use error::{Error, HandlerResult, Result};
 pub use event_loop::{
     factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
     Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
@@ -287,19 +294,16 @@ pub use event_loop::{
     Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
 };
 pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
-pub use finish::{Failure, LingeringClose};
 pub use framing::LineTooLong;
 pub use handler::{
-    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, HandlerResult,
-    PerConnection, StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, PerConnection,
+    StreamRequestHandler, StreamRequestHandlerMut,
 };
-pub use hooks::Incoming;
-pub use lifecycle::{Report, ServerHandle, Stats};
-pub use listen::{Addr, Address};
+pub use lifecycle::{Incoming, ServerHandle};
+pub use net::{Addr, Address, PeerCredentials};
+pub use observe::{Failure, Report, Stats};
 pub use preforking::{PreForking, WorkerExit};
 #[doc(hidden)]
 pub use server::Single;
-pub use server::{
-    AtLimit, Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer,
-};
-pub use strategy::{Forking, Rejected, Request, Sequential, ServingStrategy, ThreadPool, Threading};
+pub use server::{Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
+pub use strategy::{Forking, Sequential, ThreadPool, Threading};

@@ -2,7 +2,9 @@
 //! model's own under `--cfg shuttle`.
 
 #[cfg(all(test, shuttle))]
-pub(crate) use crate::model::sync::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};
+pub(crate) mod model;
+#[cfg(all(test, shuttle))]
+pub(crate) use model::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};
 
 #[cfg(not(all(test, shuttle)))]
 mod system {

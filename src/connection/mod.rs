@@ -1,10 +1,9 @@
 //! Stage 4: what a handler talks through.
 
+mod datagram;
 mod halves;
 mod input;
-mod limits;
 mod output;
-mod socket;
 mod wire;
 mod writer;
 
@@ -14,19 +13,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::config::{Limit, ServerSettings};
 use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
-use crate::lifecycle::{Core, ServerHandle};
-use crate::listen::{Accepted, Addr};
-use crate::server::Config;
+use crate::lifecycle::{Core, Hooks, ServerHandle};
+use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 
+pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
-pub(crate) use limits::Limits;
-pub use limits::{Limit, LimitExceeded};
 pub(crate) use output::warm_up;
-pub use socket::PeerCredentials;
-pub(crate) use socket::Socket;
 pub(crate) use wire::{Ending, Wakes, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
@@ -68,7 +64,7 @@ pub struct Connection {
 
 impl Connection {
     pub(crate) fn new(accepted: Accepted, server: ServerHandle, wakes: Wakes) -> Self {
-        let config = &server.core.config;
+        let config = &server.core.settings;
         let input = Input::new(config.read_buffer, config.line_limit);
         let output = RefCell::new(Output::new(config.write_buffer));
         Self { input, output, wire: Wire::new(accepted, server, wakes) }
@@ -80,7 +76,7 @@ impl Connection {
     /// Where the system has no descriptors left.
     pub fn pair() -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
-        let core = Core::new(Config::default(), 1, 1)?;
+        let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1)?;
         let accepted = Accepted { socket: Socket::Unix(ours), peer: Addr::Unnamed };
         Ok((Self::new(accepted, ServerHandle { core }, Wakes::Registered), theirs))
     }

@@ -2,23 +2,24 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 
 use super::port::Entrance;
 use super::state::{State, Task};
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::finish;
-use crate::handler::forget;
-use crate::hooks::{self, Actions, Job, Verdict};
-use crate::listen::Accepted;
+use crate::hooks;
+use crate::hooks::Verdict;
+use crate::net::Accepted;
+use crate::offload::Ticket;
+use crate::panics::forget;
 
 /// A connection nobody knows of yet; it has its place.
 struct Aside {
     entrance: Entrance,
     accepted: Accepted,
     permit: Permit,
-    job: Arc<Job>,
+    ticket: Ticket,
     timer: TimerId,
 }
 
@@ -45,9 +46,9 @@ impl State {
             // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
-            Ok(job) => {
-                let timer = self.timers.set(self.now, self.core.config.verify_timeout, Task::Verify(key));
-                self.aside.all.insert(key, Aside { entrance, accepted, permit, job, timer });
+            Ok(ticket) => {
+                let timer = self.timers.set(self.now, self.core.settings.verify_timeout, Task::Verify(key));
+                self.aside.all.insert(key, Aside { entrance, accepted, permit, ticket, timer });
             }
             Err(why) => finish::turn_away(&self.core, accepted, &why),
         }
@@ -77,7 +78,7 @@ impl State {
     }
 
     fn turn_away(&self, aside: Aside, why: &io::Error) {
-        self.core.helpers.forget(|other| Arc::ptr_eq(other, &aside.job));
+        self.core.verifying.forget(aside.ticket);
         finish::turn_away(&self.core, aside.accepted, why);
         forget(aside.entrance);
     }
@@ -90,10 +91,10 @@ impl State {
     /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
     /// which takes all of them.
     pub(super) fn pace_actions(&mut self) {
-        if self.number > 0 && self.core.post.is_none() {
+        if self.number > 0 && !self.core.is_worker() {
             return;
         }
-        if let Some(every) = Actions::every(&self.core) {
+        if let Some(every) = hooks::every(&self.core) {
             self.timers.set(self.clock.now(), every, Task::Actions);
         }
     }
@@ -103,9 +104,9 @@ impl State {
             return;
         }
         self.now = self.clock.now();
-        match &self.core.post {
+        match self.core.worker() {
             Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
-            None => Actions::act(&self.core),
+            None => hooks::perform(&self.core),
         }
         self.note_stall("service_actions", None);
         self.pace_actions();
@@ -119,10 +120,11 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use crate::config::ServerSettings;
+    use crate::error::HandlerResult;
     use crate::event_loop::clock::Clock;
     use crate::event_loop::{factory, EventLoop, Peer, Protocol, Reactor, Transport};
-    use crate::handler::HandlerResult;
-    use crate::server::Config;
+    use crate::lifecycle::Hooks;
 
     /// Nothing comes.
     struct Nothing;
@@ -138,8 +140,9 @@ mod tests {
         let (release, gate) = mpsc::channel::<()>();
         let gate = parking_lot::Mutex::new(gate);
         let waits = move |_: &_| gate.lock().recv().is_ok();
-        let config = Config { verify_request: Some(Box::new(waits)), ..Config::default() };
-        let mut reactor = Reactor::with_clock(EventLoop::new(), config, Clock::System).unwrap();
+        let hooks = Hooks { verify_request: Some(Box::new(waits)), ..Hooks::default() };
+        let mut reactor =
+            Reactor::with_clock(EventLoop::new(), ServerSettings::default(), hooks, Clock::System).unwrap();
         let kept = Rc::new(());
         let holds = kept.clone();
         let serves = factory(move |_: &Peer| {
@@ -151,7 +154,7 @@ mod tests {
         while reactor.state.aside.len() == 0 {
             assert!(reactor.turn(None).unwrap());
         }
-        reactor.stop_listening(&port);
+        reactor.context().stop_listening(&port);
         let other =
             reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");

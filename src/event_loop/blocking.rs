@@ -3,17 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::context::Context;
-use super::dispatch::take_message;
-use super::handle::Inbox;
-use super::reactor::Reactor;
 use super::state::{Call, Soon, State};
-use crate::helpers::Job;
+use crate::offload::Ticket;
+use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
 #[derive(Debug)]
@@ -45,29 +42,10 @@ impl std::error::Error for BlockingError {
     }
 }
 
-/// Work on its way to a thread, or there.
-pub(crate) struct Work {
-    run: Box<dyn FnOnce() + Send>,
-    /// Which of the loop's calls is due then.
-    key: u64,
-    inbox: Arc<Inbox>,
-}
-
-impl Job for Work {
-    const NAME: &'static str = "blocking";
-    const MOST: usize = 10;
-
-    fn run(self) {
-        let Self { run, key, inbox } = self;
-        run();
-        let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // else the loop is gone
-    }
-}
-
 /// What the loop does when the work that it has given away is done, by numbers that are never given again.
 #[derive(Default)]
 pub(super) struct Awaited {
-    due: HashMap<u64, Call>,
+    due: HashMap<u64, (Call, Ticket)>,
     next: u64,
 }
 
@@ -80,7 +58,7 @@ impl Context<'_> {
     /// use socketserver::Reactor;
     ///
     /// let mut reactor = Reactor::new()?;
-    /// reactor.blocking(|| (1..=20u64).product::<u64>(), |cx, product| {
+    /// reactor.context().blocking(|| (1..=20u64).product::<u64>(), |cx, product| {
     ///     assert_eq!(product.unwrap(), 2_432_902_008_176_640_000);
     ///     cx.stop();
     /// });
@@ -106,17 +84,6 @@ impl Context<'_> {
     }
 }
 
-impl Reactor {
-    /// As [`Context::blocking`].
-    pub fn blocking<R: Send + 'static>(
-        &mut self,
-        work: impl FnOnce() -> R + Send + 'static,
-        done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
-    ) {
-        self.state.blocking(work, done);
-    }
-}
-
 impl State {
     fn blocking<R: Send + 'static>(
         &mut self,
@@ -127,19 +94,20 @@ impl State {
         self.awaited.next += 1;
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
-        let run = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(take_message);
-            *theirs.lock() = Some(outcome.map_err(panicked));
-        });
-        match self.core.work.give(Work { run, key, inbox: self.inbox.clone() }) {
-            Ok(()) => {
+        let inbox = self.inbox.clone();
+        let run = move || {
+            *theirs.lock() = Some(caught(work).map_err(panicked));
+            let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
+        };
+        match self.core.blocking.give(run) {
+            Ok(ticket) => {
                 let tell = move |cx: &mut Context<'_>| {
                     let Some(result) = result.lock().take() else { return };
                     done(cx, result);
                 };
-                self.awaited.due.insert(key, Box::new(tell));
+                self.awaited.due.insert(key, (Box::new(tell), ticket));
             }
-            Err((e, _)) => {
+            Err(e) => {
                 let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
                 self.soon.push_back(Soon::Call(Box::new(tell)));
             }
@@ -147,7 +115,7 @@ impl State {
     }
 
     fn work_is_done(&mut self, key: u64) {
-        if let Some(done) = self.awaited.due.remove(&key) {
+        if let Some((done, _)) = self.awaited.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
     }
@@ -156,8 +124,7 @@ impl State {
 impl State {
     /// The loop is at its end: nobody waits for what it has given away.
     pub(super) fn forget_work(&self) {
-        self.core.work.forget(|work| Arc::ptr_eq(&work.inbox, &self.inbox));
-        self.core.lookups.forget(|lookup| Arc::ptr_eq(&lookup.inbox, &self.inbox));
+        self.awaited.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }
 }
 

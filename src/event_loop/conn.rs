@@ -13,10 +13,10 @@ use super::rare::Rare;
 use super::slab::Place;
 use super::timers::TimerId;
 use crate::admit::Permit;
-use crate::connection::{Limit, LimitExceeded, Limits};
-use crate::finish::{observe, Outcome};
+use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::Core;
-use crate::listen::Addr;
+use crate::net::Addr;
+use crate::observe::Outcome;
 use crate::sys::Readiness;
 
 /// How far a connection is.
@@ -103,8 +103,8 @@ impl Origin {
     /// Only what was accepted is counted.
     pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
-            Self::Accepted => observe::ended(core, peer, lost, outcome),
-            Self::Made(_) | Self::Adopted => observe::ended_uncounted(core, peer, lost, outcome),
+            Self::Accepted => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::connect::Connector;
-use crate::listen::{Addr, Address};
+use crate::net::{Addr, Address};
 
 /// An attempt to connect has failed: what [`Factory::connection_failed`](super::Factory::connection_failed) is told.
 /// Displays as one line with the address, the act, the system's answer, and what to do.

@@ -17,7 +17,7 @@ use super::state::{Soon, State, Task};
 use super::timers::TimerId;
 use crate::error::Error;
 use crate::lifecycle::ServerHandle;
-use crate::listen::{Addr, Address};
+use crate::net::{Addr, Address};
 
 /// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
 /// [`Transport`](super::Transport) is one as well, by `Deref`.
@@ -175,7 +175,7 @@ impl Context<'_> {
 
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
-        self.state.stop_listening_from_within(port.place);
+        self.state.stop_listening(port.place);
     }
 
     /// As [`Reactor::listen_udp`](super::Reactor::listen_udp); the protocol hears of its start when this callback has

@@ -7,8 +7,8 @@ use std::ops::{Deref, DerefMut};
 
 use super::context::Context;
 use super::slab::Place;
-use crate::handler::HandlerResult;
-use crate::listen::Addr;
+use crate::error::HandlerResult;
+use crate::net::Addr;
 
 /// A conversation by datagrams, of one socket with whoever sends to it (Twisted's `DatagramProtocol`). Given to
 /// [`Reactor::listen_udp`](super::Reactor::listen_udp) or [`Context::listen_udp`].

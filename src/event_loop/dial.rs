@@ -7,7 +7,6 @@ mod attempt;
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attempt::Attempt;
@@ -21,7 +20,7 @@ use super::lost::LostReason;
 use super::slab::{ConnId, Slab};
 use super::state::{Soon, State, Task};
 use super::timers::TimerId;
-use crate::listen::{Addr, Address};
+use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
 /// not keep the loop busy.
@@ -103,13 +102,6 @@ impl State {
     pub(super) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         if self.users.add(&factory) {
             self.soon.push_back(Soon::Start(factory.clone()));
-        }
-        self.enter(to, factory)
-    }
-
-    pub(super) fn connect_from_outside(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
-        if self.users.add(&factory) {
-            self.start_factory(&factory);
         }
         self.enter(to, factory)
     }
@@ -227,11 +219,7 @@ impl State {
 
     fn hang_up(&mut self, attempt: Attempt) {
         self.timers.cancel(attempt.timer);
-        if attempt.current.is_none() {
-            self.core
-                .lookups
-                .forget(|lookup| lookup.number == attempt.number && Arc::ptr_eq(&lookup.inbox, &self.inbox));
-        }
+        attempt.lookup.into_iter().for_each(|lookup| self.core.lookups.forget(lookup));
         attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }
 

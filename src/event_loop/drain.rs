@@ -9,7 +9,7 @@ use super::state::{Drain, State};
 use super::timers::NEVER;
 use super::token;
 use crate::admit::Permit;
-use crate::connection::{Limit, LimitExceeded};
+use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::sys::Readiness;
 
@@ -55,7 +55,7 @@ impl State {
         if self.drain.is_some() {
             return;
         }
-        let grace = self.core.config.drain_timeout;
+        let grace = self.core.settings.drain_timeout;
         let by_hand = self.clock.set_by_hand().map(|now| now + grace);
         let (deadline, grace) = match self.team.drain_limit() {
             Some((deadline, grace)) => (Some(deadline), grace),
@@ -96,7 +96,7 @@ impl State {
         if self.lent.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
-        if self.drain.is_some() && self.core.post.is_some() {
+        if self.drain.is_some() && self.core.is_worker() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
     }

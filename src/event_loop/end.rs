@@ -11,9 +11,9 @@ use super::io::Io;
 use super::lost::{Lost, LostReason};
 use super::slab::ConnId;
 use super::state::{Drain, State};
-use crate::connection::{Limit, LimitExceeded};
-use crate::finish::{LingeringClose, Outcome, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
-use crate::handler::forget;
+use crate::config::{Limit, LimitExceeded, LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::observe::Outcome;
+use crate::panics::forget;
 
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
@@ -143,7 +143,7 @@ impl State {
                 Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + LINGER_TOTAL }
             };
         }
-        let lingers = match self.core.config.lingering_close {
+        let lingers = match self.core.settings.lingering_close {
             LingeringClose::Never => false,
             LingeringClose::Always => true,
             LingeringClose::IfUnread => conn.left_unread || conn.io.has_unread(),

@@ -9,7 +9,7 @@ use super::connect_error::ConnectError;
 use super::context::Context;
 use super::protocol::Protocol;
 use super::slab::ConnId;
-use crate::listen::Addr;
+use crate::net::Addr;
 
 /// Who has connected.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! Chunks into frames, for protocols: parsed where they lie, and only the unfinished rest is kept.
 
 use super::{BoxError, Eof, Transport};
+use crate::error::HandlerResult;
 use crate::framing::FrameBuffer;
-use crate::handler::HandlerResult;
 
 /// Turns bytes into calls of a receiver.
 pub(super) trait Parser {

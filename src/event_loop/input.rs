@@ -10,7 +10,7 @@ use super::protocol::Protocol;
 use super::slab::ConnId;
 use super::state::{Soon, State};
 use crate::error::{Error, Result};
-use crate::listen::Addr;
+use crate::net::Addr;
 use crate::sys::{self, Poller, Readiness};
 
 /// A descriptor to read from. Its file may be shared with other processes, so it is never made non-blocking: it is asked

@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::input::Input;
 use super::lent::LentIo;
 use super::lost::LostReason;
-use crate::connection::{PeerCredentials, Socket};
-use crate::listen::Addr;
+use crate::net::{Addr, PeerCredentials, Socket};
 use crate::sys::socket;
 
 #[cfg(feature = "testing")]

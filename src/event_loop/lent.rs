@@ -19,11 +19,11 @@ use super::team::Team;
 use super::timers::NEVER;
 use super::token;
 use super::Settings;
-use crate::connection::{Connection, PeerCredentials, Wire};
-use crate::error::Error;
-use crate::finish::{NotServed, Outcome};
-use crate::handler::{HandlerResult, StreamRequestHandler};
-use crate::listen::Addr;
+use crate::connection::{Connection, Wire};
+use crate::error::{Error, HandlerResult};
+use crate::handler::StreamRequestHandler;
+use crate::net::{Addr, PeerCredentials};
+use crate::observe::{NotServed, Outcome};
 use crate::sys::{lend, Lent, Poller, Readiness};
 
 /// The protocols of a [`Factory`] as a handler: one protocol, any strategy. Here a connection has the thread, or the
@@ -160,7 +160,7 @@ impl Reactor {
     fn of_lent(wire: &Wire) -> crate::Result<Self> {
         let core = wire.server().core.clone();
         let settings = Settings { slow_callback: Duration::MAX, ..Settings::default() };
-        let size = core.config.read_buffer;
+        let size = core.settings.read_buffer;
         let state = Team::new(1)
             .and_then(|team| State::with(core, settings, Clock::System, (team, 0), Poller::few(), size))
             .and_then(|state| state.watch_the_servers_stop().map(|()| state))
@@ -195,7 +195,7 @@ impl State {
 
     /// Whether the server's own drain limit has passed.
     pub(super) fn is_over_for_all(&self) -> bool {
-        let limit = self.core.config.drain_timeout;
+        let limit = self.core.settings.drain_timeout;
         self.core.control.drain_deadline(limit).is_some_and(|at| at <= Instant::now())
     }
 
@@ -220,8 +220,8 @@ impl State {
         if self.stop || !self.has_connections() {
             return Ok(());
         }
-        wire.tell_no_deadline(); // no request lasts any more
-        let grace = self.core.config.drain_timeout;
+        wire.share_no_deadline(); // no request lasts any more
+        let grace = self.core.settings.drain_timeout;
         self.drain_within(self.clock.now() + grace.min(NEVER), grace);
         self.conns.ids().into_iter().for_each(|id| self.end(id, LostReason::Shutdown));
         self.settle();

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use super::framed::{Touched, Unread};
 use super::{BoxError, Context, Eof, Lost, TimerId, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Decoder, Encoder, LineDecoder, LineEnd, OverLong, Raw};
-use crate::handler::HandlerResult;
 
 /// A protocol of lines; [`lines`](super::lines) makes a [`Protocol`](super::Protocol) of it.
 ///

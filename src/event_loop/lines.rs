@@ -5,8 +5,8 @@ use std::any::Any;
 use super::framed::{pass_on, Framed, Parser, Touched, Unread};
 use super::line_receiver::{LineReceiver, LineTransport};
 use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
-use crate::handler::HandlerResult;
 
 /// Makes a [`Protocol`] of a [`LineReceiver`]: with `\n` or `\r\n` as line end, as many bytes in a line as the server
 /// [allows](crate::ServerBuilder::max_line_length) (64 KiB), and an end of the connection with

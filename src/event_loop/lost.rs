@@ -6,9 +6,9 @@ use std::io;
 use super::connect::Connector;
 use super::protocol::BoxError;
 use super::slab::ConnId;
-use crate::connection::LimitExceeded;
-use crate::finish::Outcome;
-use crate::listen::Addr;
+use crate::config::LimitExceeded;
+use crate::net::Addr;
+use crate::observe::Outcome;
 
 /// A connection that is gone, and why: what [`connection_lost`](super::Protocol::connection_lost) is told.
 #[derive(Debug)]

@@ -27,7 +27,6 @@ mod lent;
 mod line_receiver;
 mod lines;
 mod link;
-mod lookup;
 mod loops;
 mod lost;
 #[cfg(feature = "testing")]
@@ -57,7 +56,6 @@ mod turn;
 use std::time::Duration;
 
 pub use blocking::BlockingError;
-pub(crate) use blocking::Work;
 pub use connect::{Connect, Connector, ConnectorState};
 pub use connect_error::{ConnectError, ConnectFailure};
 pub use context::Context;
@@ -69,7 +67,6 @@ pub use handle::{ReactorGone, ReactorHandle};
 pub use lent::Blocking;
 pub use line_receiver::{LineReceiver, LineTransport};
 pub use lines::{lines, Lines};
-pub(crate) use lookup::Lookup;
 pub use loops::EventLoops;
 pub use lost::{Lost, LostReason, QueueFull, WriteError};
 pub use port::ListeningPort;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::io::Io;
 use super::source::Source;
-use crate::handler::forget;
+use crate::panics::forget;
 
 /// A piece up to this size takes further writes.
 const PIECE: usize = 64 << 10;

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::lost::Lost;
 use super::timers::TimerId;
 use super::transport::Transport;
-use crate::handler::HandlerResult;
+use crate::error::HandlerResult;
 
 /// Any error, as protocols return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;

@@ -21,14 +21,14 @@ use super::handle::Inbox;
 use super::lent::Lender;
 use super::outbox::Spares;
 use super::port::Port;
-use super::slab::{ConnId, Slab};
+use super::slab::{ConnId, Place, Slab};
 use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
 use super::token;
 use super::Settings;
 use crate::admit::Permit;
-use crate::connection::Limits;
+use crate::config::Limits;
 use crate::lifecycle::{AtGate, Core};
 use crate::sys::{Poller, Readiness};
 
@@ -62,6 +62,10 @@ pub(super) enum Soon {
     Connect(Connector),
     /// The first client of a factory was made within a callback.
     Start(Rc<dyn Factory>),
+    /// A factory's last port was closed.
+    Stop(Rc<dyn Factory>),
+    /// A port of datagrams was closed.
+    EndDatagrams(Place),
 }
 
 /// A stop in progress.
@@ -226,13 +230,13 @@ impl State {
     }
 
     pub(super) fn limits_of(&self, conn: &Conn) -> Limits {
-        conn.limits.as_deref().copied().unwrap_or(self.core.config.limits)
+        conn.limits.as_deref().copied().unwrap_or(self.core.settings.limits)
     }
 
     /// When connections are cut; `None` while nothing stops.
     pub(super) fn drain_deadline(&self) -> Option<Instant> {
         let drain = self.drain.as_ref()?;
-        let control = self.core.control.drain_deadline(self.core.config.drain_timeout);
+        let control = self.core.drain_deadline();
         match (drain.deadline, control) {
             (Some(own), _) if !self.core.control.is_urgent() => Some(own),
             (own, control) => control.or(own),
@@ -241,7 +245,7 @@ impl State {
 
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept = self.has_last() && !self.core.permits().full();
+        let may_accept = self.has_last() && !self.core.admission.permits.full();
         let has_more = !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty();
         if self.stop || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
             return Some(Duration::ZERO);

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use super::framed::{pass_on, Framed, Parser, Touched, Unread};
 use super::{BoxError, Context, Eof, Lost, Protocol, TimerId, Transport};
+use crate::error::HandlerResult;
 use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
-use crate::handler::HandlerResult;
 
 /// A protocol of strings; [`strings`] makes a [`Protocol`] of it.
 ///

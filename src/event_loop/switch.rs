@@ -6,7 +6,7 @@ use super::protocol::{Eof, Protocol};
 use super::slab::ConnId;
 use super::state::{State, READ};
 use super::transport::Transport;
-use crate::handler::forget;
+use crate::panics::forget;
 
 impl Transport<'_> {
     /// When this callback has returned, `next` has the connection (an upgrade, a negotiation that is done). The old

@@ -17,11 +17,10 @@ use super::memory::Memory;
 use super::protocol::Protocol;
 use super::reactor::Reactor;
 use super::slab::ConnId;
-use crate::connection::Limits;
+use crate::config::{Limits, LingeringClose, ServerSettings};
 use crate::error::Result;
-use crate::finish::LingeringClose;
-use crate::listen::Addr;
-use crate::server::Config;
+use crate::lifecycle::Hooks;
+use crate::net::Addr;
 
 /// What becomes of the attempts to connect.
 #[derive(Default)]
@@ -88,8 +87,8 @@ impl TestLoop {
     pub fn with(settings: EventLoop) -> Result<Self> {
         let now = Rc::new(Cell::new(Instant::now()));
         let limits = Limits { write: Some(Duration::from_secs(30)), ..Limits::default() };
-        let config = Config { limits, lingering_close: LingeringClose::IfUnread, ..Config::default() };
-        let mut reactor = Reactor::with_clock(settings, config, Clock::Manual(now.clone()))?;
+        let config = ServerSettings { limits, lingering_close: LingeringClose::IfUnread, ..ServerSettings::default() };
+        let mut reactor = Reactor::with_clock(settings, config, Hooks::default(), Clock::Manual(now.clone()))?;
         reactor.state.dials.script = Some(Script::default());
         Ok(Self { reactor, now, peers: HashMap::new() })
     }

@@ -13,8 +13,8 @@ use super::lost::{LostReason, WriteError};
 use super::slab::ConnId;
 use super::state::{State, Task};
 use super::timers::TimerId;
-use crate::connection::{Limit, PeerCredentials};
-use crate::listen::Addr;
+use crate::config::Limit;
+use crate::net::{Addr, PeerCredentials};
 
 /// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 ///
@@ -250,7 +250,7 @@ impl<'a> Transport<'a> {
     }
 
     fn set_limit(&mut self, limit: Limit, value: Option<Duration>) {
-        let default = self.cx.state.core.config.limits;
+        let default = self.cx.state.core.settings.limits;
         if let Some(conn) = self.conn_mut() {
             conn.limits.get_or_insert_with(|| Box::new(default)).set(limit, value);
         }
@@ -271,7 +271,7 @@ impl<'a> Transport<'a> {
 
     /// The server's limit on lines.
     pub(super) fn max_line_length(&self) -> usize {
-        self.cx.state.core.config.line_limit
+        self.cx.state.core.settings.line_limit
     }
 
     fn conn(&self) -> Option<&Conn> {

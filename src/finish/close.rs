@@ -5,34 +5,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::config::{LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
 use crate::connection::{Connection, Ending};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
-
-/// Longest wait for more unread input.
-pub(crate) const LINGER_IDLE: Duration = Duration::from_secs(2);
-/// Longest lingering close in all.
-pub(crate) const LINGER_TOTAL: Duration = Duration::from_secs(30);
-/// Looks at the unacknowledged output come this often at first, and ever less often.
-pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
-pub(crate) const LAST_LOOK: Duration = Duration::from_millis(50);
-
-/// When a connection is closed with care for what the peer still has to read: the writing side first, then the
-/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most; 2 s in all after a time
-/// limit), then the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum LingeringClose {
-    /// Where input is pending that the handler has not read. The default: it costs the others nothing.
-    #[default]
-    IfUnread,
-    /// Always: for protocols whose clients send on while they read.
-    Always,
-    /// Never: the reply may be cut off by a reset.
-    Never,
-}
 
 /// Closes the connection; its output has been flushed, as far as that went.
 /// A peer that a limit has cut gets less patience.
@@ -48,7 +26,7 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
         let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
         return;
     }
-    let lingers = match core.config.lingering_close {
+    let lingers = match core.settings.lingering_close {
         LingeringClose::Never => false,
         LingeringClose::Always => !wire.has_ended(),
         LingeringClose::IfUnread => !wire.has_ended() && (wire.ending() == Ending::LeavesUnread || wire.has_unread()),
@@ -99,5 +77,5 @@ fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::R
 
 /// A stopping server's limit holds here too.
 fn nearest(core: &Core, by: Instant) -> Instant {
-    core.control.drain_deadline(core.config.drain_timeout).map_or(by, |drain| drain.min(by))
+    core.drain_deadline().map_or(by, |drain| drain.min(by))
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::HandlerResult;
-use crate::datagram::Datagram;
+use crate::connection::Datagram;
+use crate::error::HandlerResult;
 
 /// Serves datagrams: each is a request of its own. One handler serves them all, many at once where the strategy says
 /// so, hence `&self`. For a closure see [`datagram_handler()`].

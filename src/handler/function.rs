@@ -1,7 +1,8 @@
 //! Closures as handlers.
 
-use super::{HandlerResult, StreamRequestHandler};
+use super::StreamRequestHandler;
 use crate::connection::Connection;
+use crate::error::HandlerResult;
 
 /// A closure as a [`StreamRequestHandler`]. From [`handler`].
 #[derive(Clone, Copy)]

@@ -4,18 +4,16 @@ mod datagram;
 mod function;
 mod per_connection;
 
-use std::error::Error;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::connection::Connection;
+use crate::error::HandlerResult;
+use crate::panics::forget;
 
 pub use datagram::{datagram_handler, DatagramHandlerFn, DatagramRequestHandler};
 pub use function::{handler, HandlerFn};
 pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut};
-
-/// What a handler returns: `?` takes any error.
-pub type HandlerResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Serves connections. One handler serves them all, many at once where the strategy says so, hence `&self`; what it
 /// changes lies behind a lock or an atomic. For a fresh value per connection see [`per_connection()`]; for a closure,
@@ -100,19 +98,6 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandlerMut for &H {
     }
 }
 
-/// What serves the requests of a server, and with that what they are.
-#[derive(Clone)]
-pub(crate) enum Service {
-    Connections(Arc<dyn StreamRequestHandler>),
-    Datagrams(Arc<dyn DatagramRequestHandler>),
-}
-
-impl<H: StreamRequestHandler> From<Arc<H>> for Service {
-    fn from(handler: Arc<H>) -> Self {
-        Self::Connections(handler)
-    }
-}
-
 /// The whole of a request: `finish` runs whenever `setup` has succeeded, panics included.
 pub(crate) fn run<H: StreamRequestHandlerMut>(handler: &mut H, conn: &mut Connection) -> HandlerResult {
     handler.setup(conn)?;
@@ -127,13 +112,5 @@ pub(crate) fn run<H: StreamRequestHandlerMut>(handler: &mut H, conn: &mut Connec
             resume_unwind(panic)
         }
         (Ok(_), Err(panic)) => resume_unwind(panic),
-    }
-}
-
-/// Drops what is the user's (an error, the payload of a panic), and whose drop may panic; that second payload is
-/// leaked.
-pub(crate) fn forget<T>(value: T) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        std::mem::forget(second);
     }
 }

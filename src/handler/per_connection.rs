@@ -2,8 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::{run, HandlerResult, StreamRequestHandler};
+use super::{run, StreamRequestHandler};
 use crate::connection::Connection;
+use crate::error::HandlerResult;
 
 /// A handler of one connection, with state of its own: Python's `StreamRequestHandler`, of which there is an instance
 /// per request. Made by [`per_connection`].

@@ -6,30 +6,23 @@ mod service;
 mod tests;
 mod verify;
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use crate::lifecycle::Core;
+use crate::observe::InHandler;
+use crate::panics::caught;
 
-use crate::finish::{observe, panic_message};
-use crate::handler::forget;
-use crate::lifecycle::{Core, InHandler};
-
-pub(crate) use service::{Actions, Pace};
-pub use verify::Incoming;
-pub(crate) use verify::{ask, late, server_stops, verify, Job, Verdict, Verify, Waiting};
+pub(crate) use service::{every, perform, Pace};
+pub(crate) use verify::{ask, late, server_stops, verify, Verdict};
 
 /// Calls a hook; its panic is logged, told, and ends nothing.
 pub(crate) fn call(core: &Core, name: &'static str, hook: impl FnOnce()) {
     if let Err(message) = contain(core, hook) {
-        observe::hook_panicked(core, name, &message);
+        core.monitor.report_hook_panic(name, &message);
     }
 }
 
 /// Runs the program's code; a panic becomes its text. It is inside of the server: waiting for its end there is an
 /// error.
 fn contain<R>(core: &Core, code: impl FnOnce() -> R) -> Result<R, String> {
-    let _inside = InHandler::of(core);
-    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
-        let message = panic_message(payload.as_ref());
-        forget(payload);
-        message
-    })
+    let _inside = InHandler::of(core.monitor.server);
+    caught(code)
 }

@@ -5,12 +5,6 @@ use std::time::{Duration, Instant};
 use super::call;
 use crate::lifecycle::Core;
 
-/// The hook, and its pace.
-pub(crate) struct Actions {
-    pub(crate) every: Duration,
-    pub(crate) hook: Box<dyn Fn() + Send + Sync>,
-}
-
 /// When the serving thread acts next. Where there is nothing to do, it never wakes for it.
 pub(crate) struct Pace<'a> {
     core: &'a Core,
@@ -20,8 +14,8 @@ pub(crate) struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     pub(crate) fn begin(core: &'a Core) -> Self {
-        core.post.iter().for_each(|post| post.beat());
-        Self { core, due: Actions::every(core).and_then(|every| Instant::now().checked_add(every)) }
+        core.worker().into_iter().for_each(|worker| worker.beat());
+        Self { core, due: every(core).and_then(|every| Instant::now().checked_add(every)) }
     }
 
     /// How long the thread may wait.
@@ -32,26 +26,24 @@ impl<'a> Pace<'a> {
     /// Acts if the time has come.
     pub(crate) fn act(&mut self) {
         if self.due.is_some_and(|due| due <= Instant::now()) {
-            Actions::act(self.core);
+            perform(self.core);
             *self = Self::begin(self.core);
         }
     }
 }
 
-impl Actions {
-    /// The hook is the master's, the heart the worker's.
-    pub(crate) fn every(core: &Core) -> Option<Duration> {
-        match &core.post {
-            Some(post) => post.beats_every(),
-            None => core.config.service_actions.as_ref().map(|actions| actions.every),
-        }
+/// How often the serving thread acts. The hook is the master's, the heart the worker's.
+pub(crate) fn every(core: &Core) -> Option<Duration> {
+    match core.worker() {
+        Some(post) => post.beats_every(),
+        None => core.hooks.service_actions.as_ref().map(|actions| actions.every),
     }
+}
 
-    pub(crate) fn act(core: &Core) {
-        match (&core.post, &core.config.service_actions) {
-            (Some(post), _) => post.beat(),
-            (None, Some(actions)) => call(core, "service_actions", &actions.hook),
-            (None, None) => {}
-        }
+pub(crate) fn perform(core: &Core) {
+    match (core.worker(), &core.hooks.service_actions) {
+        (Some(post), _) => post.beat(),
+        (None, Some(actions)) => call(core, "service_actions", &actions.hook),
+        (None, None) => {}
     }
 }

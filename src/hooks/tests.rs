@@ -51,7 +51,7 @@ fn helpers_are_started_on_demand_bounded_and_end_with_their_server() {
     let closed = door.lock();
     let visitors: Vec<_> = (0..80).map(|_| std::thread::spawn(move || visit(addr))).collect();
     visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
-    assert_eq!(verifying(), <Arc<super::Job> as crate::helpers::Job>::MOST);
+    assert_eq!(verifying(), crate::lifecycle::VERIFIERS);
     until("all are counted", || handle.stats().refused == 80);
     drop(closed);
     visit(addr);

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Core, InHandler};
-use super::stats::Stats;
+use super::core::Core;
+use super::scoreboard::check_count;
+use crate::config::check_limit;
 use crate::error::{Error, Result};
+use crate::observe::{InHandler, Stats};
 
 /// The remote control of a server: clone it, keep it, send it to other threads, or take it from a connection with
 /// [`Connection::server`](crate::Connection::server).
@@ -34,7 +36,7 @@ impl ServerHandle {
     /// Whether a stop has been asked for, so that a long request can end early. From a connection of a worker of
     /// [`PreForking`](crate::PreForking) also: whether that worker is to end, for another one in its place.
     pub fn is_shutting_down(&self) -> bool {
-        self.core.control.line().any(|control| control.stopping())
+        self.core.control.with_master().any(|control| control.stopping())
     }
 
     /// Waits until the server is not serving: `true` then, `false` once `timeout` has passed (`None`: no limit). A
@@ -43,7 +45,7 @@ impl ServerHandle {
     /// # Errors
     /// [`Error::WaitInHandler`] in a handler of this very server, which would wait for itself.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
-        if InHandler::is(&self.core) {
+        if InHandler::is_here(self.core.monitor.server) {
             return Err(Error::WaitInHandler);
         }
         Ok(self.core.wait(timeout))
@@ -72,7 +74,7 @@ impl ServerHandle {
     /// # Errors
     /// [`Error::Setting`] for zero; [`pause`](Self::pause) is the way to accept nothing.
     pub fn set_max_connections(&self, limit: usize) -> Result<()> {
-        crate::server::check_limit(limit)?;
+        check_limit(limit)?;
         let core = self.core.server();
         core.set_limit(limit);
         core.control.ring_gate();
@@ -87,9 +89,9 @@ impl ServerHandle {
     /// [`Error::Setting`] for zero or more than 512, and where the server has no such workers.
     pub fn set_workers(&self, count: usize) -> Result<()> {
         let core = self.core.server();
-        let Some(pool) = core.pool.get() else { return Err(without_workers("set_workers")) };
-        crate::preforking::check_count("set_workers", count)?;
-        pool.set_wanted(count, core.permits());
+        let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("set_workers")) };
+        check_count("set_workers", count)?;
+        scoreboard.set_wanted(count, &core.admission.permits);
         core.control.ring();
         Ok(())
     }
@@ -103,8 +105,8 @@ impl ServerHandle {
     /// [`Error::Setting`] where the server has no such workers.
     pub fn reload(&self) -> Result<()> {
         let core = self.core.server();
-        let Some(pool) = core.pool.get() else { return Err(without_workers("reload")) };
-        pool.reload();
+        let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("reload")) };
+        scoreboard.reload();
         core.control.ring();
         Ok(())
     }

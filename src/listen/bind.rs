@@ -9,12 +9,12 @@ use std::path::Path;
 
 use nix::sys::socket::UnixAddr;
 
-use super::address::{Addr, Address};
 use super::file::{bind_at, Access, SocketFile};
 use super::listener::Listener;
 use crate::error::{Error, Result};
+use crate::net::{Addr, Address};
 use crate::sys::datagram;
-use crate::sys::socket::{self, Act, SockType, TcpOptions};
+use crate::sys::socket::{self, Act, SockType, TcpOptions, SILENCE};
 
 /// How to listen.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,19 @@ impl BindOptions {
     /// The defaults, for datagrams.
     pub(crate) fn datagrams() -> Self {
         Self { kind: SockType::Datagram, ..Self::default() }
+    }
+}
+
+/// Settings of the listening sockets.
+pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
+    if access.mode > 0o777 {
+        return Err(Error::setting("unix_mode", format!("{:#o} is not from 0 to 0o777", access.mode)));
+    }
+    match tcp.keep_alive_time {
+        Some(time) if !SILENCE.contains(&time.as_secs()) => {
+            Err(Error::setting("keep_alive_time", format!("{time:?} is not from 6 to 32767 s")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -62,22 +75,6 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
             listen_unix(fd, &local, None, options).map(|l| vec![l]).map_err(failed)
         }
     }
-}
-
-/// Listens once more where these do, which have `SO_REUSEPORT` as well: the kernel divides the connections among all
-/// that listen.
-pub(crate) fn bind_beside(listeners: &[Listener], options: TcpOptions) -> Result<Vec<Listener>> {
-    let beside = |listener: &Listener| {
-        let local = listener.local_addr();
-        let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: local.to_string(), source };
-        let Some(addr) = local.socket_addr() else {
-            let why = format!("{local} is no TCP address, and a socket of another kind can be listened on only once");
-            return Err(Error::setting("own_listeners", why));
-        };
-        let fd = socket::listen_tcp(addr, options).map_err(failed)?;
-        Ok(Listener::tcp(TcpListener::from(fd), addr))
-    };
-    listeners.iter().map(beside).collect()
 }
 
 /// All addresses, each once, in the resolver's order.

@@ -14,6 +14,7 @@ use nix::sys::socket::UnixAddr;
 use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
 use nix::unistd::{unlinkat, UnlinkatFlags};
 
+use crate::error::CHANGE_OWNER;
 use crate::sys::process;
 use crate::sys::socket::{self, Act, SockType};
 
@@ -73,9 +74,6 @@ fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
     }
     Ok(())
 }
-
-/// As errors name it, which have a hint of its own.
-pub(crate) const CHANGE_OWNER: Act = "change the owner of";
 
 /// An open file by a path that follows no link, and means the same after a rename.
 fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {

@@ -2,101 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::address::Addr;
-use super::datagram::{DatagramSocket, Packet};
 use super::file::SocketFile;
-use crate::connection::{PeerCredentials, Socket};
 use crate::error::{Error, Result};
+use crate::net::{Accepted, Addr, DatagramSocket, Packet, Socket};
 use crate::sys::{process, socket};
-
-/// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
-/// that has already reset.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) socket: Socket,
-    pub(crate) peer: Addr,
-}
-
-/// What has come, and is to be admitted: a connection, or a datagram.
-pub(crate) trait Arrival {
-    fn peer(&self) -> &Addr;
-
-    /// Where it has come to.
-    fn local_addr(&self) -> Addr;
-
-    /// Of a Unix socket's peer, where the system tells.
-    fn peer_credentials(&self) -> Option<PeerCredentials>;
-
-    /// Sends this as far as the kernel takes it without a wait.
-    fn say(&self, message: &[u8]);
-}
-
-impl Arrival for Accepted {
-    fn peer(&self) -> &Addr {
-        &self.peer
-    }
-
-    fn local_addr(&self) -> Addr {
-        self.socket.local_addr().unwrap_or(Addr::Unnamed)
-    }
-
-    fn peer_credentials(&self) -> Option<PeerCredentials> {
-        self.socket.peer_credentials().ok().flatten()
-    }
-
-    fn say(&self, message: &[u8]) {
-        let _ = socket::send(self.socket.as_fd().as_raw_fd(), message, &[], false);
-    }
-}
-
-/// What a failed `accept`, or receive, means for the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AcceptError {
-    /// Nothing has failed: another thread was faster, or a signal came.
-    Nothing,
-    /// Only this one connection is gone: go on.
-    Gone,
-    /// This process has no descriptor left (EMFILE): wait until one of its connections ends.
-    NoDescriptor,
-    /// The system lacks something (ENFILE, ENOBUFS, ENOMEM), or says what nobody expects: wait, then go on.
-    System,
-    /// The listener is of no use any more.
-    Fatal,
-}
-
-impl AcceptError {
-    /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`. So are those that a
-    /// datagram socket has met when it sent (`ECONNREFUSED`, `ECONNRESET`).
-    pub(crate) fn of(e: &io::Error) -> Self {
-        match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
-            Errno::EAGAIN | Errno::EINTR => Self::Nothing,
-            Errno::ECONNABORTED
-            | Errno::EPROTO
-            | Errno::ENOPROTOOPT
-            | Errno::ENETDOWN
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::ENONET
-            | Errno::EOPNOTSUPP
-            | Errno::ETIMEDOUT
-            | Errno::ECONNREFUSED
-            | Errno::ECONNRESET
-            | Errno::EMSGSIZE
-            | Errno::EPERM => Self::Gone,
-            Errno::EMFILE => Self::NoDescriptor,
-            Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EFAULT => Self::Fatal,
-            _ => Self::System,
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Kind {
@@ -260,39 +176,5 @@ impl Drop for Listener {
             Kind::Tcp(_) | Kind::Unix(_) => process::disown(self),
             Kind::Datagrams(_) => {} // who sends a reply just now may hold it for a moment longer
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accept_s_failures_are_sorted_as_accept_2_says() {
-        use Errno as E;
-        let gone = [
-            E::ECONNABORTED,
-            E::EPROTO,
-            E::ENOPROTOOPT,
-            E::ENETDOWN,
-            E::ENETUNREACH,
-            E::EHOSTDOWN,
-            E::EHOSTUNREACH,
-            E::ENONET,
-            E::EOPNOTSUPP,
-            E::ETIMEDOUT,
-            E::ECONNREFUSED,
-            E::ECONNRESET,
-            E::EMSGSIZE,
-            E::EPERM,
-        ];
-        let system = [E::ENFILE, E::ENOBUFS, E::ENOMEM, E::EIO];
-        let fatal = [E::EBADF, E::EINVAL, E::ENOTSOCK, E::EFAULT];
-        let of = |errno: &Errno| AcceptError::of(&io::Error::from_raw_os_error(*errno as i32));
-        [E::EAGAIN, E::EINTR].iter().for_each(|e| assert_eq!(of(e), AcceptError::Nothing, "{e}"));
-        gone.iter().for_each(|e| assert_eq!(of(e), AcceptError::Gone, "{e}"));
-        assert_eq!(of(&E::EMFILE), AcceptError::NoDescriptor);
-        system.iter().for_each(|e| assert_eq!(of(e), AcceptError::System, "{e}"));
-        fatal.iter().for_each(|e| assert_eq!(of(e), AcceptError::Fatal, "{e}"));
     }
 }

@@ -1,19 +1,19 @@
-//! Stage 1: sockets that requests come to, and what `accept` or a receive answers.
+//! Sockets that requests come to, from the text of an address to `accept`, and what a failed `accept` means.
 
-mod address;
+mod accept_error;
 mod bind;
-mod datagram;
 #[cfg(feature = "testing")]
 mod failing;
 mod file;
 mod listener;
-mod spare;
+mod queued;
+mod reserve;
 
-pub use address::{Addr, Address};
-pub(crate) use bind::{bind, bind_beside, resolve, BindOptions};
-pub(crate) use datagram::{DatagramSocket, Packet, LONGEST_V4};
+pub(crate) use accept_error::{AcceptBackoff, AcceptError, LONGEST_REST, REST};
+pub(crate) use bind::{bind, check_sockets, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
-pub(crate) use file::{Access, CHANGE_OWNER};
-pub(crate) use listener::{AcceptError, Accepted, Arrival, Listener};
-pub(crate) use spare::Spare;
+pub(crate) use file::Access;
+pub(crate) use listener::Listener;
+pub(crate) use queued::{QueueCounts, QueuedAtStop, LISTENERS};
+pub(crate) use reserve::ReserveFd;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check;
-use super::sync::thread::spawn;
-use crate::lifecycle::{Block, Control, Core};
-use crate::server::Config;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Control, Core, Hooks};
+use crate::sync::thread::spawn;
 use crate::sys;
-use crate::sys::shared::Shared;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn control() -> Arc<Control> {
-    Arc::new(Control::new(Arc::new(Shared::<Block>::new().unwrap()), None).unwrap())
+    Arc::new(Control::apart())
 }
 
 /// Whether the switch, what it shows to who waits, and the time of the request say the same.
@@ -63,7 +62,7 @@ fn a_stop_that_nobody_has_obeyed_ends_the_next_run() {
 #[test]
 fn whoever_waits_for_the_end_hears_of_it() {
     check(|| {
-        let core = Core::new(Config::default(), 1, 1).unwrap();
+        let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1).unwrap();
         let run = core.begin();
         let waits: Vec<_> = [None, Some(LIMIT)]
             .into_iter()
@@ -73,6 +72,6 @@ fn whoever_waits_for_the_end_hears_of_it() {
         drop(run);
         let ended: Vec<_> = super::join_all(waits);
         assert!(ended[0]);
-        assert!(!core.is_serving());
+        assert!(!core.run.is_serving());
     });
 }

@@ -1,7 +1,8 @@
 //! The concurrent parts under a scheduler that tries thousands of schedules: shuttle, under `--cfg shuttle` only.
 //!
 //! The code is the real one, from [`TcpServer`] down to the permits. Its locks, atomics, threads and time are the
-//! model's ([`sync`]), and so is who sleeps in the kernel and who is woken ([`kernel`]); sockets are real.
+//! model's ([`crate::sync::model`]), and so is who sleeps in the kernel and who is woken ([`crate::sys::model`]); sockets are
+//! real.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle model::
@@ -10,45 +11,25 @@
 //! lines joined to one) plays it again, with `SHUTTLE_CAPTURE_BACKTRACE=1` to see where each thread of a deadlock stands.
 //! `SCHEDULES` is the number of schedules for each scenario (10,000), `SOAK=1` makes it 200,000.
 
-pub(crate) mod kernel;
 mod lifecycle;
 mod permits;
 mod serving;
 mod stopping;
-pub(crate) mod sync;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::Runner;
 
-use self::sync::thread::{spawn, JoinHandle};
-use self::sync::{Condvar, Mutex};
 use crate::server::{Engine, TcpServer};
+use crate::sync::thread::{spawn, yield_now, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 use crate::{Connection, Failure, HandlerResult, Report, ServerBuilder, ServerHandle, StreamRequestHandler};
-
-/// What lies outside the code under test, new for each schedule.
-#[derive(Debug, Default)]
-pub(crate) struct World {
-    kernel: Mutex<kernel::Kernel>,
-    /// Nanoseconds.
-    clock: AtomicU64,
-    /// How many threads will fail to start.
-    pub(crate) failing_spawns: AtomicUsize,
-}
-
-shuttle::lazy_static! {
-    static ref WORLD: World = World::default();
-}
-
-pub(crate) fn world() -> &'static World {
-    &WORLD
-}
 
 /// Longer than any schedule.
 const FOR_EVER: Duration = Duration::from_secs(1 << 31);
@@ -135,7 +116,7 @@ impl StreamRequestHandler for Visit {
             counts.most = counts.most.max(counts.active);
         });
         match stay {
-            Stay::Short => sync::thread::yield_now(),
+            Stay::Short => yield_now(),
             Stay::UntilReleased => tally.until(|counts| counts.released),
             Stay::NextRequest => assert!(!conn.next_request()?),
         }
@@ -169,7 +150,7 @@ impl Door {
     }
 
     pub(crate) fn connect(&self) -> UnixStream {
-        kernel::connect(&self.0, self.1)
+        crate::sys::model::connect(&self.0, self.1)
     }
 }
 
@@ -225,8 +206,8 @@ impl<S> Running<S> {
             assert_eq!(stats.active, 0);
             assert_eq!(stats.accepted, stats.served + stats.failed + stats.disconnected + stats.refused);
         }
-        if handle.core.config.drain_timeout == FOR_EVER {
-            assert_eq!((report.abandoned, handle.core.workers.load(SeqCst)), (0, 0), "nobody is left");
+        if handle.core.settings.drain_timeout == FOR_EVER {
+            assert_eq!((report.abandoned, handle.core.run.workers.load(SeqCst)), (0, 0), "nobody is left");
         }
         (Scene { server, door, tally, handle }, report)
     }

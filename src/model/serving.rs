@@ -1,14 +1,14 @@
 //! Crews at work: every connection is served, never too many at once, and somebody always waits.
 
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sync::thread::{spawn, Builder};
-use super::sync::Mutex;
-use super::{check, join_all, world, Scene, Stay, FOR_EVER};
+use super::{check, join_all, Scene, Stay, FOR_EVER};
 use crate::accept::{Acceptor, Turn};
 use crate::admit::Permit;
+use crate::sync::model::fail_spawns;
+use crate::sync::thread::{spawn, Builder};
+use crate::sync::Mutex;
 use crate::{AtLimit, Rejected, Request, ServerBuilder, ServingStrategy, ThreadPool, Threading};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -146,10 +146,10 @@ fn threads_that_fail_to_start_cost_their_connection_only() {
         let running = Scene::new(threading(3), Stay::Short).start();
         let first = join_all(running.clients(1));
         running.tally.until(|counts| counts.ended == 1);
-        world().failing_spawns.store(2, SeqCst);
+        fail_spawns(2);
         let more = join_all(running.clients(2));
         running.tally.until(|counts| counts.ended + counts.refused == 3);
-        world().failing_spawns.store(0, SeqCst);
+        fail_spawns(0);
         let last = join_all(running.clients(1));
         running.tally.until(|counts| counts.ended + counts.refused == 4);
         running.handle.shutdown();
@@ -163,7 +163,7 @@ fn threads_that_fail_to_start_cost_their_connection_only() {
 fn a_server_without_a_thread_says_so_and_may_try_again() {
     check(|| {
         let scene = Scene::new(threading(2), Stay::Short);
-        world().failing_spawns.store(1, SeqCst);
+        fail_spawns(1);
         let client = scene.door.connect();
         let Scene { mut server, door, tally, handle } = scene;
         let serving = spawn(move || (server.serve_forever().is_err(), server));
@@ -201,7 +201,7 @@ fn one_thread_that_accepts_serves_or_refuses_all() {
         check(move || {
             let builder = ServerBuilder::new().max_connections(1).at_limit(at_limit.clone()).drain_timeout(FOR_EVER);
             let running = Scene::new(builder.strategy(Handing), Stay::Short).start();
-            world().failing_spawns.store(1, SeqCst);
+            fail_spawns(1);
             let clients = join_all(running.clients(3));
             running.tally.until(|counts| counts.ended + counts.refused == 3);
             running.handle.shutdown();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::sync::thread::spawn;
 use super::{check, join_all, Scene, Stay, FOR_EVER};
+use crate::sync::thread::spawn;
 use crate::{Sequential, ServerBuilder, ThreadPool, Threading};
 
 fn threading(drain: Duration) -> ServerBuilder<Threading> {

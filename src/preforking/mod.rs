@@ -1,7 +1,5 @@
 //! Worker processes around any engine: supervised, replaced, reloaded.
 
-mod pool;
-mod post;
 mod shares;
 mod starts;
 mod supervisor;
@@ -9,22 +7,18 @@ mod worker;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admit::Awaited;
 use crate::error::{Error, Result};
-use crate::lifecycle::Core;
+use crate::lifecycle::{check_count, Awaited, Core, Scoreboard};
+use crate::listen::LISTENERS;
 use crate::server::{Bound, Engine, Single};
 use crate::strategy::forking::{bound_settings, Bounds};
 use crate::strategy::Threading;
-use crate::sys::{self, limits, process};
+use crate::sys::{self, process};
 use supervisor::Supervisor;
 use worker::Worker;
-
-pub(crate) use pool::{DeskRef, Pool};
-pub(crate) use post::Post;
 
 type Workers = Vec<Worker>;
 type Hook<T> = Box<dyn Fn(T) + Send>;
@@ -32,7 +26,8 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 
 /// N worker processes on one listener, each of which serves with engine `E`: [`Threading`],
 /// [`ThreadPool`](crate::ThreadPool), [`Sequential`](crate::Sequential), [`Forking`](crate::Forking),
-/// [`EventLoop`](crate::EventLoop), a strategy of your own, or `PreForking` again. What gunicorn and nginx do.
+/// [`EventLoop`](crate::EventLoop), or a strategy of your own; `PreForking` itself is refused when the server is bound.
+/// What gunicorn and nginx do.
 ///
 /// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master: it accepts nothing, and
 /// sees that there are always N workers. One that dies is replaced at once, and only its own connections fail with it
@@ -100,7 +95,6 @@ pub(crate) struct Settings {
     before_fork: Option<Hook<usize>>,
     after_fork: Option<Hook<usize>>,
     on_worker_exit: Option<ExitHook>,
-    cpus: Vec<usize>,
     name: String,
     bounds: Bounds,
 }
@@ -142,7 +136,6 @@ impl<E> PreForking<E> {
             before_fork: None,
             after_fork: None,
             on_worker_exit: None,
-            cpus: Vec::new(),
             name: "worker".to_owned(),
             bounds: Bounds::default(),
         };
@@ -201,7 +194,8 @@ impl<E> PreForking<E> {
 
     /// Called in each worker before it serves, with the number of its place, from 0: to reseed random number
     /// generators, which otherwise give every worker the same numbers; to open connections to a database; to give up
-    /// rights. It may start threads. A panic in it is a failed start.
+    /// rights; to [bind it to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A panic in
+    /// it is a failed start.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn(usize) + Send + 'static) -> Self {
         self.settings.after_fork = Some(Box::new(hook));
@@ -212,14 +206,6 @@ impl<E> PreForking<E> {
     #[must_use]
     pub fn on_worker_exit(mut self, hook: impl Fn(&WorkerExit) + Send + 'static) -> Self {
         self.settings.on_worker_exit = Some(Box::new(hook));
-        self
-    }
-
-    /// Binds each worker to one of these processors (as `/proc/cpuinfo` numbers them), in turn. One that this process
-    /// may not use is an error when the server is bound. Defaults to none: the system decides.
-    #[must_use]
-    pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
-        self.settings.cpus = cpus.into_iter().collect();
         self
     }
 
@@ -249,13 +235,9 @@ impl Settings {
         }
         match self.heartbeat {
             Some(limit) if limit < Duration::from_millis(10) || limit > Duration::from_secs(1 << 31) => {
-                return Err(Error::setting("heartbeat", format!("{limit:?} is not from 10 ms to 68 years")));
+                Err(Error::setting("heartbeat", format!("{limit:?} is not from 10 ms to 68 years")))
             }
-            _ => {}
-        }
-        match self.cpus.iter().find(|cpu| !sys::worker::may_run_on(**cpu)) {
-            Some(cpu) => Err(Error::setting("cpu_affinity", format!("this process may not run on CPU {cpu}"))),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -265,36 +247,6 @@ impl Settings {
         let jitter = self.jitter.unwrap_or(least.div_ceil(10));
         let by_chance = RandomState::new().hash_one(least) % jitter.saturating_add(1);
         Some(least.saturating_add(by_chance))
-    }
-}
-
-/// Descriptors that a master has for each of its workers, and for itself and a successor.
-const OF_EACH: usize = 8;
-const OF_THE_MASTER: usize = 32;
-
-/// Of workers.
-pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
-    if count == 0 {
-        return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));
-    }
-    if count > pool::MOST {
-        return Err(Error::setting(name, format!("{count} workers are more than {} at most", pool::MOST)));
-    }
-    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
-    if needed > descriptors {
-        let why = format!(
-            "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \
-             (ulimit -n, or raise_descriptor_limit())"
-        );
-        return Err(Error::setting(name, why));
-    }
-    match process::limit() {
-        Some(limit) if count as u64 >= limit => {
-            let why =
-                format!("{count} workers are more than there may be processes (kernel.pid_max, ulimit -u): {limit}");
-            Err(Error::setting(name, why))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -314,35 +266,37 @@ fn supervisor<'a>(
     run: worker::Run<'a>,
 ) -> Result<Supervisor<'a>> {
     check_threads()?;
-    if bound.listeners.len() > pool::LISTENERS {
-        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), pool::LISTENERS);
+    if bound.listeners.len() > LISTENERS {
+        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
         return Err(Error::setting("listen", why));
     }
-    let pool = match (&bound.core.post, bound.core.pool.get()) {
-        (Some(post), _) => post.desk.pool().clone(),
-        (None, Some(pool)) => pool.clone(),
-        (None, None) => return Err(Error::setting("PreForking", "the server was not made for it")),
+    let Some(pool) = bound.core.scoreboard() else {
+        return Err(Error::setting("PreForking", "the server was not made for it"));
     };
-    Supervisor::new(bound, settings, pool, most, run)
+    Supervisor::new(bound, settings, pool.clone(), most, run)
 }
 
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.settings.check()?;
-        let (each, most) = self.engine.connection_limits()?;
-        if self.engine.listeners_each() > 1 {
-            let why = "the loops of worker processes share the server's listeners";
-            return Err(Error::setting("own_listeners", why));
+        if self.engine.has_workers() {
+            let why = "a worker process has no workers of its own; give it an engine that serves";
+            return Err(Error::setting("PreForking::new", why));
         }
+        let (each, most) = self.engine.connection_limits()?;
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
+    }
+
+    fn has_workers(&self) -> bool {
+        true
     }
 
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
         let (each, most) = self.engine.connection_limits()?;
-        let limit = (!follows).then(|| bound.core.permits().limit());
-        let pool = Pool::for_server(self.settings.workers, limit, each, most)
+        let limit = (!follows).then(|| bound.core.admission.permits.limit());
+        let pool = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
-        let _ = bound.core.pool.set(pool);
+        bound.core.become_master(pool);
         Ok(())
     }
 
@@ -387,11 +341,11 @@ const CODES: [Single; 3] = [Single::Taken, Single::TimedOut, Single::Stopped];
 /// The one connection may be served elsewhere than where it was accepted.
 fn wait_until_idle(core: &Core) -> Result<()> {
     use std::os::fd::AsFd;
-    let _gate = core.gate.lock();
-    core.permits().await_return(Awaited::End);
+    let _gate = core.admission.gate.lock();
+    core.admission.permits.await_return(Awaited::End);
     loop {
         core.control.gate.clear();
-        if core.permits().active() == 0 {
+        if core.admission.permits.active() == 0 {
             return Ok(());
         }
         let wait = [Some(core.control.gate.as_fd()), Some(core.control.now.as_fd())];

@@ -8,16 +8,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::pool::Pool;
-use super::post::Post;
 use super::shares::{raise, share, Part};
 use super::starts::Starts;
 use super::worker::{Run, State, Worker};
 use super::{Settings, Workers};
 use crate::error::{Error, Result};
-use crate::finish::observe;
 use crate::hooks::{self, Pace};
-use crate::lifecycle::Core;
+use crate::lifecycle::{Core, Scoreboard, WorkerRole};
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals};
 use crate::sys::shared::Shared;
@@ -32,7 +29,7 @@ pub(super) struct Supervisor<'a> {
     bound: &'a Bound,
     settings: &'a Settings,
     run: Run<'a>,
-    pool: Arc<Shared<Pool>>,
+    scoreboard: Arc<Shared<Scoreboard>>,
     /// How many connections one worker can serve.
     capacity: usize,
     workers: Workers,
@@ -61,18 +58,17 @@ impl<'a> Supervisor<'a> {
     pub(super) fn new(
         bound: &'a Bound,
         settings: &'a Settings,
-        pool: Arc<Shared<Pool>>,
+        scoreboard: Arc<Shared<Scoreboard>>,
         capacity: usize,
         run: Run<'a>,
     ) -> Result<Self> {
         let core = &bound.core;
         let failed = Error::system("prepare to watch workers");
-        let handled = signal::are_handled_by(&core.server().control);
+        let handled = signal::are_handled_by(&core.control);
         let make = || {
             let ends = Epoll::new()?;
             process::own(&ends);
-            let signals =
-                (handled && core.post.is_none()).then(|| MasterSignals::install(&core.control)).transpose()?;
+            let signals = handled.then(|| MasterSignals::install(&core.control)).transpose()?;
             Ok((ends, signals))
         };
         let (ends, signals) = make().map_err(failed)?;
@@ -83,7 +79,7 @@ impl<'a> Supervisor<'a> {
             bound,
             settings,
             run,
-            pool,
+            scoreboard,
             capacity,
             workers: Workers::new(),
             ends,
@@ -198,14 +194,12 @@ impl<'a> Supervisor<'a> {
         let (core, now) = (self.core(), Instant::now());
         for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
             if old.is_stuck && old.stands_still(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX) {
-                observe::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
+                core.monitor.report_lost_worker(place, old.pid.as_raw(), "is stuck, and was killed", open(old));
                 old.kill(false);
             } else {
                 old.dismiss(now);
             }
         }
-        let all = (0..self.wanted()).all(|place| self.workers.iter().any(|w| w.place == place && w.was_ready));
-        core.post.iter().filter(|_| all).for_each(Post::tell_ready);
     }
 
     /// A place that cannot get a worker ends the run after so many attempts, unless other workers serve.
@@ -221,17 +215,17 @@ impl<'a> Supervisor<'a> {
         let Some(signals) = &self.signals else { return };
         let (reload, more) = signals.asked();
         if reload {
-            self.pool.reload();
+            self.scoreboard.reload();
         }
         if more != 0 {
-            let wanted = self.pool.wanted() as i64 + i64::from(more);
-            let wanted = wanted.clamp(1, super::pool::MOST as i64) as usize;
-            if let Err(why) = super::check_count("SIGTTIN", wanted) {
+            let wanted = self.scoreboard.wanted() as i64 + i64::from(more);
+            let wanted = wanted.clamp(1, crate::lifecycle::MOST_WORKERS as i64) as usize;
+            if let Err(why) = crate::lifecycle::check_count("SIGTTIN", wanted) {
                 log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
                 return;
             }
             log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
-            self.pool.set_wanted(wanted, self.core().permits());
+            self.scoreboard.set_wanted(wanted, &self.core().admission.permits);
         }
     }
 
@@ -284,22 +278,6 @@ impl<'a> Supervisor<'a> {
         least.chain(self.starts.next(now)).chain(unsettled).min()
     }
 
-    fn wanted(&self) -> usize {
-        if self.core().post.is_none() {
-            self.pool.wanted()
-        } else {
-            self.settings.workers
-        }
-    }
-
-    fn generation(&self) -> u64 {
-        if self.core().post.is_none() {
-            self.pool.generation()
-        } else {
-            0
-        }
-    }
-
     /// Starts who is missing, and who is to succeed another; ends who is too many, or too slow to end.
     fn arrange(&mut self) {
         let now = Instant::now();
@@ -308,7 +286,7 @@ impl<'a> Supervisor<'a> {
                 worker.kill(true);
             }
         }
-        let wanted = self.wanted();
+        let wanted = self.scoreboard.wanted();
         let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
         self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
         for place in 0..wanted {
@@ -327,8 +305,9 @@ impl<'a> Supervisor<'a> {
         }
         let Some(now) = self.workers.iter().find(|w| w.place == place && w.is_ready()) else { return true };
         // One after another at a reload, so that there are never twice as many.
-        let is_old = now.generation < self.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
-        is_old || now.is_stuck || now.post().is_some_and(|post| post.desk.wants_successor())
+        let is_old =
+            now.generation < self.scoreboard.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
+        is_old || now.is_stuck || now.post().is_some_and(|post| post.slot.wants_successor())
     }
 
     fn start(&mut self, place: usize) {
@@ -345,11 +324,11 @@ impl<'a> Supervisor<'a> {
             hooks::call(core, "before_fork", || hook(place));
             super::check_threads()?; // it may have started one
         }
-        let own = core.post.as_ref().map(|post| &post.desk);
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
-        let desk = Pool::take(&self.pool, own).ok_or_else(none_left)?;
-        desk.prepare(settings.requests());
-        let post = |pipe| Post::new(core, desk.clone(), place, settings.heartbeat, pipe);
+        let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
+        slot.prepare(settings.requests());
+        let post =
+            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), place, settings.heartbeat, pipe);
         let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
         let watched = started.and_then(|worker| {
             let pid = worker.pid.as_raw();
@@ -366,12 +345,12 @@ impl<'a> Supervisor<'a> {
         match watched {
             Ok(mut worker) => {
                 signal::child_begins(worker.pid.as_raw());
-                worker.generation = self.generation();
+                worker.generation = self.scoreboard.generation();
                 self.workers.push(worker);
                 Ok(())
             }
             Err(e) => {
-                desk.give_back();
+                slot.give_back();
                 Err(Error::System { act: "fork".into(), source: e })
             }
         }
@@ -379,18 +358,17 @@ impl<'a> Supervisor<'a> {
 
     /// Divides the connection limit among those who are ready. First those are lowered who have too much.
     fn share_out(&mut self) {
-        let (limit, wanted) = (self.core().permits().limit(), self.wanted());
+        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
         let part = |w: &Worker| {
             let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
-            let permits = w.core.permits();
+            let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
                 w.core.control.recall_places(true);
                 w.core.control.ring_gate();
                 w.core.control.ring();
             }
-            let held = w.post().map_or(0, |post| post.desk.held());
-            Part { limit: permits.limit(), held, share }
+            Part { limit: permits.limit(), held: permits.held(), share }
         };
         let parts: Vec<Part> = self.workers.iter().map(part).collect();
         let (raised, settled) = raise(limit, &parts);
@@ -399,7 +377,7 @@ impl<'a> Supervisor<'a> {
         for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
             let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
-                worker.core.permits().set_limit(new);
+                worker.core.admission.permits.set_limit(new);
             }
             if is_news || new > part.limit {
                 worker.core.control.ring_gate();
@@ -416,5 +394,5 @@ impl Drop for Supervisor<'_> {
 }
 
 fn open(worker: &Worker) -> u64 {
-    worker.core.permits().active() as u64
+    worker.core.admission.permits.active() as u64
 }

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 use std::{fmt, io};
 
-use super::events::Events;
 use crate::sys::watch::{self, OneShots, PollList, Told, Watched};
+use crate::sys::Events;
 
 /// The system call that a [`Selector`](super::Selector) waits with. All keep the same [contract](super#contract).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::events::Events;
+use crate::sys::Events;
 
 /// A registered descriptor (Python's `SelectorKey`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

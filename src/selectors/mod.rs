@@ -73,14 +73,13 @@
 
 mod backend;
 mod error;
-mod events;
 mod key;
 mod selector;
 mod waker;
 
+pub use crate::sys::Events;
 pub use backend::Backend;
 pub use error::{Error, Result};
-pub use events::Events;
 pub use key::{Key, Ready};
 pub use selector::Selector;
 pub use waker::Waker;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Waiting};
 use super::error::{Error, Result};
-use super::events::Events;
 use super::key::{Key, Ready};
 use super::waker::Waker;
 use crate::sys::watch::{Told, SELECT_LIMIT};
+use crate::sys::Events;
 
 /// Watches descriptors, and tells which are ready. See the [contract](super#contract), and the module for an example.
 ///

@@ -1,25 +1,16 @@
 //! Settings, and the way to a bound server.
 
 use std::fmt;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{check_limit, check_sockets, AtLimit, Config};
-use super::engine::{Bound, Engine};
-use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
-use super::{io_error, TcpServer};
-use crate::error::{Error, Result};
-use crate::finish::{Failure, LingeringClose};
-use crate::handler::DatagramRequestHandler;
-use crate::hooks::{Actions, Incoming};
-use crate::lifecycle::Core;
-use crate::listen::{bind, bind_beside, Access, Address, BindOptions, Listener};
-use crate::strategy::{ServingStrategy, Threading};
-use crate::sys::limits;
-use crate::sys::socket::{SockType, TcpOptions};
+use crate::config::{AtLimit, LingeringClose, ServerSettings};
+use crate::error::Result;
+use crate::lifecycle::{Actions, Hooks, Incoming};
+use crate::listen::{Access, Listener};
+use crate::net::Address;
+use crate::observe::Failure;
+use crate::strategy::Threading;
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -41,19 +32,20 @@ use crate::sys::socket::{SockType, TcpOptions};
 /// ```
 #[must_use = "a builder does nothing until it binds"]
 pub struct ServerBuilder<S = Threading> {
-    strategy: S,
-    config: Config,
-    max_connections: Option<usize>,
-    reuse_port: bool,
-    only_v6: Option<bool>,
-    no_delay: bool,
-    keep_alive: bool,
-    keep_alive_time: Option<Duration>,
-    access: Access,
-    handles_signals: bool,
-    raises_descriptor_limit: bool,
-    more: Vec<Address>,
-    adopted: Vec<Result<Listener>>,
+    pub(super) strategy: S,
+    pub(super) settings: ServerSettings,
+    pub(super) hooks: Hooks,
+    pub(super) max_connections: Option<usize>,
+    pub(super) reuse_port: bool,
+    pub(super) only_v6: Option<bool>,
+    pub(super) no_delay: bool,
+    pub(super) keep_alive: bool,
+    pub(super) keep_alive_time: Option<Duration>,
+    pub(super) access: Access,
+    pub(super) handles_signals: bool,
+    pub(super) raises_descriptor_limit: bool,
+    pub(super) more: Vec<Address>,
+    pub(super) adopted: Vec<Result<Listener>>,
 }
 
 impl ServerBuilder {
@@ -67,7 +59,8 @@ impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             strategy: Threading::new(),
-            config: Config::default(),
+            settings: ServerSettings::default(),
+            hooks: Hooks::default(),
             max_connections: None,
             reuse_port: false,
             only_v6: None,
@@ -90,7 +83,8 @@ impl<S> ServerBuilder<S> {
     pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
         ServerBuilder {
             strategy,
-            config: self.config,
+            settings: self.settings,
+            hooks: self.hooks,
             max_connections: self.max_connections,
             reuse_port: self.reuse_port,
             only_v6: self.only_v6,
@@ -115,26 +109,26 @@ impl<S> ServerBuilder<S> {
 
     /// What happens to clients beyond that. Defaults to [`AtLimit::Wait`].
     pub fn at_limit(mut self, policy: AtLimit) -> Self {
-        self.config.at_limit = policy;
+        self.settings.at_limit = policy;
         self
     }
 
     /// How long a connection may wait for a request: with nothing read since the last flush, or since the start.
     /// Defaults to no limit, since a chat may be silent for hours; a server that faces the internet wants one.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.idle = limit.into();
+        self.settings.limits.idle = limit.into();
         self
     }
 
     /// How long one wait for more of a request may take. Defaults to no limit.
     pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.read = limit.into();
+        self.settings.limits.read = limit.into();
         self
     }
 
     /// How long one wait for a peer that takes nothing may take. Defaults to 30 s.
     pub fn write_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.write = limit.into();
+        self.settings.limits.write = limit.into();
         self
     }
 
@@ -142,38 +136,38 @@ impl<S> ServerBuilder<S> {
     /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then, and is
     /// checked whenever the handler waits for the peer. Defaults to no limit.
     pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.config.limits.request = limit.into();
+        self.settings.limits.request = limit.into();
         self
     }
 
     /// How long a stop leaves the connections to finish; zero cuts them at once. Defaults to 10 s.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.config.drain_timeout = limit;
+        self.settings.drain_timeout = limit;
         self
     }
 
     /// The most bytes of a line, its end not counted. Defaults to 64 KiB.
     pub fn max_line_length(mut self, bytes: usize) -> Self {
-        self.config.line_limit = bytes;
+        self.settings.line_limit = bytes;
         self
     }
 
     /// The read buffer of a connection, in bytes, made at its first read. Defaults to 8 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
-        self.config.read_buffer = bytes;
+        self.settings.read_buffer = bytes;
         self
     }
 
     /// The write buffer of a connection, in bytes, at most. Defaults to 8 KiB.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
-        self.config.write_buffer = bytes;
+        self.settings.write_buffer = bytes;
         self
     }
 
     /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1
     /// MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
-        self.config.writer_capacity = bytes;
+        self.settings.writer_capacity = bytes;
         self
     }
 
@@ -181,21 +175,21 @@ impl<S> ServerBuilder<S> {
     /// [says so](crate::Datagram::is_truncated). Defaults to 65,535, more than UDP has; those of Unix sockets can be longer
     /// (unix(7)). (Python's 8192 cuts without a word.)
     pub fn max_packet_size(mut self, bytes: usize) -> Self {
-        self.config.max_packet_size = bytes;
+        self.settings.max_packet_size = bytes;
         self
     }
 
     /// When a connection is closed with care for what the peer has still to read. Defaults to
     /// [`LingeringClose::IfUnread`].
     pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
-        self.config.lingering_close = policy;
+        self.settings.lingering_close = policy;
         self
     }
 
     /// How many clients the kernel lets wait to be accepted; it caps the number at `net.core.somaxconn`. Defaults to
     /// 4096. (Python's 5, and the standard library's 128, drop connections in a burst.)
     pub fn backlog(mut self, connections: usize) -> Self {
-        self.config.backlog = connections;
+        self.settings.backlog = connections;
         self
     }
 
@@ -327,7 +321,7 @@ impl<S> ServerBuilder<S> {
     /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
     /// logged. Everything is logged besides. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
-        self.config.handle_error = Some(Box::new(hook));
+        self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
@@ -355,7 +349,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn verify_request(mut self, hook: impl Fn(&Incoming) -> bool + Send + Sync + 'static) -> Self {
-        self.config.verify_request = Some(Box::new(hook));
+        self.hooks.verify_request = Some(Box::new(hook));
         self
     }
 
@@ -363,7 +357,7 @@ impl<S> ServerBuilder<S> {
     /// it is refused, its place is free, and the hook's answer is thrown away when it comes. Defaults to 10 s; zero is
     /// an error when the server is bound.
     pub fn verify_timeout(mut self, limit: Duration) -> Self {
-        self.config.verify_timeout = limit;
+        self.settings.verify_timeout = limit;
         self
     }
 
@@ -374,14 +368,14 @@ impl<S> ServerBuilder<S> {
     /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
     /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.service_actions = Some(Actions { every, hook: Box::new(hook) });
+        self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
         self
     }
 
     /// A hook for a [`handle_request`](TcpServer::handle_request) whose time has passed without a connection (Python's
     /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.handle_timeout = Some(Box::new(hook));
+        self.hooks.handle_timeout = Some(Box::new(hook));
         self
     }
 
@@ -392,198 +386,12 @@ impl<S> ServerBuilder<S> {
     }
 }
 
-/// Binding.
-impl<S> ServerBuilder<S> {
-    /// Listens on an address of any kind.
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense,
-    /// [`Error::Listen`](crate::Error::Listen)
-    /// for an address that cannot be had.
-    pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.more.insert(0, address.into());
-        self.finish(handler)
-    }
-
-    /// Listens on `HOST:PORT`.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    pub fn bind_tcp<H>(self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.bind(address, handler)
-    }
-
-    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default, and is removed when the
-    /// server is dropped, if it is still the same; wherever the program has changed its working directory to.
-    ///
-    /// A file `PATH.lock` beside it is locked (flock(2)) for as long as the server lives, so that of several that start
-    /// at once one has the path. A socket that nobody has any more, left behind by a program that was killed, is
-    /// replaced. A socket that is somebody's, and a file of any other kind, is never touched, nor is a symbolic link
-    /// followed.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
-    /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
-    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
-    /// bytes. The folder must be writable, for the socket and for the lock; it should be one's own, since
-    /// whoever else may write there can hold the lock, and so keep the server from starting.
-    pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.bind(path.into(), handler)
-    }
-
-    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
-    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
-    /// server have the same address and take the datagrams of the first.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    pub fn bind_udp<H>(mut self, address: impl Into<Address>, handler: H) -> Result<UdpServer<H, S>>
-    where
-        H: DatagramRequestHandler,
-        S: ServingStrategy,
-    {
-        self.more.insert(0, address.into());
-        let handler = Datagrams(Arc::new(handler));
-        self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
-    }
-
-    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
-    where
-        H: DatagramRequestHandler,
-        S: ServingStrategy,
-    {
-        self.bind_udp(path.into(), handler)
-    }
-
-    /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
-    /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind); also where the socket does not listen.
-    pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        let adopted = match listener.into() {
-            ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
-            ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
-            #[cfg(feature = "testing")]
-            ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
-        };
-        self.adopted.push(adopted);
-        self.finish(handler)
-    }
-
-    /// Whether there is something to listen on already.
-    #[cfg(feature = "testing")]
-    pub(crate) fn has_addresses(&self) -> bool {
-        !self.more.is_empty() || !self.adopted.is_empty()
-    }
-
-    pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.finish_as(SockType::Stream, handler)
-    }
-
-    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.config.check()?;
-        if self.raises_descriptor_limit {
-            let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
-            limits::raise_descriptors(wanted).map_err(io_error("raise RLIMIT_NOFILE"))?;
-        }
-        let (default, capacity) = self.strategy.connection_limits()?;
-        let limit = self.max_connections.unwrap_or(default);
-        check_limit(limit)?;
-        let each = self.strategy.listeners_each();
-        if each > 1 && !self.adopted.is_empty() {
-            let why = "a socket that listens already cannot be listened on once more";
-            return Err(Error::setting("own_listeners", why));
-        }
-        let tcp = TcpOptions {
-            backlog: i32::try_from(self.config.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port || each > 1,
-            only_v6: self.only_v6,
-            no_delay: self.no_delay,
-            keep_alive: self.keep_alive,
-            keep_alive_time: self.keep_alive_time,
-        };
-        check_sockets(tcp, self.access)?;
-        let options = BindOptions { kind, tcp, access: self.access };
-        let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
-        for address in &self.more {
-            listeners.extend(bind(address, options)?);
-        }
-        let more = (1..each).map(|_| bind_beside(&listeners, tcp).map(Arc::new)).collect::<Result<_>>()?;
-        let core = Core::new(self.config, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
-        let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners), more },
-            handler: Arc::new(handler),
-            strategy: self.strategy,
-            handles_signals: self.handles_signals,
-            signals: None,
-        };
-        server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
-        server.install_signals()?;
-        Ok(server)
-    }
-}
-
 impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
             .field("strategy", &self.strategy)
-            .field("config", &self.config)
+            .field("settings", &self.settings)
             .field("addresses", &self.more)
             .finish_non_exhaustive()
-    }
-}
-
-/// A socket for [`ServerBuilder::from_listener`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ListeningSocket {
-    /// A TCP socket.
-    Tcp(TcpListener),
-    /// A Unix stream socket.
-    Unix(UnixListener),
-    /// A TCP socket that fails as a test says (feature `testing`).
-    #[cfg(feature = "testing")]
-    Failing(crate::listen::FailingListener),
-}
-
-#[cfg(feature = "testing")]
-impl From<crate::listen::FailingListener> for ListeningSocket {
-    fn from(listener: crate::listen::FailingListener) -> Self {
-        Self::Failing(listener)
-    }
-}
-
-impl From<TcpListener> for ListeningSocket {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
-    }
-}
-
-impl From<UnixListener> for ListeningSocket {
-    fn from(listener: UnixListener) -> Self {
-        Self::Unix(listener)
     }
 }

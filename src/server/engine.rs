@@ -3,22 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::drain::drain;
 use super::io_error;
 use super::udp::Datagrams;
-use crate::accept::{Accepting, Acceptor, Turn};
+use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
 use crate::error::Result;
-use crate::handler::{DatagramRequestHandler, Service, StreamRequestHandler};
+use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
-use crate::strategy::{Rejected, ServingStrategy};
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]
 pub struct Bound {
     pub(crate) core: Arc<Core>,
     pub(crate) listeners: Arc<Vec<Listener>>,
-    /// The same addresses once more, for each further loop that is to have listeners of its own.
-    pub(crate) more: Vec<Arc<Vec<Listener>>>,
 }
 
 /// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
@@ -35,10 +33,10 @@ pub trait Engine<H> {
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
 
-    /// How many sockets it wants for each address, to be bound with `SO_REUSEPORT`.
+    /// True if it runs worker processes: then it can be no worker's engine.
     #[doc(hidden)]
-    fn listeners_each(&self) -> usize {
-        1
+    fn has_workers(&self) -> bool {
+        false
     }
 
     /// When the server has been made. `follows`: nobody has set the limit on connections.
@@ -109,7 +107,7 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = bound.core.drain(strategy).map_err(io_error("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(io_error("drain"))?;
     served.map(|()| abandoned)
 }
 

@@ -1,7 +1,8 @@
 //! The server: listeners, handler and strategy put together.
 
+mod bind;
 mod builder;
-mod config;
+mod drain;
 mod engine;
 mod udp;
 
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hooks;
-use crate::lifecycle::{Report, ServerHandle};
-use crate::listen::{Addr, Address};
+use crate::lifecycle::ServerHandle;
+use crate::net::{Addr, Address};
+use crate::observe::Report;
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
-pub use builder::{ListeningSocket, ServerBuilder};
-pub use config::AtLimit;
-pub(crate) use config::{check_limit, Config};
+pub use bind::ListeningSocket;
+pub use builder::ServerBuilder;
 pub use engine::{Bound, Engine, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
@@ -154,7 +155,7 @@ impl<H, S> TcpServer<H, S> {
         Self::warn_of_panics_that_abort();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
-        crate::finish::observe::tell_left_out(&core);
+        core.monitor.report_left_out();
         let report = core.totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
@@ -171,7 +172,7 @@ impl<H, S> TcpServer<H, S> {
     {
         let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
         let core = &self.bound.core;
-        if let (Single::TimedOut, Some(hook)) = (came, &core.config.handle_timeout) {
+        if let (Single::TimedOut, Some(hook)) = (came, &core.hooks.handle_timeout) {
             hooks::call(core, "handle_timeout", hook);
         }
         Ok(came == Single::Taken)
@@ -249,8 +250,8 @@ impl<H, S> TcpServer<H, S> {
     /// One line, once a run: a limit that the system will not let it reach.
     fn warn_of_few_descriptors(&self) {
         let (core, descriptors) = (&self.bound.core, limits::descriptors());
-        let processes = core.pool.get().map_or(1, |pool| pool.wanted());
-        let limit = core.permits().limit().div_ceil(processes.max(1)); // each has descriptors of its own
+        let processes = core.scoreboard().map_or(1, |scoreboard| scoreboard.wanted());
+        let limit = core.admission.permits.limit().div_ceil(processes.max(1)); // each has descriptors of its own
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",

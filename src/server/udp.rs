@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ServerBuilder, TcpServer};
+use crate::accept::ServingStrategy;
 use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
-use crate::lifecycle::{Report, ServerHandle};
-use crate::listen::{Addr, Address};
-use crate::strategy::{ServingStrategy, Threading};
+use crate::lifecycle::ServerHandle;
+use crate::net::{Addr, Address};
+use crate::observe::Report;
+use crate::strategy::Threading;
 
 /// A server of datagrams: handler `H` serves each, strategy `S` says where. Python's
 /// `class Server(ThreadingMixIn, UDPServer)` is `type Server = UdpServer<Handler, Threading>`.

@@ -1,6 +1,6 @@
 //! One connection after the other.
 
-use super::{Rejected, Request, ServingStrategy};
+use crate::accept::{Rejected, Request, ServingStrategy};
 use crate::error::Result;
 
 /// Serves on the accepting thread, one connection after the other: Python's plain server.

@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 
 use super::socket::{open, Act, SockType};
-use crate::listen::Addr;
+use crate::net::Addr;
 
 /// Opens and binds a UDP socket; on failure says at which act. Without `SO_REUSEADDR`, which on Linux lets another
 /// socket have the same address and take its datagrams.

@@ -8,6 +8,7 @@
 
 pub(crate) mod datagram;
 mod event;
+mod events;
 mod lent;
 pub(crate) mod limits;
 mod poller;
@@ -19,13 +20,16 @@ pub(crate) mod watch;
 pub(crate) mod worker;
 
 #[cfg(all(test, shuttle))]
+pub(crate) mod model;
+#[cfg(all(test, shuttle))]
 pub(crate) mod real {
     pub(crate) use super::event::{poll, Epoll, EventFd, Ready};
 }
-#[cfg(all(test, shuttle))]
-pub(crate) use crate::model::kernel::{poll, Epoll, EventFd};
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use event::{read_if_ready, Interest};
+pub use events::Events;
 pub(crate) use lent::{lend, Lent};
+#[cfg(all(test, shuttle))]
+pub(crate) use model::{poll, Epoll, EventFd};
 pub(crate) use poller::{Poller, Readiness};

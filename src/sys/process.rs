@@ -36,11 +36,6 @@ pub(crate) fn id() -> i32 {
     Pid::this().as_raw()
 }
 
-/// Whether there is a process of this number; one whose end nobody has asked for yet counts.
-pub(crate) fn exists(pid: i32) -> bool {
-    pid > 0 && nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
-}
-
 /// How many processes this one's user may have, where that is limited: by the kernel, or by RLIMIT_NPROC.
 pub(crate) fn limit() -> Option<u64> {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
@@ -282,10 +277,4 @@ impl AsFd for Timer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// The niceness of this process; a higher one yields to others.
-pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
-    // SAFETY: setpriority takes three integers.
-    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop).map_err(io::Error::from)
 }

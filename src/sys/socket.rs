@@ -190,7 +190,7 @@ pub(crate) fn is_listening_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
 pub(crate) fn recv(fd: RawFd, buf: &mut [u8], wait: bool) -> io::Result<usize> {
     #[cfg(all(test, shuttle))]
     if wait {
-        crate::model::kernel::wait_readable(fd)?;
+        super::model::wait_readable(fd)?;
     }
     let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     Ok(sock::recv(fd, buf, flags)?)
@@ -253,7 +253,7 @@ pub(crate) fn shut_write(fd: RawFd) -> io::Result<()> {
 pub(crate) fn shut_read(fd: RawFd) -> io::Result<()> {
     let shut = sock::shutdown(fd, Shutdown::Read);
     #[cfg(all(test, shuttle))]
-    crate::model::kernel::changed(fd);
+    super::model::changed(fd);
     Ok(shut?)
 }
 
@@ -261,7 +261,7 @@ pub(crate) fn shut_read(fd: RawFd) -> io::Result<()> {
 pub(crate) fn shut_both(fd: RawFd) -> io::Result<()> {
     let shut = sock::shutdown(fd, Shutdown::Both);
     #[cfg(all(test, shuttle))]
-    crate::model::kernel::changed(fd);
+    super::model::changed(fd);
     Ok(shut?)
 }
 

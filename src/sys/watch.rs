@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int, epoll_event, fd_set, pollfd, timeval};
 
 use super::event::whole_millis;
-use crate::selectors::Events;
+use super::events::Events;
 
 /// `select` takes numbers below this one; its sets have no room for others.
 pub(crate) const SELECT_LIMIT: RawFd = libc::FD_SETSIZE as RawFd;

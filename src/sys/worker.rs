@@ -1,4 +1,4 @@
-//! Signals of worker processes and of their master, the pipe that tells of its death, names and processors.
+//! Signals of worker processes and of their master, the pipe that tells of its death, and names.
 //!
 //! The handlers do only what signal-safety(7) allows: atomics, `poll`, `shutdown`, `dup3`, `clock_gettime`,
 //! `write`.
@@ -13,9 +13,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::libc::{self, c_int};
-use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
-use nix::unistd::{pipe2, Pid};
+use nix::unistd::pipe2;
 
 use super::{poll, signal};
 use crate::lifecycle::{Control, Core};
@@ -26,8 +25,7 @@ static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
 /// The sockets that it listens on, as many as are used.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
-/// Which of them are shut for all who have them, by their places: those that the server itself has made, where the
-/// topmost master is dead.
+/// Bit `i` is set if the death of the master shuts listener `i` for every process: one that the server itself has made.
 static SHUT: AtomicU64 = AtomicU64::new(0);
 
 /// Tells of the master's death.
@@ -46,7 +44,7 @@ extern "C" fn on_worker_signal(number: c_int) {
                 core.control.request_stop();
             }
         } else {
-            core.post.iter().for_each(|post| post.want_successor());
+            core.worker().into_iter().for_each(|worker| worker.want_successor());
         }
     }
     Errno::set_raw(errno);
@@ -83,9 +81,8 @@ pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: 
     for (place, listener) in LISTENERS.iter().zip(listeners) {
         place.store(listener.as_fd().as_raw_fd(), SeqCst);
     }
-    // Where another master is above the dead one, or somebody else has the socket too, listening goes on.
-    let is_topmost = core.post.as_ref().is_some_and(|post| post.master.post.is_none());
-    let own = listeners.iter().enumerate().filter(|(_, listener)| is_topmost && !listener.is_adopted());
+    // Where somebody else has the socket too, listening goes on.
+    let own = listeners.iter().enumerate().filter(|(_, listener)| !listener.is_adopted());
     SHUT.store(own.take(LISTENERS.len()).fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
     LIFELINE.store(lifeline.as_raw_fd(), SeqCst);
@@ -176,16 +173,4 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn set_name(name: &str) -> io::Result<()> {
     let name = CString::new(name).map_err(io::Error::other)?;
     Ok(nix::sys::prctl::set_name(&name)?)
-}
-
-/// Runs this process on one processor only.
-pub(crate) fn bind_to(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
-}
-
-/// Whether this process may run on that processor.
-pub(crate) fn may_run_on(cpu: usize) -> bool {
-    cpu < CpuSet::count() && sched_getaffinity(Pid::from_raw(0)).is_ok_and(|set| set.is_set(cpu).unwrap_or(false))
 }

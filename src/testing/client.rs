@@ -7,8 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
-use crate::connection::Socket;
-use crate::listen::Addr;
+use crate::net::{Addr, Socket};
 
 /// Longest wait of a client.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -37,6 +37,7 @@ use starts::*;
 
 const CASES: &[Case] = &[
     ("settings_that_make_no_sense_are_refused_before_anything_is_forked", bad_settings, says_ok),
+    ("workers_of_a_worker_are_refused", nested, says_ok),
     ("other_threads_are_refused_before_anything_is_forked", threads_before, says_ok),
     ("a_server_without_workers_has_none_to_change", without_workers, says_ok),
     ("f14_workers_that_never_get_ready_end_the_server_with_the_cause", crash_loop, says_ok),
@@ -53,7 +54,6 @@ const CASES: &[Case] = &[
     ("several_loops_in_each_of_several_workers", loops_within, serves_in_all_loops),
     ("a_handler_that_waits_for_its_peer_is_not_stuck", waiting, is_not_replaced),
     ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
-    ("pools_within_pools_serve_and_add_up", nested, serves_and_adds_up),
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
     ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
@@ -63,7 +63,6 @@ const CASES: &[Case] = &[
     ("a_lower_limit_is_given_back_by_those_who_wait", pools, serves_with_a_lower_limit),
     ("new_workers_get_places_of_those_who_wait", pools, serves_with_more_workers),
     ("a_socket_that_was_taken_over_outlives_the_master", taken_over, says_ok),
-    ("the_death_of_a_master_in_the_middle_is_mended", nested, outlives_a_middle_master),
     ("a_protocol_that_hangs_in_a_worker_is_replaced", hanging_protocol, is_replaced),
     ("a_protocol_that_waits_for_its_peer_is_not_stuck", waiting_protocol, is_not_replaced),
     ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),

@@ -1,10 +1,6 @@
-//! Pools within pools, single requests, runs in a row, sockets of others.
+//! Processes within workers, single requests, runs in a row, sockets of others.
 
 use super::*;
-
-pub(crate) fn nested() {
-    serve(builder(PreForking::new(2, PreForking::new(2, Threading::new()).process_name("inner"))));
-}
 
 pub(crate) fn forking_within() {
     serve(builder(PreForking::new(2, Forking::new())));
@@ -93,14 +89,4 @@ pub(crate) fn taken_over() {
         master.wait().unwrap();
     }
     println!("ok");
-}
-
-pub(crate) fn outlives_a_middle_master(program: &mut Program) {
-    program.ask("x");
-    let before = workers(program);
-    let victim = before.iter().next().unwrap().to_string();
-    assert!(Command::new("kill").args(["-s", "KILL", &victim]).status().unwrap().success());
-    until("there is another", || workers(program).len() == 2 && workers(program) != before);
-    (0..50).for_each(|i| assert_eq!(program.ask(&i.to_string()), i.to_string()));
-    program.stop();
 }

@@ -1,6 +1,8 @@
 //! Starts: bad settings, workers that never get ready, hooks and bounds.
 
 use super::*;
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
 
 pub(crate) fn setting<H, E: Engine<H>>(strategy: PreForking<E>, handler: H) -> &'static str {
     match ServerBuilder::new().strategy(strategy).bind("127.0.0.1:0", handler) {
@@ -17,12 +19,19 @@ pub(crate) fn bad_settings() {
     assert_eq!(of(new(1).max_requests(0)), "max_requests");
     assert_eq!(of(new(1).max_start_failures(0)), "max_start_failures");
     assert_eq!(of(new(1).heartbeat(Duration::ZERO)), "heartbeat");
-    assert_eq!(of(new(1).cpu_affinity([0, 100_000])), "cpu_affinity");
     assert_eq!(of(new(1).process_name("a\0b")), "process_name");
-    assert_eq!(of(new(1).nice(99)), "nice");
+    assert_eq!(of(new(1).limit_cpu(0)), "limit_cpu");
     assert_eq!(setting(PreForking::new(2, ThreadPool::new(0)), handler(answer)), "ThreadPool::new");
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 256, 256).unwrap();
     assert_eq!(of(new(60)), "PreForking::new");
+    println!("ok");
+}
+
+pub(crate) fn nested() {
+    let strategy = PreForking::new(2, PreForking::new(2, Threading::new())).before_fork(|_| panic!("it was forked"));
+    let why = builder(strategy).bind("127.0.0.1:0", handler(answer)).unwrap_err();
+    assert!(matches!(why, Error::Setting { name: "PreForking::new", .. }), "{why}");
+    assert!(why.to_string().contains("no workers of its own"), "{why}");
     println!("ok");
 }
 
@@ -149,10 +158,12 @@ pub(crate) fn bounded() {
     let list = cpus.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
     let first: usize = list.split([',', '-']).next().unwrap().parse().unwrap();
     let strategy = PreForking::new(2, Threading::new())
-        .cpu_affinity([first])
+        .after_fork(move |_| {
+            let mut cpu = CpuSet::new();
+            cpu.set(first).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpu)).unwrap();
+        })
         .process_name("web")
         .limit_files(99)
-        .nice(5)
         .no_new_privs();
     serve(builder(strategy));
 }
@@ -163,8 +174,8 @@ pub(crate) fn is_bounded(program: &mut Program) {
     assert!(status.contains("NoNewPrivs: 1"), "{status}");
     let allowed = status.split("Cpus_allowed_list: ").nth(1).unwrap().split(' ').next().unwrap();
     assert!(allowed.parse::<usize>().is_ok(), "one processor: {allowed}");
-    let names: HashSet<String> =
-        workers(program).iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap()).collect();
-    assert_eq!(names, ["web-0\n".to_owned(), "web-1\n".to_owned()].into());
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    let names = || workers(program).iter().map(name).collect::<HashSet<String>>();
+    until("both have their names", || names() == ["web-0\n".to_owned(), "web-1\n".to_owned()].into());
     program.stop();
 }

@@ -13,7 +13,7 @@ fn a_bell_that_rings_late_is_silenced() {
     mailbox.bell.set(); // `rung` is false: the message has been taken already
     wire.flush_mailbox(&mut conn.output.borrow_mut()).unwrap();
     let deadline = || {
-        let why = crate::connection::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
+        let why = crate::config::LimitExceeded { limit: super::Limit::Idle, after: Duration::from_millis(20) };
         Some(super::Deadline { at: Instant::now() + why.after, why })
     };
     wire.wait(false, None, None, deadline()).unwrap();

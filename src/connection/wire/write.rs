@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::{check, would_wait, Deadline, Wakes, Wire};
-use crate::connection::limits::Limit;
+use crate::config::Limit;
 use crate::connection::output::Output;
 use crate::connection::writer::{ConnectionWriter, Mailbox};
 use crate::sys::socket;
@@ -78,7 +78,7 @@ impl Wire {
 
     pub(in crate::connection) fn writer(&self) -> io::Result<ConnectionWriter> {
         if self.mailbox.get().is_none() {
-            let mailbox = Mailbox::new(self.server.core.config.writer_capacity)?;
+            let mailbox = Mailbox::new(self.server.core.settings.writer_capacity)?;
             let _ = self.mailbox.set(Arc::new(mailbox));
         }
         let mailbox = self.mailbox.get().ok_or_else(|| io::Error::other("no mailbox"))?;

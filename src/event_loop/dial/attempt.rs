@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
 use super::{Connector, Stage};
-use crate::connection::Socket;
 use crate::event_loop::connect_error::ConnectFailure;
 use crate::event_loop::io::Io;
-use crate::event_loop::lookup::{Found, Lookup};
 use crate::event_loop::state::{State, Task};
 use crate::event_loop::timers::{TimerId, NEVER};
 use crate::event_loop::token;
-use crate::listen::{Addr, Address};
+use crate::listen::resolve;
+use crate::net::{Addr, Address, Socket};
+use crate::offload::Ticket;
 use crate::sys::{socket, Readiness};
 
 /// While a Unix server's queue is full, the first pause between two tries, and the longest.
@@ -37,6 +37,8 @@ pub(super) struct Attempt {
     pub(super) socket: Option<Socket>,
     /// The last pause, where the server's queue is full.
     pub(super) pause: Option<Duration>,
+    /// The name on its way through the resolver.
+    pub(super) lookup: Option<Ticket>,
 }
 
 /// At which act it has failed, and the system's answer.
@@ -58,6 +60,7 @@ impl State {
             current: None,
             socket: None,
             pause: None,
+            lookup: None,
         });
         let address = dial.to.address.clone();
         if self.connect_in_memory(connector, &address) {
@@ -71,14 +74,33 @@ impl State {
     }
 
     fn resolve(&mut self, connector: Connector, number: u64, name: String) {
-        let lookup = Lookup { connector, number, name, inbox: self.inbox.clone() };
-        if let Err((e, _)) = self.core.lookups.give(lookup) {
-            let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
-            self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
+        let inbox = self.inbox.clone();
+        let lookup = move || {
+            let found = resolve(&name);
+            // Fails where the loop is gone.
+            let _ = inbox.send(Box::new(move |cx| cx.state.has_resolved(connector, number, found)));
+        };
+        match self.core.lookups.give(lookup) {
+            Ok(ticket) => {
+                if let Some(attempt) = self.dials.attempt(connector) {
+                    attempt.lookup = Some(ticket);
+                }
+            }
+            Err(e) => self.no_thread_to_resolve(connector, &e),
         }
     }
 
-    pub(in crate::event_loop) fn has_resolved(&mut self, connector: Connector, number: u64, found: Found) {
+    fn no_thread_to_resolve(&mut self, connector: Connector, e: &io::Error) {
+        let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
+        self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
+    }
+
+    pub(in crate::event_loop) fn has_resolved(
+        &mut self,
+        connector: Connector,
+        number: u64,
+        found: io::Result<Vec<SocketAddr>>,
+    ) {
         // Otherwise it was stopped meanwhile, or its time is over.
         if self.dials.attempt(connector).is_some_and(|attempt| attempt.number == number) {
             match found {

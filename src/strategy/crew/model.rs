@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use super::{AtomicUsize, Crew, Member, Mutex, Plan, SeqCst};
 use crate::accept::Acceptor;
-use crate::lifecycle::Core;
+use crate::config::ServerSettings;
+use crate::lifecycle::{Core, Hooks};
 use crate::listen::Listener;
-use crate::model::sync::thread::spawn;
-use crate::model::{check, join_all, world, Door, Stay, Tally, Visit};
-use crate::server::Config;
+use crate::model::{check, join_all, Door, Stay, Tally, Visit};
 use crate::strategy::Sequential;
+use crate::sync::model::fail_spawns;
+use crate::sync::thread::spawn;
 
 /// The listeners live as long as a server's would.
 fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Listener>>) {
     let (door, listener) = Door::open();
     let listeners = Arc::new(vec![Listener::adopt_unix(listener).unwrap()]);
-    let config = Config { drain_timeout: Duration::from_secs(1 << 31), ..Config::default() };
-    let core = Core::new(config, 2, usize::MAX).unwrap();
+    let config = ServerSettings { drain_timeout: Duration::from_secs(1 << 31), ..ServerSettings::default() };
+    let core = Core::new(config, Hooks::default(), 2, usize::MAX).unwrap();
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(Visit(tally.clone(), Stay::UntilReleased)));
     let plan = Plan { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(1), spare: 2, size };
     let (members, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -27,7 +28,7 @@ fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Li
 /// A member as `hire` makes it, but on no thread.
 fn member(crew: &Arc<Crew>) -> Member {
     crew.members.fetch_add(1, SeqCst);
-    crew.acceptor.core().workers.fetch_add(1, SeqCst);
+    crew.acceptor.core().run.workers.fetch_add(1, SeqCst);
     crew.waiting.fetch_add(1, SeqCst);
     Member { crew: crew.clone(), waits: true, quiet: false }
 }
@@ -43,7 +44,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             let core = crew.acceptor.core().clone();
             let dies = member(&crew);
             let stays = size.map(|_| member(&crew));
-            world().failing_spawns.store(usize::from(size.is_some()) * 2, SeqCst);
+            fail_spawns(usize::from(size.is_some()) * 2);
             let supervisor = spawn(move || crew.supervise());
             let clients = [(); 2].map(|()| door.clone()).map(|door| spawn(move || door.connect()));
             drop(dies);
@@ -53,7 +54,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             drop(stays);
             supervisor.join().unwrap().unwrap();
             assert_eq!(core.drain(&Sequential).unwrap(), 0);
-            assert_eq!(core.permits().active(), 0);
+            assert_eq!(core.admission.permits.active(), 0);
             drop((join_all(clients.into()), listeners));
         });
     }

@@ -1,14 +1,11 @@
 //! What a forked process is bound to before its handlers run.
 
 use std::io;
-use std::path::PathBuf;
 
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{setrlimit, Resource};
-use nix::sys::stat::{umask, Mode};
 
 use crate::error::{Error, Result};
-use crate::sys::process::set_nice;
 
 /// Bounds of a process; `None`: as the server.
 #[derive(Debug, Clone, Default)]
@@ -16,11 +13,7 @@ pub(crate) struct Bounds {
     pub(crate) cpu: Option<u64>,
     pub(crate) memory: Option<u64>,
     pub(crate) files: Option<u64>,
-    pub(crate) core: Option<u64>,
     pub(crate) no_new_privs: bool,
-    pub(crate) nice: Option<i32>,
-    pub(crate) umask: Option<u32>,
-    pub(crate) current_dir: Option<PathBuf>,
 }
 
 impl Bounds {
@@ -30,31 +23,15 @@ impl Bounds {
                 return Err(Error::setting(name, "with a limit of zero no process can run"));
             }
         }
-        match (self.nice, self.umask) {
-            (Some(nice), _) if !(-20..20).contains(&nice) => {
-                Err(Error::setting("nice", format!("{nice} is not from -20 to 19")))
-            }
-            (_, Some(mask)) if mask > 0o777 => Err(Error::setting("umask", format!("{mask:#o} is more than 0o777"))),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// In that process. The limit on descriptors comes last, since the others may need one.
     pub(crate) fn apply(&self) -> io::Result<()> {
-        if let Some(path) = &self.current_dir {
-            std::env::set_current_dir(path)?;
-        }
-        if let Some(mask) = self.umask {
-            umask(Mode::from_bits_truncate(mask));
-        }
-        if let Some(nice) = self.nice {
-            set_nice(nice)?;
-        }
         if self.no_new_privs {
             set_no_new_privs()?;
         }
         let limits = [
-            (Resource::RLIMIT_CORE, self.core),
             (Resource::RLIMIT_CPU, self.cpu),
             (Resource::RLIMIT_AS, self.memory),
             (Resource::RLIMIT_NOFILE, self.files),
@@ -95,38 +72,10 @@ macro_rules! bound_settings {
             self
         }
 
-        /// Size of each process's core dump, in bytes (`RLIMIT_CORE`); 0 for none. Defaults to the server's own limit.
-        #[must_use]
-        pub fn limit_core(mut self, bytes: u64) -> Self {
-            self.$($bounds).+.core = Some(bytes);
-            self
-        }
-
         /// Each process, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to off.
         #[must_use]
         pub fn no_new_privs(mut self) -> Self {
             self.$($bounds).+.no_new_privs = true;
-            self
-        }
-
-        /// The niceness of each process, from -20 to 19; a higher one yields to other processes. Defaults to the server's own.
-        #[must_use]
-        pub fn nice(mut self, nice: i32) -> Self {
-            self.$($bounds).+.nice = Some(nice);
-            self
-        }
-
-        /// The file mode creation mask of each process. Defaults to the server's own.
-        #[must_use]
-        pub fn umask(mut self, mask: u32) -> Self {
-            self.$($bounds).+.umask = Some(mask);
-            self
-        }
-
-        /// The working directory of each process. Defaults to the server's own.
-        #[must_use]
-        pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
-            self.$($bounds).+.current_dir = Some(path.into());
             self
         }
     };

@@ -9,14 +9,12 @@ use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{Rejected, Request, ServingStrategy};
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals};
@@ -25,7 +23,6 @@ use crate::sys::{signal, Epoll};
 use children::Children;
 
 pub(crate) use bounds::{bound_settings, Bounds};
-pub(crate) use slots::{SlotRef, Slots};
 
 /// A process for each connection: what happens in a handler, happens to that connection only.
 ///
@@ -85,7 +82,8 @@ impl Forking {
     }
 
     /// Called in each child before its handler: the place to reseed random number generators, which otherwise give
-    /// every child the same numbers. A panic in it fails the connection.
+    /// every child the same numbers, and to set [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic
+    /// in it fails the connection.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn() + Send + 'static) -> Self {
         self.after_fork = Some(Box::new(hook));

@@ -6,9 +6,9 @@ use crate::sys::{process, EventFd};
 
 /// Held by servers that refuse at their limits, given up for as long as a refusal takes.
 #[derive(Debug)]
-pub(crate) struct Spare(Mutex<Option<EventFd>>);
+pub(crate) struct ReserveFd(Mutex<Option<EventFd>>);
 
-impl Spare {
+impl ReserveFd {
     /// Empty where the system has no descriptor left: it is tried again.
     pub(crate) fn new() -> Self {
         Self(Mutex::new(reserve()))
@@ -46,7 +46,7 @@ fn give_up(fd: EventFd) {
     drop(fd);
 }
 
-impl Drop for Spare {
+impl Drop for ReserveFd {
     fn drop(&mut self) {
         self.0.get_mut().take().into_iter().for_each(give_up);
     }

@@ -1,13 +1,13 @@
 //! How a handler ended.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::connection::Limit;
-use crate::handler::HandlerResult;
+use crate::config::Limit;
+use crate::error::HandlerResult;
+use crate::panics::take_message;
 
 /// How a handler ended.
 pub(crate) enum Outcome {
@@ -60,19 +60,8 @@ pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
             Ok(refusal) => Outcome::NotServed(*refusal),
             Err(e) => Outcome::Failed(e),
         },
-        Err(payload) => {
-            let message = panic_message(payload.as_ref());
-            crate::handler::forget(payload);
-            Outcome::Panicked(message)
-        }
+        Err(payload) => Outcome::Panicked(take_message(payload)),
     }
-}
-
-/// The text of a panic, or what stands for it.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("(a panic without a text)").to_owned()
 }
 
 /// What an error of a handler says about the connection.

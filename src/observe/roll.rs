@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::listen::Addr;
+use crate::net::Addr;
 
 /// The connections of a server that are open, and those that were cut at the end of its drain.
 #[derive(Debug, Default)]
-pub(crate) struct Roll(OnceLock<Mutex<Vec<Entry>>>);
+pub(crate) struct OpenConnections(OnceLock<Mutex<Vec<Entry>>>);
 
 /// One connection. Clients of a Unix socket have no names: of those that are alike, the first is struck off first.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl Entry {
     }
 }
 
-impl Roll {
+impl OpenConnections {
     /// Keeps it from here on.
     pub(crate) fn keep(&self) {
         self.0.get_or_init(Mutex::default);

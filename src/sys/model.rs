@@ -1,4 +1,4 @@
-//! The kernel's waits: real descriptors, but who sleeps is the model's, and so are the ready lists of epoll sets.
+//! The model's kernel, for its waits: real descriptors, but who sleeps is the model's, and so are the ready lists of epoll sets.
 //!
 //! As in Linux, a set tells what is on its ready list, and what comes onto the list depends on who slept when the
 //! descriptor became ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that somebody sleeps in.
@@ -14,13 +14,17 @@ use nix::errno::Errno;
 use nix::sys::socket::{recv, MsgFlags};
 use shuttle::rand::{thread_rng, Rng};
 
-use super::sync::{is_for_ever, now, Condvar, MutexGuard};
-use super::world;
+use crate::sync::model::{is_for_ever, now, Condvar, Mutex, MutexGuard};
 use crate::sys::real::{self, Ready};
 use crate::sys::Interest;
 
+shuttle::lazy_static! {
+    /// New for each schedule.
+    static ref KERNEL: Mutex<Kernel> = Mutex::default();
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Kernel {
+struct Kernel {
     /// In the order in which they were made, which is that of the wake-ups.
     sets: Vec<Set>,
     next_set: usize,
@@ -119,13 +123,13 @@ impl EventFd {
     }
 
     pub(crate) fn set(&self) {
-        let mut kernel = world().kernel.lock();
+        let mut kernel = KERNEL.lock();
         self.0.set();
         kernel.wake(self.as_fd().as_raw_fd());
     }
 
     pub(crate) fn clear(&self) {
-        let _kernel = world().kernel.lock();
+        let _kernel = KERNEL.lock();
         self.0.clear();
     }
 }
@@ -146,7 +150,7 @@ pub(crate) struct Epoll {
 impl Epoll {
     pub(crate) fn new() -> io::Result<Self> {
         let inner = real::Epoll::new()?;
-        let mut kernel = world().kernel.lock();
+        let mut kernel = KERNEL.lock();
         kernel.next_set += 1;
         let id = kernel.next_set;
         kernel.sets.push(Set { id, items: Vec::new(), asleep: None });
@@ -154,7 +158,7 @@ impl Epoll {
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, interest: Interest, token: u64) -> io::Result<()> {
-        let mut kernel = world().kernel.lock();
+        let mut kernel = KERNEL.lock();
         let (raw, exclusive) = (fd.as_fd().as_raw_fd(), interest == Interest::ReadExclusive);
         self.inner.add(fd, interest, token)?;
         kernel.set(self.id).items.push(Item { fd: raw, token, exclusive, listed: true }); // to be looked at once
@@ -163,7 +167,7 @@ impl Epoll {
 
     pub(crate) fn remove(&self, fd: impl AsFd) {
         let raw = fd.as_fd().as_raw_fd();
-        world().kernel.lock().set(self.id).items.retain(|item| item.fd != raw);
+        KERNEL.lock().set(self.id).items.retain(|item| item.fd != raw);
         self.inner.remove(fd);
     }
 
@@ -173,7 +177,7 @@ impl Epoll {
 
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
         let until = deadline(timeout);
-        let mut kernel = world().kernel.lock();
+        let mut kernel = KERNEL.lock();
         loop {
             if let Some(token) = kernel.set(self.id).ready(&self.inner)? {
                 return Ok(Some(token));
@@ -197,7 +201,7 @@ impl AsFd for Epoll {
 
 impl Drop for Epoll {
     fn drop(&mut self) {
-        world().kernel.lock().sets.retain(|set| set.id != self.id);
+        KERNEL.lock().sets.retain(|set| set.id != self.id);
     }
 }
 
@@ -224,7 +228,7 @@ fn wait<T>(
     look: impl Fn() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
     let until = deadline(timeout);
-    let mut kernel = world().kernel.lock();
+    let mut kernel = KERNEL.lock();
     loop {
         let found = look()?;
         if found.is_some() {
@@ -242,12 +246,12 @@ fn wait<T>(
 
 /// The socket has been shut.
 pub(crate) fn changed(fd: RawFd) {
-    world().kernel.lock().wake(fd);
+    KERNEL.lock().wake(fd);
 }
 
 /// A client comes to this listener.
-pub(super) fn connect(address: &SocketAddr, listener: RawFd) -> UnixStream {
-    let mut kernel = world().kernel.lock();
+pub(crate) fn connect(address: &SocketAddr, listener: RawFd) -> UnixStream {
+    let mut kernel = KERNEL.lock();
     let client = UnixStream::connect_addr(address).unwrap();
     kernel.wake(listener);
     client

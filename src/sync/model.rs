@@ -1,6 +1,7 @@
 //! parking_lot's locks over shuttle's, threads that fail to start as told, and a clock that passes when a wait is over.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,22 @@ use shuttle::rand::{thread_rng, Rng};
 pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle::thread_local;
 
-use super::world;
-use std::sync::atomic::Ordering::SeqCst;
+shuttle::lazy_static! {
+    /// New for each schedule.
+    static ref WORLD: World = World::default();
+}
+
+#[derive(Debug, Default)]
+struct World {
+    /// Nanoseconds.
+    clock: AtomicU64,
+    failing_spawns: AtomicUsize,
+}
+
+/// The next `count` threads fail to start.
+pub(crate) fn fail_spawns(count: usize) {
+    WORLD.failing_spawns.store(count, SeqCst);
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
@@ -110,25 +125,25 @@ impl Condvar {
 /// The time of the model: it stands still, but for the moments when a wait is over.
 pub(crate) fn now() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    *EPOCH.get_or_init(Instant::now) + Duration::from_nanos(world().clock.load(SeqCst))
+    *EPOCH.get_or_init(Instant::now) + Duration::from_nanos(WORLD.clock.load(SeqCst))
 }
 
 /// A limit that never passes here.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// Whether `until` has come: sooner or later it does, and then it is as late for all.
-pub(super) fn time_is_over(until: Instant) -> bool {
+fn time_is_over(until: Instant) -> bool {
     let left = until.saturating_duration_since(now());
     if left < FOR_EVER && (left.is_zero() || thread_rng().gen_ratio(1, 8)) {
         let passed = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
-        world().clock.fetch_add(passed, SeqCst);
+        WORLD.clock.fetch_add(passed, SeqCst);
         return true;
     }
     shuttle::thread::yield_now();
     false
 }
 
-pub(super) fn is_for_ever(time: Duration) -> bool {
+pub(crate) fn is_for_ever(time: Duration) -> bool {
     time >= FOR_EVER
 }
 
@@ -136,7 +151,7 @@ pub(super) fn is_for_ever(time: Duration) -> bool {
 pub(crate) mod thread {
     pub(crate) use shuttle::thread::{spawn, yield_now, JoinHandle};
 
-    use super::{world, SeqCst};
+    use super::{SeqCst, WORLD};
 
     pub(crate) struct Builder(shuttle::thread::Builder);
 
@@ -158,7 +173,7 @@ pub(crate) mod thread {
             self,
             work: impl FnOnce() -> T + Send + 'static,
         ) -> std::io::Result<JoinHandle<T>> {
-            if world().failing_spawns.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+            if WORLD.failing_spawns.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
                 return Err(std::io::Error::from_raw_os_error(nix::libc::EAGAIN));
             }
             self.0.spawn(work)

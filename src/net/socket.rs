@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::listen::Addr;
+use crate::net::Addr;
 use crate::sys::socket;
 
 /// A connected socket: an enum, so that the plain path has no virtual call.

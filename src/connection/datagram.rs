@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::connection::{Limit, LimitExceeded};
-use crate::finish::{FIRST_LOOK, LAST_LOOK};
+use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LAST_LOOK};
 use crate::lifecycle::ServerHandle;
-use crate::listen::{Addr, Packet, LONGEST_V4};
+use crate::net::{Addr, Packet, LONGEST_V4};
 use crate::sys;
 
 /// A datagram, as its handler sees it: read from it what the peer has sent, write to it the reply.
@@ -151,7 +150,7 @@ impl Datagram {
 
     /// Waits for room, for at most `pause`, and until the first limit.
     fn wait(&self, began: Instant, write: Option<BorrowedFd<'_>>, pause: Option<Duration>) -> io::Result<()> {
-        let (control, config) = (&self.server.core.control, &self.server.core.config);
+        let (control, config) = (&self.server.core.control, &self.server.core.settings);
         let limit = |since: Instant, limit, after: Option<Duration>| {
             let after = after?;
             Some((since.checked_add(after)?, LimitExceeded { limit, after }))
@@ -175,7 +174,7 @@ impl Datagram {
     }
 
     fn drain_exceeded(&self) -> io::Error {
-        LimitExceeded { limit: Limit::Drain, after: self.server.core.config.drain_timeout }.into()
+        LimitExceeded { limit: Limit::Drain, after: self.server.core.settings.drain_timeout }.into()
     }
 
     /// Says of a failed send what a person needs to know.

@@ -1,14 +1,9 @@
 //! What a server is set to.
 
-use std::fmt;
 use std::time::Duration;
 
-use crate::connection::Limits;
+use super::limits::Limits;
 use crate::error::{Error, Result};
-use crate::finish::{Failure, LingeringClose};
-use crate::hooks::{Actions, Verify};
-use crate::listen::Access;
-use crate::sys::socket::{TcpOptions, SILENCE};
 
 /// What happens to a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,9 +18,32 @@ pub enum AtLimit {
     Refuse(Vec<u8>),
 }
 
-pub(crate) type ErrorHook = Box<dyn Fn(&Failure<'_>) + Send + Sync>;
+/// Longest wait for more unread input.
+pub(crate) const LINGER_IDLE: Duration = Duration::from_secs(2);
+/// Longest lingering close in all.
+pub(crate) const LINGER_TOTAL: Duration = Duration::from_secs(30);
+/// Looks at the unacknowledged output come this often at first, and ever less often.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
+pub(crate) const LAST_LOOK: Duration = Duration::from_millis(50);
 
-pub(crate) struct Config {
+/// When a connection is closed with care for what the peer still has to read: the writing side first, then the
+/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most; 2 s in all after a time
+/// limit), then the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LingeringClose {
+    /// Where input is pending that the handler has not read. The default: it costs the others nothing.
+    #[default]
+    IfUnread,
+    /// Always: for protocols whose clients send on while they read.
+    Always,
+    /// Never: the reply may be cut off by a reset.
+    Never,
+}
+
+/// The settings of a server, but for its hooks and its sockets.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerSettings {
     pub(crate) backlog: usize,
     pub(crate) limits: Limits,
     pub(crate) drain_timeout: Duration,
@@ -36,14 +54,10 @@ pub(crate) struct Config {
     pub(crate) max_packet_size: usize,
     pub(crate) lingering_close: LingeringClose,
     pub(crate) at_limit: AtLimit,
-    pub(crate) handle_error: Option<ErrorHook>,
-    pub(crate) verify_request: Option<Verify>,
     pub(crate) verify_timeout: Duration,
-    pub(crate) service_actions: Option<Actions>,
-    pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
-impl Default for Config {
+impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             backlog: 4096,
@@ -56,22 +70,8 @@ impl Default for Config {
             max_packet_size: 65_535,
             lingering_close: LingeringClose::default(),
             at_limit: AtLimit::default(),
-            handle_error: None,
-            verify_request: None,
             verify_timeout: Duration::from_secs(10),
-            service_actions: None,
-            handle_timeout: None,
         }
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("limits", &self.limits)
-            .field("drain_timeout", &self.drain_timeout)
-            .field("at_limit", &self.at_limit)
-            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +80,7 @@ const LONGEST: Duration = Duration::from_secs(1 << 31);
 /// The largest buffer or line: 1 GiB.
 const LARGEST: usize = 1 << 30;
 
-impl Config {
+impl ServerSettings {
     pub(crate) fn check(&self) -> Result<()> {
         let limits = &self.limits;
         check_time("idle_timeout", limits.idle)?;
@@ -88,7 +88,6 @@ impl Config {
         check_time("write_timeout", limits.write)?;
         check_time("request_timeout", limits.request)?;
         check_needed_time("verify_timeout", self.verify_timeout)?;
-        self.service_actions.iter().try_for_each(|actions| check_needed_time("service_actions", actions.every))?;
         check_size("max_line_length", self.line_limit)?;
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;
@@ -115,7 +114,7 @@ fn check_time(name: &'static str, limit: Option<Duration>) -> Result<()> {
 }
 
 /// Of a time that there must be one of.
-fn check_needed_time(name: &'static str, time: Duration) -> Result<()> {
+pub(crate) fn check_needed_time(name: &'static str, time: Duration) -> Result<()> {
     match time {
         Duration::ZERO => Err(Error::setting(name, "a time of zero leaves no time; give a millisecond at least")),
         time if time > LONGEST => Err(Error::setting(name, format!("{time:?} is more than 68 years; give less"))),
@@ -132,19 +131,6 @@ fn check_size(name: &'static str, bytes: usize) -> Result<()> {
         return Err(Error::setting(name, format!("{bytes} bytes are not from 1 to 1 GiB")));
     }
     Ok(())
-}
-
-/// Settings of the listening sockets.
-pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
-    if access.mode > 0o777 {
-        return Err(Error::setting("unix_mode", format!("{:#o} is not from 0 to 0o777", access.mode)));
-    }
-    match tcp.keep_alive_time {
-        Some(time) if !SILENCE.contains(&time.as_secs()) => {
-            Err(Error::setting("keep_alive_time", format!("{time:?} is not from 6 to 32767 s")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// For the builder and for the handle's live change.

@@ -8,9 +8,7 @@ use std::sync::{Arc, Weak};
 use crossbeam::queue::SegQueue;
 use nix::errno::Errno;
 
-use super::address::Addr;
-use super::listener::Arrival;
-use crate::connection::PeerCredentials;
+use crate::net::{Addr, Arrival, PeerCredentials};
 use crate::sys::datagram::{self, Received};
 use crate::sys::process;
 
@@ -30,7 +28,7 @@ impl DatagramSocket {
     }
 
     /// Takes a datagram from the kernel's queue; what is longer than `most` bytes is cut.
-    pub(super) fn receive(self: &Arc<Self>, most: usize) -> io::Result<Packet> {
+    pub(crate) fn receive(self: &Arc<Self>, most: usize) -> io::Result<Packet> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         buffer.resize(most, 0);
         let received = self.receive_into(&mut buffer);

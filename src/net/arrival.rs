@@ -1,0 +1,47 @@
+//! What has come to a listener, before it is admitted.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::address::Addr;
+use super::socket::{PeerCredentials, Socket};
+use crate::sys::socket;
+
+/// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
+/// that has already reset.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    pub(crate) peer: Addr,
+}
+
+/// What has come, and is to be admitted: a connection, or a datagram.
+pub(crate) trait Arrival {
+    fn peer(&self) -> &Addr;
+
+    /// Where it has come to.
+    fn local_addr(&self) -> Addr;
+
+    /// Of a Unix socket's peer, where the system tells.
+    fn peer_credentials(&self) -> Option<PeerCredentials>;
+
+    /// Sends this as far as the kernel takes it without a wait.
+    fn say(&self, message: &[u8]);
+}
+
+impl Arrival for Accepted {
+    fn peer(&self) -> &Addr {
+        &self.peer
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.socket.local_addr().unwrap_or(Addr::Unnamed)
+    }
+
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.socket.peer_credentials().ok().flatten()
+    }
+
+    fn say(&self, message: &[u8]) {
+        let _ = socket::send(self.socket.as_fd().as_raw_fd(), message, &[], false);
+    }
+}
