@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         let failure = Failure::default();
         let mut reactor = Reactor::new()?;
         reactor.handle_signals()?;
-        reactor.connect(Connect::to(&args.addr), Client { failure: failure.clone() });
+        reactor.context().connect(Connect::to(&args.addr), Client { failure: failure.clone() });
         reactor.run()?;
         let failure = failure.take();
         failure.map_or(Ok(()), |text| Err(text.into()))

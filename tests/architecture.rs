@@ -61,7 +61,7 @@ const LOOP_FLOORS: &[&str] = &[
 const OUTSIDE: &[&str] = &["lib", "guide", "model"];
 
 /// `unsafe` outside of `src/sys`: a promise of the caller in the API, and marks of types. No unsafe act.
-const UNSAFE_OUTSIDE_SYS: usize = 1;
+const UNSAFE_OUTSIDE_SYS: usize = 4;
 
 /// Words of riddles in comments, docs and the guide. It may only fall.
 const RIDDLE_COUNT: usize = 235;

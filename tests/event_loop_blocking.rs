@@ -49,7 +49,7 @@ fn what_work_returns_comes_back_to_the_loop_s_thread() {
     assert_eq!(threads_named("blocking"), 0, "none without work");
     let kept = Rc::new(Cell::new(None)); // what never leaves the loop
     let theirs = kept.clone();
-    reactor.blocking(
+    reactor.context().blocking(
         || thread::current().id(),
         move |cx, worker| {
             assert_eq!(thread::current().id(), loop_thread);
@@ -74,7 +74,7 @@ fn the_loop_goes_on_meanwhile_and_no_more_threads_are_started_than_the_bound() {
             gate.pass();
             n
         };
-        reactor.blocking(work, move |cx, n| {
+        reactor.context().blocking(work, move |cx, n| {
             done.borrow_mut().insert(n.unwrap());
             if done.borrow().len() == 50 {
                 cx.stop();
@@ -83,7 +83,7 @@ fn the_loop_goes_on_meanwhile_and_no_more_threads_are_started_than_the_bound() {
     }
     let ticks = Rc::new(Cell::new(0));
     let ticked = ticks.clone();
-    reactor.call_later(ms(20), move |_| ticked.set(1));
+    reactor.context().call_later(ms(20), move |_| ticked.set(1));
     until("a timer fires while all threads are busy", || {
         reactor.turn(Some(ms(5))).unwrap();
         ticks.get() == 1 && running.load(SeqCst) == MOST
@@ -99,7 +99,7 @@ fn the_loop_goes_on_meanwhile_and_no_more_threads_are_started_than_the_bound() {
 fn a_panic_of_the_work_or_of_what_follows_is_contained() {
     let _alone = alone();
     let mut reactor = Reactor::new().unwrap();
-    reactor.blocking(
+    reactor.context().blocking(
         || -> u32 { panic!("asked to panic") },
         |cx, result| {
             let error = result.unwrap_err();
@@ -153,7 +153,7 @@ fn the_reactor_s_drop_waits_for_nobody_and_leaves_no_thread() {
             begun.fetch_add(1, SeqCst);
             gate.pass();
         };
-        reactor.blocking(work, move |_, _| {
+        reactor.context().blocking(work, move |_, _| {
             let _calls = calls;
             panic!("nobody calls it");
         });
@@ -174,7 +174,7 @@ fn a_stop_does_not_wait_for_work_and_the_next_run_hears_of_it() {
     let _alone = alone();
     let (mut reactor, gate, heard) = (Reactor::new().unwrap(), Gate::default(), Rc::new(Cell::new(false)));
     let (theirs, told) = (gate.clone(), heard.clone());
-    reactor.blocking(
+    reactor.context().blocking(
         move || theirs.pass(),
         move |cx, _| {
             told.set(true);

@@ -38,9 +38,9 @@ impl WithAReactor {
         let time = if what.starts_with("timed out") { ms(50) } else { Duration::from_secs(600) };
         let to = Connect::to(to).timeout(time);
         for _ in 0..10 {
-            let connector = reactor.connect(to.clone(), Client::new(&journal));
+            let connector = reactor.context().connect(to.clone(), Client::new(&journal));
             end(&mut reactor, connector, &journal);
-            assert_eq!(reactor.connector_state(connector), ConnectorState::Disconnected, "{what}");
+            assert_eq!(reactor.context().connector_state(connector), ConnectorState::Disconnected, "{what}");
             assert_eq!((descriptors(), journal.count("stop")), (self.0, 1), "{what}: {}", journal.take());
             journal.take();
         }
@@ -53,7 +53,7 @@ fn stops(reactor: &mut Reactor, _: Connector, journal: &Journal) {
 
 fn tries(reactor: &mut Reactor, connector: Connector) {
     (0..3).for_each(|_| assert!(reactor.turn(Some(ms(1))).unwrap()));
-    assert_eq!(reactor.connector_state(connector), ConnectorState::Connecting);
+    assert_eq!(reactor.context().connector_state(connector), ConnectorState::Connecting);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn an_attempt_leaves_nothing_behind() {
     let (connects, hangs) = (server.local_addr().unwrap(), hole.local_addr().unwrap());
     with.leaves_nothing("made, and closed by this side", connects, |reactor, connector, journal| {
         turn_until(reactor, "it is connected", |_| journal.count("made") == 1);
-        assert!(reactor.disconnect(connector));
+        assert!(reactor.context().disconnect(connector));
         stops(reactor, connector, journal);
     });
     (0..10).for_each(|_| drop(server.accept().unwrap())); // those that are queued
@@ -91,12 +91,12 @@ fn an_attempt_leaves_nothing_behind() {
     with.leaves_nothing("timed out, a full queue", folder.path("full.sock"), stops);
     with.leaves_nothing("cancelled", hangs, |reactor, connector, journal| {
         tries(reactor, connector);
-        assert!(reactor.disconnect(connector));
+        assert!(reactor.context().disconnect(connector));
         stops(reactor, connector, journal);
     });
     with.leaves_nothing("cancelled, a full queue", folder.path("full.sock"), |reactor, connector, journal| {
         tries(reactor, connector);
-        assert!(reactor.stop_connecting(connector));
+        assert!(reactor.context().stop_connecting(connector));
         stops(reactor, connector, journal);
     });
     with.leaves_nothing("the loop stops while it connects", hangs, |reactor, connector, _| {
@@ -106,7 +106,7 @@ fn an_attempt_leaves_nothing_behind() {
     });
     for to in [Address::from(hangs), Address::from(folder.path("full.sock"))] {
         let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-        let connector = reactor.connect(Connect::to(to), Client::new(&journal));
+        let connector = reactor.context().connect(Connect::to(to), Client::new(&journal));
         tries(&mut reactor, connector);
         drop(reactor);
         assert_eq!(journal.take(), "start failed:stopped stop");

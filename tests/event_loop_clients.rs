@@ -35,7 +35,7 @@ fn attempt(to: Connect) -> (String, String) {
     let (mut reactor, journal, text) = (Reactor::new().unwrap(), Journal::default(), Rc::new(RefCell::default()));
     let texts = text.clone();
     let client = Client::new(&journal).on_failure(move |_, error| *texts.borrow_mut() = error.to_string());
-    reactor.connect(to, client);
+    reactor.context().connect(to, client);
     turn_until(&mut reactor, "the attempt ends", |_| journal.count("stop") == 1);
     (journal.take(), text.take())
 }
@@ -51,19 +51,24 @@ fn a_client_converses_and_each_side_knows_the_other_s_address() {
             Ok(write!(t, "{local} {peer} ")?)
         }))
     });
-    let connector = reactor.connect_tcp(addr, client);
-    assert_eq!(reactor.connector_state(connector), ConnectorState::Connecting);
-    assert_eq!(journal.take(), "start");
-    turn_until(&mut reactor, "it is connected", |r| r.connector_state(connector) == ConnectorState::Connected);
+    let connector = reactor.context().connect_tcp(addr, client);
+    assert_eq!(reactor.context().connector_state(connector), ConnectorState::Connecting);
+    assert_eq!(journal.take(), "", "nothing begins before the first turn");
+    turn_until(&mut reactor, "it is connected", |r| {
+        r.context().connector_state(connector) == ConnectorState::Connected
+    });
     let (mut theirs, peer) = server.accept().unwrap();
     turn_until(&mut reactor, "it has told", |_| journal.count("made") == 1);
     expect(&mut theirs, &format!("{peer} {addr} "));
     theirs.write_all(b"hello").unwrap();
     drop(theirs);
     turn_until(&mut reactor, "nothing is left", |_| journal.count("stop") == 1);
-    assert_eq!(journal.take(), "build made data:hello eof lost:closed by the peer stop");
-    assert_eq!(reactor.connector_state(connector), ConnectorState::Disconnected);
-    assert!(!reactor.connect_again(connector) && !reactor.disconnect(connector), "it stands for nothing");
+    assert_eq!(journal.take(), "start build made data:hello eof lost:closed by the peer stop");
+    assert_eq!(reactor.context().connector_state(connector), ConnectorState::Disconnected);
+    assert!(
+        !reactor.context().connect_again(connector) && !reactor.context().disconnect(connector),
+        "it stands for nothing"
+    );
     let stats = reactor.server().stats();
     assert_eq!((stats.accepted, stats.served, stats.failed, stats.active), (0, 0, 0, 0), "nobody was served");
 }
@@ -73,8 +78,10 @@ fn a_name_is_resolved_and_a_refusal_says_what_to_do() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-    let connector = reactor.connect(Connect::to(("localhost", port)), Client::new(&journal));
-    turn_until(&mut reactor, "it is connected", |r| r.connector_state(connector) == ConnectorState::Connected);
+    let connector = reactor.context().connect(Connect::to(("localhost", port)), Client::new(&journal));
+    turn_until(&mut reactor, "it is connected", |r| {
+        r.context().connector_state(connector) == ConnectorState::Connected
+    });
     drop((reactor, server));
     assert_eq!(journal.take(), "start build made lost:the server stops stop");
 
@@ -113,7 +120,7 @@ fn a_unix_socket_is_connected_to_by_its_path_or_its_name() {
                 Ok(t.write(b"hello")?)
             }))
         });
-        reactor.connect(Connect::to(to), client);
+        reactor.context().connect(Connect::to(to), client);
         let (mut theirs, _) = {
             turn_until(&mut reactor, "it is connected", |_| journal.count("made") == 1);
             server.accept().unwrap()
@@ -144,11 +151,13 @@ fn a_unix_server_whose_queue_is_full_is_tried_again_until_the_timeout() {
     let (heard, text) = attempt(Connect::to(path.clone()).timeout(ms(200)));
     assert_eq!(heard, "start failed:timed-out stop", "{text}");
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-    let connector = reactor.connect_unix(&path, Client::new(&journal));
+    let connector = reactor.context().connect_unix(&path, Client::new(&journal));
     (0..5).for_each(|_| assert!(reactor.turn(Some(ms(10))).unwrap()));
-    assert_eq!(reactor.connector_state(connector), ConnectorState::Connecting);
+    assert_eq!(reactor.context().connector_state(connector), ConnectorState::Connecting);
     drop(server.accept().unwrap());
-    turn_until(&mut reactor, "it is connected", |r| r.connector_state(connector) == ConnectorState::Connected);
+    turn_until(&mut reactor, "it is connected", |r| {
+        r.context().connector_state(connector) == ConnectorState::Connected
+    });
 }
 
 /// A server that answers no call: its queue is full, and it does not accept.
@@ -185,8 +194,10 @@ fn the_local_address_is_as_the_program_says() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = server.local_addr().unwrap();
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-    let connector = reactor.connect(Connect::to(to).bind_address(([127, 0, 0, 5], 0)), Client::new(&journal));
-    turn_until(&mut reactor, "it is connected", |r| r.connector_state(connector) == ConnectorState::Connected);
+    let connector = reactor.context().connect(Connect::to(to).bind_address(([127, 0, 0, 5], 0)), Client::new(&journal));
+    turn_until(&mut reactor, "it is connected", |r| {
+        r.context().connector_state(connector) == ConnectorState::Connected
+    });
     assert_eq!(server.accept().unwrap().1.ip().to_string(), "127.0.0.5");
     let (heard, text) = attempt(Connect::to(to).bind_address(([0u16, 0, 0, 0, 0, 0, 0, 1], 0)));
     assert_eq!(heard, "start failed:system stop");
@@ -209,9 +220,11 @@ fn a_stop_waits_for_no_attempt_and_closes_idle_connections_of_clients() {
     let (hole, server) = (BlackHole::new(), TcpListener::bind("127.0.0.1:0").unwrap());
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
     let trying = Journal::default();
-    let connector = reactor.connect_tcp(server.local_addr().unwrap(), Client::new(&journal));
-    reactor.connect_tcp(hole.addr(), Client::new(&trying));
-    turn_until(&mut reactor, "it is connected", |r| r.connector_state(connector) == ConnectorState::Connected);
+    let connector = reactor.context().connect_tcp(server.local_addr().unwrap(), Client::new(&journal));
+    reactor.context().connect_tcp(hole.addr(), Client::new(&trying));
+    turn_until(&mut reactor, "it is connected", |r| {
+        r.context().connector_state(connector) == ConnectorState::Connected
+    });
     let (mut theirs, _) = server.accept().unwrap();
     let since = Instant::now();
     reactor.shutdown(20 * SECOND);

@@ -84,7 +84,7 @@ fn hears_all((how, wants_end, wanted): Case, send: &dyn Fn(&mut Reactor, Counter
     let heard = Heard::default();
     let mut reactor = Reactor::new().unwrap();
     let client = send(&mut reactor, Counter { how, heard: heard.clone(), wanted, wants_end });
-    reactor.call_later(LONG, |cx| cx.stop());
+    reactor.context().call_later(LONG, |cx| cx.stop());
     reactor.run().unwrap();
     assert_eq!((heard.bytes.get(), heard.end.get()), (wanted, wants_end), "of {wanted} bytes");
     drop(client);

@@ -61,16 +61,16 @@ fn ids_of_another_loop_stand_for_nothing() {
     let [our_socket, their_socket] = [&mut ours, &mut theirs].map(|r| r.listen_udp(ANY, Deaf).unwrap());
     let fired = Rc::new(Cell::new(false));
     let fires = fired.clone();
-    let theirs_timer = theirs.call_later(Duration::from_secs(3600), |_| ());
-    let ours_timer = ours.call_later(Duration::from_secs(3600), move |_| fires.set(true));
+    let theirs_timer = theirs.context().call_later(Duration::from_secs(3600), |_| ());
+    let ours_timer = ours.context().call_later(Duration::from_secs(3600), move |_| fires.set(true));
     assert_ne!(ours_timer, theirs_timer);
-    assert!(!ours.reset(theirs_timer, Duration::ZERO));
+    assert!(!ours.context().reset(theirs_timer, Duration::ZERO));
     turn(&mut ours);
     assert!(!fired.get(), "a timer of another loop has not set ours anew");
-    assert!(!ours.cancel(theirs_timer) && ours.cancel(ours_timer), "nor has it cancelled ours");
+    assert!(!ours.context().cancel(theirs_timer) && ours.context().cancel(ours_timer), "nor has it cancelled ours");
 
-    ours.stop_listening(&their_port);
-    ours.stop_listening_udp(&their_socket);
+    ours.context().stop_listening(&their_port);
+    ours.context().stop_listening_udp(&their_socket);
     within(&mut ours, move |cx| {
         cx.stop_listening(&their_port);
         cx.stop_listening_udp(&their_socket);
@@ -86,11 +86,11 @@ fn ids_of_another_loop_stand_for_nothing() {
 fn a_stale_port_stands_for_nothing() {
     let mut reactor = Reactor::new().unwrap();
     let (gone, gone_socket) = (reactor.listen_tcp(ANY, quiet()).unwrap(), reactor.listen_udp(ANY, Deaf).unwrap());
-    reactor.stop_listening(&gone);
-    reactor.stop_listening_udp(&gone_socket);
+    reactor.context().stop_listening(&gone);
+    reactor.context().stop_listening_udp(&gone_socket);
     let (port, socket) = (reactor.listen_tcp(ANY, quiet()).unwrap(), reactor.listen_udp(ANY, Deaf).unwrap());
-    reactor.stop_listening(&gone);
-    reactor.stop_listening_udp(&gone_socket);
+    reactor.context().stop_listening(&gone);
+    reactor.context().stop_listening_udp(&gone_socket);
     within(&mut reactor, move |cx| {
         let to = gone_socket.local_addr().clone();
         assert!(cx.send_datagram(&gone_socket, &to, b"x").is_err());
@@ -114,7 +114,8 @@ fn a_closed_port_lets_go_of_its_factory() {
     };
     let port = listen(&mut reactor);
     assert_eq!(Rc::strong_count(&kept), 2);
-    reactor.stop_listening(&port);
+    reactor.context().stop_listening(&port);
+    turn(&mut reactor);
     assert_eq!(Rc::strong_count(&kept), 1);
     let port = listen(&mut reactor);
     within(&mut reactor, move |cx| cx.stop_listening(&port));
@@ -141,7 +142,7 @@ impl Drop for Mined {
 fn a_factory_may_panic_when_it_is_dropped() {
     let mut reactor = Reactor::new().unwrap();
     let port = reactor.listen_tcp(ANY, Mined).unwrap();
-    reactor.stop_listening(&port);
+    reactor.context().stop_listening(&port);
     let port = reactor.listen_tcp(ANY, Mined).unwrap();
     within(&mut reactor, move |cx| cx.stop_listening(&port));
     turn(&mut reactor);
@@ -157,7 +158,7 @@ fn a_port_may_be_opened_and_closed_for_ever() {
     let unix = format!("unix:@socketserver-ports-{}", std::process::id());
     for _ in 0..16_500 {
         let port = reactor.listen_tcp(unix.as_str(), shared.clone()).unwrap();
-        reactor.stop_listening(&port);
+        reactor.context().stop_listening(&port);
     }
     let port = reactor.listen_tcp(ANY, shared).unwrap();
     turn(&mut reactor);
@@ -191,7 +192,7 @@ fn a_connection_outlives_its_port() {
         while journal.count("made") == 0 {
             assert!(reactor.turn(Some(LONG)).unwrap());
         }
-        reactor.stop_listening(&port);
+        reactor.context().stop_listening(&port);
         let other = reactor.listen_tcp(ANY, quiet()).unwrap();
         client.write_all(b"x").unwrap();
         while journal.count("data") == 0 {

@@ -113,7 +113,7 @@ fn a_call_that_queues_itself_again_leaves_room_for_all_else() {
     let theirs = calls.clone();
     reactor.handle().call_from_thread(move |cx| requeue(cx, theirs)).unwrap();
     let ticked = ticks.clone();
-    reactor.call_later(ms(5), move |cx| {
+    reactor.context().call_later(ms(5), move |cx| {
         ticked.set(ticked.get() + 1);
         cx.call_later(ms(5), |cx| cx.stop());
     });
@@ -186,13 +186,18 @@ fn a_factory_hears_of_its_start_and_of_its_end_once() {
     let counting = Rc::new(Counting::default());
     let port = reactor.listen_tcp(ANY, Shared(counting.clone())).unwrap();
     assert_eq!(counting.0.get(), (1, 0));
-    reactor.stop_listening(&port);
-    reactor.stop_listening(&port);
+    reactor.context().stop_listening(&port);
+    reactor.context().stop_listening(&port);
+    assert!(reactor.turn(None).unwrap());
     assert_eq!(counting.0.get(), (1, 1));
     let again = reactor.listen_tcp(port.local_addr().socket_addr().unwrap(), Shared(counting.clone())).unwrap();
     assert_eq!(again.local_addr(), port.local_addr(), "the port is free at once");
+    reactor.context().stop_listening(&again);
+    let last = reactor.listen_tcp(ANY, Shared(counting.clone())).unwrap();
+    assert_eq!(counting.0.get(), (3, 2), "the end comes before the next beginning");
+    reactor.context().stop_listening(&last);
     drop(reactor);
-    assert_eq!(counting.0.get(), (2, 2));
+    assert_eq!(counting.0.get(), (3, 3), "and with the reactor at the latest");
 }
 
 #[test]
@@ -243,7 +248,7 @@ fn several_reactors_share_a_process() {
     let ran = Rc::new(Cell::new(0));
     for reactor in [&mut a, &mut b] {
         let ran = ran.clone();
-        reactor.call_later(ms(1), move |_| ran.set(ran.get() + 1));
+        reactor.context().call_later(ms(1), move |_| ran.set(ran.get() + 1));
     }
     let since = Instant::now();
     while ran.get() < 2 {

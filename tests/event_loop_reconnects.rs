@@ -249,6 +249,6 @@ fn a_factory_that_is_shared_starts_once_and_stops_once() {
     assert_eq!(journal.take(), "start build made build made failed:refused");
     test.act(|cx| connectors.map(|connector| cx.disconnect(connector)));
     assert_eq!(journal.take(), "lost:closed lost:closed");
-    test.reactor().stop_listening(&port);
+    test.act(|cx| cx.stop_listening(&port));
     assert_eq!(journal.take(), "stop");
 }

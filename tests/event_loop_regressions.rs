@@ -346,7 +346,7 @@ fn who_connects_again_whatever_happens_does_not_keep_a_drain_busy() {
         t.request_begins();
         Ok(())
     }));
-    test.reactor().connect_tcp("127.0.0.1:1", stubborn());
+    test.reactor().context().connect_tcp("127.0.0.1:1", stubborn());
     test.act(|cx| cx.shutdown(10 * SECOND));
     (0..1000).for_each(|_| test.turn());
     assert_eq!((failures.get(), test.is_lost(busy)), (1, false));
@@ -355,7 +355,7 @@ fn who_connects_again_whatever_happens_does_not_keep_a_drain_busy() {
     test.act(|cx| cx.abort_connection(busy));
     assert_eq!(running.get(), 0, "each factory that was started was stopped");
     let mut test = TestLoop::new().unwrap();
-    test.reactor().connect_tcp("127.0.0.1:1", stubborn());
+    test.reactor().context().connect_tcp("127.0.0.1:1", stubborn());
     drop(test);
     assert_eq!(running.get(), 0);
 }
@@ -382,7 +382,7 @@ fn a_name_is_resolved_while_all_blocking_work_stands_still() {
     let wait = Arc::new(Mutex::new(wait));
     for _ in 0..10 {
         let wait = wait.clone();
-        reactor.blocking(move || wait.lock().unwrap().recv().is_ok(), |_, _| ());
+        reactor.context().blocking(move || wait.lock().unwrap().recv().is_ok(), |_, _| ());
     }
     let journal = Journal::default();
     let told = journal.clone();
@@ -392,8 +392,8 @@ fn a_name_is_resolved_while_all_blocking_work_stands_still() {
             Ok(())
         })
     });
-    reactor.connect_tcp(format!("localhost:{}", listener.local_addr().unwrap().port()), factory);
-    reactor.call_later(LONG, |cx| cx.stop());
+    reactor.context().connect_tcp(format!("localhost:{}", listener.local_addr().unwrap().port()), factory);
+    reactor.context().call_later(LONG, |cx| cx.stop());
     reactor.run().unwrap();
     assert_eq!(journal.take(), "made");
     drop(release);

@@ -88,12 +88,12 @@ fn a_shutdown_before_the_run_keeps_its_grace() {
 #[test]
 fn a_shutdown_between_two_runs_ends_the_next() {
     let mut reactor = Reactor::new().unwrap();
-    reactor.call_later(SECOND * 600, |_| ());
+    reactor.context().call_later(SECOND * 600, |_| ());
     for _ in 0..3 {
         reactor.shutdown(ms(100));
         reactor.run().unwrap();
     }
-    reactor.call_later(Duration::ZERO, |cx| cx.stop());
+    reactor.context().call_later(Duration::ZERO, |cx| cx.stop());
     let since = Instant::now();
     reactor.run().unwrap();
     assert!(since.elapsed() < 5 * SECOND, "{:?}", since.elapsed());

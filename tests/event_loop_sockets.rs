@@ -187,7 +187,7 @@ fn no_delay_and_keep_alive_reach_the_socket_of_either_side() {
     let upstream = TcpListener::bind(ANY).unwrap();
     let to = upstream.local_addr().unwrap();
     let looped = script::run(move |reactor| {
-        reactor.connect_tcp(to, factory(|_| Sets));
+        reactor.context().connect_tcp(to, factory(|_| Sets));
         reactor.listen_tcp(ANY, factory(|_| Sets)).unwrap()
     });
     let (theirs, _) = upstream.accept().unwrap();

@@ -106,7 +106,7 @@ fn what_a_program_does_between_turns_is_no_slow_callback() {
     let port = reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap();
     reactor.turn(Some(ms(0))).unwrap();
     thread::sleep(ms(150));
-    reactor.stop_listening(&port);
+    reactor.context().stop_listening(&port);
     drop(reactor);
     assert!(LOG.0.lock().unwrap().is_empty(), "{:?}", LOG.0.lock().unwrap());
 }

@@ -156,9 +156,9 @@ fn no_delay_is_too_long() {
     test.act(|cx| ids.iter().for_each(|id| assert!(cx.reset(*id, Duration::MAX) && cx.cancel(*id))));
     // The system's wait takes it, too.
     let mut reactor = Reactor::new().unwrap();
-    reactor.call_later(Duration::MAX, |_| ());
-    reactor.call_later(Duration::from_secs(1 << 31), |_| ());
-    reactor.call_later(MS, |cx| cx.stop());
+    reactor.context().call_later(Duration::MAX, |_| ());
+    reactor.context().call_later(Duration::from_secs(1 << 31), |_| ());
+    reactor.context().call_later(MS, |cx| cx.stop());
     reactor.run().unwrap();
 }
 

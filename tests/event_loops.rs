@@ -13,18 +13,13 @@ use std::time::{Duration, Instant};
 use kit::loops::Rig;
 use kit::{connect, expect, ms, read_all, serve, until, LONG};
 use socketserver::testing::FailingListener;
-use socketserver::{factory, Error, EventLoop, EventLoops, Failure, HandlerResult, PreForking, Protocol};
+use socketserver::{factory, Error, EventLoop, EventLoops, Failure, HandlerResult, Protocol};
 use socketserver::{ServerBuilder, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 
 fn builder(loops: usize) -> ServerBuilder<EventLoops> {
     ServerBuilder::new().strategy(EventLoops::new(loops))
-}
-
-/// With shared listeners, and with a listener for each loop.
-fn both() -> [ServerBuilder<EventLoops>; 2] {
-    [builder(2), ServerBuilder::new().strategy(EventLoops::new(2).own_listeners())]
 }
 
 /// Repeats what it hears.
@@ -53,73 +48,65 @@ impl Drop for Counted {
 
 #[test]
 fn the_limit_is_exact_over_all_loops_under_load() {
-    for builder in both() {
-        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let theirs = most.clone();
-        let build = factory(move |_| {
-            theirs.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-            Counted(now.clone())
-        });
-        let server = serve(builder.max_connections(3).bind(ANY, build).unwrap());
-        let addr = server.addr();
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                thread::spawn(move || (0..100).for_each(|n| assert_eq!(kit::ask(addr, &n.to_string()), n.to_string())))
-            })
-            .collect();
-        clients.into_iter().for_each(|client| client.join().unwrap());
-        assert_eq!((server.stop().served, most.load(SeqCst)), (800, 3));
-    }
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let theirs = most.clone();
+    let build = factory(move |_| {
+        theirs.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+        Counted(now.clone())
+    });
+    let server = serve(builder(2).max_connections(3).bind(ANY, build).unwrap());
+    let addr = server.addr();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            thread::spawn(move || (0..100).for_each(|n| assert_eq!(kit::ask(addr, &n.to_string()), n.to_string())))
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert_eq!((server.stop().served, most.load(SeqCst)), (800, 3));
 }
 
 /// All places are taken in one loop; whoever waits is served when one comes back, in whichever loop he waits.
 #[test]
 fn a_place_that_one_loop_gives_back_is_heard_of_by_the_others() {
-    for builder in both() {
-        let rig = Rig::new(builder);
-        let mut held: Vec<_> = rig.one_in_each(2).into_iter().map(|client| client.socket).collect();
-        until("the others are gone", || rig.server.handle.stats().active == 2);
-        rig.server.handle.set_max_connections(2).unwrap();
-        for n in 0..100 {
-            let mut waits = connect(rig.server.addr());
-            waits.write_all(b"waits").unwrap();
-            drop(held.remove(n % 2));
-            expect(&mut waits, "waits");
-            held.push(waits);
-        }
-        assert_eq!(rig.server.stop().failed, 0);
+    let rig = Rig::new(builder(2));
+    let mut held: Vec<_> = rig.one_in_each(2).into_iter().map(|client| client.socket).collect();
+    until("the others are gone", || rig.server.handle.stats().active == 2);
+    rig.server.handle.set_max_connections(2).unwrap();
+    for n in 0..100 {
+        let mut waits = connect(rig.server.addr());
+        waits.write_all(b"waits").unwrap();
+        drop(held.remove(n % 2));
+        expect(&mut waits, "waits");
+        held.push(waits);
     }
+    assert_eq!(rig.server.stop().failed, 0);
 }
 
 #[test]
 fn a_pause_holds_for_all_loops_and_so_does_the_resume() {
-    for builder in both() {
-        let rig = Rig::new(builder);
-        let mut old = rig.one_in_each(2);
-        rig.server.handle.pause();
-        let accepted = rig.server.handle.stats().accepted;
-        let mut new: Vec<TcpStream> = (0..16).map(|_| connect(rig.server.addr())).collect();
-        new.iter_mut().for_each(|client| client.write_all(b"new").unwrap());
-        for client in &mut old {
-            client.socket.write_all(b"old").unwrap();
-            expect(&mut client.socket, "old");
-        }
-        assert_eq!(rig.server.handle.stats().accepted, accepted, "they wait in the kernel's queue");
-        rig.server.handle.resume();
-        new.iter_mut().for_each(|client| expect(client, "new"));
+    let rig = Rig::new(builder(2));
+    let mut old = rig.one_in_each(2);
+    rig.server.handle.pause();
+    let accepted = rig.server.handle.stats().accepted;
+    let mut new: Vec<TcpStream> = (0..16).map(|_| connect(rig.server.addr())).collect();
+    new.iter_mut().for_each(|client| client.write_all(b"new").unwrap());
+    for client in &mut old {
+        client.socket.write_all(b"old").unwrap();
+        expect(&mut client.socket, "old");
     }
+    assert_eq!(rig.server.handle.stats().accepted, accepted, "they wait in the kernel's queue");
+    rig.server.handle.resume();
+    new.iter_mut().for_each(|client| expect(client, "new"));
 }
 
 #[test]
 fn a_higher_limit_is_heard_of_by_all_loops() {
-    for builder in both() {
-        let server = serve(builder.max_connections(1).bind(ANY, factory(|_| Echo)).unwrap());
-        let mut clients: Vec<TcpStream> = (0..16).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
-        until("the first is served", || server.handle.stats().accepted == 1);
-        server.handle.set_max_connections(16).unwrap();
-        clients.iter_mut().for_each(|client| expect(client, "x"));
-    }
+    let server = serve(builder(2).max_connections(1).bind(ANY, factory(|_| Echo)).unwrap());
+    let mut clients: Vec<TcpStream> = (0..16).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
+    until("the first is served", || server.handle.stats().accepted == 1);
+    server.handle.set_max_connections(16).unwrap();
+    clients.iter_mut().for_each(|client| expect(client, "x"));
 }
 
 /// Answers after a while, as one who asks a thread.
@@ -141,18 +128,16 @@ impl Protocol for Slow {
 
 #[test]
 fn at_a_stop_who_is_queued_is_served_once_whoever_has_the_places() {
-    for builder in both() {
-        let server = serve(builder.max_connections(2).bind(ANY, factory(|_| Slow)).unwrap());
-        let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| client.write_all(b"question").unwrap());
-        until("two are served", || server.handle.stats().active == 2);
-        server.handle.shutdown();
-        let since = Instant::now();
-        clients.iter_mut().for_each(|client| assert_eq!(read_all(client), "answer"));
-        let report = server.join();
-        assert_eq!((report.accepted, report.served, report.forced), (20, 20, 0), "{report}");
-        assert!(since.elapsed() < Duration::from_secs(5), "without a wait for the drain limit: {:?}", since.elapsed());
-    }
+    let server = serve(builder(2).max_connections(2).bind(ANY, factory(|_| Slow)).unwrap());
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"question").unwrap());
+    until("two are served", || server.handle.stats().active == 2);
+    server.handle.shutdown();
+    let since = Instant::now();
+    clients.iter_mut().for_each(|client| assert_eq!(read_all(client), "answer"));
+    let report = server.join();
+    assert_eq!((report.accepted, report.served, report.forced), (20, 20, 0), "{report}");
+    assert!(since.elapsed() < Duration::from_secs(5), "without a wait for the drain limit: {:?}", since.elapsed());
 }
 
 /// Newcomers have come in time for no stop.
@@ -257,33 +242,15 @@ fn a_listener_that_fails_for_good_ends_all_loops_in_order() {
 
 #[test]
 fn a_single_request_is_served_from_whichever_listener_it_comes() {
-    for builder in both() {
-        let mut server = builder.bind(ANY, factory(|_| Echo)).unwrap();
-        let addr = server.local_addr().socket_addr().unwrap();
-        for n in 0..10 {
-            let asks = thread::spawn(move || kit::ask(addr, &n.to_string()));
-            assert!(server.handle_request(Some(LONG)).unwrap());
-            assert_eq!(asks.join().unwrap(), n.to_string());
-        }
-        assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
-        assert_eq!(server.handle().stats().served, 10);
+    let mut server = builder(2).bind(ANY, factory(|_| Echo)).unwrap();
+    let addr = server.local_addr().socket_addr().unwrap();
+    for n in 0..10 {
+        let asks = thread::spawn(move || kit::ask(addr, &n.to_string()));
+        assert!(server.handle_request(Some(LONG)).unwrap());
+        assert_eq!(asks.join().unwrap(), n.to_string());
     }
-}
-
-#[test]
-fn an_address_is_listened_on_as_often_as_there_are_loops() {
-    let listeners = |addr: std::net::SocketAddr| {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let local = format!("0100007F:{:04X} 00000000:0000 0A", addr.port());
-        table.lines().filter(|line| line.contains(&local)).count()
-    };
-    let [shared, own] = both().map(|builder| builder.bind(ANY, factory(|_| Echo)).unwrap());
-    let addr = |server: &socketserver::TcpServer<_, _>| server.local_addr().socket_addr().unwrap();
-    assert_eq!((listeners(addr(&shared)), listeners(addr(&own))), (1, 2));
-    assert_eq!(own.local_addrs().count(), 1);
-    let rig = Rig::new(ServerBuilder::new().strategy(EventLoops::new(2).own_listeners()));
-    drop(rig.one_in_each(2));
-    assert_eq!(rig.server.stop().failed, 0);
+    assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
+    assert_eq!(server.handle().stats().served, 10);
 }
 
 #[test]
@@ -297,29 +264,21 @@ fn settings_that_make_no_sense_are_refused() {
     assert_eq!(name(builder(513).bind(ANY, echo()).map(drop)), "EventLoops::new");
     let each = EventLoops::new(2).each(EventLoop::new().water_marks(2, 1));
     assert_eq!(name(ServerBuilder::new().strategy(each).bind(ANY, echo()).map(drop)), "water_marks");
-    let own = || ServerBuilder::new().strategy(EventLoops::new(2).own_listeners());
-    assert_eq!(name(own().bind("unix:@socketserver-own-listeners", echo()).map(drop)), "own_listeners");
-    let listener = std::net::TcpListener::bind(ANY).unwrap();
-    assert_eq!(name(own().from_listener(listener, echo()).map(drop)), "own_listeners");
-    let workers = PreForking::new(2, EventLoops::new(2).own_listeners());
-    assert_eq!(name(ServerBuilder::new().strategy(workers).bind(ANY, echo()).map(drop)), "own_listeners");
 }
 
 #[test]
 fn it_serves_again_after_a_stop() {
-    for builder in both() {
-        let mut server = builder.bind(ANY, factory(|_| Echo)).unwrap();
-        let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
-        for run in 0..3 {
-            thread::scope(|scope| {
-                let serving = scope.spawn(|| server.serve_forever().unwrap());
-                let mut held = connect(addr);
-                held.write_all(b"x").unwrap();
-                expect(&mut held, "x");
-                handle.shutdown();
-                assert_eq!(held.read(&mut [0]).unwrap(), 0);
-                assert_eq!(serving.join().unwrap().served, 1, "run {run}");
-            });
-        }
+    let mut server = builder(2).bind(ANY, factory(|_| Echo)).unwrap();
+    let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+    for run in 0..3 {
+        thread::scope(|scope| {
+            let serving = scope.spawn(|| server.serve_forever().unwrap());
+            let mut held = connect(addr);
+            held.write_all(b"x").unwrap();
+            expect(&mut held, "x");
+            handle.shutdown();
+            assert_eq!(held.read(&mut [0]).unwrap(), 0);
+            assert_eq!(serving.join().unwrap().served, 1, "run {run}");
+        });
     }
 }

@@ -23,26 +23,23 @@ fn threads() -> usize {
 
 #[test]
 fn loops_leave_nothing_behind() {
-    for own in [false, true] {
-        let loops = if own { EventLoops::new(4).own_listeners() } else { EventLoops::new(4) };
-        let mut server = ServerBuilder::new().strategy(loops).bind("127.0.0.1:0", factory(|_| Echo)).unwrap();
-        let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
-        let before = (descriptors(), threads());
-        for _ in 0..5 {
-            thread::scope(|scope| {
-                let serving = scope.spawn(|| server.serve_forever().unwrap());
-                let clients: Vec<_> = (0..8).map(|_| scope.spawn(move || kit::ask(addr, "hello"))).collect();
-                clients.into_iter().for_each(|client| assert_eq!(client.join().unwrap(), "hello"));
-                let mut held = connect(addr);
-                std::io::Write::write_all(&mut held, b"held").unwrap();
-                expect(&mut held, "held");
-                assert_eq!(threads_named("loop-3"), 1);
-                handle.shutdown();
-                assert_eq!(serving.join().unwrap().served, 9);
-            });
-            until("all is given back", || (descriptors(), threads()) == before);
-            // the kernel's tasks go last
-        }
+    let mut server = ServerBuilder::new().strategy(EventLoops::new(4)).bind("127.0.0.1:0", factory(|_| Echo)).unwrap();
+    let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+    let before = (descriptors(), threads());
+    for _ in 0..5 {
+        thread::scope(|scope| {
+            let serving = scope.spawn(|| server.serve_forever().unwrap());
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(move || kit::ask(addr, "hello"))).collect();
+            clients.into_iter().for_each(|client| assert_eq!(client.join().unwrap(), "hello"));
+            let mut held = connect(addr);
+            std::io::Write::write_all(&mut held, b"held").unwrap();
+            expect(&mut held, "held");
+            assert_eq!(threads_named("loop-3"), 1);
+            handle.shutdown();
+            assert_eq!(serving.join().unwrap().served, 9);
+        });
+        until("all is given back", || (descriptors(), threads()) == before);
+        // the kernel's tasks go last
     }
     without_descriptors();
 }

@@ -28,7 +28,7 @@ fn work_that_gets_no_thread_is_told_so_and_later_work_is_done() {
         (Reactor::new().unwrap(), Journal::default(), Rc::new(RefCell::new(Vec::new())));
     let (told, failed) = (texts.clone(), texts.clone());
     without_room_for_a_stack(|| {
-        reactor.blocking(
+        reactor.context().blocking(
             || panic!("nobody does it"),
             move |_, done: Result<(), _>| {
                 let error = done.unwrap_err();
@@ -41,7 +41,7 @@ fn work_that_gets_no_thread_is_told_so_and_later_work_is_done() {
             failed.borrow_mut().push(error.to_string());
             cx.stop();
         });
-        reactor.connect_tcp("localhost:80", client);
+        reactor.context().connect_tcp("localhost:80", client);
         assert!(texts.borrow().is_empty(), "never within the call");
         reactor.run().unwrap();
     });
@@ -50,7 +50,7 @@ fn work_that_gets_no_thread_is_told_so_and_later_work_is_done() {
     let no_thread = "cannot start a thread: Resource temporarily unavailable (os error 11); the limit on threads";
     assert!(texts[0].starts_with(no_thread), "{texts:?}");
     assert!(texts[1].starts_with(&format!("cannot resolve localhost:80: {no_thread}")), "{texts:?}");
-    reactor.blocking(
+    reactor.context().blocking(
         || 7,
         |cx, seven| {
             assert_eq!(seven.unwrap(), 7);

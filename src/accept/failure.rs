@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::finish::refuse;
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Listener};
 
 /// What is to be done after a failed `accept`.
@@ -25,17 +25,17 @@ pub(crate) fn after_failure(core: &std::sync::Arc<Core>, listener: &Listener, e:
     let kind = AcceptError::of(&e);
     match kind {
         AcceptError::Nothing => After::GoOn,
-        AcceptError::Fatal if core.post.is_some() && core.control.stopping() => After::GoOn, // an orphaned worker has shut its listeners
+        AcceptError::Fatal if core.is_worker() && core.control.stopping() => After::GoOn, // an orphaned worker has shut its listeners
         AcceptError::Fatal => {
             if listener.lose() {
-                monitor::listener_lost(core, listener.local_addr(), &e);
+                core.monitor.report_lost_listener(listener.local_addr(), &e);
             }
             After::Lost(Error::Accept { address: listener.local_addr().to_string(), source: e })
         }
         AcceptError::NoDescriptor if refused_with_the_spare(core, listener, &e) => After::GoOn,
         _ => {
-            let rest = core.trouble.rest_after(kind);
-            monitor::accept_failed(core, listener.local_addr(), &e, rest.is_some());
+            let rest = core.backoff.rest_after(kind);
+            core.monitor.report_accept_error(listener.local_addr(), &e, rest.is_some());
             rest.map_or(After::GoOn, After::Rest)
         }
     }
@@ -44,7 +44,7 @@ pub(crate) fn after_failure(core: &std::sync::Arc<Core>, listener: &Listener, e:
 /// Gives the spare descriptor to one connection, as long as its refusal takes. (For each there was one: this cannot
 /// spin.)
 fn refused_with_the_spare(core: &std::sync::Arc<Core>, listener: &Listener, why: &io::Error) -> bool {
-    let Some(spare) = &core.spare else { return false };
+    let Some(spare) = &core.reserve else { return false };
     spare.lend(|| match listener.accept() {
         Ok(accepted) => {
             refuse(core, accepted, why);

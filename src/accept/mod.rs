@@ -7,15 +7,14 @@ mod strategy;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use crossbeam::queue::SegQueue;
 
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
-use crate::lifecycle::{Core, ServerHandle};
-use crate::listen::Listener;
-use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::lifecycle::{Core, ServerHandle, WorkerRole};
+use crate::listen::{Listener, QueuedAtStop};
 
 pub(crate) use failure::{after_failure, After};
 pub(crate) use request::{Accepting, Service, Work};
@@ -36,14 +35,14 @@ struct Shared {
     service: Service,
     /// Epoll sets between two waits. A thread has one only while it waits.
     sets: SegQueue<seat::ListeningSet>,
-    /// How many connections of the kernel's queue may still be served after the request to stop.
-    last: OnceLock<Vec<AtomicUsize>>,
+    queued: QueuedAtStop,
 }
 
 impl Acceptor {
     pub(crate) fn new(core: &Arc<Core>, listeners: &Arc<Vec<Listener>>, service: impl Into<Service>) -> Self {
+        let queued = QueuedAtStop::new(core.worker().map(WorkerRole::queue_counts));
         let (core, listeners, service) = (core.clone(), Arc::downgrade(listeners), service.into());
-        Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), last: OnceLock::new() }) }
+        Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), queued }) }
     }
 
     /// A place to wait for a connection or a datagram. Take one, call [`Seat::next`], drop it before the request runs: it is used
@@ -57,7 +56,7 @@ impl Acceptor {
             Some(set) => set,
             None => seat::listening_set(&self.shared.core, &listeners)?,
         };
-        self.tell_ready();
+        self.report_ready();
         Ok(Seat::new(self.clone(), listeners, set))
     }
 
@@ -67,13 +66,13 @@ impl Acceptor {
         for _ in 0..seats {
             self.shared.sets.push(seat::listening_set(&self.shared.core, &listeners)?);
         }
-        self.tell_ready();
+        self.report_ready();
         Ok(())
     }
 
     /// From here on, what comes is heard of.
-    fn tell_ready(&self) {
-        self.shared.core.post.iter().for_each(|post| post.tell_ready());
+    fn report_ready(&self) {
+        self.shared.core.worker().into_iter().for_each(|worker| worker.report_ready());
     }
 
     /// A seat whose turns end, as [`Turn::Watched`], also when this descriptor becomes readable.
@@ -83,7 +82,7 @@ impl Acceptor {
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
         let set = seat::listening_set(&self.shared.core, &listeners)?;
-        self.tell_ready();
+        self.report_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
@@ -152,34 +151,6 @@ impl Shared {
                 Work::Datagram(Box::new(packet), handler.clone())
             }
         })
-    }
-
-    /// What was in the kernel's queue when the stop came, for each listener: that is still served, newcomers are not.
-    /// Where the kernel does not tell (a Unix socket, datagrams), it is what comes before the queue is first found empty. Workers
-    /// share what their master has counted.
-    fn last(&self, listeners: &[Listener]) -> &[AtomicUsize] {
-        if let Some(post) = &self.core.post {
-            return post.desk.pool().last();
-        }
-        self.last.get_or_init(|| {
-            let queued = |l: &Listener| AtomicUsize::new(l.queued().unwrap_or(self.core.settings.backlog));
-            listeners.iter().map(queued).collect()
-        })
-    }
-
-    fn last_left(&self, listeners: &[Listener]) -> bool {
-        self.last(listeners).iter().any(|n| n.load(SeqCst) > 0)
-    }
-
-    fn take_last(&self, listeners: &[Listener], place: usize) -> bool {
-        let last = self.last(listeners).get(place);
-        last.is_some_and(|n| n.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok())
-    }
-
-    fn none_left(&self, listeners: &[Listener], place: usize) {
-        if let Some(n) = self.last(listeners).get(place) {
-            n.store(0, SeqCst);
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +14,11 @@ use crate::finish;
 use crate::handler;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::hooks;
-use crate::lifecycle::{monitor, Core, InHandler, ServerHandle};
+use crate::lifecycle::{Core, ServerHandle};
 use crate::net::{Accepted, Addr, Arrival, DatagramSocket, Packet, PeerCredentials};
-use crate::observe::{contain, Outcome};
-use crate::strategy::forking::SlotRef;
+use crate::observe::{contain, InHandler, Outcome};
 use crate::sync::thread_local;
+use crate::sys::shared::SharedRef;
 
 /// An admitted connection or datagram, with its permit and its handler: [`run`](Self::run) it where it shall be served.
 ///
@@ -65,7 +66,7 @@ impl Work {
 
 impl Request {
     pub(crate) fn new(work: Work, permit: Permit) -> Self {
-        monitor::accepted(permit.core(), work.peer());
+        permit.core().note_accepted(work.peer());
         Self(Some(Parts { work, permit }))
     }
 
@@ -112,24 +113,28 @@ impl Request {
     }
 
     /// In a forked child: asks `verify_request`. That has a limit of its own; the request's begins afterwards.
-    pub(crate) fn verify_in_child(&mut self, slot: &SlotRef) -> io::Result<()> {
+    pub(crate) fn verify_in_child(&mut self, deadline: &AtomicU64) -> io::Result<()> {
         let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
         let core = permit.core();
         if core.hooks.verify_request.is_none() {
             return Ok(());
         }
         if core.settings.limits.request.is_some() {
-            slot.set_deadline(core.control.millis(Instant::now() + core.settings.verify_timeout));
+            deadline.store(core.control.millis(Instant::now() + core.settings.verify_timeout), SeqCst);
         }
         let verified = hooks::verify(core, work, true);
         if let Some(limit) = core.settings.limits.request {
-            slot.set_deadline(core.control.millis(Instant::now() + limit));
+            deadline.store(core.control.millis(Instant::now() + limit), SeqCst);
         }
         verified
     }
 
     /// In a forked child: serves the request, and tells how it went. The permit is the parent's.
-    pub(crate) fn run_in_child<T>(mut self, slot: SlotRef, judge: impl FnOnce(&Outcome, bool) -> T) -> Option<T> {
+    pub(crate) fn run_in_child<T>(
+        mut self,
+        deadline: SharedRef<AtomicU64>,
+        judge: impl FnOnce(&Outcome, bool) -> T,
+    ) -> Option<T> {
         let Parts { work, permit } = self.0.take()?;
         let core = permit.core().clone();
         std::mem::forget(permit);
@@ -137,9 +142,9 @@ impl Request {
         Some(match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, Wakes::Watches);
-                connection.wire().tell_deadlines(slot);
+                connection.wire().share_deadlines(deadline);
                 let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
-                connection.wire().tell_no_deadline();
+                connection.wire().share_no_deadline();
                 finish::finish_in_child(&core, connection, outcome, judge)
             }
             Work::Datagram(packet, handler) => {
@@ -167,7 +172,7 @@ impl Request {
 
 /// Runs a handler, as one of this server.
 fn handled(core: &Core, run: impl FnOnce() -> HandlerResult) -> Outcome {
-    let _inside = InHandler::of(core);
+    let _inside = InHandler::of(core.monitor.server);
     contain(run)
 }
 
@@ -242,5 +247,17 @@ impl Accepting {
 impl Drop for Accepting {
     fn drop(&mut self) {
         ACCEPTING.with(|here| here.set(self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is moved through the queues of thread pools.
+    #[test]
+    fn a_request_stays_small() {
+        let size = std::mem::size_of::<Request>();
+        assert!(size <= 72, "{size} bytes");
     }
 }

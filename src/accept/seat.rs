@@ -130,13 +130,13 @@ impl<'a> Seat<'a> {
                 Some(RECALL) => {
                     place.into_iter().for_each(Permit::give_back_unused);
                     core.control.recall_places(false);
-                    core.control.recall_places(core.permits().exceeded());
+                    core.control.recall_places(core.admission.permits.exceeded());
                     continue;
                 }
                 Some(token) => token as usize,
             };
-            if core.permits().someone_rests() {
-                drop(core.gate.try_lock_for(LONGEST_REST)); // who tried now would fail as well
+            if core.admission.permits.someone_rests() {
+                drop(core.admission.gate.try_lock_for(LONGEST_REST)); // who tried now would fail as well
                 continue;
             }
             self.called = true;
@@ -187,7 +187,8 @@ impl<'a> Seat<'a> {
     fn next_at_stop(&mut self, deadline: Option<Instant>) -> Result<Turn> {
         let core = self.core();
         core.wake_idle(); // they may hold the permits that the queue waits for
-        while !core.control.paused() && self.acceptor.shared.last_left(&self.listeners) {
+        self.acceptor.shared.queued.count(&self.listeners, core.settings.backlog);
+        while !core.control.paused() && !self.acceptor.shared.queued.is_empty() {
             match self.wait_for_permit(None, deadline, true)? {
                 Gate::Permit(permit) => match self.accept_last(permit)? {
                     Some(request) => return Ok(Turn::Request(request)),
@@ -210,7 +211,7 @@ impl<'a> Seat<'a> {
     /// although one may have a place when this one has none. Not where somebody must always be there to refuse.
     fn keep_a_place(&self, deadline: Option<Instant>) -> Result<Option<Gate>> {
         let core = self.core();
-        if core.post.is_none() || matches!(core.settings.at_limit, AtLimit::Refuse(_)) {
+        if !core.is_worker() || matches!(core.settings.at_limit, AtLimit::Refuse(_)) {
             return Ok(None);
         }
         self.permit(None, deadline).map(Some)
@@ -234,11 +235,11 @@ impl<'a> Seat<'a> {
     /// if it has a `place`. While `stopping`, until the drain is over.
     fn wait_for_permit(&self, mut place: Option<Permit>, deadline: Option<Instant>, stopping: bool) -> Result<Gate> {
         let core = self.core();
-        let drain = || core.control.drain_deadline(core.settings.drain_timeout).filter(|_| stopping);
+        let drain = || core.drain_deadline().filter(|_| stopping);
         let until = || drain().into_iter().chain(deadline).min();
         let gate = match until() {
-            None => Some(core.gate.lock()),
-            Some(until) => core.gate.try_lock_until(until),
+            None => Some(core.admission.gate.lock()),
+            Some(until) => core.admission.gate.try_lock_until(until),
         };
         let over =
             || core.control.stopping() != stopping || core.control.is_cut() || left(drain()) == Some(Duration::ZERO);
@@ -272,7 +273,7 @@ impl<'a> Seat<'a> {
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
         match shared.take(listener) {
             Ok(work) => {
-                self.core().trouble.is_over();
+                self.core().backoff.is_over();
                 permit.engage();
                 Ok(Some(Request::new(work, permit)))
             }
@@ -287,7 +288,7 @@ impl<'a> Seat<'a> {
     fn accept_last(&self, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         for (place, listener) in self.listeners.iter().enumerate() {
-            if !shared.take_last(&self.listeners, place) {
+            if !shared.queued.take(place) {
                 continue;
             }
             match shared.take(listener) {
@@ -295,7 +296,7 @@ impl<'a> Seat<'a> {
                     permit.engage();
                     return Ok(Some(Request::new(work, permit)));
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.none_left(&self.listeners, place),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.queued.clear(place),
                 Err(e) => {
                     permit.give_back_unused();
                     return self.after_failure(listener, e).map(|()| None);
@@ -338,8 +339,8 @@ impl<'a> Seat<'a> {
     fn rest(&self, time: Duration) -> io::Result<()> {
         let core = self.core();
         while self.acceptor.shared.sets.pop().is_some() {}
-        let Some(gate) = core.gate.try_lock() else {
-            drop(core.gate.try_lock_for(time)); // another one rests already: as long as that one
+        let Some(gate) = core.admission.gate.try_lock() else {
+            drop(core.admission.gate.try_lock_for(time)); // another one rests already: as long as that one
             return Ok(());
         };
         let _awaited = Awaiting::mark(core, gate, Awaited::End);
@@ -369,14 +370,14 @@ struct Awaiting<'a> {
 
 impl<'a> Awaiting<'a> {
     fn mark(core: &'a Core, gate: MutexGuard<'a, ()>, awaited: Awaited) -> Self {
-        core.permits().await_return(awaited);
+        core.admission.permits.await_return(awaited);
         Self { core, _gate: gate }
     }
 }
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.core.permits().await_return(Awaited::Nothing);
+        self.core.admission.permits.await_return(Awaited::Nothing);
     }
 }
 

@@ -24,8 +24,8 @@ impl Permit {
     /// The same to wait with: in a worker process, who waits for a connection must be able to serve it, since the
     /// kernel tells no other process. It counts as active from the connection on.
     pub(crate) fn reserve(core: &Arc<Core>) -> Option<Self> {
-        let permits = core.permits();
-        let is_worker = core.post.is_some();
+        let permits = &core.admission.permits;
+        let is_worker = core.is_worker();
         if is_worker {
             permits.hold().then_some(())?;
         } else {
@@ -37,7 +37,7 @@ impl Permit {
     /// The connection has come.
     pub(crate) fn engage(&mut self) {
         if !std::mem::replace(&mut self.counts, true) {
-            self.core.permits().engage();
+            self.core.admission.permits.engage();
         }
     }
 
@@ -58,12 +58,12 @@ impl Drop for Permit {
             return; // it is the parent's to give back
         }
         if self.counts {
-            core.permits().give_back_active();
+            core.admission.permits.give_back_active();
         }
-        if core.post.is_some() {
-            core.permits().give_back_held();
+        if core.is_worker() {
+            core.admission.permits.give_back_held();
         }
-        if core.permits().is_awaited(self.used) || core.a_loop_waits() {
+        if core.admission.permits.is_awaited(self.used) || core.admission.a_loop_waits() {
             core.control.ring_gate();
         }
         if core.control.stopping() {

@@ -28,7 +28,7 @@ fn never_more_are_out_than_the_limit_says() {
         .collect();
     takers.into_iter().for_each(|taker| taker.join().unwrap());
     assert!((1..=3).contains(&most.load(SeqCst)));
-    assert_eq!(core.permits().active(), 0);
+    assert_eq!(core.admission.permits.active(), 0);
 }
 
 #[test]
@@ -48,12 +48,12 @@ fn a_permit_gives_itself_back_in_a_panic_too() {
 fn a_lower_limit_holds_once_enough_have_ended() {
     let core = core(3);
     let (a, b, c) = (Permit::take(&core).unwrap(), Permit::take(&core).unwrap(), Permit::take(&core).unwrap());
-    core.permits().set_limit(1);
+    core.admission.permits.set_limit(1);
     drop((a, b));
-    assert!(core.permits().full());
+    assert!(core.admission.permits.full());
     assert!(Permit::take(&core).is_none());
     drop(c);
-    assert!(!core.permits().full());
+    assert!(!core.admission.permits.full());
     let _one = Permit::take(&core).unwrap();
     assert!(Permit::take(&core).is_none());
 }

@@ -9,6 +9,7 @@ mod write;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::writer::Mailbox;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
-use crate::strategy::forking::SlotRef;
+use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
 
 /// Below this, what is left of a limit is armed whole, not by halves.
@@ -94,8 +95,8 @@ pub(crate) struct Wire {
     armed_write: Cell<Option<Duration>>,
     mailbox: OnceCell<Arc<Mailbox>>,
     /// In a forked child: where its parent reads when the request must have ended.
-    told: OnceCell<SlotRef>,
-    told_deadline: Cell<u64>,
+    shared_deadline: OnceCell<SharedRef<AtomicU64>>,
+    last_shared: Cell<u64>,
 }
 
 impl Wire {
@@ -125,8 +126,8 @@ impl Wire {
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
-            told: OnceCell::new(),
-            told_deadline: Cell::new(0),
+            shared_deadline: OnceCell::new(),
+            last_shared: Cell::new(0),
             server,
         }
     }
@@ -199,40 +200,40 @@ impl Wire {
         if limits.request.is_some() && self.request_since.get().is_none() {
             self.request_since.set(Some(Instant::now()));
         }
-        self.tell_deadline();
+        self.share_deadline();
     }
 
     /// Tells the parent of this child, from now on, when the request must have ended.
-    pub(crate) fn tell_deadlines(&self, slot: SlotRef) {
-        self.told_deadline.set(u64::from(self.limits.get().request.is_some())); // what the parent has put there differs
-        let _ = self.told.set(slot);
-        self.tell_deadline();
+    pub(crate) fn share_deadlines(&self, deadline: SharedRef<AtomicU64>) {
+        self.last_shared.set(u64::from(self.limits.get().request.is_some())); // what the parent has put there differs
+        let _ = self.shared_deadline.set(deadline);
+        self.share_deadline();
     }
 
     /// The request is over; what is left has limits of its own.
-    pub(crate) fn tell_no_deadline(&self) {
+    pub(crate) fn share_no_deadline(&self) {
         self.between.set(true);
-        self.tell_deadline();
+        self.share_deadline();
     }
 
-    fn tell_deadline(&self) {
-        let Some(slot) = self.told.get() else { return };
+    fn share_deadline(&self) {
+        let Some(shared) = self.shared_deadline.get() else { return };
         let deadline = self.request_deadline().map_or(0, |d| self.control().millis(d.at).max(1));
-        if deadline != self.told_deadline.replace(deadline) {
-            slot.set_deadline(deadline);
+        if deadline != self.last_shared.replace(deadline) {
+            shared.store(deadline, SeqCst);
         }
     }
 
     pub(super) fn between_requests(&self) {
         self.between.set(true);
-        self.tell_deadline();
+        self.share_deadline();
     }
 
     pub(super) fn request_begins(&self) {
         self.between.set(false);
         self.fresh.set(false);
         self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
-        self.tell_deadline();
+        self.share_deadline();
     }
 
     /// The first limit to end a wait for this: `own`, counted from now, or the request's, counted from its start.
@@ -268,7 +269,7 @@ impl Wire {
         by: Option<Deadline>,
     ) -> io::Result<()> {
         let control = self.control();
-        let drain = control.drain_deadline(self.server.core.settings.drain_timeout);
+        let drain = self.server.core.drain_deadline();
         let stop = match drain {
             None => Some(control.stop.as_fd()),
             Some(_) if idle && !self.is_spared() => return Ok(()),
@@ -295,7 +296,7 @@ impl Wire {
 
     /// What a wait for a request is to those who end it.
     fn waiting(&self) -> SlotState {
-        if self.server.core.post.is_some() && !self.heard.get() {
+        if self.server.core.is_worker() && !self.heard.get() {
             SlotState::New
         } else {
             SlotState::Idle
@@ -309,7 +310,7 @@ impl Wire {
 
     /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.
     pub(crate) fn beat(&self) -> Option<Duration> {
-        let post = self.server.core.post.as_ref().filter(|_| self.wakes == Wakes::Watches)?;
+        let post = self.server.core.worker().filter(|_| self.wakes == Wakes::Watches)?;
         post.beat();
         post.beats_every()
     }

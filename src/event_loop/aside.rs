@@ -91,7 +91,7 @@ impl State {
     /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
     /// which takes all of them.
     pub(super) fn pace_actions(&mut self) {
-        if self.number > 0 && self.core.post.is_none() {
+        if self.number > 0 && !self.core.is_worker() {
             return;
         }
         if let Some(every) = hooks::every(&self.core) {
@@ -104,7 +104,7 @@ impl State {
             return;
         }
         self.now = self.clock.now();
-        match &self.core.post {
+        match self.core.worker() {
             Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
             None => hooks::perform(&self.core),
         }
@@ -154,7 +154,7 @@ mod tests {
         while reactor.state.aside.len() == 0 {
             assert!(reactor.turn(None).unwrap());
         }
-        reactor.stop_listening(&port);
+        reactor.context().stop_listening(&port);
         let other =
             reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::context::Context;
-use super::reactor::Reactor;
 use super::state::{Call, Soon, State};
 use crate::offload::Ticket;
 use crate::panics::caught;
@@ -59,7 +58,7 @@ impl Context<'_> {
     /// use socketserver::Reactor;
     ///
     /// let mut reactor = Reactor::new()?;
-    /// reactor.blocking(|| (1..=20u64).product::<u64>(), |cx, product| {
+    /// reactor.context().blocking(|| (1..=20u64).product::<u64>(), |cx, product| {
     ///     assert_eq!(product.unwrap(), 2_432_902_008_176_640_000);
     ///     cx.stop();
     /// });
@@ -76,17 +75,6 @@ impl Context<'_> {
     /// keep its [`ConnId`](super::ConnId), which stands for nothing in that case. A drain does not wait for work, only
     /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
     /// for what runs, and `done` is dropped without a call.
-    pub fn blocking<R: Send + 'static>(
-        &mut self,
-        work: impl FnOnce() -> R + Send + 'static,
-        done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
-    ) {
-        self.state.blocking(work, done);
-    }
-}
-
-impl Reactor {
-    /// As [`Context::blocking`].
     pub fn blocking<R: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> R + Send + 'static,

@@ -14,7 +14,7 @@ use super::slab::Place;
 use super::timers::TimerId;
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::Outcome;
 use crate::sys::Readiness;
@@ -103,8 +103,8 @@ impl Origin {
     /// Only what was accepted is counted.
     pub(super) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
-            Self::Accepted => monitor::ended(core, peer, lost, outcome),
-            Self::Made(_) | Self::Adopted => monitor::ended_uncounted(core, peer, lost, outcome),
+            Self::Accepted => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
         }
     }
 }
@@ -270,5 +270,25 @@ impl Conn {
         let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
         let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
         [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    /// An idle connection costs little more than this.
+    #[test]
+    fn a_connection_of_a_loop_stays_small() {
+        assert!(size_of::<Conn>() <= 440, "{} bytes", size_of::<Conn>());
+    }
+
+    #[test]
+    fn its_parts_stay_small() {
+        assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
+        assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
+        assert!(size_of::<Rare>() <= 232, "{} bytes", size_of::<Rare>());
     }
 }

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::factory::Factory;
-use super::reactor::Reactor;
 use super::reconnect::Reconnect;
 use super::slab::ConnId;
 use crate::net::Address;
 
-/// Where to connect to, and how: for [`Context::connect`] and [`Reactor::connect`].
+/// Where to connect to, and how: for [`Context::connect`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -144,48 +143,5 @@ impl Context<'_> {
     /// Its connection; `None` while it has none.
     pub fn connection_of(&self, connector: Connector) -> Option<ConnId> {
         self.state.connection_of(connector)
-    }
-}
-
-impl Reactor {
-    /// As [`Context::connect_tcp`], but that `start_factory` is called at once; the attempt begins with the run.
-    pub fn connect_tcp(&mut self, address: impl Into<Address>, factory: impl Factory + 'static) -> Connector {
-        self.connect(Connect::to(address), factory)
-    }
-
-    /// As [`Context::connect_unix`].
-    pub fn connect_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Connector {
-        self.connect(Connect::to(path.into()), factory)
-    }
-
-    /// As [`Context::connect`].
-    pub fn connect(&mut self, to: Connect, factory: impl Factory + 'static) -> Connector {
-        self.state.come_in();
-        self.state.connect_from_outside(to, Rc::new(factory))
-    }
-
-    /// As [`Context::stop_connecting`].
-    pub fn stop_connecting(&mut self, connector: Connector) -> bool {
-        self.state.stop_connecting(connector)
-    }
-
-    /// As [`Context::stop_reconnecting`].
-    pub fn stop_reconnecting(&mut self, connector: Connector) -> bool {
-        self.state.stop_reconnecting(connector)
-    }
-
-    /// As [`Context::disconnect`].
-    pub fn disconnect(&mut self, connector: Connector) -> bool {
-        self.state.disconnect(connector)
-    }
-
-    /// As [`Context::connect_again`].
-    pub fn connect_again(&mut self, connector: Connector) -> bool {
-        self.state.connect_again(connector)
-    }
-
-    /// As [`Context::connector_state`].
-    pub fn connector_state(&self, connector: Connector) -> ConnectorState {
-        self.state.connector_state(connector)
     }
 }

@@ -175,7 +175,7 @@ impl Context<'_> {
 
     /// Accepts no more on this port. Connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
-        self.state.stop_listening_from_within(port.place);
+        self.state.stop_listening(port.place);
     }
 
     /// As [`Reactor::listen_udp`](super::Reactor::listen_udp); the protocol hears of its start when this callback has

@@ -16,7 +16,6 @@ use super::token::{self, AT_A_TIME, PER_PORT};
 use crate::accept::{after_failure, After};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
-use crate::lifecycle::monitor;
 use crate::listen::{bind, AcceptError, BindOptions, Listener};
 use crate::net::{Addr, Address, DatagramSocket, Received};
 use crate::observe::Outcome;
@@ -149,7 +148,7 @@ impl State {
             let Some(socket) = port.socket(number).cloned() else { break };
             match socket.receive_into(&mut buffer) {
                 Ok(received) => {
-                    self.core.trouble.is_over();
+                    self.core.backoff.is_over();
                     bytes += received.len.min(buffer.len());
                     let data = buffer.get(..received.len).unwrap_or(&buffer);
                     self.deliver(place, number, &socket, received, data);
@@ -175,7 +174,7 @@ impl State {
         if connected.is_some_and(|connected| *connected != peer) {
             return; // it came before the socket was connected
         }
-        monitor::accepted(&self.core, &peer);
+        self.core.note_accepted(&peer);
         self.received += 1;
         let delivery = Delivery {
             number: Some(number),
@@ -187,7 +186,7 @@ impl State {
         };
         let outcome = self.outcome_of(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
         if let Some(outcome) = outcome {
-            monitor::ended(&self.core, &peer, false, &outcome);
+            self.core.monitor.report_end(&peer, false, &outcome, self.core.stop_phase());
             forget(outcome);
         }
     }
@@ -196,7 +195,7 @@ impl State {
         let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
-            monitor::accept_failed(&self.core, listener.local_addr(), &e, false);
+            self.core.monitor.report_accept_error(listener.local_addr(), &e, false);
             if is_refusal(&e) {
                 self.refused(place, number);
             }
@@ -265,7 +264,7 @@ impl State {
     pub(super) fn close_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
-        self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.end_datagrams(place))));
+        self.soon.push_back(Soon::EndDatagrams(place));
     }
 
     /// From outside of a callback.
@@ -280,7 +279,7 @@ impl State {
     }
 
     /// Once; one that has not begun hears of no end either.
-    fn end_datagrams(&mut self, place: Place) {
+    pub(super) fn end_datagrams(&mut self, place: Place) {
         let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
@@ -298,7 +297,7 @@ impl State {
     ) {
         let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
         if let Some(port) = self.datagrams.get(place) {
-            monitor::callback_ended(&self.core, port.peer().unwrap_or(&port.addr), &outcome);
+            self.core.monitor.report_callback(port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
     }
@@ -438,8 +437,8 @@ mod tests {
     fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
         let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
         let gone = reactor.listen_udp(HERE_V4, Noting::default()).unwrap();
-        reactor.stop_listening_udp(&gone);
         let state = &mut reactor.state;
+        state.stop_datagrams(gone.place);
         let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
         assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
         let (client, _) = client(HERE_V4);

@@ -106,13 +106,6 @@ impl State {
         self.enter(to, factory)
     }
 
-    pub(super) fn connect_from_outside(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
-        if self.users.add(&factory) {
-            self.start_factory(&factory);
-        }
-        self.enter(to, factory)
-    }
-
     fn enter(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         let drains = self.drain.is_some();
         let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };

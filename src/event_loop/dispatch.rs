@@ -11,7 +11,6 @@ use super::protocol::{BoxError, Protocol};
 use super::slab::ConnId;
 use super::state::State;
 use super::transport::Transport;
-use crate::lifecycle::monitor;
 use crate::net::Addr;
 use crate::panics::{forget, panic_message};
 
@@ -69,14 +68,14 @@ impl State {
     /// All connections wait for each callback, so one that has taken long since `now` is told.
     pub(super) fn note_stall(&mut self, callback: &'static str, peer: Option<&Addr>) {
         if let Some(took) = self.stall() {
-            monitor::stalled(&self.core, callback, peer, took);
+            self.core.monitor.report_stall(callback, peer, took);
         }
     }
 
     pub(super) fn note_stall_of(&mut self, callback: &'static str, id: ConnId) {
         if let Some(took) = self.stall() {
             let peer = self.conns.get(id).map(|conn| &conn.peer);
-            monitor::stalled(&self.core, callback, peer, took);
+            self.core.monitor.report_stall(callback, peer, took);
         }
     }
 

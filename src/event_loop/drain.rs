@@ -96,7 +96,7 @@ impl State {
         if self.lent.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
-        if self.drain.is_some() && self.core.post.is_some() {
+        if self.drain.is_some() && self.core.is_worker() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
     }

@@ -10,7 +10,7 @@ use super::reactor::Reactor;
 use super::state::State;
 use super::Settings;
 use crate::error::{Error, Result};
-use crate::lifecycle::InHandler;
+use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 use crate::sys::limits;
 
@@ -104,10 +104,7 @@ impl EventLoop {
         let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
             .map_err(Error::system("make an event loop"))?;
         let mut reactor = Reactor::of(state)?;
-        let factory = Rc::new(Kept(factory.clone()));
-        for listeners in std::iter::once(&bound.listeners).chain(&bound.more) {
-            reactor.listen(listeners.clone(), factory.clone())?;
-        }
+        reactor.listen(bound.listeners.clone(), Rc::new(Kept(factory.clone())))?;
         Ok(reactor)
     }
 }
@@ -119,9 +116,9 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
-        let _inside = InHandler::of(&bound.core);
+        let _inside = InHandler::of(bound.core.monitor.server);
         let mut reactor = self.reactor(bound, factory)?;
-        bound.core.post.iter().for_each(|post| post.beat());
+        bound.core.worker().into_iter().for_each(|worker| worker.beat());
         reactor.state.pace_actions();
         reactor.run_to_the_end()?;
         Ok(0)

@@ -220,7 +220,7 @@ impl State {
         if self.stop || !self.has_connections() {
             return Ok(());
         }
-        wire.tell_no_deadline(); // no request lasts any more
+        wire.share_no_deadline(); // no request lasts any more
         let grace = self.core.settings.drain_timeout;
         self.drain_within(self.clock.now() + grace.min(NEVER), grace);
         self.conns.ids().into_iter().for_each(|id| self.end(id, LostReason::Shutdown));

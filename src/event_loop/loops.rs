@@ -11,13 +11,13 @@ use super::clock::Clock;
 use super::dispatch::take_message;
 use super::engine::EventLoop;
 use super::factory::{Factory, Kept};
-use super::port::Last;
+use super::port::queued_at_stop;
 use super::reactor::Reactor;
 use super::state::State;
 use super::team::Team;
 use crate::error::{Error, Result};
-use crate::lifecycle::InHandler;
-use crate::listen::Listener;
+use crate::listen::QueuedAtStop;
+use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
 /// Most loops of one server.
@@ -105,14 +105,12 @@ const MOST: usize = 512;
 ///
 /// # Who accepts
 ///
-/// By default all loops wait for the same sockets, and the kernel wakes one of them for a connection
-/// (`EPOLLEXCLUSIVE`): one that has nothing else to do, and of these rather one with fewer connections than another has.
-/// [`own_listeners`](Self::own_listeners) is the other way.
+/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`): one that has
+/// nothing else to do, and of these rather one with fewer connections than another has.
 #[derive(Debug, Clone, Copy)]
 pub struct EventLoops {
     loops: usize,
     each: EventLoop,
-    own_listeners: bool,
 }
 
 impl Default for EventLoops {
@@ -126,25 +124,13 @@ impl EventLoops {
     /// So many loops, with the defaults of [`EventLoop`]. None at all, and more than 512, are errors when the server is
     /// bound.
     pub fn new(loops: usize) -> Self {
-        Self { loops, each: EventLoop::new(), own_listeners: false }
+        Self { loops, each: EventLoop::new() }
     }
 
     /// What each loop is set to.
     #[must_use]
     pub fn each(mut self, settings: EventLoop) -> Self {
         self.each = settings;
-        self
-    }
-
-    /// Each loop has a socket of its own for each address ([`SO_REUSEPORT`](crate::ServerBuilder::reuse_port)), and the
-    /// kernel divides the clients among them by their addresses: evenly where there are many, and without regard to what
-    /// the loops are doing. So loops never compete for a connection; but one that is busy or stands still has a queue of
-    /// clients that nobody else serves, and at a stop each serves its own. For TCP addresses that the server itself
-    /// binds, and not in [`PreForking`](crate::PreForking); otherwise an error when the server is bound. Defaults to
-    /// sockets that all share.
-    #[must_use]
-    pub fn own_listeners(mut self) -> Self {
-        self.own_listeners = true;
         self
     }
 
@@ -164,21 +150,14 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
         Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))
     }
 
-    fn listeners_each(&self) -> usize {
-        if self.own_listeners {
-            self.loops
-        } else {
-            1
-        }
-    }
-
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let team = Team::new(self.loops).map_err(Error::system("make the event loops"))?;
-        if let Some(post) = &bound.core.post {
+        if let Some(post) = bound.core.worker() {
             team.begin_to_beat(post.millis());
             post.beat();
         }
-        let crew = Crew { settings: self.each, bound, factory, team, last: Last::default() };
+        let queued = queued_at_stop(&bound.core);
+        let crew = Crew { settings: self.each, bound, factory, team, queued };
         thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
     }
 
@@ -195,7 +174,7 @@ struct Crew<'a, F> {
     factory: &'a Arc<F>,
     team: Arc<Team>,
     /// What is queued at the stop, in listeners that all share.
-    last: Last,
+    queued: Arc<QueuedAtStop>,
 }
 
 /// A thread that has made its loop, and waits for the word to run it.
@@ -228,7 +207,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
                 for word in &words {
                     let _ = word.send(()); // it waits for it
                 }
-                self.run(reactor, 0)
+                self.run(reactor)
             }
             Err(e) => {
                 drop(words);
@@ -259,7 +238,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
         let _ = ready.send(answer);
         drop(ready);
         match (made, words.recv()) {
-            (Some(reactor), Ok(())) => self.run(reactor, number),
+            (Some(reactor), Ok(())) => self.run(reactor),
             _ => Ok(()),
         }
     }
@@ -272,9 +251,9 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
     }
 
     /// What ends one loop ends all.
-    fn run(&self, reactor: Reactor, number: usize) -> Result<()> {
-        let _inside = InHandler::of(&self.bound.core);
-        let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor, number)));
+    fn run(&self, reactor: Reactor) -> Result<()> {
+        let _inside = InHandler::of(self.bound.core.monitor.server);
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor)));
         let result = ended.unwrap_or_else(|payload| {
             let source = std::io::Error::other(take_message(payload));
             Err(Error::System { act: "go on with an event loop, which panicked".into(), source })
@@ -285,21 +264,12 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
         result
     }
 
-    fn run_to_the_end(&self, mut reactor: Reactor, number: usize) -> Result<()> {
-        let (listeners, last) = self.listeners(number);
+    fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
+        let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(Kept(self.factory.clone())));
         reactor.state.come_in();
-        reactor.state.listen_with(listeners, Rc::new(Kept(self.factory.clone())), last)?;
+        reactor.state.listen_with(listeners, factory, self.queued.clone())?;
         reactor.state.pace_actions();
         reactor.run_to_the_end()
-    }
-
-    /// Those of the loop, and what is queued there at the stop.
-    fn listeners(&self, number: usize) -> (Arc<Vec<Listener>>, Last) {
-        if self.bound.more.is_empty() {
-            return (self.bound.listeners.clone(), self.last.clone());
-        }
-        let own = number.checked_sub(1).and_then(|place| self.bound.more.get(place));
-        (own.unwrap_or(&self.bound.listeners).clone(), Last::default())
     }
 }
 

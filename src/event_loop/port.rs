@@ -1,9 +1,10 @@
 //! The loop's listeners: one connection is accepted from each at a time, with a permit in hand.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::conn::{Conn, Origin};
 use super::context::Context;
@@ -19,12 +20,11 @@ use crate::admit::Permit;
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
 use crate::finish::refuse;
-use crate::lifecycle::{monitor, AtGate, Core};
-use crate::listen::{AcceptError, Listener};
+use crate::lifecycle::{AtGate, Core, WorkerRole};
+use crate::listen::{AcceptError, Listener, QueuedAtStop};
 use crate::net::{Accepted, Addr};
 use crate::observe::Outcome;
 use crate::panics::forget;
-use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
 /// nothing.
@@ -46,12 +46,9 @@ pub(super) struct Port {
     factory: Rc<dyn Factory>,
     /// The server's, in a server's loop.
     listeners: Arc<Vec<Listener>>,
-    /// At a stop: how many of each kernel queue are still to be served, by all loops that share the listeners.
-    last: Last,
+    /// Shared by all loops that have the listeners.
+    queued: Arc<QueuedAtStop>,
 }
-
-/// Filled by the first loop that drains.
-pub(super) type Last = Arc<OnceLock<Vec<AtomicUsize>>>;
 
 impl Port {
     /// Of one of its listeners.
@@ -68,9 +65,9 @@ pub(super) struct Entrance {
     factory: Rc<dyn Factory>,
 }
 
-/// How many of each kernel queue are still to be served; workers share what their master has counted.
-fn last_of<'a>(core: &'a Core, port: &'a Port) -> &'a [AtomicUsize] {
-    core.post.as_ref().map_or(port.last.get().map_or(&[], Vec::as_slice), |post| post.desk.pool().last())
+/// For the listeners of a port; in a worker process its master counts for all.
+pub(super) fn queued_at_stop(core: &Core) -> Arc<QueuedAtStop> {
+    Arc::new(QueuedAtStop::new(core.worker().map(WorkerRole::queue_counts)))
 }
 
 /// Why a connection is refused.
@@ -78,7 +75,8 @@ pub(super) const NO_PROTOCOL: &str = "the factory made no protocol for it";
 
 impl State {
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
-        self.listen_with(listeners, factory, Last::default())
+        let queued = queued_at_stop(&self.core);
+        self.listen_with(listeners, factory, queued)
     }
 
     /// As one of several loops, which serve what is queued at a stop together.
@@ -86,14 +84,14 @@ impl State {
         &mut self,
         listeners: Arc<Vec<Listener>>,
         factory: Rc<dyn Factory>,
-        last: Last,
+        queued: Arc<QueuedAtStop>,
     ) -> Result<ListeningPort> {
         if listeners.len() > PER_PORT || self.ports.len() >= AT_A_TIME {
             let why =
                 format!("a loop takes {PER_PORT} listeners in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen", why));
         }
-        let port = Port { factory: factory.clone(), listeners, last };
+        let port = Port { factory: factory.clone(), listeners, queued };
         let addr = port.local_addr(0);
         let place = self.ports.insert(port);
         if self.listening {
@@ -109,16 +107,29 @@ impl State {
         Ok(ListeningPort { place, addr })
     }
 
+    /// The factory is told when no callback runs.
     pub(super) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
-            self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
+            self.soon.push_back(Soon::Stop(factory));
         }
     }
 
-    /// As [`stop_listening`](Self::stop_listening), from within a callback: the factory is told when that has returned.
-    pub(super) fn stop_listening_from_within(&mut self, place: Place) {
-        if let Some(factory) = self.close_port(place) {
-            self.soon.push_back(Soon::Call(Box::new(move |cx| factory.stop_factory(cx))));
+    pub(super) fn stop_factory(&mut self, factory: Rc<dyn Factory>) {
+        self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
+    }
+
+    /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
+    pub(super) fn end_closed_ports(&mut self) {
+        let is_an_end = |soon: &Soon| matches!(soon, Soon::Stop(_) | Soon::EndDatagrams(_));
+        let (ends, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.soon).into_iter().partition(is_an_end);
+        self.soon = others;
+        for end in ends {
+            match end {
+                Soon::Stop(factory) => self.stop_factory(factory),
+                Soon::EndDatagrams(place) => self.end_datagrams(place),
+                _ => {}
+            }
         }
     }
 
@@ -133,6 +144,7 @@ impl State {
 
     pub(super) fn stop_listening_all(&mut self) {
         self.ports.ids().into_iter().for_each(|place| self.stop_listening(place));
+        self.end_closed_ports();
     }
 
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
@@ -166,15 +178,15 @@ impl State {
     fn has_a_place(&mut self) -> bool {
         match self.core.settings.at_limit {
             AtLimit::Refuse(_) => true, // or one to be refused
-            AtLimit::Wait if self.core.post.is_some() => self.keep_a_place(),
-            AtLimit::Wait => !self.core.permits().full(),
+            AtLimit::Wait if self.core.is_worker() => self.keep_a_place(),
+            AtLimit::Wait => !self.core.admission.permits.full(),
         }
     }
 
     /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
     /// worker. Whether it has one.
     fn keep_a_place(&mut self) -> bool {
-        if self.place.is_some() && self.core.permits().exceeded() {
+        if self.place.is_some() && self.core.admission.permits.exceeded() {
             self.place.take().into_iter().for_each(Permit::give_back_unused);
         }
         if self.place.is_none() {
@@ -216,7 +228,7 @@ impl State {
         match (accepted, permit) {
             (Ok(accepted), Some(mut permit)) => {
                 permit.engage();
-                self.core.trouble.is_over();
+                self.core.backoff.is_over();
                 self.admit(entrance, accepted, permit);
                 self.step_back(listener, token)?;
             }
@@ -264,7 +276,7 @@ impl State {
 
     /// A new connection: it is served, unless the server's hook is to decide about that first.
     fn admit(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        monitor::accepted(&self.core, &accepted.peer);
+        self.core.note_accepted(&accepted.peer);
         if self.core.hooks.verify_request.is_some() {
             self.put_aside(entrance, accepted, permit);
         } else {
@@ -320,7 +332,7 @@ impl State {
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => monitor::refused(&self.core, &peer, &io::Error::other(NO_PROTOCOL)),
+            (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
             self.has_lost_connection(connector);
@@ -330,16 +342,11 @@ impl State {
 
     /// At a stop: what the kernel's queues hold now is still served.
     pub(super) fn count_the_last(&mut self) {
-        if self.core.post.is_some() {
-            return; // the master has counted, for all
-        }
-        let backlog = self.core.settings.backlog;
-        let queued = |listener: &Listener| AtomicUsize::new(listener.queued().unwrap_or(backlog));
         for port in self.ports.values_mut() {
             if self.team.is_alone() {
-                port.last = Last::default(); // of an earlier run
+                port.queued = queued_at_stop(&self.core); // not that of an earlier run
             }
-            port.last.get_or_init(|| port.listeners.iter().map(queued).collect());
+            port.queued.count(&port.listeners, self.core.settings.backlog);
         }
     }
 
@@ -350,26 +357,26 @@ impl State {
         }
         for place in self.ports.ids() {
             let Some(port) = self.ports.get(place) else { break };
-            let last = last_of(&self.core, port);
-            let Some(number) = last.iter().position(|n| n.load(SeqCst) > 0) else { continue };
+            let queued = port.queued.clone();
+            let Some(number) = queued.next() else { continue };
             let Some(permit) = Permit::take(&self.core) else { return };
             let Some((listeners, entrance)) = self.entrance(place, number) else { break };
-            let (Some(listener), Some(left)) = (listeners.get(number), last.get(number)) else { continue };
-            if left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_err() {
+            let Some(listener) = listeners.get(number) else { continue };
+            if !queued.take(number) {
                 return; // another worker was faster
             }
             match listener.accept() {
                 Ok(accepted) => self.admit(entrance, accepted, permit),
                 Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
-                Err(_) => left.store(0, SeqCst), // no time is left to wait for better
+                Err(_) => queued.clear(number), // no time is left to wait for better
             }
             return;
         }
     }
 
     pub(super) fn has_last(&self) -> bool {
-        let mut last = self.ports.values().flat_map(|port| last_of(&self.core, port));
-        !self.is_cut() && !self.accepts_one && !self.core.control.paused() && last.any(|n| n.load(SeqCst) > 0)
+        let serves = !self.is_cut() && !self.accepts_one && !self.core.control.paused();
+        serves && self.ports.values().any(|port| !port.queued.is_empty())
     }
 }
 
@@ -395,12 +402,12 @@ mod tests {
         reactor.server().set_max_connections(1).unwrap();
         let gone = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
         let event = token::of(token::PORTS, gone.place.index(), 0);
-        reactor.stop_listening(&gone);
+        reactor.context().stop_listening(&gone);
         reactor.state.accept(event).unwrap();
         let port = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
         assert_eq!((port.place.index(), reactor.state.ports.len()), (gone.place.index(), 1));
         reactor.state.accept(event).unwrap();
-        assert!(!reactor.state.core.permits().full(), "no place is lost by it");
+        assert!(!reactor.state.core.admission.permits.full(), "no place is lost by it");
         let _client = TcpStream::connect(port.addr.socket_addr().unwrap()).unwrap();
         reactor.state.accept(event).unwrap();
         assert_eq!(reactor.server().stats().refused, 1);

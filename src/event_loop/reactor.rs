@@ -14,13 +14,12 @@ use super::factory::Factory;
 use super::handle::ReactorHandle;
 use super::port::ListeningPort;
 use super::state::{Soon, State};
-use super::timers::TimerId;
 use crate::config::ServerSettings;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Core, Hooks, InHandler, ServerHandle};
+use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
 use crate::net::Address;
-use crate::observe::Report;
+use crate::observe::{InHandler, Report};
 use crate::server::Single;
 use crate::sys::signal;
 
@@ -95,6 +94,23 @@ impl Reactor {
         Self { state, signals: None }
     }
 
+    /// The loop, as callbacks see it: clients, timers, blocking work and all else that a [`Context`] can do, from outside
+    /// of a turn. What is asked for begins with the next turn, as it begins after a callback.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let timer = reactor.context().call_later(Duration::from_secs(60), |_| panic!("cancelled"));
+    /// assert!(reactor.context().cancel(timer));
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn context(&mut self) -> Context<'_> {
+        self.state.come_in();
+        Context { state: &mut self.state }
+    }
+
     /// Listens on `HOST:PORT`, on every address that stands for, and serves each connection with a protocol of this
     /// factory. Connections wait in the kernel's queue until the loop runs.
     ///
@@ -128,6 +144,7 @@ impl Reactor {
         protocol: impl DatagramProtocol + 'static,
     ) -> Result<DatagramPort> {
         self.state.come_in();
+        self.state.end_closed_ports();
         let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
         self.state.start_datagrams(port.place);
         Ok(port)
@@ -146,36 +163,10 @@ impl Reactor {
         self.listen_udp(path.into(), protocol)
     }
 
-    /// Closes a socket of datagrams, and tells its protocol.
-    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
-        self.state.come_in();
-        self.state.stop_datagrams(port.place);
-    }
-
     pub(super) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         self.state.come_in();
+        self.state.end_closed_ports(); // a factory that listens again is told of its end before
         self.state.listen(listeners, factory)
-    }
-
-    /// Accepts no more on this port. Connections stay.
-    pub fn stop_listening(&mut self, port: &ListeningPort) {
-        self.state.come_in();
-        self.state.stop_listening(port.place);
-    }
-
-    /// As [`Context::call_later`].
-    pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
-        Context { state: &mut self.state }.call_later(delay, call)
-    }
-
-    /// As [`Context::cancel`].
-    pub fn cancel(&mut self, timer: TimerId) -> bool {
-        Context { state: &mut self.state }.cancel(timer)
-    }
-
-    /// As [`Context::reset`].
-    pub fn reset(&mut self, timer: TimerId, delay: Duration) -> bool {
-        Context { state: &mut self.state }.reset(timer, delay)
     }
 
     /// Calls `call` in the first turn, in the order of these calls.
@@ -206,11 +197,11 @@ impl Reactor {
     pub fn run(&mut self) -> Result<Report> {
         let core = self.state.core.clone();
         let _serving = core.begin();
-        let before = core.counters().totals();
-        let _inside = InHandler::of(&core);
+        let before = core.monitor.counters().totals();
+        let _inside = InHandler::of(core.monitor.server);
         self.run_to_the_end()?;
         self.state.drain = None;
-        Ok(core.counters().totals().since(before))
+        Ok(core.monitor.counters().totals().since(before))
     }
 
     /// A failing listener ends the loop as well, but in order.
@@ -276,7 +267,7 @@ impl Reactor {
 
     /// Serves one connection to its end.
     pub(super) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
-        let accepted = |state: &State| state.core.counters().totals().accepted - state.received;
+        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.received;
         let before = accepted(&self.state);
         self.state.accepts_one = true;
         while accepted(&self.state) == before {

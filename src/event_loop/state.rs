@@ -21,7 +21,7 @@ use super::handle::Inbox;
 use super::lent::Lender;
 use super::outbox::Spares;
 use super::port::Port;
-use super::slab::{ConnId, Slab};
+use super::slab::{ConnId, Place, Slab};
 use super::team::Team;
 use super::throttle::Direction;
 use super::timers::Timers;
@@ -62,6 +62,10 @@ pub(super) enum Soon {
     Connect(Connector),
     /// The first client of a factory was made within a callback.
     Start(Rc<dyn Factory>),
+    /// A factory's last port was closed.
+    Stop(Rc<dyn Factory>),
+    /// A port of datagrams was closed.
+    EndDatagrams(Place),
 }
 
 /// A stop in progress.
@@ -232,7 +236,7 @@ impl State {
     /// When connections are cut; `None` while nothing stops.
     pub(super) fn drain_deadline(&self) -> Option<Instant> {
         let drain = self.drain.as_ref()?;
-        let control = self.core.control.drain_deadline(self.core.settings.drain_timeout);
+        let control = self.core.drain_deadline();
         match (drain.deadline, control) {
             (Some(own), _) if !self.core.control.is_urgent() => Some(own),
             (own, control) => control.or(own),
@@ -241,7 +245,7 @@ impl State {
 
     /// How long the next wait may be.
     pub(super) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept = self.has_last() && !self.core.permits().full();
+        let may_accept = self.has_last() && !self.core.admission.permits.full();
         let has_more = !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty();
         if self.stop || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
             return Some(Duration::ZERO);

@@ -21,7 +21,7 @@ impl State {
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.mind_listeners()?;
         self.mind_datagrams();
-        self.core.post.iter().for_each(|post| post.tell_ready());
+        self.core.worker().into_iter().for_each(|worker| worker.report_ready());
         let events = self.wait(timeout)?;
         let unread = self.unread.len();
         let mark = self.timers.mark();
@@ -195,6 +195,8 @@ impl State {
                 Some(Soon::Message(_, message)) => forget(message),
                 Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
                 Some(Soon::Start(factory)) => self.start_factory(&factory),
+                Some(Soon::Stop(factory)) => self.stop_factory(factory),
+                Some(Soon::EndDatagrams(place)) => self.end_datagrams(place),
                 None => {}
             }
         }

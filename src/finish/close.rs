@@ -77,5 +77,5 @@ fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::R
 
 /// A stopping server's limit holds here too.
 fn nearest(core: &Core, by: Instant) -> Instant {
-    core.control.drain_deadline(core.settings.drain_timeout).map_or(by, |drain| drain.min(by))
+    core.drain_deadline().map_or(by, |drain| drain.min(by))
 }

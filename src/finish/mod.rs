@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::AtLimit;
 use crate::connection::{Connection, Datagram};
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::Outcome;
 
@@ -59,7 +59,7 @@ pub(crate) fn finish(core: &Arc<Core>, mut conversation: impl Conversation, outc
     let outcome = conversation.end(core, outcome);
     let (peer, lost) = (conversation.peer().clone(), conversation.has_lost_peer());
     drop(conversation); // before the hook, which may take its time
-    monitor::ended(core, &peer, lost, &outcome);
+    core.monitor.report_end(&peer, lost, &outcome, core.stop_phase());
     crate::panics::forget(outcome);
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn finish_apart(core: &Core, mut connection: Connection, outcome: Out
 
 /// Closes without a handler, after the user's message if there is one. Never waits: the accepting thread calls it.
 pub(crate) fn refuse(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
-    monitor::accepted(core, arrived.peer());
+    core.note_accepted(arrived.peer());
     refuse_admitted(core, arrived, why);
 }
 
@@ -97,12 +97,12 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io:
         }
     }
     drop(arrived);
-    monitor::refused(core, &peer, why);
+    core.monitor.report_refused(&peer, why);
 }
 
 /// Closes what `verify_request` does not let in. No message: that is for the limit.
 pub(crate) fn turn_away(core: &Core, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
     drop(arrived);
-    monitor::turned_away(core, &peer, why);
+    core.monitor.report_unverified(&peer, why);
 }

@@ -14,7 +14,7 @@ pub(crate) struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     pub(crate) fn begin(core: &'a Core) -> Self {
-        core.post.iter().for_each(|post| post.beat());
+        core.worker().into_iter().for_each(|worker| worker.beat());
         Self { core, due: every(core).and_then(|every| Instant::now().checked_add(every)) }
     }
 
@@ -34,14 +34,14 @@ impl<'a> Pace<'a> {
 
 /// How often the serving thread acts. The hook is the master's, the heart the worker's.
 pub(crate) fn every(core: &Core) -> Option<Duration> {
-    match &core.post {
+    match core.worker() {
         Some(post) => post.beats_every(),
         None => core.hooks.service_actions.as_ref().map(|actions| actions.every),
     }
 }
 
 pub(crate) fn perform(core: &Core) {
-    match (&core.post, &core.hooks.service_actions) {
+    match (core.worker(), &core.hooks.service_actions) {
         (Some(post), _) => post.beat(),
         (None, Some(actions)) => call(core, "service_actions", &actions.hook),
         (None, None) => {}

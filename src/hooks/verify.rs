@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::contain;
-use crate::lifecycle::{monitor, Core, Incoming, ServerHandle, WakeAtCut};
+use crate::lifecycle::{Core, Incoming, ServerHandle, WakeAtCut};
 use crate::net::Arrival;
 use crate::offload::Ticket;
 use crate::sys::{self, EventFd};
@@ -66,7 +66,7 @@ fn verdict_of(incoming: &Incoming) -> Verdict {
         Ok(false) => Verdict::Refused,
         Err(text) => {
             if !core.control.in_child() {
-                monitor::hook_panicked(core, "verify_request", &text); // a child's parent counts and logs
+                core.monitor.report_hook_panic("verify_request", &text); // a child's parent counts and logs
             }
             Verdict::Panicked(text)
         }
@@ -135,7 +135,7 @@ impl Answer {
             if let Some(verdict) = self.verdict.lock().take() {
                 return Ok(Some(verdict));
             }
-            let by = control.drain_deadline(core.settings.drain_timeout).map_or(until, |drain| drain.min(until));
+            let by = core.drain_deadline().map_or(until, |drain| drain.min(until));
             let left = by.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 return Ok(None);

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::block::BlockRef;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
+use crate::sys::shared::SharedRef;
 use crate::sys::{process, EventFd};
 
 const RUN: u8 = 0;
@@ -16,7 +16,7 @@ const NOW: u8 = 2;
 
 /// The positions of the switch, which children see too.
 #[derive(Debug, Default)]
-pub(crate) struct Switch {
+pub(crate) struct StopState {
     level: AtomicU8,
     paused: AtomicBool,
     /// How often accepting was resumed.
@@ -35,7 +35,7 @@ pub(crate) struct Switch {
 /// Asks for a stop or a pause, and wakes whoever waits.
 #[derive(Debug)]
 pub(crate) struct Control {
-    block: BlockRef,
+    state: SharedRef<StopState>,
     /// Of the master, whose pause holds for its workers too.
     master: Option<Arc<Control>>,
     epoch: Instant,
@@ -54,10 +54,10 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(block: impl Into<BlockRef>, master: Option<Arc<Control>>) -> io::Result<Self> {
+    pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
         let recall = master.as_ref().map(|_| EventFd::new()).transpose()?;
         let control = Self {
-            block: block.into(),
+            state,
             epoch: master.as_ref().map_or_else(now, |master| master.epoch),
             master,
             in_child: AtomicBool::new(false),
@@ -71,8 +71,11 @@ impl Control {
         Ok(control)
     }
 
-    fn switch(&self) -> &Switch {
-        &self.block.switch
+    /// A control by itself.
+    #[cfg(test)]
+    pub(crate) fn apart() -> Self {
+        let whole = Arc::new(crate::sys::shared::Shared::<super::shared_state::SharedState>::new().unwrap());
+        Self::new(SharedRef::new(&whole, |whole| &whole.stop), None).unwrap()
     }
 
     /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, its master's, and the
@@ -144,32 +147,32 @@ impl Control {
     fn raise_to(&self, level: u8) {
         let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
         loop {
-            let _ = self.switch().stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
-            self.switch().level.fetch_max(level, SeqCst);
+            let _ = self.state.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
+            self.state.level.fetch_max(level, SeqCst);
             if level == NOW && !self.in_child() {
                 self.now.set();
             }
             self.stop.set();
             self.ring();
             // A run that has begun in between has taken some of this away: once more, for that run.
-            if self.switch().level.load(SeqCst) >= level && self.switch().stopped_at.load(SeqCst) != 0 {
+            if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
                 return;
             }
         }
     }
 
     pub(crate) fn stopping(&self) -> bool {
-        self.switch().level.load(SeqCst) != RUN
+        self.state.level.load(SeqCst) != RUN
     }
 
     /// Whether the stop leaves connections no time.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.switch().level.load(SeqCst) == NOW
+        self.state.level.load(SeqCst) == NOW
     }
 
     /// When connections are cut, for a drain that may take `limit`; `None` while no stop was asked for.
     pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
-        match (self.switch().stopped_at.load(SeqCst), self.switch().level.load(SeqCst)) {
+        match (self.state.stopped_at.load(SeqCst), self.state.level.load(SeqCst)) {
             (0, _) | (_, RUN) => None,
             (at, NOW) => Some(self.epoch + Duration::from_nanos(at - 1)),
             (at, _) => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
@@ -180,50 +183,50 @@ impl Control {
     /// which are spared while a worker ends alone.
     pub(crate) fn first_to_wake(&self, alone: bool) -> (bool, bool) {
         let first = |woken: &AtomicBool| !woken.load(SeqCst) && !woken.swap(true, SeqCst);
-        (first(&self.switch().woken), !alone && first(&self.switch().all_woken))
+        (first(&self.state.woken), !alone && first(&self.state.all_woken))
     }
 
     /// From here on, what ends was cut.
     pub(crate) fn cut(&self) {
-        self.switch().cut.store(true, SeqCst);
+        self.state.cut.store(true, SeqCst);
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.switch().cut.load(SeqCst)
+        self.state.cut.load(SeqCst)
     }
 
     pub(crate) fn pause(&self) {
-        self.switch().paused.store(true, SeqCst);
+        self.state.paused.store(true, SeqCst);
     }
 
     pub(crate) fn resume(&self) {
-        self.switch().paused.store(false, SeqCst);
-        self.switch().resumed.fetch_add(1, SeqCst);
+        self.state.paused.store(false, SeqCst);
+        self.state.resumed.fetch_add(1, SeqCst);
         self.ring_gate();
     }
 
     /// How often accepting was resumed, by this server and its master.
     pub(crate) fn resumes(&self) -> u64 {
-        self.with_master().map(|control| control.switch().resumed.load(SeqCst)).sum()
+        self.with_master().map(|control| control.state.resumed.load(SeqCst)).sum()
     }
 
     pub(crate) fn paused(&self) -> bool {
-        self.with_master().any(|control| control.switch().paused.load(SeqCst))
+        self.with_master().any(|control| control.state.paused.load(SeqCst))
     }
 
     /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.
     pub(crate) fn begin(&self) {
-        if self.switch().obeyed.swap(false, SeqCst) {
-            self.switch().level.store(RUN, SeqCst);
-            self.switch().stopped_at.store(0, SeqCst);
-            self.switch().woken.store(false, SeqCst);
-            self.switch().all_woken.store(false, SeqCst);
-            self.switch().cut.store(false, SeqCst);
+        if self.state.obeyed.swap(false, SeqCst) {
+            self.state.level.store(RUN, SeqCst);
+            self.state.stopped_at.store(0, SeqCst);
+            self.state.woken.store(false, SeqCst);
+            self.state.all_woken.store(false, SeqCst);
+            self.state.cut.store(false, SeqCst);
             self.stop.clear();
             self.now.clear();
             self.events.clear();
             // A request that came in between is for this run, and must show.
-            match self.switch().level.load(SeqCst) {
+            match self.state.level.load(SeqCst) {
                 RUN => {}
                 level => self.raise_to(level),
             }
@@ -232,11 +235,11 @@ impl Control {
 
     /// A run has ended.
     pub(crate) fn end(&self) {
-        self.switch().obeyed.store(self.stopping(), SeqCst);
+        self.state.obeyed.store(self.stopping(), SeqCst);
     }
 }
 
-impl Switch {
+impl StopState {
     /// For a new worker; the former one is gone.
     pub(crate) fn clear(&self) {
         self.level.store(RUN, SeqCst);

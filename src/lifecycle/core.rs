@@ -1,27 +1,24 @@
 //! What all parts of one server share.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::block::{Block, BlockRef};
+use super::admission::Admission;
 use super::control::Control;
 use super::hooks::{Hooks, VERIFIERS};
-use super::permits::Permits;
 use super::registry::Registry;
-use super::scoreboard::Pool;
+use super::run::Run;
+use super::scoreboard::Scoreboard;
+use super::shared_state::SharedState;
 use super::waiting::Waiting;
-use super::worker_role::Post;
+use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
 use crate::listen::{AcceptBackoff, ReserveFd};
-#[cfg(feature = "testing")]
-use crate::observe::OpenConnections;
-use crate::observe::{Counters, LogThrottle, Report, Stats};
+use crate::net::Addr;
+use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
 use crate::offload::Offload;
-use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use crate::sync::{now, thread_local, Condvar, Mutex};
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shared, SharedRef};
 
 /// Shared by the accepting side, the workers, the connections and every handle.
 #[derive(Debug)]
@@ -29,132 +26,161 @@ pub(crate) struct Core {
     pub(crate) settings: Arc<ServerSettings>,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) control: Arc<Control>,
-    /// The most connections that the strategy can serve at once, whatever the limit.
-    pub(crate) capacity: usize,
-    block: BlockRef,
-    /// Of a worker process of [`PreForking`](crate::PreForking).
-    pub(crate) post: Option<Post>,
-    /// Of its master: what they have in common.
-    pub(crate) pool: OnceLock<Arc<Shared<Pool>>>,
-    /// Held by the one who waits for a permit; the others queue behind.
-    pub(crate) gate: Mutex<()>,
+    /// Unset in a server without worker processes.
+    role: OnceLock<Role>,
+    pub(crate) admission: Admission,
+    pub(crate) monitor: Monitor,
     pub(crate) registry: Registry,
-    /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
-    pub(crate) workers: AtomicUsize,
-    /// Event loops that wait for a place, which another one may give back.
-    loops_at_gate: AtomicUsize,
-    /// Bounds what others can make the server log.
-    pub(crate) log: LogThrottle,
-    /// Of accepting: how long it rests.
-    pub(crate) trouble: AcceptBackoff,
-    /// To refuse with, where the server does so.
-    pub(crate) spare: Option<ReserveFd>,
-    /// Who asks `verify_request`, and who waits for its answer.
+    pub(crate) run: Run,
+    pub(crate) backoff: AcceptBackoff,
+    /// To refuse with, where the server does so at its limits.
+    pub(crate) reserve: Option<ReserveFd>,
+    /// Threads that ask `verify_request`, and the threads that wait for its answers.
     pub(crate) verifying: Offload,
-    /// Those who do the loops' blocking work, and those who resolve names for them.
+    pub(crate) waiting: Waiting,
+    /// Threads that do the loops' blocking work, and those that resolve names for them.
     pub(crate) blocking: Offload,
     pub(crate) lookups: Offload,
-    pub(crate) waiting: Waiting,
-    /// Who is connected, by name.
-    #[cfg(feature = "testing")]
-    pub(crate) roll: OpenConnections,
-    serving: Mutex<bool>,
-    ended: Condvar,
+}
+
+/// What a server is among the processes of [`PreForking`](crate::PreForking).
+#[derive(Debug)]
+enum Role {
+    /// It has workers, and shares this memory with them.
+    Master(Arc<Shared<Scoreboard>>),
+    Worker(WorkerRole),
 }
 
 impl Core {
     pub(crate) fn new(settings: ServerSettings, hooks: Hooks, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
-        let block = BlockRef::Own(Arc::new(Shared::<Block>::new()?));
-        block.permits.set_limit(limit.min(capacity));
-        let control = Control::new(block.clone(), None)?;
-        Ok(Arc::new(Self::with((settings.into(), hooks.into()), capacity, block, control, None)))
+        let whole = Arc::new(Shared::<SharedState>::new()?);
+        let state = SharedRef::new(&whole, |whole| whole);
+        state.permits.set_limit(limit.min(capacity));
+        let control = Control::new(state.map(|state| &state.stop), None)?;
+        let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::new);
+        let (settings, hooks) = (Arc::new(settings), Arc::new(hooks));
+        Ok(Arc::new(Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve)))
     }
 
-    /// Of a worker; made by the master, who keeps it to direct the worker with. No limit lets it serve yet.
-    pub(crate) fn of_worker(post: Post, capacity: usize) -> io::Result<Arc<Self>> {
-        let (set, block) =
-            ((post.master.settings.clone(), post.master.hooks.clone()), BlockRef::OfWorker(post.desk.clone()));
-        let control = Control::new(block.clone(), Some(post.master.control.clone()))?;
-        Ok(Arc::new(Self::with(set, capacity, block, control, Some(post))))
+    /// The core of a worker. The master makes it, and keeps it to direct the worker with. No limit lets it serve yet.
+    pub(crate) fn of_worker(worker: WorkerRole, capacity: usize) -> io::Result<Arc<Self>> {
+        let (master, state) = (worker.master.clone(), worker.slot.map(|slot| &slot.state));
+        let control = Control::new(state.map(|state| &state.stop), Some(master.control.clone()))?;
+        let (settings, hooks) = (master.settings.clone(), master.hooks.clone());
+        // Filled in the worker: the master must not hold a descriptor for each.
+        let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::later);
+        let core = Self::with(settings, hooks, &state, capacity, control, master.monitor.server, reserve);
+        let _ = core.role.set(Role::Worker(worker));
+        Ok(Arc::new(core))
     }
 
     fn with(
-        (settings, hooks): (Arc<ServerSettings>, Arc<Hooks>),
+        settings: Arc<ServerSettings>,
+        hooks: Arc<Hooks>,
+        state: &SharedRef<SharedState>,
         capacity: usize,
-        block: BlockRef,
         control: Control,
-        post: Option<Post>,
+        server: ServerId,
+        reserve: Option<ReserveFd>,
     ) -> Self {
-        let make = if post.is_some() { ReserveFd::later } else { ReserveFd::new };
-        let spare = matches!(settings.at_limit, AtLimit::Refuse(_)).then(make);
         Self {
-            settings,
-            hooks,
-            capacity,
             control: Arc::new(control),
-            block,
-            post,
-            pool: OnceLock::new(),
-            gate: Mutex::new(()),
+            role: OnceLock::new(),
+            admission: Admission::new(state.map(|state| &*state.permits), capacity),
+            monitor: Monitor::new(server, state.map(|state| &*state.counters), hooks.handle_error.clone()),
             registry: Registry::default(),
-            workers: AtomicUsize::new(0),
-            loops_at_gate: AtomicUsize::new(0),
-            log: LogThrottle::default(),
-            trouble: AcceptBackoff::default(),
-            spare,
+            run: Run::default(),
+            backoff: AcceptBackoff::default(),
+            reserve,
             verifying: Offload::new("verify", VERIFIERS),
+            waiting: Waiting::default(),
             blocking: Offload::new("blocking", 10),
             lookups: Offload::new("resolver", 10),
-            waiting: Waiting::default(),
-            #[cfg(feature = "testing")]
-            roll: Default::default(),
-            serving: Mutex::new(false),
-            ended: Condvar::new(),
+            settings,
+            hooks,
         }
     }
 
-    /// The server that users know: this one, or that whose worker it is.
+    /// Makes this server a master, which shares this memory with its workers.
+    pub(crate) fn become_master(&self, scoreboard: Arc<Shared<Scoreboard>>) {
+        let _ = self.role.set(Role::Master(scoreboard));
+    }
+
+    /// The worker that this is, if it is one.
+    pub(crate) fn worker(&self) -> Option<&WorkerRole> {
+        match self.role.get() {
+            Some(Role::Worker(worker)) => Some(worker),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_worker(&self) -> bool {
+        self.worker().is_some()
+    }
+
+    /// The memory that this master shares with its workers, if it is one.
+    pub(crate) fn scoreboard(&self) -> Option<&Arc<Shared<Scoreboard>>> {
+        match self.role.get() {
+            Some(Role::Master(scoreboard)) => Some(scoreboard),
+            _ => None,
+        }
+    }
+
+    /// The server that users know: this one, or the master of this worker.
     pub(crate) fn server(&self) -> &Self {
-        self.post.as_ref().map_or(self, |post| &post.master)
+        self.worker().map_or(self, |worker| &worker.master)
     }
 
     /// Sets the most connections at once, by the user's wish.
     pub(crate) fn set_limit(&self, limit: usize) {
-        match self.pool.get() {
-            Some(pool) => pool.set_limit(limit, self.permits()),
-            None => self.permits().set_limit(limit.min(self.capacity)),
+        let permits = &self.admission.permits;
+        match self.scoreboard() {
+            Some(scoreboard) => scoreboard.set_limit(limit, permits),
+            None => permits.set_limit(limit.min(self.admission.capacity)),
         }
     }
 
-    pub(crate) fn permits(&self) -> &Permits {
-        &self.block.permits
+    /// When connections are cut; `None` while no stop was asked for.
+    pub(crate) fn drain_deadline(&self) -> Option<std::time::Instant> {
+        self.control.drain_deadline(self.settings.drain_timeout)
     }
 
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.block.counters
+    /// A connection was taken from the kernel's queue.
+    pub(crate) fn note_accepted(&self, peer: &Addr) {
+        let accepted = self.monitor.count_accepted(peer);
+        self.worker().into_iter().for_each(|worker| worker.note_accepted(accepted));
+    }
+
+    /// How far a stop is, for the account of a connection that ends now.
+    pub(crate) fn stop_phase(&self) -> StopPhase {
+        if !self.control.stopping() {
+            return StopPhase::Running;
+        }
+        match (self.run.is_serving(), self.control.is_cut(), self.control.is_urgent()) {
+            (true, false, _) => StopPhase::Draining,
+            (true, true, false) => StopPhase::Cut,
+            (true, true, true) => StopPhase::CutAtOnce,
+            (false, was_cut, is_urgent) => StopPhase::Over { was_cut: was_cut && !is_urgent },
+        }
     }
 
     /// All that was counted, by the workers too.
     pub(crate) fn totals(&self) -> Report {
-        let own = self.counters().totals();
-        self.pool.get().map_or(own, |pool| pool.blocks().fold(own, |sum, block| sum.and(block.counters.totals())))
-    }
-
-    /// Whether an event loop is to hear of a place that comes back.
-    pub(crate) fn a_loop_waits(&self) -> bool {
-        self.loops_at_gate.load(SeqCst) > 0
+        let own = self.monitor.counters().totals();
+        let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
+        workers.fold(own, |sum, state| sum.and(state.counters.totals()))
     }
 
     fn active(&self) -> usize {
-        let own = self.permits().active();
-        self.pool.get().map_or(own, |pool| pool.blocks().fold(own, |sum, block| sum + block.permits.active()))
+        let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
+        self.admission.permits.active() + workers.map(|state| state.permits.active()).sum::<usize>()
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let totals = self.totals();
         Stats {
             active: self.active(),
-            max_connections: self.permits().limit(),
+            max_connections: self.admission.permits.limit(),
             accepted: totals.accepted,
             served: totals.served,
             failed: totals.failed,
@@ -167,33 +193,16 @@ impl Core {
         }
     }
 
-    /// Whether a run is on: what an abandoned handler does afterwards belongs to none.
-    pub(crate) fn is_serving(&self) -> bool {
-        *self.serving.lock()
-    }
-
     /// Marks the server as serving until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Serving {
         self.control.begin();
-        *self.serving.lock() = true;
+        self.run.begin();
         Serving(self.clone())
     }
 
     /// Waits until the server is not serving; `false` if that takes longer than `timeout`.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let until = timeout.and_then(|t| now().checked_add(t));
-        let mut serving = self.serving.lock();
-        while *serving {
-            match until {
-                None => self.ended.wait(&mut serving),
-                Some(until) => {
-                    if self.ended.wait_until(&mut serving, until).timed_out() {
-                        return !*serving;
-                    }
-                }
-            }
-        }
-        true
+        self.run.wait(timeout)
     }
 }
 
@@ -204,48 +213,6 @@ pub(crate) struct Serving(Arc<Core>);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.control.end();
-        *self.0.serving.lock() = false;
-        self.0.ended.notify_all();
-    }
-}
-
-/// While it lives, an event loop is told, by the gate's bell, of each place that comes back: also by another loop.
-pub(crate) struct AtGate(Arc<Core>);
-
-impl AtGate {
-    /// To be followed by another look for a place.
-    pub(crate) fn enter(core: &Arc<Core>) -> Self {
-        core.loops_at_gate.fetch_add(1, SeqCst);
-        Self(core.clone())
-    }
-}
-
-impl Drop for AtGate {
-    fn drop(&mut self) {
-        self.0.loops_at_gate.fetch_sub(1, SeqCst);
-    }
-}
-
-thread_local! {
-    /// The server whose handler this thread runs, as an address to compare with.
-    static HANDLING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
-}
-
-/// While it lives, this thread runs a handler or a hook of that server.
-pub(crate) struct InHandler(*const Core);
-
-impl InHandler {
-    pub(crate) fn of(core: &Core) -> Self {
-        Self(HANDLING.with(|of| of.replace(core.server())))
-    }
-
-    pub(crate) fn is(core: &Core) -> bool {
-        std::ptr::eq(HANDLING.with(Cell::get), core.server())
-    }
-}
-
-impl Drop for InHandler {
-    fn drop(&mut self) {
-        HANDLING.with(|of| of.set(self.0));
+        self.0.run.end();
     }
 }

@@ -5,9 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::core::Core;
 use super::registry::SlotState;
 use crate::accept::ServingStrategy;
+use crate::observe::log_line;
 use crate::sync::now;
 use crate::sys;
 
@@ -19,27 +22,26 @@ impl Core {
     /// the latest, with the number of handlers
     /// that were left running.
     pub(crate) fn drain(&self, strategy: &dyn ServingStrategy) -> io::Result<u64> {
-        let idle = || self.permits().active() == 0 && self.workers.load(SeqCst) == 0;
+        let idle = || self.admission.permits.active() == 0 && self.run.workers.load(SeqCst) == 0;
         self.wake_idle();
-        let limit = self.settings.drain_timeout;
-        if self.wait_for(strategy, &idle, || self.control.drain_deadline(limit))? {
+        if self.wait_for(strategy, &idle, || self.drain_deadline())? {
             return Ok(0);
         }
-        let left = self.permits().active();
+        let left = self.admission.permits.active();
         self.control.cut();
         self.registry.cut_all();
         self.waiting.wake_all();
-        log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
+        log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
         let grace = now() + AFTER_THE_CUT;
         self.wait_for(strategy, &idle, || Some(grace))?;
-        let abandoned = self.permits().active() as u64;
-        self.counters().forced.fetch_add(abandoned, Relaxed);
+        let abandoned = self.admission.permits.active() as u64;
+        self.monitor.counters().forced.fetch_add(abandoned, Relaxed);
         Ok(abandoned)
     }
 
     /// Whether this is a worker whose server goes on: then nobody who has just connected is sent away.
     pub(crate) fn ends_alone(&self) -> bool {
-        self.post.is_some() && !self.server().control.stopping()
+        self.is_worker() && !self.server().control.stopping()
     }
 
     /// Ends the waits of idle connections, once a stop; those who begin to wait later see the switch themselves.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Core, InHandler};
+use super::core::Core;
 use super::scoreboard::check_count;
 use crate::config::check_limit;
 use crate::error::{Error, Result};
-use crate::observe::Stats;
+use crate::observe::{InHandler, Stats};
 
 /// The remote control of a server: clone it, keep it, send it to other threads, or take it from a connection with
 /// [`Connection::server`](crate::Connection::server).
@@ -45,7 +45,7 @@ impl ServerHandle {
     /// # Errors
     /// [`Error::WaitInHandler`] in a handler of this very server, which would wait for itself.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
-        if InHandler::is(&self.core) {
+        if InHandler::is_here(self.core.monitor.server) {
             return Err(Error::WaitInHandler);
         }
         Ok(self.core.wait(timeout))
@@ -89,9 +89,9 @@ impl ServerHandle {
     /// [`Error::Setting`] for zero or more than 512, and where the server has no such workers.
     pub fn set_workers(&self, count: usize) -> Result<()> {
         let core = self.core.server();
-        let Some(pool) = core.pool.get() else { return Err(without_workers("set_workers")) };
+        let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("set_workers")) };
         check_count("set_workers", count)?;
-        pool.set_wanted(count, core.permits());
+        scoreboard.set_wanted(count, &core.admission.permits);
         core.control.ring();
         Ok(())
     }
@@ -105,8 +105,8 @@ impl ServerHandle {
     /// [`Error::Setting`] where the server has no such workers.
     pub fn reload(&self) -> Result<()> {
         let core = self.core.server();
-        let Some(pool) = core.pool.get() else { return Err(without_workers("reload")) };
-        pool.reload();
+        let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("reload")) };
+        scoreboard.reload();
         core.control.ring();
         Ok(())
     }

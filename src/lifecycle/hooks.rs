@@ -1,6 +1,7 @@
 //! The hooks that a server has, and what `verify_request` is asked about.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::ServerHandle;
@@ -12,7 +13,7 @@ use crate::observe::ErrorHook;
 /// The hooks of a server that its threads call.
 #[derive(Default)]
 pub(crate) struct Hooks {
-    pub(crate) handle_error: Option<ErrorHook>,
+    pub(crate) handle_error: Option<Arc<ErrorHook>>,
     pub(crate) verify_request: Option<Verify>,
     pub(crate) service_actions: Option<Actions>,
     pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,

@@ -1,27 +1,24 @@
 //! What a master and its workers see alike: memory that outlives each of them, and needs no lock.
 
 use std::io;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
+use super::permits::Permits;
+use super::shared_state::SharedState;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Block, Permits};
-use crate::sync::atomic::AtomicUsize as Left;
-use crate::sys::shared::Shared;
+use crate::listen::QueueCounts;
+use crate::sys::shared::{Shareable, Shared, SharedRef};
 use crate::sys::{limits, process};
 
 /// As many processes have a place in the memory, those that are on their way out included. Pages that nobody uses cost
 /// nothing.
-const DESKS: usize = 2048;
+const SLOTS: usize = 2048;
 /// Most workers of one pool.
 pub(crate) const MOST_WORKERS: usize = 512;
-/// Most listeners whose queues are served to the end at a stop.
-pub(crate) const LISTENERS: usize = 64;
-
 /// The memory of a server with worker processes.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct Scoreboard {
     /// How many workers there are to be.
     wanted: AtomicUsize,
     /// Workers of an earlier one are to be replaced.
@@ -31,17 +28,21 @@ pub(crate) struct Pool {
     /// How many connections one worker serves by default, and at the most.
     each: AtomicUsize,
     most_each: AtomicUsize,
-    /// Desks from here on have never been used.
+    /// Slots from here on have never been used.
     used: AtomicUsize,
-    /// At a stop: what each kernel queue held, and is still served.
-    last: [Left; LISTENERS],
-    desks: [Desk; DESKS],
+    /// At a stop: what the kernel's queues held, and is still served.
+    pub(crate) queued: QueueCounts,
+    slots: [WorkerSlot; SLOTS],
 }
+
+// SAFETY: plain atomics, all of them. (The model has no processes, and so never makes one.)
+#[allow(unsafe_code)]
+unsafe impl Shareable for Scoreboard {}
 
 /// One worker's part. Its counters go on with its successor's.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    pub(crate) block: Block,
+pub(crate) struct WorkerSlot {
+    pub(crate) state: SharedState,
     /// True if a worker has it, or is to have it.
     taken: AtomicBool,
     /// When its heart has beaten, in milliseconds of its control, plus one; 0: not yet.
@@ -53,14 +54,7 @@ pub(crate) struct Desk {
     result: AtomicU64,
 }
 
-/// A desk that somebody has.
-#[derive(Debug, Clone)]
-pub(crate) struct DeskRef {
-    pool: Arc<Shared<Pool>>,
-    index: usize,
-}
-
-impl Pool {
+impl Scoreboard {
     /// For a server: `limit` is what was asked for, if something was.
     pub(crate) fn for_server(
         workers: usize,
@@ -68,12 +62,12 @@ impl Pool {
         each: usize,
         most: usize,
     ) -> io::Result<Arc<Shared<Self>>> {
-        let pool = Shared::<Self>::new()?;
-        pool.wanted.store(workers, SeqCst);
-        pool.asked.store(limit.unwrap_or(0), SeqCst);
-        pool.each.store(each, SeqCst);
-        pool.most_each.store(most, SeqCst);
-        Ok(Arc::new(pool))
+        let this = Shared::<Self>::new()?;
+        this.wanted.store(workers, SeqCst);
+        this.asked.store(limit.unwrap_or(0), SeqCst);
+        this.each.store(each, SeqCst);
+        this.most_each.store(most, SeqCst);
+        Ok(Arc::new(this))
     }
 
     pub(crate) fn wanted(&self) -> usize {
@@ -107,38 +101,22 @@ impl Pool {
         permits.set_limit(asked.unwrap_or(follows).min(most));
     }
 
-    pub(crate) fn last(&self) -> &[Left] {
-        &self.last
-    }
-
-    pub(crate) fn count_the_last(&self, queued: impl Iterator<Item = usize>) {
-        self.last.iter().zip(queued).for_each(|(last, queued)| last.store(queued, SeqCst));
-    }
-
-    pub(crate) fn has_last(&self) -> bool {
-        self.last.iter().any(|last| last.load(SeqCst) > 0)
-    }
-
-    pub(crate) fn forget_the_last(&self) {
-        self.last.iter().for_each(|last| last.store(0, SeqCst));
-    }
-
     /// Of all workers there are or have been.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
-        self.desks.iter().take(self.used.load(SeqCst)).map(|desk| &desk.block)
+    pub(crate) fn states(&self) -> impl Iterator<Item = &SharedState> {
+        self.slots.iter().take(self.used.load(SeqCst)).map(|slot| &slot.state)
     }
 
-    /// A desk for a new worker; `None` where all are taken.
-    pub(crate) fn take(pool: &Arc<Shared<Self>>) -> Option<DeskRef> {
-        let index = (0..DESKS).find(|i| !pool.desks[*i].taken.swap(true, SeqCst))?;
-        pool.used.fetch_max(index + 1, SeqCst);
-        Some(DeskRef { pool: pool.clone(), index })
+    /// A slot for a new worker; `None` where all are taken.
+    pub(crate) fn take(this: &Arc<Shared<Self>>) -> Option<SharedRef<WorkerSlot>> {
+        let index = (0..SLOTS).find(|i| !this.slots[*i].taken.swap(true, SeqCst))?;
+        this.used.fetch_max(index + 1, SeqCst);
+        Some(SharedRef::new(this, |this| &this.slots[index]))
     }
 }
 
 /// How connections were lost with their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub(crate) enum LostWith {
     /// It has crashed.
     Crashed,
     /// It has ended in order, without them.
@@ -147,33 +125,33 @@ pub(crate) enum Lost {
     Cut,
 }
 
-impl Desk {
+impl WorkerSlot {
     /// The worker is gone: what it had not counted yet has failed. How many that were.
-    pub(crate) fn settle(&self, how: Lost) -> u64 {
-        let (counters, totals) = (&self.block.counters, self.block.counters.totals());
+    pub(crate) fn settle(&self, how: LostWith) -> u64 {
+        let (counters, totals) = (&self.state.counters, self.state.counters.totals());
         let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
         let lost = totals.accepted.saturating_sub(ended);
         counters.failed.fetch_add(lost, SeqCst);
         match how {
-            Lost::Crashed => drop(counters.crashed.fetch_add(lost, SeqCst)),
-            Lost::Left => {}
-            Lost::Cut => {
+            LostWith::Crashed => drop(counters.crashed.fetch_add(lost, SeqCst)),
+            LostWith::Left => {}
+            LostWith::Cut => {
                 counters.timed_out.fetch_add(lost, SeqCst);
                 counters.forced.fetch_add(lost, SeqCst);
             }
         }
-        self.block.permits.clear();
+        self.state.permits.clear();
         lost
     }
 
     /// For a new worker, which wants a successor after so many connections.
     pub(crate) fn prepare(&self, requests: Option<u64>) {
-        self.block.switch.clear();
-        self.block.permits.clear();
+        self.state.stop.clear();
+        self.state.permits.clear();
         self.beat.store(0, SeqCst);
         self.wants_successor.store(false, SeqCst);
         self.result.store(0, SeqCst);
-        let accepted = self.block.counters.totals().accepted;
+        let accepted = self.state.counters.totals().accepted;
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
     }
 
@@ -208,20 +186,6 @@ impl Desk {
 
     pub(crate) fn result(&self) -> u64 {
         self.result.load(SeqCst)
-    }
-}
-
-impl DeskRef {
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-}
-
-impl Deref for DeskRef {
-    type Target = Desk;
-
-    fn deref(&self) -> &Desk {
-        &self.pool.desks[self.index]
     }
 }
 

@@ -7,17 +7,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::lifecycle::{Core, DeskRef};
+use super::core::Core;
+use super::scoreboard::{Scoreboard, WorkerSlot};
+use crate::listen::QueueCounts;
 use crate::sys::process;
+use crate::sys::shared::{Shared, SharedRef};
 
 /// What the worker has written into its pipe when it is ready. Other bytes are its last words.
 pub(crate) const READY: u8 = 0;
 
 /// The part of a worker's core that makes it one. Its master holds it too.
 #[derive(Debug)]
-pub(crate) struct Post {
+pub(crate) struct WorkerRole {
     pub(crate) master: Arc<Core>,
-    pub(crate) desk: DeskRef,
+    pub(crate) scoreboard: Arc<Shared<Scoreboard>>,
+    pub(crate) slot: SharedRef<WorkerSlot>,
     /// Its number among the workers, which its successor has after it.
     pub(crate) place: usize,
     /// How long its heart may stand still.
@@ -27,42 +31,47 @@ pub(crate) struct Post {
     is_ready: AtomicBool,
 }
 
-impl Post {
+impl WorkerRole {
     pub(crate) fn new(
         master: &Arc<Core>,
-        desk: DeskRef,
+        (scoreboard, slot): (Arc<Shared<Scoreboard>>, SharedRef<WorkerSlot>),
         place: usize,
         heartbeat: Option<Duration>,
         pipe: OwnedFd,
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
-        Self { master: master.clone(), desk, place, heartbeat, pipe, is_ready }
+        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready }
+    }
+
+    /// What the master counts at the stop, for all workers.
+    pub(crate) fn queue_counts(&self) -> SharedRef<QueueCounts> {
+        SharedRef::new(&self.scoreboard, |scoreboard| &scoreboard.queued)
     }
 
     /// It listens.
-    pub(crate) fn tell_ready(&self) {
+    pub(crate) fn report_ready(&self) {
         if !self.is_ready.load(SeqCst) && !self.is_ready.swap(true, SeqCst) {
-            self.tell(&[READY]);
+            self.say(&[READY]);
         }
     }
 
     /// Into the pipe; a master that is gone, or has no room, does not hear it.
-    pub(crate) fn tell(&self, bytes: &[u8]) {
+    pub(crate) fn say(&self, bytes: &[u8]) {
         if let Some(pipe) = &*self.pipe.lock() {
             let _ = nix::unistd::write(pipe, bytes);
         }
     }
 
-    /// A connection has come, the how manieth of this desk.
-    pub(crate) fn has_accepted(&self, accepted: u64) {
-        if self.desk.is_to_be_recycled_at(accepted) {
+    /// A connection has come, the how manieth of this slot.
+    pub(crate) fn note_accepted(&self, accepted: u64) {
+        if self.slot.is_to_be_recycled_at(accepted) {
             self.want_successor();
         }
     }
 
     /// Asks the master for a successor. Async-signal-safe.
     pub(crate) fn want_successor(&self) {
-        if self.desk.want_successor() {
+        if self.slot.want_successor() {
             self.master.control.ring();
         }
     }
@@ -74,7 +83,7 @@ impl Post {
 
     /// Of several serving threads, the one that has been heard of least has given a sign of life then.
     pub(crate) fn beat_at(&self, millis: u64) {
-        self.desk.set_beat(millis);
+        self.slot.set_beat(millis);
     }
 
     /// The time of these beats.
@@ -88,12 +97,12 @@ impl Post {
     }
 
     /// In the master, once the worker has it.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn close_pipe(&self) {
         *self.pipe.lock() = None;
     }
 
     /// In the worker: its own children have no business with it.
-    pub(crate) fn keep(&self) {
+    pub(crate) fn own_pipe(&self) {
         self.pipe.lock().iter().for_each(process::own);
     }
 }

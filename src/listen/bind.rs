@@ -77,22 +77,6 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
     }
 }
 
-/// Listens once more where these do, which have `SO_REUSEPORT` as well: the kernel divides the connections among all
-/// that listen.
-pub(crate) fn bind_beside(listeners: &[Listener], options: TcpOptions) -> Result<Vec<Listener>> {
-    let beside = |listener: &Listener| {
-        let local = listener.local_addr();
-        let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: local.to_string(), source };
-        let Some(addr) = local.socket_addr() else {
-            let why = format!("{local} is no TCP address, and a socket of another kind can be listened on only once");
-            return Err(Error::setting("own_listeners", why));
-        };
-        let fd = socket::listen_tcp(addr, options).map_err(failed)?;
-        Ok(Listener::tcp(TcpListener::from(fd), addr))
-    };
-    listeners.iter().map(beside).collect()
-}
-
 /// All addresses, each once, in the resolver's order.
 pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = Vec::new();

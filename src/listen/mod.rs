@@ -6,12 +6,14 @@ mod bind;
 mod failing;
 mod file;
 mod listener;
+mod queued;
 mod reserve;
 
 pub(crate) use accept_error::{AcceptBackoff, AcceptError, LONGEST_REST, REST};
-pub(crate) use bind::{bind, bind_beside, check_sockets, resolve, BindOptions};
+pub(crate) use bind::{bind, check_sockets, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
 pub(crate) use file::Access;
 pub(crate) use listener::Listener;
+pub(crate) use queued::{QueueCounts, QueuedAtStop, LISTENERS};
 pub(crate) use reserve::ReserveFd;

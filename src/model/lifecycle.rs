@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use super::check;
 use crate::config::ServerSettings;
-use crate::lifecycle::{Block, Control, Core, Hooks};
+use crate::lifecycle::{Control, Core, Hooks};
 use crate::sync::thread::spawn;
 use crate::sys;
-use crate::sys::shared::Shared;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn control() -> Arc<Control> {
-    Arc::new(Control::new(Arc::new(Shared::<Block>::new().unwrap()), None).unwrap())
+    Arc::new(Control::apart())
 }
 
 /// Whether the switch, what it shows to who waits, and the time of the request say the same.
@@ -73,6 +72,6 @@ fn whoever_waits_for_the_end_hears_of_it() {
         drop(run);
         let ended: Vec<_> = super::join_all(waits);
         assert!(ended[0]);
-        assert!(!core.is_serving());
+        assert!(!core.run.is_serving());
     });
 }

@@ -207,7 +207,7 @@ impl<S> Running<S> {
             assert_eq!(stats.accepted, stats.served + stats.failed + stats.disconnected + stats.refused);
         }
         if handle.core.settings.drain_timeout == FOR_EVER {
-            assert_eq!((report.abandoned, handle.core.workers.load(SeqCst)), (0, 0), "nobody is left");
+            assert_eq!((report.abandoned, handle.core.run.workers.load(SeqCst)), (0, 0), "nobody is left");
         }
         (Scene { server, door, tally, handle }, report)
     }

@@ -28,7 +28,7 @@ fn there_are_never_more_permits_than_the_limit() {
             })
         };
         join_all((0..3).map(take).collect());
-        assert_eq!(core.permits().active(), 0);
+        assert_eq!(core.admission.permits.active(), 0);
         let again: Vec<_> = (0..3).map(|_| Permit::take(&core)).collect();
         assert_eq!(again.iter().flatten().count(), 2, "none is lost");
     });
@@ -41,15 +41,15 @@ fn a_limit_that_changes_holds_for_whoever_takes_afterwards() {
         let held = Permit::take(&core).unwrap();
         let theirs = core.clone();
         let changes = spawn(move || {
-            theirs.permits().set_limit(3);
-            theirs.permits().set_limit(2);
+            theirs.admission.permits.set_limit(3);
+            theirs.admission.permits.set_limit(2);
         });
         let takes: Vec<_> = (0..3).map(|_| core.clone()).map(|core| spawn(move || Permit::take(&core))).collect();
         changes.join().unwrap();
         let mut permits: Vec<_> = join_all(takes).into_iter().flatten().collect();
         permits.push(held);
         assert!(permits.len() <= 3);
-        assert_eq!(core.permits().active(), permits.len());
+        assert_eq!(core.admission.permits.active(), permits.len());
         assert_eq!(Permit::take(&core).is_some(), permits.len() < 2);
     });
 }

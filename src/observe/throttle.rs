@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     /// A connection closed without a handler; with the system's error number, where it was for want of something.
     Refused(Option<i32>),
     /// What `verify_request` did not let in: its answer, or the lack of one, which answers must not hide.
-    TurnedAway { said_no: bool },
+    Unverified { said_no: bool },
     /// A worker that cannot even wait, or cannot be started.
     Worker,
     /// A callback that holds a loop up.
@@ -26,8 +26,8 @@ impl std::fmt::Display for Kind {
             Self::Accept(errno) => write!(f, "failed accepts (os error {errno})"),
             Self::Refused(None) => f.write_str("refused connections"),
             Self::Refused(Some(errno)) => write!(f, "refused connections (os error {errno})"),
-            Self::TurnedAway { said_no: true } => f.write_str("connections refused by verify_request"),
-            Self::TurnedAway { said_no: false } => f.write_str("connections without an answer of verify_request"),
+            Self::Unverified { said_no: true } => f.write_str("connections refused by verify_request"),
+            Self::Unverified { said_no: false } => f.write_str("connections without an answer of verify_request"),
             Self::Worker => f.write_str("workers that had to rest"),
             Self::Stalled => f.write_str("slow callbacks"),
         }

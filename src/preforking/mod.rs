@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::{check_count, Awaited, Core, Pool, LISTENERS};
+use crate::lifecycle::{check_count, Awaited, Core, Scoreboard};
+use crate::listen::LISTENERS;
 use crate::server::{Bound, Engine, Single};
 use crate::strategy::forking::{bound_settings, Bounds};
 use crate::strategy::Threading;
@@ -269,7 +270,7 @@ fn supervisor<'a>(
         let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
         return Err(Error::setting("listen", why));
     }
-    let Some(pool) = bound.core.pool.get() else {
+    let Some(pool) = bound.core.scoreboard() else {
         return Err(Error::setting("PreForking", "the server was not made for it"));
     };
     Supervisor::new(bound, settings, pool.clone(), most, run)
@@ -283,10 +284,6 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
             return Err(Error::setting("PreForking::new", why));
         }
         let (each, most) = self.engine.connection_limits()?;
-        if self.engine.listeners_each() > 1 {
-            let why = "the loops of worker processes share the server's listeners";
-            return Err(Error::setting("own_listeners", why));
-        }
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
     }
 
@@ -296,10 +293,10 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
 
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
         let (each, most) = self.engine.connection_limits()?;
-        let limit = (!follows).then(|| bound.core.permits().limit());
-        let pool = Pool::for_server(self.settings.workers, limit, each, most)
+        let limit = (!follows).then(|| bound.core.admission.permits.limit());
+        let pool = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
-        let _ = bound.core.pool.set(pool);
+        bound.core.become_master(pool);
         Ok(())
     }
 
@@ -344,11 +341,11 @@ const CODES: [Single; 3] = [Single::Taken, Single::TimedOut, Single::Stopped];
 /// The one connection may be served elsewhere than where it was accepted.
 fn wait_until_idle(core: &Core) -> Result<()> {
     use std::os::fd::AsFd;
-    let _gate = core.gate.lock();
-    core.permits().await_return(Awaited::End);
+    let _gate = core.admission.gate.lock();
+    core.admission.permits.await_return(Awaited::End);
     loop {
         core.control.gate.clear();
-        if core.permits().active() == 0 {
+        if core.admission.permits.active() == 0 {
             return Ok(());
         }
         let wait = [Some(core.control.gate.as_fd()), Some(core.control.now.as_fd())];

@@ -14,9 +14,7 @@ use super::worker::{Run, State, Worker};
 use super::{Settings, Workers};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Pace};
-use crate::lifecycle::Pool;
-use crate::lifecycle::Post;
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::{Core, Scoreboard, WorkerRole};
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals};
 use crate::sys::shared::Shared;
@@ -31,7 +29,7 @@ pub(super) struct Supervisor<'a> {
     bound: &'a Bound,
     settings: &'a Settings,
     run: Run<'a>,
-    pool: Arc<Shared<Pool>>,
+    scoreboard: Arc<Shared<Scoreboard>>,
     /// How many connections one worker can serve.
     capacity: usize,
     workers: Workers,
@@ -60,7 +58,7 @@ impl<'a> Supervisor<'a> {
     pub(super) fn new(
         bound: &'a Bound,
         settings: &'a Settings,
-        pool: Arc<Shared<Pool>>,
+        scoreboard: Arc<Shared<Scoreboard>>,
         capacity: usize,
         run: Run<'a>,
     ) -> Result<Self> {
@@ -81,7 +79,7 @@ impl<'a> Supervisor<'a> {
             bound,
             settings,
             run,
-            pool,
+            scoreboard,
             capacity,
             workers: Workers::new(),
             ends,
@@ -196,7 +194,7 @@ impl<'a> Supervisor<'a> {
         let (core, now) = (self.core(), Instant::now());
         for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
             if old.is_stuck && old.stands_still(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX) {
-                monitor::worker_lost(core, place, old.pid.as_raw(), "is stuck, and was killed", open(old));
+                core.monitor.report_lost_worker(place, old.pid.as_raw(), "is stuck, and was killed", open(old));
                 old.kill(false);
             } else {
                 old.dismiss(now);
@@ -217,17 +215,17 @@ impl<'a> Supervisor<'a> {
         let Some(signals) = &self.signals else { return };
         let (reload, more) = signals.asked();
         if reload {
-            self.pool.reload();
+            self.scoreboard.reload();
         }
         if more != 0 {
-            let wanted = self.pool.wanted() as i64 + i64::from(more);
+            let wanted = self.scoreboard.wanted() as i64 + i64::from(more);
             let wanted = wanted.clamp(1, crate::lifecycle::MOST_WORKERS as i64) as usize;
             if let Err(why) = crate::lifecycle::check_count("SIGTTIN", wanted) {
                 log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
                 return;
             }
             log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
-            self.pool.set_wanted(wanted, self.core().permits());
+            self.scoreboard.set_wanted(wanted, &self.core().admission.permits);
         }
     }
 
@@ -288,7 +286,7 @@ impl<'a> Supervisor<'a> {
                 worker.kill(true);
             }
         }
-        let wanted = self.pool.wanted();
+        let wanted = self.scoreboard.wanted();
         let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
         self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
         for place in 0..wanted {
@@ -308,8 +306,8 @@ impl<'a> Supervisor<'a> {
         let Some(now) = self.workers.iter().find(|w| w.place == place && w.is_ready()) else { return true };
         // One after another at a reload, so that there are never twice as many.
         let is_old =
-            now.generation < self.pool.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
-        is_old || now.is_stuck || now.post().is_some_and(|post| post.desk.wants_successor())
+            now.generation < self.scoreboard.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
+        is_old || now.is_stuck || now.post().is_some_and(|post| post.slot.wants_successor())
     }
 
     fn start(&mut self, place: usize) {
@@ -327,9 +325,10 @@ impl<'a> Supervisor<'a> {
             super::check_threads()?; // it may have started one
         }
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
-        let desk = Pool::take(&self.pool).ok_or_else(none_left)?;
-        desk.prepare(settings.requests());
-        let post = |pipe| Post::new(core, desk.clone(), place, settings.heartbeat, pipe);
+        let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
+        slot.prepare(settings.requests());
+        let post =
+            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), place, settings.heartbeat, pipe);
         let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
         let watched = started.and_then(|worker| {
             let pid = worker.pid.as_raw();
@@ -346,12 +345,12 @@ impl<'a> Supervisor<'a> {
         match watched {
             Ok(mut worker) => {
                 signal::child_begins(worker.pid.as_raw());
-                worker.generation = self.pool.generation();
+                worker.generation = self.scoreboard.generation();
                 self.workers.push(worker);
                 Ok(())
             }
             Err(e) => {
-                desk.give_back();
+                slot.give_back();
                 Err(Error::System { act: "fork".into(), source: e })
             }
         }
@@ -359,10 +358,10 @@ impl<'a> Supervisor<'a> {
 
     /// Divides the connection limit among those who are ready. First those are lowered who have too much.
     fn share_out(&mut self) {
-        let (limit, wanted) = (self.core().permits().limit(), self.pool.wanted());
+        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
         let part = |w: &Worker| {
             let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
-            let permits = w.core.permits();
+            let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
                 w.core.control.recall_places(true);
@@ -378,7 +377,7 @@ impl<'a> Supervisor<'a> {
         for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
             let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
-                worker.core.permits().set_limit(new);
+                worker.core.admission.permits.set_limit(new);
             }
             if is_news || new > part.limit {
                 worker.core.control.ring_gate();
@@ -395,5 +394,5 @@ impl Drop for Supervisor<'_> {
 }
 
 fn open(worker: &Worker) -> u64 {
-    worker.core.permits().active() as u64
+    worker.core.admission.permits.active() as u64
 }

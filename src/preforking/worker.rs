@@ -10,8 +10,7 @@ use nix::unistd::Pid;
 
 use super::Settings;
 use crate::error::{Error, Result};
-use crate::lifecycle::Core;
-use crate::lifecycle::{Post, READY};
+use crate::lifecycle::{Core, WorkerRole, READY};
 use crate::panics::panic_message;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
@@ -65,7 +64,7 @@ impl Worker {
     /// Forks one. It has no share of the connection limit yet.
     pub(super) fn start(
         bound: &Bound,
-        post: impl FnOnce(OwnedFd) -> Post,
+        post: impl FnOnce(OwnedFd) -> WorkerRole,
         capacity: usize,
         signals: &ChildSignals,
         settings: &Settings,
@@ -75,10 +74,10 @@ impl Worker {
         let (lifeline, ours) = self::pipe()?;
         let (pipe, ours) = (Private::new(pipe), Private::new(ours)); // the worker itself must not keep our ends
         let core = Core::of_worker(post(words), capacity)?;
-        let Some(post) = &core.post else { return Err(io::Error::other("no worker")) };
+        let Some(post) = core.worker() else { return Err(io::Error::other("no worker")) };
         let (place, started) = (post.place, Instant::now());
         let pid = process::fork_child(signals, || work(bound, &core, &lifeline, settings, run))?;
-        post.let_go();
+        post.close_pipe();
         let pidfd = match process::pidfd(pid) {
             Ok(pidfd) => Private::new(pidfd),
             Err(e) => {
@@ -140,7 +139,7 @@ impl Worker {
     /// How long its heart has stood still, as far as was listened.
     pub(super) fn stands_still(&self, listened_since: Instant) -> Duration {
         let control = &self.core.control;
-        let beat = self.post().and_then(|post| post.desk.beat());
+        let beat = self.post().and_then(|post| post.slot.beat());
         let since = beat.map(|beat| beat.max(control.millis(listened_since)));
         let still = since.map_or(0, |since| control.millis(Instant::now()).saturating_sub(since));
         Duration::from_millis(still)
@@ -151,8 +150,8 @@ impl Worker {
         self.state == State::Ready
     }
 
-    pub(super) fn post(&self) -> Option<&Post> {
-        self.core.post.as_ref()
+    pub(super) fn post(&self) -> Option<&WorkerRole> {
+        self.core.worker()
     }
 }
 
@@ -161,11 +160,11 @@ pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
 
 /// In the worker; the exit code. Nothing that is the master's is dropped here: the caller exits.
 fn work(bound: &Bound, core: &Arc<Core>, lifeline: &OwnedFd, settings: &Settings, run: Run<'_>) -> i32 {
-    let Some(post) = &core.post else { return 1 };
+    let Some(post) = core.worker() else { return 1 };
     let serve = AssertUnwindSafe(|| settle_in(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
     let (words, code) = match catch_unwind(serve) {
         Ok(Ok(result)) => {
-            post.desk.set_result(result);
+            post.slot.set_result(result);
             return 0;
         }
         Ok(Err(e)) => (e.to_string(), 1),
@@ -175,18 +174,24 @@ fn work(bound: &Bound, core: &Arc<Core>, lifeline: &OwnedFd, settings: &Settings
             (format!("it panicked: {message}"), 101)
         }
     };
-    post.tell(words.as_bytes());
+    post.say(words.as_bytes());
     code
 }
 
 /// Lets go of what is the master's and the other workers', and becomes what the settings say.
-fn settle_in(bound: &Bound, core: &Arc<Core>, post: &Post, lifeline: &OwnedFd, settings: &Settings) -> Result<Bound> {
+fn settle_in(
+    bound: &Bound,
+    core: &Arc<Core>,
+    post: &WorkerRole,
+    lifeline: &OwnedFd,
+    settings: &Settings,
+) -> Result<Bound> {
     let ours = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
     let kept: Vec<_> = ours.chain(bound.listeners.iter().map(|listener| listener.as_fd())).collect();
     process::close_owned(&kept);
-    post.keep();
+    post.own_pipe();
     process::own(lifeline);
-    core.spare.iter().for_each(|spare| spare.fill());
+    core.reserve.iter().for_each(|spare| spare.fill());
     become_worker(core, &bound.listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
     let name = format!("{}-{}", settings.name, post.place);
     set_name(&name).map_err(Error::system("name the process"))?;
@@ -194,5 +199,5 @@ fn settle_in(bound: &Bound, core: &Arc<Core>, post: &Post, lifeline: &OwnedFd, s
     if let Some(hook) = &settings.after_fork {
         hook(post.place);
     }
-    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone(), more: Vec::new() })
+    Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
 }

@@ -12,10 +12,10 @@ use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::{io_error, TcpServer};
 use crate::accept::ServingStrategy;
 use crate::config::{check_limit, AtLimit, LingeringClose, ServerSettings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::handler::DatagramRequestHandler;
 use crate::lifecycle::{Actions, Core, Hooks, Incoming};
-use crate::listen::{bind, bind_beside, check_sockets, Access, BindOptions, Listener};
+use crate::listen::{bind, check_sockets, Access, BindOptions, Listener};
 use crate::net::Address;
 use crate::observe::Failure;
 use crate::strategy::Threading;
@@ -331,7 +331,7 @@ impl<S> ServerBuilder<S> {
     /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
     /// logged. Everything is logged besides. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
-        self.hooks.handle_error = Some(Box::new(hook));
+        self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
@@ -517,14 +517,9 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
-        let each = self.strategy.listeners_each();
-        if each > 1 && !self.adopted.is_empty() {
-            let why = "a socket that listens already cannot be listened on once more";
-            return Err(Error::setting("own_listeners", why));
-        }
         let tcp = TcpOptions {
             backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port || each > 1,
+            reuse_port: self.reuse_port,
             only_v6: self.only_v6,
             no_delay: self.no_delay,
             keep_alive: self.keep_alive,
@@ -536,11 +531,10 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let more = (1..each).map(|_| bind_beside(&listeners, tcp).map(Arc::new)).collect::<Result<_>>()?;
         let core =
             Core::new(self.settings, self.hooks, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
         let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners), more },
+            bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),
             strategy: self.strategy,
             handles_signals: self.handles_signals,

@@ -16,8 +16,6 @@ use crate::listen::Listener;
 pub struct Bound {
     pub(crate) core: Arc<Core>,
     pub(crate) listeners: Arc<Vec<Listener>>,
-    /// The same addresses once more, for each further loop that is to have listeners of its own.
-    pub(crate) more: Vec<Arc<Vec<Listener>>>,
 }
 
 /// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
@@ -33,12 +31,6 @@ pub trait Engine<H> {
     /// The default limit on connections, and the most that there can be.
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
-
-    /// How many sockets it wants for each address, to be bound with `SO_REUSEPORT`.
-    #[doc(hidden)]
-    fn listeners_each(&self) -> usize {
-        1
-    }
 
     /// True if it runs worker processes: then it can be no worker's engine.
     #[doc(hidden)]

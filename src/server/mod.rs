@@ -152,7 +152,7 @@ impl<H, S> TcpServer<H, S> {
         Self::warn_of_panics_that_abort();
         let abandoned = self.strategy.run(&self.bound, &self.handler);
         self.signals = None;
-        crate::lifecycle::monitor::tell_left_out(&core);
+        core.monitor.report_left_out();
         let report = core.totals().since(before);
         Ok(Report { abandoned: abandoned?, ..report })
     }
@@ -247,8 +247,8 @@ impl<H, S> TcpServer<H, S> {
     /// One line, once a run: a limit that the system will not let it reach.
     fn warn_of_few_descriptors(&self) {
         let (core, descriptors) = (&self.bound.core, limits::descriptors());
-        let processes = core.pool.get().map_or(1, |pool| pool.wanted());
-        let limit = core.permits().limit().div_ceil(processes.max(1)); // each has descriptors of its own
+        let processes = core.scoreboard().map_or(1, |scoreboard| scoreboard.wanted());
+        let limit = core.admission.permits.limit().div_ceil(processes.max(1)); // each has descriptors of its own
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",

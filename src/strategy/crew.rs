@@ -11,12 +11,10 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
 
-use crate::accept::{Acceptor, Seat, Turn};
-use crate::accept::{Rejected, Request, ServingStrategy};
+use crate::accept::{Acceptor, Rejected, Request, Seat, ServingStrategy, Turn};
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
-use crate::lifecycle::monitor;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, Mutex};
 use crate::sys;
@@ -106,7 +104,7 @@ impl Crew {
             while !core.control.stopping() {
                 core.control.events.clear();
                 let retry = self.complete().err().map(|e| {
-                    monitor::worker_failed(core, &Error::system("start a thread")(e));
+                    core.monitor.report_resting_worker(&Error::system("start a thread")(e));
                     HIRE_AGAIN
                 });
                 let retry = retry.into_iter().chain(actions.left()).min();
@@ -128,7 +126,7 @@ impl Crew {
                     self.hire()?;
                 }
             }
-            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits().full() => self.hire()?,
+            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full() => self.hire()?,
             None => {}
         }
         Ok(())
@@ -137,7 +135,7 @@ impl Crew {
     /// Starts a thread; it counts as waiting from now on, so that nobody hires another one in its place.
     fn hire(self: &Arc<Self>) -> io::Result<()> {
         self.members.fetch_add(1, SeqCst);
-        self.acceptor.core().workers.fetch_add(1, SeqCst);
+        self.acceptor.core().run.workers.fetch_add(1, SeqCst);
         self.waiting.fetch_add(1, SeqCst);
         let mut member = Member { crew: self.clone(), waits: true, quiet: true };
         self.plan.spawn(move || member.work())
@@ -145,7 +143,7 @@ impl Crew {
 
     /// Whether the one who has just taken a request must hire a successor: nobody waits, and one more may be served.
     fn needs_successor(&self) -> bool {
-        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().permits().full()
+        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
     }
 
     /// A seat, as soon as the system has the descriptors for it; `None` when the server stops meanwhile.
@@ -153,7 +151,7 @@ impl Crew {
         loop {
             match self.acceptor.seat() {
                 Ok(seat) => return Some(seat),
-                Err(e) => monitor::worker_failed(self.acceptor.core(), &e),
+                Err(e) => self.acceptor.core().monitor.report_resting_worker(&e),
             }
             let control = &self.acceptor.core().control;
             let rested = sys::poll([Some(control.stop.as_fd())], None, Some(HIRE_AGAIN));
@@ -277,7 +275,7 @@ impl Drop for Member {
         }
         self.crew.members.fetch_sub(1, SeqCst);
         let core = self.crew.acceptor.core();
-        core.workers.fetch_sub(1, SeqCst);
+        core.run.workers.fetch_sub(1, SeqCst);
         if !self.quiet || core.control.stopping() {
             core.control.ring();
         }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::crew::{self, HandOver, Plan};
-use crate::accept::Acceptor;
-use crate::accept::{Rejected, Request, ServingStrategy};
+use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 
 /// A fixed number of threads, each of which accepts a connection, serves it to its end, and accepts the next.

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::crew::{self, HandOver, Plan};
-use crate::accept::Acceptor;
-use crate::accept::{Rejected, Request, ServingStrategy};
+use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 
 /// A thread for each connection, as many as the connection limit allows.

@@ -1,9 +1,11 @@
 //! Memory that a process shares with its children.
 
+use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 
@@ -12,12 +14,13 @@ use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 /// # Safety
 /// Exactly that: other processes change the value at any time, and it begins as zeroes.
 pub(crate) unsafe trait Shareable: Sync {
-    /// Writes the first value, where zeroes are none: the model's atomics.
+    /// The first value, where zeroes are none: the model's atomics.
     #[cfg(all(test, shuttle))]
-    fn begin(_: NonNull<Self>)
+    fn first() -> Option<Self>
     where
         Self: Sized,
     {
+        None
     }
 }
 
@@ -32,7 +35,10 @@ impl<T: Shareable> Shared<T> {
         // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
         let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
         #[cfg(all(test, shuttle))]
-        T::begin(memory.cast());
+        if let Some(first) = T::first() {
+            // SAFETY: the new mapping is page-aligned and long enough, and nobody else knows of it yet.
+            unsafe { memory.cast().write(first) };
+        }
         Ok(Self(memory.cast()))
     }
 }
@@ -59,15 +65,46 @@ unsafe impl<T: Shareable> Send for Shared<T> {}
 // SAFETY: only shared references to a Sync value are given out.
 unsafe impl<T: Shareable> Sync for Shared<T> {}
 
-// SAFETY: plain atomics, all of them.
-unsafe impl Shareable for crate::lifecycle::Block {
-    #[cfg(all(test, shuttle))]
-    fn begin(at: NonNull<Self>) {
-        // SAFETY: `new` gives its fresh mapping, which is page-aligned and long enough.
-        unsafe { at.as_ptr().write(Self::default()) }
+/// A part of a value in shared memory. It keeps the whole mapping alive.
+pub(crate) struct SharedRef<T: 'static> {
+    part: NonNull<T>,
+    _whole: Arc<dyn Send + Sync>,
+}
+
+impl<T: Sync> SharedRef<T> {
+    pub(crate) fn new<U: Shareable + 'static>(whole: &Arc<Shared<U>>, part: impl FnOnce(&U) -> &T) -> Self {
+        Self { part: NonNull::from(part(whole)), _whole: whole.clone() }
+    }
+
+    /// A part of this part.
+    pub(crate) fn map<P: Sync>(&self, part: impl FnOnce(&T) -> &P) -> SharedRef<P> {
+        SharedRef { part: NonNull::from(part(self)), _whole: self._whole.clone() }
     }
 }
-// SAFETY: plain atomics, all of them.
-unsafe impl Shareable for crate::strategy::forking::Slots {}
-// SAFETY: plain atomics, all of them. (The model has no processes, and so never makes one.)
-unsafe impl Shareable for crate::lifecycle::Pool {}
+
+impl<T> Deref for SharedRef<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the pointer comes from a reference into the mapping, which `_whole` keeps; the closure of `new` is good
+        // for every lifetime, so it can have returned nothing else but that or a static.
+        unsafe { self.part.as_ref() }
+    }
+}
+
+impl<T> Clone for SharedRef<T> {
+    fn clone(&self) -> Self {
+        Self { part: self.part, _whole: self._whole.clone() }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SharedRef<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+// SAFETY: it gives out shared references to a Sync value only, and its other field is Send.
+unsafe impl<T: Sync> Send for SharedRef<T> {}
+// SAFETY: likewise.
+unsafe impl<T: Sync> Sync for SharedRef<T> {}

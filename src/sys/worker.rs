@@ -44,7 +44,7 @@ extern "C" fn on_worker_signal(number: c_int) {
                 core.control.request_stop();
             }
         } else {
-            core.post.iter().for_each(|post| post.want_successor());
+            core.worker().into_iter().for_each(|worker| worker.want_successor());
         }
     }
     Errno::set_raw(errno);

@@ -11,8 +11,7 @@ use crate::error::HandlerResult;
 use crate::finish::finish_apart;
 use crate::handler;
 use crate::handler::StreamRequestHandler;
-use crate::lifecycle::InHandler;
-use crate::observe::{contain, Outcome};
+use crate::observe::{contain, InHandler, Outcome};
 
 /// Runs a handler on this input: `setup`, `handle`, `finish`, and the close, as a server would; without one, and
 /// without a network. The client sends the input, ends the stream, and reads to the end, all at its own pace, so that
@@ -61,7 +60,7 @@ pub fn converse<H: StreamRequestHandler + ?Sized>(handler: &H, input: &[u8]) -> 
 fn serve<H: StreamRequestHandler + ?Sized>(handler: &H, mut conn: Connection) -> Outcome {
     let core = conn.server().core.clone();
     let outcome = {
-        let _inside = InHandler::of(&core);
+        let _inside = InHandler::of(core.monitor.server);
         contain(|| handler::run(&mut &*handler, &mut conn))
     };
     finish_apart(&core, conn, outcome)

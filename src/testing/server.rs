@@ -118,7 +118,7 @@ impl TestServer {
              testing::converse or with another strategy, and its server as a process"
         );
         let (addr, handle) = (server.local_addr().clone(), server.handle());
-        handle.core.roll.keep();
+        handle.core.monitor.open.keep();
         let (tell, result) = bounded(1);
         let serve = move || {
             let served = server.serve_forever();
@@ -228,7 +228,7 @@ impl TestServer {
     /// A line for each connection that did not end by itself.
     fn leftovers(&self) -> String {
         let mut lines = String::new();
-        for entry in self.handle.core.roll.entries() {
+        for entry in self.handle.core.monitor.open.entries() {
             let state = if entry.is_cut() { "was cut at the drain limit" } else { "is still being served" };
             let _ = write!(lines, "\n  {} {state}, open for {:?}", entry.peer, entry.age());
         }

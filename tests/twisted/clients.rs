@@ -58,7 +58,7 @@ fn test_close_port_in_protocol_factory() {
             Ok(())
         }))
     });
-    reactor.connect_tcp(addr, greets);
+    reactor.context().connect_tcp(addr, greets);
     turn_until(&mut reactor, |_| client.count("stop") == 1);
     assert_eq!(client.take(), "start build made data:hello lost:closed stop");
     assert_eq!(server.take(), "closed stop", "once build_protocol had returned");
@@ -76,7 +76,7 @@ fn test_cannot_bind() {
     assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse), "{error}");
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
     assert_eq!(journal.take(), "", "the factory was not started");
-    reactor.stop_listening(&port);
+    reactor.context().stop_listening(&port);
     reactor.listen_tcp(addr, Client::new(&journal)).unwrap();
     assert_eq!(journal.take(), "start");
 }
@@ -91,11 +91,12 @@ fn test_server_start_stop() {
     for _ in 0..2 {
         let ports = [0; 3].map(|_| reactor.listen_tcp(ANY, shared.clone()).unwrap());
         assert_eq!(journal.take(), "start");
-        ports[1..].iter().for_each(|port| reactor.stop_listening(port));
+        ports[1..].iter().for_each(|port| reactor.context().stop_listening(port));
         assert_eq!(journal.take(), "");
-        reactor.stop_listening(&ports[1]);
+        reactor.context().stop_listening(&ports[1]);
         assert_eq!(journal.take(), "", "a port counts once");
-        reactor.stop_listening(&ports[0]);
+        reactor.context().stop_listening(&ports[0]);
+        assert!(reactor.turn(Some(Duration::ZERO)).unwrap());
         assert_eq!(journal.take(), "stop");
     }
 }
@@ -120,7 +121,7 @@ fn test_user_fail() {
 fn test_client_connection_failed_stops_reactor() {
     let free = TcpListener::bind(ANY).unwrap().local_addr().unwrap();
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
-    reactor.connect_tcp(free, Client::new(&journal).on_failure(|cx, _| cx.stop()));
+    reactor.context().connect_tcp(free, Client::new(&journal).on_failure(|cx, _| cx.stop()));
     reactor.run().unwrap();
     assert_eq!(journal.take(), "start failed:refused stop");
 }
@@ -158,7 +159,7 @@ fn test_reconnect() {
             }
         }))
     });
-    let connector = reactor.connect_tcp(server.local_addr().unwrap(), client);
+    let connector = reactor.context().connect_tcp(server.local_addr().unwrap(), client);
     for made in 1..=2 {
         turn_until(&mut reactor, |_| journal.count("made") == made);
         drop(server.accept().unwrap());

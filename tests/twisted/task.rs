@@ -103,7 +103,7 @@ fn test_basic_function() {
 #[test]
 fn test_delayed_call_stops_reactor() {
     let mut reactor = Reactor::new().unwrap();
-    reactor.call_later(Duration::ZERO, |cx| {
+    reactor.context().call_later(Duration::ZERO, |cx| {
         cx.call_later(Duration::ZERO, |cx| cx.stop());
     });
     reactor.run().unwrap();
@@ -113,8 +113,8 @@ fn test_delayed_call_stops_reactor() {
 #[test]
 fn test_delayed_call_from_thread() {
     let (mut reactor, since) = (Reactor::new().unwrap(), Instant::now());
-    reactor.call_later(600 * SECOND, |cx| cx.stop());
-    reactor.call_later(Duration::ZERO, |cx| {
+    reactor.context().call_later(600 * SECOND, |cx| cx.stop());
+    reactor.context().call_later(Duration::ZERO, |cx| {
         cx.handle().call_from_thread(|cx| cx.stop()).unwrap();
     });
     reactor.run().unwrap();

@@ -122,10 +122,11 @@ fn start_stop() {
     let port = reactor.listen_udp(ANY, quiet(&journal)).unwrap();
     assert_eq!(journal.take(), "start");
     assert!(!is_free(at(&port)));
-    reactor.stop_listening_udp(&port);
-    assert_eq!(journal.take(), "stop");
+    reactor.context().stop_listening_udp(&port);
     assert!(is_free(at(&port)), "closed at once");
-    reactor.stop_listening_udp(&port);
+    turn(&mut reactor);
+    assert_eq!(journal.take(), "stop");
+    reactor.context().stop_listening_udp(&port);
     turn(&mut reactor);
     drop(reactor);
     assert_eq!(journal.take(), "", "once");
@@ -142,7 +143,7 @@ fn start_stop() {
 fn rebind() {
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
     let first = reactor.listen_udp(ANY, quiet(&journal)).unwrap();
-    reactor.stop_listening_udp(&first);
+    reactor.context().stop_listening_udp(&first);
     let second = reactor.listen_udp(at(&first), echo(&journal)).unwrap();
     assert_eq!((at(&second), journal.take().as_str()), (at(&first), "start stop start"));
     let client = client_of(&second);
@@ -280,7 +281,7 @@ fn faults_at_the_start_and_at_the_end_are_contained() {
     client.send(b"hello").unwrap();
     turn(&mut reactor);
     assert_eq!(next(&client), b"hello");
-    reactor.stop_listening_udp(&port);
+    reactor.context().stop_listening_udp(&port);
     turn(&mut reactor);
     assert!(is_free(at(&port)));
 }
@@ -544,7 +545,8 @@ fn who_is_connected_hears_the_peer_by_any_path() {
         server.recv(&mut [0; 10]).unwrap();
         server.send_to(b"answer", &own).unwrap();
         turn(&mut reactor);
-        reactor.stop_listening_udp(&port);
+        reactor.context().stop_listening_udp(&port);
+        turn(&mut reactor);
         assert_eq!(journal.take(), "start data:answer stop", "{peer}");
     }
     std::fs::remove_dir_all(dir).unwrap();

@@ -91,7 +91,7 @@ impl Wire {
     /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent of this
     /// child.
     pub(crate) fn tell_request(&self, since: Option<Instant>, limit: Option<Duration>) {
-        if self.told.get().is_none() {
+        if self.shared_deadline.get().is_none() {
             return;
         }
         let mut limits = self.limits.get();
@@ -99,7 +99,7 @@ impl Wire {
         self.limits.set(limits);
         self.request_since.set(since);
         self.between.set(since.is_none());
-        self.tell_deadline();
+        self.share_deadline();
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -27,3 +27,11 @@ fn a_broken_wire_stays_broken() {
     assert!(conn.write_all(b"x").and_then(|()| conn.flush()).is_err());
     assert!(conn.wire().is_broken());
 }
+
+#[test]
+fn a_connection_stays_small() {
+    let size = std::mem::size_of::<super::Wire>();
+    assert!(size <= 240, "{size} bytes");
+    let size = std::mem::size_of::<Connection>();
+    assert!(size <= 392, "{size} bytes");
+}

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::lifecycle::{Block, Control};
+use crate::lifecycle::Control;
 use crate::sys;
-use crate::sys::shared::Shared;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -17,7 +16,7 @@ fn is_consistent(control: &Control) -> bool {
 }
 
 fn control() -> Control {
-    Control::new(Arc::new(Shared::<Block>::new().unwrap()), None).unwrap()
+    Control::apart()
 }
 
 #[test]

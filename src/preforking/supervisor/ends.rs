@@ -8,9 +8,7 @@ use super::super::WorkerExit;
 use super::{Supervisor, LOOK_AGAIN};
 use crate::error::Result;
 use crate::hooks;
-use crate::lifecycle::monitor;
-use crate::lifecycle::Lost;
-use crate::listen::Listener;
+use crate::lifecycle::LostWith;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
 
@@ -31,16 +29,16 @@ impl Supervisor<'_> {
         };
         let in_order = status == Status::Exited(0) && worker.words().is_none();
         let lost = match worker.state {
-            State::Killed { cut: true } => Lost::Cut,
-            State::Leaving(_) if in_order => Lost::Left,
-            _ => Lost::Crashed,
+            State::Killed { cut: true } => LostWith::Cut,
+            State::Leaving(_) if in_order => LostWith::Left,
+            _ => LostWith::Crashed,
         };
         let Some(post) = worker.post() else { return };
-        let connections = post.desk.settle(lost);
+        let connections = post.slot.settle(lost);
         if in_order {
-            self.abandoned += post.desk.result();
+            self.abandoned += post.slot.result();
         }
-        post.desk.give_back();
+        post.slot.give_back();
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
         let (now, lived) = (Instant::now(), worker.started.elapsed());
         let failed_soon = worker.words().is_some() && lived < SOON;
@@ -51,11 +49,11 @@ impl Supervisor<'_> {
                 target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
             );
         } else if worker.was_ready && !failed_soon {
-            monitor::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            self.core().monitor.report_lost_worker(worker.place, worker.pid.as_raw(), &how, connections);
             self.starts.died(worker.place, lived, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
-            monitor::worker_lost(self.core(), worker.place, worker.pid.as_raw(), &how, connections);
+            self.core().monitor.report_lost_worker(worker.place, worker.pid.as_raw(), &how, connections);
             self.start_failed(worker.place, how);
         }
     }
@@ -79,27 +77,26 @@ impl Supervisor<'_> {
             control.request_stop();
         }
         if !control.paused() {
-            let queued = |l: &Listener| l.queued().unwrap_or(core.settings.backlog);
-            self.pool.count_the_last(self.bound.listeners.iter().map(queued));
+            self.scoreboard.queued.count(&self.bound.listeners, core.settings.backlog);
         }
         while !self.workers.is_empty() {
             control.events.clear();
             // Who has no place for the last of the queue waits at its gate, and is told there that others have had it: not
             // by a ring that came before.
-            let looks = self.pool.has_last().then_some(LOOK_AGAIN);
+            let looks = (!self.scoreboard.queued.is_empty()).then_some(LOOK_AGAIN);
             self.pass_the_stop_on();
             self.look();
             if !self.workers.is_empty() {
                 self.wait(self.patience().into_iter().chain(looks).min())?;
             }
         }
-        self.pool.forget_the_last();
+        self.scoreboard.queued.clear();
         self.fault.take().map_or(Ok(self.abandoned), Err)
     }
 
     fn pass_the_stop_on(&mut self) {
         let (core, now) = (self.core(), Instant::now());
-        let end = core.control.drain_deadline(core.settings.drain_timeout);
+        let end = core.drain_deadline();
         for worker in &mut self.workers {
             if core.control.is_urgent() {
                 worker.core.control.request_stop_now();

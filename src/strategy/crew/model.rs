@@ -28,7 +28,7 @@ fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Li
 /// A member as `hire` makes it, but on no thread.
 fn member(crew: &Arc<Crew>) -> Member {
     crew.members.fetch_add(1, SeqCst);
-    crew.acceptor.core().workers.fetch_add(1, SeqCst);
+    crew.acceptor.core().run.workers.fetch_add(1, SeqCst);
     crew.waiting.fetch_add(1, SeqCst);
     Member { crew: crew.clone(), waits: true, quiet: false }
 }
@@ -54,7 +54,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             drop(stays);
             supervisor.join().unwrap().unwrap();
             assert_eq!(core.drain(&Sequential).unwrap(), 0);
-            assert_eq!(core.permits().active(), 0);
+            assert_eq!(core.admission.permits.active(), 0);
             drop((join_all(clients.into()), listeners));
         });
     }

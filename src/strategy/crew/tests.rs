@@ -27,7 +27,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
 /// A member as `hire` makes it, but on no thread.
 fn member(crew: &Arc<Crew>) -> Member {
     crew.members.fetch_add(1, SeqCst);
-    crew.acceptor.core().workers.fetch_add(1, SeqCst);
+    crew.acceptor.core().run.workers.fetch_add(1, SeqCst);
     crew.waiting.fetch_add(1, SeqCst);
     Member { crew: crew.clone(), waits: true, quiet: false }
 }
@@ -41,14 +41,14 @@ fn who_dies_is_replaced_and_all_leave_at_the_stop() {
         let theirs = crew.clone();
         let supervisor = thread::spawn(move || theirs.supervise());
         let whole =
-            || [&crew.members, &crew.waiting, &core.workers].iter().all(|n| n.load(SeqCst) == size.unwrap_or(1));
+            || [&crew.members, &crew.waiting, &core.run.workers].iter().all(|n| n.load(SeqCst) == size.unwrap_or(1));
         until("it is whole", whole);
         sleep(Duration::from_millis(20)); // so that the supervisor waits
         drop(dies);
         until("it is whole again", whole);
         core.control.request_stop();
         supervisor.join().unwrap().unwrap();
-        until("all have left", || core.workers.load(SeqCst) == 0);
+        until("all have left", || core.run.workers.load(SeqCst) == 0);
     }
 }
 
@@ -58,7 +58,7 @@ fn a_member_that_is_dropped_is_struck_off_and_the_supervisor_hears_of_it() {
     let core = crew.acceptor.core().clone();
     core.control.events.clear();
     drop(member(&crew));
-    assert_eq!((crew.members.load(SeqCst), crew.waiting.load(SeqCst), core.workers.load(SeqCst)), (0, 0, 0));
+    assert_eq!((crew.members.load(SeqCst), crew.waiting.load(SeqCst), core.run.workers.load(SeqCst)), (0, 0, 0));
     let heard = sys::poll([Some(core.control.events.as_fd())], None, Some(Duration::ZERO)).unwrap();
     assert!(heard.has(0));
 }

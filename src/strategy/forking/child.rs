@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::slots::{SlotRef, Verdict};
+use super::slots::{ChildSlot, Verdict};
 use super::Forking;
 use crate::accept::Request;
 use crate::observe::{Cause, Outcome};
 use crate::sys::limits::restore_descriptors;
 use crate::sys::process;
+use crate::sys::shared::SharedRef;
 
 /// Serves the connection; the exit code. Nothing unwinds out of here,
 /// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
-pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, parent: i32) -> i32 {
+pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> i32 {
     let serve = AssertUnwindSafe(|| serve(request, slot, strategy, parent));
     let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
         slot.say(Verdict::Panicked, "outside of the handler");
@@ -23,7 +24,7 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SlotRef, strategy: &Fork
     verdict.exit_code()
 }
 
-fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, parent: i32) -> Verdict {
+fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
     let shared = request.as_ref().and_then(Request::shared_socket);
     core.control.become_child(shared.as_ref().map(AsFd::as_fd));
@@ -34,14 +35,14 @@ fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, pare
     }
     // A worker that dies takes its connections along, as its master has counted. (After the bounds: a change of user
     // forgets it.)
-    if core.post.is_some() && process::die_with(parent).is_err() {
+    if core.is_worker() && process::die_with(parent).is_err() {
         return Verdict::Failed;
     }
     if let Some(hook) = &strategy.after_fork {
         hook();
     }
     let Some(mut request) = request.take() else { return Verdict::Failed };
-    if let Err(why) = request.verify_in_child(slot) {
+    if let Err(why) = request.verify_in_child(&slot.deadline) {
         let verdict = match why.kind() {
             io::ErrorKind::PermissionDenied => Verdict::Refused,
             io::ErrorKind::TimedOut => Verdict::Unanswered,
@@ -51,7 +52,7 @@ fn serve(request: &mut Option<Request>, slot: &SlotRef, strategy: &Forking, pare
         request.keep_permit(); // the parent's
         return verdict;
     }
-    let judged = request.run_in_child(slot.clone(), |outcome, lost| {
+    let judged = request.run_in_child(slot.map(|slot| &slot.deadline), |outcome, lost| {
         let (verdict, text) = verdict(outcome, lost);
         slot.say(verdict, &text);
         verdict

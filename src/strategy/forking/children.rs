@@ -3,21 +3,24 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::slots::{FreeSlots, SlotRef, Verdict};
+use super::slots::{ChildSlot, FreeSlots, Verdict};
 use super::{AFTER_THE_LIMIT, FROM_TERM_TO_KILL};
 use crate::accept::{Rejected, Request};
 use crate::admit::Permit;
 use crate::config::Limit;
-use crate::lifecycle::monitor::Ended;
-use crate::lifecycle::{monitor, Core};
+use crate::lifecycle::Core;
 use crate::net::Addr;
+use crate::observe::{log_line, ChildEnd};
 use crate::sys::process::{self, Status, Timer};
+use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll, Interest};
 
 const TIMER: u64 = u64::MAX;
@@ -28,7 +31,7 @@ struct Child {
     pidfd: Option<OwnedFd>,
     pid: Pid,
     peer: Addr,
-    slot: SlotRef,
+    slot: SharedRef<ChildSlot>,
     /// The limit for which it is being ended, and when SIGKILL follows; `None` then: it has been sent.
     ending: Option<(Limit, Option<Instant>)>,
     permit: Permit,
@@ -56,14 +59,14 @@ impl Children {
         &mut self,
         wakes: &Epoll,
         request: Request,
-        fork: impl FnOnce(&mut Option<Request>, &SlotRef) -> io::Result<Pid>,
+        fork: impl FnOnce(&mut Option<Request>, &SharedRef<ChildSlot>) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
         let slot = match self.free.take() {
             Ok(slot) => slot,
             Err(why) => return Err(Rejected::new(request, why)),
         };
         if let Some(limit) = self.core.settings.limits.request {
-            slot.set_deadline(self.core.control.millis(Instant::now() + limit));
+            slot.deadline.store(self.core.control.millis(Instant::now() + limit), SeqCst);
             // the child tells more, once it can
         }
         let mut request = Some(request);
@@ -98,7 +101,8 @@ impl Children {
             }
             Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.bury(child, Status::Gone),
             Err(e) => {
-                log::error!(target: "socketserver::accept", "ended the process of {}, which cannot be watched: {e}", child.peer);
+                let text = format_args!("ended the process of {}, which cannot be watched: {e}", child.peer);
+                log_line(Level::Error, "socketserver::accept", text);
                 let status = process::end_now(child.pid);
                 self.bury(child, status);
             }
@@ -139,17 +143,17 @@ impl Children {
     fn bury(&mut self, child: Child, status: Status) {
         let said = child.slot.said();
         let limit = child.ending.map(|(limit, _)| limit);
-        let ended = match (status, said) {
-            (Status::Killed(signal), _) => Ended::Killed { signal, limit },
+        let end = match (status, said) {
+            (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
             (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => said_to_be(verdict, text),
-            (Status::Exited(code), _) => Ended::Exited(code),
+            (Status::Exited(code), _) => ChildEnd::Exited(code),
             (Status::Gone, Some((verdict, text))) => said_to_be(verdict, text),
             (Status::Gone, None) => {
-                Ended::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
+                ChildEnd::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
             }
         };
         self.free.give_back(child.slot);
-        monitor::child_ended(&self.core, &child.peer, &ended);
+        self.core.monitor.report_child_end(&child.peer, &end, self.core.stop_phase());
         drop(child.permit);
     }
 
@@ -210,15 +214,15 @@ impl Drop for Children {
     }
 }
 
-fn said_to_be(verdict: Verdict, text: String) -> Ended {
+fn said_to_be(verdict: Verdict, text: String) -> ChildEnd {
     match verdict {
-        Verdict::Served => Ended::Served,
-        Verdict::Failed | Verdict::Unbound => Ended::Failed(text),
-        Verdict::TimedOut => Ended::TimedOut(text),
-        Verdict::Disconnected => Ended::Disconnected(text),
-        Verdict::Panicked => Ended::Panicked(text),
-        Verdict::Refused => Ended::Refused(io::ErrorKind::PermissionDenied, text),
-        Verdict::Unanswered => Ended::Refused(io::ErrorKind::TimedOut, text),
-        Verdict::Unasked => Ended::Refused(io::ErrorKind::Other, text),
+        Verdict::Served => ChildEnd::Served,
+        Verdict::Failed | Verdict::Unbound => ChildEnd::Failed(text),
+        Verdict::TimedOut => ChildEnd::TimedOut(text),
+        Verdict::Disconnected => ChildEnd::Disconnected(text),
+        Verdict::Panicked => ChildEnd::Panicked(text),
+        Verdict::Refused => ChildEnd::Refused(io::ErrorKind::PermissionDenied, text),
+        Verdict::Unanswered => ChildEnd::Refused(io::ErrorKind::TimedOut, text),
+        Verdict::Unasked => ChildEnd::Refused(io::ErrorKind::Other, text),
     }
 }

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::accept::Acceptor;
-use crate::accept::{Rejected, Request, ServingStrategy};
+use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals};
@@ -24,7 +23,6 @@ use crate::sys::{signal, Epoll};
 use children::Children;
 
 pub(crate) use bounds::{bound_settings, Bounds};
-pub(crate) use slots::{SlotRef, Slots};
 
 /// A process for each connection: what happens in a handler, happens to that connection only.
 ///

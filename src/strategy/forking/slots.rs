@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
-use crate::sys::shared::Shared;
+use crate::sys::shared::{Shareable, Shared, SharedRef};
 
 /// As many as fit a page.
 const PER_PAGE: usize = 16;
@@ -12,9 +12,9 @@ const TEXT: usize = 232;
 
 /// One child's words.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct ChildSlot {
     /// Milliseconds after the control's epoch; 0: no limit runs.
-    deadline: AtomicU64,
+    pub(super) deadline: AtomicU64,
     verdict: AtomicU32,
     length: AtomicU32,
     text: [AtomicU8; TEXT],
@@ -65,11 +65,7 @@ impl Verdict {
     }
 }
 
-impl Slot {
-    pub(crate) fn set_deadline(&self, millis: u64) {
-        self.deadline.store(millis, SeqCst);
-    }
-
+impl ChildSlot {
     pub(super) fn deadline(&self) -> Option<u64> {
         Some(self.deadline.load(SeqCst)).filter(|d| *d > 0)
     }
@@ -104,37 +100,26 @@ impl Slot {
 
 /// A page of slots.
 #[derive(Debug)]
-pub(crate) struct Slots([Slot; PER_PAGE]);
+struct Slots([ChildSlot; PER_PAGE]);
 
-/// A slot, for as long as a child has it.
-#[derive(Debug, Clone)]
-pub(crate) struct SlotRef {
-    page: Arc<Shared<Slots>>,
-    index: usize,
-}
-
-impl std::ops::Deref for SlotRef {
-    type Target = Slot;
-
-    fn deref(&self) -> &Slot {
-        &self.page.0[self.index]
-    }
-}
+// SAFETY: plain atomics, all of them.
+#[allow(unsafe_code)]
+unsafe impl Shareable for Slots {}
 
 /// The slots that no child has.
 #[derive(Debug, Default)]
-pub(super) struct FreeSlots(Vec<SlotRef>);
+pub(super) struct FreeSlots(Vec<SharedRef<ChildSlot>>);
 
 impl FreeSlots {
-    pub(super) fn take(&mut self) -> std::io::Result<SlotRef> {
+    pub(super) fn take(&mut self) -> std::io::Result<SharedRef<ChildSlot>> {
         if self.0.is_empty() {
             let page = Arc::new(Shared::<Slots>::new()?);
-            self.0.extend((0..PER_PAGE).rev().map(|index| SlotRef { page: page.clone(), index }));
+            self.0.extend((0..PER_PAGE).rev().map(|index| SharedRef::new(&page, |page| &page.0[index])));
         }
         self.0.pop().ok_or_else(|| std::io::Error::other("no slot"))
     }
 
-    pub(super) fn give_back(&mut self, slot: SlotRef) {
+    pub(super) fn give_back(&mut self, slot: SharedRef<ChildSlot>) {
         slot.clear();
         self.0.push(slot);
     }

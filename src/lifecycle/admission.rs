@@ -1,0 +1,49 @@
+//! What decides whether another connection may be served.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::permits::Permits;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::Mutex;
+use crate::sys::shared::SharedRef;
+
+/// The permits of a server, and the waits for one.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) permits: SharedRef<Permits>,
+    /// Held by the thread that waits for a permit; the others queue behind it.
+    pub(crate) gate: Mutex<()>,
+    /// Event loops that wait for a permit, which another loop may give back.
+    loops_at_gate: AtomicUsize,
+    /// The most connections that the strategy can serve at once, whatever the limit.
+    pub(crate) capacity: usize,
+}
+
+impl Admission {
+    pub(super) fn new(permits: SharedRef<Permits>, capacity: usize) -> Self {
+        Self { permits, gate: Mutex::new(()), loops_at_gate: AtomicUsize::new(0), capacity }
+    }
+
+    /// True if an event loop is to hear of a permit that comes back.
+    pub(crate) fn a_loop_waits(&self) -> bool {
+        self.loops_at_gate.load(SeqCst) > 0
+    }
+}
+
+/// While it lives, an event loop is woken by the gate's eventfd for each permit that comes back, also by another loop.
+pub(crate) struct AtGate(Arc<Core>);
+
+impl AtGate {
+    /// To be followed by another look for a permit.
+    pub(crate) fn enter(core: &Arc<Core>) -> Self {
+        core.admission.loops_at_gate.fetch_add(1, SeqCst);
+        Self(core.clone())
+    }
+}
+
+impl Drop for AtGate {
+    fn drop(&mut self) {
+        self.0.admission.loops_at_gate.fetch_sub(1, SeqCst);
+    }
+}

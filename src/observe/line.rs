@@ -1,0 +1,13 @@
+//! The one place where a line goes to the log.
+
+use std::fmt;
+
+use log::Level;
+
+use crate::panics::caught;
+
+/// Writes a line to the program's logger. A panic of the logger is contained: it may print to a pipe whose reader is
+/// gone, and must not end the thread that serves.
+pub(crate) fn log_line(level: Level, target: &str, text: fmt::Arguments<'_>) {
+    let _ = caught(|| log::log!(target: target, level, "{text}"));
+}

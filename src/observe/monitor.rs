@@ -1,0 +1,316 @@
+//! Counters, log and hook: one event, one line.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::Level;
+
+use super::failure::{ErrorHook, Failure};
+use super::inside::{InHandler, ServerId};
+use super::line::log_line;
+use super::outcome::{Cause, Outcome};
+#[cfg(feature = "testing")]
+use super::roll::OpenConnections;
+use super::stats::Counters;
+use super::throttle::{Kind, LogThrottle};
+use crate::config::Limit;
+use crate::error::Error;
+use crate::net::Addr;
+use crate::panics::caught;
+use crate::sys::shared::SharedRef;
+
+/// An error of the user's, as it is reported.
+type UserError = dyn std::error::Error + Send + Sync + 'static;
+
+/// What is counted and told of one server.
+pub(crate) struct Monitor {
+    pub(crate) server: ServerId,
+    counters: SharedRef<Counters>,
+    /// Bounds what others can make the server log.
+    throttle: LogThrottle,
+    handle_error: Option<Arc<ErrorHook>>,
+    #[cfg(feature = "testing")]
+    pub(crate) open: OpenConnections,
+}
+
+/// How far a stop was when a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopPhase {
+    /// No stop was asked for.
+    Running,
+    /// Connections may finish.
+    Draining,
+    /// The drain limit has passed, and connections are cut.
+    Cut,
+    /// Connections are cut, since the stop was urgent.
+    CutAtOnce,
+    /// The run is over: what an abandoned handler does afterwards belongs to none.
+    Over { was_cut: bool },
+}
+
+/// How the process of a connection has ended.
+pub(crate) enum ChildEnd {
+    Served,
+    Failed(String),
+    TimedOut(String),
+    Disconnected(String),
+    Panicked(String),
+    /// `verify_request` did not let it in.
+    Refused(io::ErrorKind, String),
+    Exited(i32),
+    Killed {
+        signal: &'static str,
+        limit: Option<Limit>,
+    },
+}
+
+impl Monitor {
+    pub(crate) fn new(server: ServerId, counters: SharedRef<Counters>, handle_error: Option<Arc<ErrorHook>>) -> Self {
+        Self {
+            server,
+            counters,
+            throttle: LogThrottle::default(),
+            handle_error,
+            #[cfg(feature = "testing")]
+            open: OpenConnections::default(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// A connection was taken from the kernel's queue: the how manieth it is.
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+    pub(crate) fn count_accepted(&self, peer: &Addr) -> u64 {
+        #[cfg(feature = "testing")]
+        self.open.enter(peer);
+        self.counters.accepted.fetch_add(1, Relaxed) + 1
+    }
+
+    /// A connection was closed without a handler: one line a second above `debug`.
+    pub(crate) fn report_refused(&self, peer: &Addr, error: &io::Error) {
+        self.count_refused(peer);
+        let kind = Kind::Refused(error.raw_os_error());
+        self.report_throttled(kind, Level::Warn, &Failure::Refused { peer, error });
+    }
+
+    /// `verify_request` did not let a connection in. That it says no is no fault.
+    pub(crate) fn report_unverified(&self, peer: &Addr, error: &io::Error) {
+        self.count_refused(peer);
+        let said_no = error.kind() == io::ErrorKind::PermissionDenied;
+        let level = if said_no { Level::Info } else { Level::Warn };
+        self.report_throttled(Kind::Unverified { said_no }, level, &Failure::Refused { peer, error });
+    }
+
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+    fn count_refused(&self, peer: &Addr) {
+        count(&self.counters.refused);
+        #[cfg(feature = "testing")]
+        self.open.leave(peer, false);
+    }
+
+    /// A hook of the server has panicked.
+    pub(crate) fn report_hook_panic(&self, hook: &'static str, message: &str) {
+        self.report(Level::Error, &Failure::Hook { hook, message });
+    }
+
+    /// An accept has failed, which is news for the log where accepting rests for it.
+    pub(crate) fn report_accept_error(&self, local: &Addr, error: &io::Error, rests: bool) {
+        count(&self.counters.accept_errors);
+        let level = if rests { Level::Warn } else { Level::Debug };
+        let kind = Kind::Accept(error.raw_os_error().unwrap_or(0));
+        self.report_throttled(kind, level, &Failure::Accept { local, error });
+    }
+
+    /// A listener is of no use any more.
+    pub(crate) fn report_lost_listener(&self, local: &Addr, error: &io::Error) {
+        count(&self.counters.accept_errors);
+        self.report(Level::Error, &Failure::ListenerLost { local, error });
+    }
+
+    /// A callback has held up an event loop.
+    pub(crate) fn report_stall(&self, callback: &'static str, peer: Option<&Addr>, took: Duration) {
+        self.report_throttled(Kind::Stalled, Level::Warn, &Failure::Stalled { callback, peer, took });
+    }
+
+    /// A worker process has ended, or must be ended, without being asked to.
+    pub(crate) fn report_lost_worker(&self, worker: usize, pid: i32, how: &str, connections: u64) {
+        self.report(Level::Error, &Failure::Worker { worker, pid, how, connections });
+    }
+
+    /// A worker thread cannot even wait, or cannot be started.
+    pub(crate) fn report_resting_worker(&self, error: &Error) {
+        if let Some(left_out) = self.throttle.pass(Kind::Worker) {
+            let more = More(left_out);
+            log_line(Level::Warn, "socketserver::accept", format_args!("a worker rests: {error}{more}"));
+        }
+    }
+
+    /// At the end of a run: what the throttle has kept back, and no later line will say.
+    pub(crate) fn report_left_out(&self) {
+        for (kind, left_out) in self.throttle.take_left_out() {
+            let text = format_args!("{left_out} more {kind} were left out of the log");
+            log_line(Level::Warn, "socketserver::accept", text);
+        }
+    }
+
+    /// A connection was served, or not, and is closed. `lost`: true if its peer was gone before.
+    pub(crate) fn report_end(&self, peer: &Addr, lost: bool, outcome: &Outcome, phase: StopPhase) {
+        if let Outcome::NotServed(why) = outcome {
+            return self.report_refused(peer, &why.into());
+        }
+        self.count_end(peer, phase);
+        match outcome {
+            Outcome::NotServed(_) => {}
+            Outcome::Served => count(&self.counters.served),
+            Outcome::Panicked(message) => self.report_panic(peer, message),
+            Outcome::Failed(error) => self.report_failed(peer, Cause::of(&**error, lost), &**error),
+        }
+    }
+
+    /// A connection that this side has made is closed: nobody was served on it, so it is not counted.
+    pub(crate) fn report_uncounted_end(&self, peer: &Addr, lost: bool, outcome: &Outcome) {
+        match outcome {
+            Outcome::Served | Outcome::NotServed(_) => {}
+            Outcome::Panicked(message) => self.report(Level::Error, &Failure::Panic { peer, message }),
+            Outcome::Failed(error) => self.report_error(peer, Cause::of(&**error, lost), &**error),
+        }
+    }
+
+    /// A callback that belongs to no request has returned: only what goes wrong is news, and nothing is counted.
+    pub(crate) fn report_callback(&self, of: &Addr, outcome: &Outcome) {
+        match outcome {
+            Outcome::Served | Outcome::NotServed(_) => {}
+            Outcome::Failed(error) => self.report(Level::Error, &Failure::Error { peer: of, error: &**error }),
+            Outcome::Panicked(message) => self.report(Level::Error, &Failure::Panic { peer: of, message }),
+        }
+    }
+
+    /// The same as [`report_end`](Self::report_end) for a connection that was served in another process.
+    pub(crate) fn report_child_end(&self, peer: &Addr, end: &ChildEnd, phase: StopPhase) {
+        if let ChildEnd::Refused(kind, text) = end {
+            return self.report_unverified(peer, &io::Error::new(*kind, text.as_str()));
+        }
+        self.count_end(peer, phase);
+        let failed = |cause, text: &String| {
+            self.report_failed(peer, cause, &*Box::<UserError>::from(text.as_str()));
+        };
+        let counters = &self.counters;
+        match end {
+            ChildEnd::Served => count(&counters.served),
+            ChildEnd::Failed(text) => failed(Cause::Handler, text),
+            ChildEnd::TimedOut(text) => failed(Cause::Limit, text),
+            ChildEnd::Disconnected(text) => failed(Cause::Peer, text),
+            ChildEnd::Panicked(message) => self.report_panic(peer, message),
+            ChildEnd::Refused(..) => {}
+            ChildEnd::Exited(code) => {
+                count(&counters.failed);
+                count(&counters.crashed);
+                self.report(Level::Error, &Failure::Exited { peer, code: *code });
+            }
+            ChildEnd::Killed { signal, limit } => {
+                count(&counters.failed);
+                count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
+                self.report(Level::Error, &Failure::Killed { peer, signal, limit: *limit });
+            }
+        }
+    }
+
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+    fn count_end(&self, peer: &Addr, phase: StopPhase) {
+        #[cfg(feature = "testing")]
+        self.open.leave(peer, matches!(phase, StopPhase::Cut | StopPhase::Over { was_cut: true }));
+        match phase {
+            StopPhase::Running | StopPhase::Over { .. } => {}
+            StopPhase::Draining => count(&self.counters.drained),
+            StopPhase::Cut | StopPhase::CutAtOnce => count(&self.counters.forced),
+        }
+    }
+
+    fn report_panic(&self, peer: &Addr, message: &str) {
+        count(&self.counters.failed);
+        count(&self.counters.panicked);
+        self.report(Level::Error, &Failure::Panic { peer, message });
+    }
+
+    fn report_failed(&self, peer: &Addr, cause: Cause, error: &UserError) {
+        match cause {
+            Cause::Peer => count(&self.counters.disconnected),
+            Cause::Limit => {
+                count(&self.counters.failed);
+                count(&self.counters.timed_out);
+            }
+            Cause::Handler => count(&self.counters.failed),
+        }
+        self.report_error(peer, cause, error);
+    }
+
+    fn report_error(&self, peer: &Addr, cause: Cause, error: &UserError) {
+        match cause {
+            Cause::Peer => self.report(Level::Debug, &Failure::Disconnected { peer, error }),
+            Cause::Limit => self.report(Level::Info, &Failure::Error { peer, error }),
+            Cause::Handler => self.report(Level::Error, &Failure::Error { peer, error }),
+        }
+    }
+
+    /// To the log and to the user's hook.
+    fn report(&self, level: Level, failure: &Failure<'_>) {
+        self.report_with(failure, level, 0);
+    }
+
+    /// The same for what others can cause at will: one line a second of a kind, the rest at `debug`. The hook hears of
+    /// all.
+    fn report_throttled(&self, kind: Kind, level: Level, failure: &Failure<'_>) {
+        match self.throttle.pass(kind) {
+            Some(left_out) => self.report_with(failure, level, left_out),
+            None => self.report_with(failure, Level::Debug, 0),
+        }
+    }
+
+    fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
+        log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
+        let Some(hook) = &self.handle_error else { return };
+        let _inside = InHandler::of(self.server);
+        // A panic of the hook may not end the thread that serves.
+        if let Err(message) = caught(|| hook(failure)) {
+            let text = format_args!("handle_error panicked: {}", message.escape_debug());
+            log_line(Level::Error, "socketserver::server", text);
+        }
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+/// How many lines like this one the throttle has kept back since the last; nothing is said of none.
+struct More(u64);
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            n => write!(f, " ({n} more like it since the last line)"),
+        }
+    }
+}
+
+fn target(failure: &Failure<'_>) -> &'static str {
+    match failure {
+        Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Hook { .. } => "socketserver::server",
+        Failure::Stalled { .. } => "socketserver::event_loop",
+        Failure::Worker { .. } => "socketserver::preforking",
+        _ => "socketserver::handler",
+    }
+}
