@@ -17,10 +17,9 @@ use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
 use crate::listen::{bind, AcceptError, BindOptions, Listener};
-use crate::net::{Addr, Address, DatagramSocket};
+use crate::net::{Addr, Address, DatagramSocket, Received};
 use crate::observe::Outcome;
 use crate::panics::forget;
-use crate::sys::datagram::Received;
 use crate::sys::Readiness;
 
 /// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.

@@ -11,25 +11,7 @@ use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandle
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{fork, ForkResult, Pid};
-
 use parking_lot::Mutex;
-
-use crate::strategy::Forking;
-
-impl Forking {
-    /// Forks even where the process has other threads.
-    ///
-    /// # Safety
-    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
-    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
-    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
-    /// ever holds anything that a handler, the logger or the standard library in the child needs.
-    #[must_use]
-    pub unsafe fn allow_threads(mut self) -> Self {
-        self.allow_threads_unchecked();
-        self
-    }
-}
 
 /// The number of this process.
 pub(crate) fn id() -> i32 {

@@ -92,8 +92,18 @@ impl Forking {
 
     bound_settings!(bounds);
 
-    pub(crate) fn allow_threads_unchecked(&mut self) {
+    /// Forks even where the process has other threads.
+    ///
+    /// # Safety
+    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
+    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
+    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
+    /// ever holds anything that a handler, the logger or the standard library in the child needs.
+    #[allow(unsafe_code)] // no unsafe act: the caller's promise, which `sys::process::fork_child` relies on
+    #[must_use]
+    pub unsafe fn allow_threads(mut self) -> Self {
         self.threads_allowed = true;
+        self
     }
 
     /// Other threads than this one make a fork unsafe.
