@@ -289,9 +289,9 @@ pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, Re
 pub use error::{Error, HandlerResult, Result};
 pub use event_loop::{
     factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
-    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
-    ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
-    Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
+    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Framed, FramedTransport, Group,
+    LineReceiver, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
+    ReactorHandle, Reconnect, StringReceiver, Strings, TimerId, Transport, WriteError,
 };
 pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use framing::LineTooLong;
