@@ -17,6 +17,7 @@ use super::writer::Mailbox;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
 
@@ -298,8 +299,7 @@ impl Wire {
         };
         let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
-        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let left = left.into_iter().chain(self.beat()).min();
+        let left = left(until).into_iter().chain(self.beat()).min();
         let ready = sys::poll([read, stop, bell], write, left)?;
         if ready.has(2) {
             self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next

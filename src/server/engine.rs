@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
+use crate::sync::left;
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]
@@ -123,8 +124,7 @@ fn serve_one(
     let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
         strategy.service_actions();
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        match acceptor.seat_for(strategy)?.next(left)? {
+        match acceptor.seat_for(strategy)?.next(left(deadline))? {
             AcceptEvent::Request(request) => {
                 strategy.process_request(request).unwrap_or_else(Rejected::refuse);
                 strategy.service_actions();
