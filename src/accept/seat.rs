@@ -15,7 +15,8 @@ use crate::finish::refuse;
 use crate::lifecycle::{Awaited, Core};
 use crate::listen::{Listener, LONGEST_REST, REST};
 use crate::sync::{now, MutexGuard};
-use crate::sys::{self, process, Epoll, Interest};
+use crate::sys::process::Private;
+use crate::sys::{self, Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -59,13 +60,7 @@ pub struct Seat<'a> {
 /// An epoll set with all listeners, each waking one waiting thread only, and the stop switch.
 #[derive(Debug)]
 pub(super) struct ListeningSet {
-    epoll: Epoll,
-}
-
-impl Drop for ListeningSet {
-    fn drop(&mut self) {
-        process::disown(&self.epoll);
-    }
+    epoll: Private<Epoll>,
 }
 
 pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<ListeningSet> {
@@ -79,8 +74,7 @@ pub(super) fn listening_set(core: &Arc<Core>, listeners: &[Listener]) -> Result<
         Ok(set)
     };
     let epoll = make().map_err(failed_to_wait)?;
-    process::own(&epoll);
-    Ok(ListeningSet { epoll })
+    Ok(ListeningSet { epoll: Private::new(epoll) })
 }
 
 impl<'a> Seat<'a> {
