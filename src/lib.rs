@@ -269,6 +269,7 @@ mod strategy;
 // The ground.
 mod config;
 mod error;
+mod mailbox;
 mod net;
 mod offload;
 mod panics;
