@@ -20,3 +20,8 @@ mod system {
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard, SegQueue};
+
+/// How much time is left until then; `None` for ever.
+pub(crate) fn left(deadline: Option<std::time::Instant>) -> Option<std::time::Duration> {
+    deadline.map(|at| at.saturating_duration_since(now()))
+}

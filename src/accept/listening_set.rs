@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::lifecycle::Core;
 use crate::listen::Listener;
-use crate::sys::{process, Epoll, Interest};
+use crate::sys::process::Private;
+use crate::sys::{Epoll, Interest};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -15,7 +16,7 @@ const RECALL: u64 = u64::MAX - 2;
 /// An epoll set with all listeners, each of which wakes one waiting thread only, and the stop.
 #[derive(Debug)]
 pub(super) struct ListeningSet {
-    epoll: Epoll,
+    epoll: Private<Epoll>,
 }
 
 /// What has ended a wait.
@@ -38,8 +39,7 @@ impl ListeningSet {
         for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
             epoll.add(listener, Interest::ReadExclusive, index)?;
         }
-        process::own(&epoll);
-        Ok(Self { epoll })
+        Ok(Self { epoll: Private::new(epoll) })
     }
 
     pub(super) fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -58,11 +58,5 @@ impl ListeningSet {
             Some(WATCHED) => Ready::Watched,
             Some(index) => Ready::Listener(index as usize),
         })
-    }
-}
-
-impl Drop for ListeningSet {
-    fn drop(&mut self) {
-        process::disown(&self.epoll);
     }
 }

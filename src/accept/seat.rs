@@ -9,13 +9,13 @@ use super::failure::{after_failure, NextStep};
 use super::listening_set::{ListeningSet, Ready};
 use super::request::Request;
 use super::{failed_to_wait, Acceptor};
-use crate::admit::{left, Answer, Gate, Permit};
+use crate::admit::{Answer, Gate, Permit};
 use crate::config::AtLimit;
 use crate::error::Result;
 use crate::finish::refuse;
 use crate::lifecycle::Core;
 use crate::listen::{Listener, LONGEST_REST, REST};
-use crate::sync::now;
+use crate::sync::{left, now};
 
 /// What a turn of the accept loop has brought.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::permit::Permit;
 use crate::config::AtLimit;
 use crate::lifecycle::{Awaited, Core};
-use crate::sync::{now, MutexGuard};
+use crate::sync::{left, MutexGuard};
 use crate::sys;
 
 /// What the gate answers.
@@ -122,9 +122,4 @@ impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
         self.core.admission.permits.await_return(Awaited::Nothing);
     }
-}
-
-/// How much time is left until then; `None` for ever.
-pub(crate) fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|d| d.saturating_duration_since(now()))
 }

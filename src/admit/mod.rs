@@ -8,5 +8,5 @@ mod permit;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use gate::{left, Answer, Gate};
+pub(crate) use gate::{Answer, Gate};
 pub(crate) use permit::Permit;

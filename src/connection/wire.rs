@@ -17,6 +17,7 @@ use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
 
@@ -298,8 +299,7 @@ impl Wire {
         };
         let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
-        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let left = left.into_iter().chain(self.beat()).min();
+        let left = left(until).into_iter().chain(self.beat()).min();
         let ready = sys::poll([read, stop, messages], write, left)?;
         if ready.has(2) {
             self.mailbox.get().into_iter().for_each(|m| m.clear()); // the caller takes the messages next

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
+use crate::sys::process::{self, Private};
 use crate::sys::shared::SharedRef;
-use crate::sys::{process, EventFd};
+use crate::sys::EventFd;
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
@@ -42,33 +43,32 @@ pub(crate) struct Control {
     /// Whether this is a forked child, which keeps `stop` alone of the descriptors below.
     in_child: AtomicBool,
     /// Readable from the request to stop until the next run: every wait includes it.
-    pub(crate) stop: EventFd,
+    pub(crate) stop: Private<EventFd>,
     /// Readable once the stop has become urgent: for who watches the switch himself and knows of the stop.
-    pub(crate) now: EventFd,
+    pub(crate) now: Private<EventFd>,
     /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
-    pub(crate) gate: EventFd,
+    pub(crate) gate: Private<EventFd>,
     /// Rung for the thread that supervises: a connection or a worker ended, the stop became urgent.
-    pub(crate) events: EventFd,
+    pub(crate) events: Private<EventFd>,
     /// In a worker: readable while those who wait keep more places than there are now.
-    pub(crate) recall: Option<EventFd>,
+    pub(crate) recall: Option<Private<EventFd>>,
 }
 
 impl Control {
     pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
-        let recall = master.as_ref().map(|_| EventFd::new()).transpose()?;
-        let control = Self {
+        let event_fd = || EventFd::new().map(Private::new);
+        let recall = master.as_ref().map(|_| event_fd()).transpose()?;
+        Ok(Self {
             state,
             epoch: master.as_ref().map_or_else(now, |master| master.epoch),
             master,
             in_child: AtomicBool::new(false),
-            stop: EventFd::new()?,
-            now: EventFd::new()?,
-            gate: EventFd::new()?,
-            events: EventFd::new()?,
+            stop: event_fd()?,
+            now: event_fd()?,
+            gate: event_fd()?,
+            events: event_fd()?,
             recall,
-        };
-        control.descriptors().for_each(process::own);
-        Ok(control)
+        })
     }
 
     /// A control by itself.
@@ -84,7 +84,7 @@ impl Control {
         self.in_child.store(true, SeqCst);
         let masters = self.master.iter().flat_map(|master| master.descriptors());
         let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
-        process::close_owned(&kept);
+        process::close_private(&kept);
     }
 
     /// This one, and its master's.
@@ -92,7 +92,7 @@ impl Control {
         [Some(self), self.master.as_deref()].into_iter().flatten()
     }
 
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &EventFd> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Private<EventFd>> {
         [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
@@ -247,12 +247,6 @@ impl StopState {
         [&self.paused, &self.woken, &self.all_woken, &self.cut, &self.obeyed]
             .into_iter()
             .for_each(|on| on.store(false, SeqCst));
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.descriptors().for_each(process::disown);
     }
 }
 

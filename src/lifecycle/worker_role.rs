@@ -1,6 +1,5 @@
 //! A worker's side: what it is, and what it tells its master.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 use super::core::Core;
 use super::scoreboard::{Scoreboard, WorkerSlot};
 use crate::listen::QueueCounts;
-use crate::sys::process;
+use crate::sys::process::Private;
 use crate::sys::shared::{Shared, SharedRef};
 
 /// What the worker has written into its pipe when it is ready. Other bytes are its last words.
@@ -27,7 +26,7 @@ pub(crate) struct WorkerRole {
     /// How long its heart may stand still.
     pub(crate) heartbeat: Option<Duration>,
     /// What it tells its master with; the master lets go of it.
-    pub(crate) pipe: Mutex<Option<OwnedFd>>,
+    pub(crate) pipe: Mutex<Option<Private>>,
     is_ready: AtomicBool,
 }
 
@@ -37,7 +36,7 @@ impl WorkerRole {
         (scoreboard, slot): (Arc<Shared<Scoreboard>>, SharedRef<WorkerSlot>),
         place: usize,
         heartbeat: Option<Duration>,
-        pipe: OwnedFd,
+        pipe: Private,
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
         Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready }
@@ -99,10 +98,5 @@ impl WorkerRole {
     /// In the master, once the worker has it.
     pub(crate) fn close_pipe(&self) {
         *self.pipe.lock() = None;
-    }
-
-    /// In the worker: its own children have no business with it.
-    pub(crate) fn own_pipe(&self) {
-        self.pipe.lock().iter().for_each(process::own);
     }
 }

@@ -12,12 +12,12 @@ use nix::sys::socket::{self as sock, ControlMessage, MsgFlags, SockaddrStorage, 
 
 use crate::net::{Addr, Arrival, PeerCredentials};
 use crate::sys::datagram;
-use crate::sys::process;
+use crate::sys::process::Private;
 
 /// A bound datagram socket, non-blocking: received from by whoever waits, and replied from by handlers.
 #[derive(Debug)]
 pub(crate) struct DatagramSocket {
-    fd: OwnedFd,
+    fd: Private,
     local: Addr,
     /// Between two receives: who receives has one.
     buffers: SegQueue<Vec<u8>>,
@@ -37,8 +37,7 @@ pub(crate) struct Received {
 
 impl DatagramSocket {
     pub(crate) fn new(fd: OwnedFd, local: Addr) -> Self {
-        process::own(&fd);
-        Self { fd, local, buffers: SegQueue::new() }
+        Self { fd: Private::new(fd), local, buffers: SegQueue::new() }
     }
 
     /// Takes a datagram from the kernel's queue; what is longer than `most` bytes is cut.
@@ -171,12 +170,6 @@ const LONGEST_V6: usize = 65_527;
 impl AsFd for DatagramSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl Drop for DatagramSocket {
-    fn drop(&mut self) {
-        process::disown(&self.fd);
     }
 }
 

@@ -362,9 +362,9 @@ impl<S> ServerBuilder<S> {
     }
 
     /// A hook for what is to be done now and then (Python's `service_actions`): called on the thread that is in
-    /// [`serve_forever`](TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
+    /// [`serve_forever`](crate::TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
     /// where that thread runs no requests itself, as [`Sequential`](crate::Sequential) does. In an event loop it holds
-    /// up all connections for as long as it takes. [`handle_request`](TcpServer::handle_request) does not call it, as
+    /// up all connections for as long as it takes. [`handle_request`](crate::TcpServer::handle_request) does not call it, as
     /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
     /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
@@ -372,7 +372,7 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// A hook for a [`handle_request`](TcpServer::handle_request) whose time has passed without a connection (Python's
+    /// A hook for a [`handle_request`](crate::TcpServer::handle_request) whose time has passed without a connection (Python's
     /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.handle_timeout = Some(Box::new(hook));

@@ -10,7 +10,7 @@ use log::Level;
 use crate::accept::ServingStrategy;
 use crate::lifecycle::Core;
 use crate::observe::log_line;
-use crate::sync::now;
+use crate::sync::{left, now};
 use crate::sys;
 
 /// After the cut, handlers get this long to notice and to return.
@@ -50,7 +50,7 @@ fn wait_until_idle(
         if core.admission.permits.active() == 0 && core.run.workers.load(SeqCst) == 0 {
             return Ok(true);
         }
-        let left = deadline().map(|d| d.saturating_duration_since(now()));
+        let left = left(deadline());
         if left == Some(Duration::ZERO) {
             return Ok(false);
         }

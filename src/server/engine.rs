@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::drain::drain;
-use super::io_error;
 use super::udp::Datagrams;
 use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
+use crate::sync::left;
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = drain(&bound.core, strategy).map_err(io_error("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(Error::system("drain"))?;
     served.map(|()| abandoned)
 }
 
@@ -123,8 +123,7 @@ fn serve_one(
     let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
         strategy.service_actions();
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        match acceptor.seat_for(strategy)?.next(left)? {
+        match acceptor.seat_for(strategy)?.next(left(deadline))? {
             AcceptEvent::Request(request) => {
                 strategy.process_request(request).unwrap_or_else(Rejected::refuse);
                 strategy.service_actions();

@@ -8,6 +8,7 @@ mod slots;
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use nix::sys::signal::Signal;
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
-use crate::sys::process::{self, ChildSignals};
+use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::{signal, Epoll};
 
 use children::Children;
@@ -58,7 +59,7 @@ pub struct Forking {
     /// Made when the first child is to be forked, so never in the process of another server.
     children: RefCell<Option<Children>>,
     /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
-    wakes: OnceCell<Epoll>,
+    wakes: OnceCell<Private<Epoll>>,
     signals: RefCell<Option<ChildSignals>>,
 }
 
@@ -123,11 +124,9 @@ impl Forking {
     /// The descriptor set that tells of children; made once.
     fn wakes(&self) -> io::Result<&Epoll> {
         if self.wakes.get().is_none() {
-            let wakes = Epoll::new()?;
-            process::own(&wakes);
-            let _ = self.wakes.set(wakes);
+            let _ = self.wakes.set(Private::new(Epoll::new()?));
         }
-        self.wakes.get().ok_or_else(|| io::Error::other("no descriptor set"))
+        self.wakes.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
     }
 
     /// Forks; the child never comes back from here.
@@ -161,12 +160,6 @@ impl Forking {
             *children = Some(Children::new(core, wakes)?);
         }
         Ok(wakes)
-    }
-}
-
-impl Drop for Forking {
-    fn drop(&mut self) {
-        self.wakes.get().into_iter().for_each(process::disown);
     }
 }
 
