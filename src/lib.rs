@@ -272,6 +272,7 @@ mod strategy;
 // The ground.
 mod config;
 mod error;
+mod mailbox;
 mod offload;
 mod panics;
 mod sync;
