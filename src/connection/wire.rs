@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::writer::Mailbox;
+use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
@@ -116,7 +116,7 @@ pub(crate) struct Wire {
     progress: Cell<Progress>,
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
-    mailbox: OnceCell<Arc<Mailbox>>,
+    mailbox: OnceCell<Arc<Messages>>,
     /// In a forked child: where its parent reads when the request must have ended.
     shared_deadline: OnceCell<SharedRef<AtomicU64>>,
     last_shared: Cell<u64>,
@@ -281,7 +281,7 @@ impl Wire {
 
     // Waiting.
 
-    /// Waits for the socket, the stop and the bell, until the first deadline. `idle`: not at all, once the stop has come.
+    /// Waits for the socket, the stop and the writers, until the first deadline. `idle`: not at all, once the stop has come.
     fn wait(
         &self,
         idle: bool,
@@ -297,12 +297,12 @@ impl Wire {
             Some(_) if idle => Some(self.server.core.server().control.stop.as_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
-        let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
+        let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
         let left = left(until).into_iter().chain(self.beat()).min();
-        let ready = sys::poll([read, stop, bell], write, left)?;
+        let ready = sys::poll([read, stop, messages], write, left)?;
         if ready.has(2) {
-            self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next
+            self.mailbox.get().into_iter().for_each(|m| m.clear()); // the caller takes the messages next
         }
         if ready.none() {
             check(by)?;

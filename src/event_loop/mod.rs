@@ -17,13 +17,13 @@ pub use clients::connect::{Connect, Connector, ConnectorState};
 pub use clients::connect_error::{ConnectError, ConnectFailure};
 pub use clients::reconnect::Reconnect;
 pub use engines::blocking::Blocking;
-pub use engines::event_loop::EventLoop;
 pub use engines::loops::EventLoops;
 pub use primitives::group::Group;
+pub use primitives::inbox::ReactorGone;
 pub use primitives::rate::RateLimit;
 pub use primitives::slab::ConnId;
 pub use primitives::timers::TimerId;
-pub use reactor::handle::{ReactorGone, ReactorHandle};
+pub use reactor::handle::ReactorHandle;
 pub use reactor::Reactor;
 pub use receivers::framed::{Framed, FramedTransport};
 pub use receivers::line_receiver::LineReceiver;
@@ -35,6 +35,7 @@ pub use state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTrans
 pub use state::factory::{factory, Factory, Peer};
 pub use state::lost::{Lost, LostReason, QueueFull, WriteError};
 pub use state::protocol::{BoxError, Eof, Protocol};
+pub use state::settings::EventLoop;
 pub use state::transport::Transport;
 #[cfg(feature = "testing")]
 pub use test_loop::TestLoop;

@@ -1,16 +1,14 @@
 //! The production loop, with connections in memory and a clock that stands still.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::io;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use crate::config::{Limits, LingeringClose, ServerSettings};
 use crate::error::Result;
-use crate::event_loop::engines::event_loop::EventLoop;
-use crate::event_loop::io::memory::Memory;
+use crate::event_loop::io::memory::{Memory, Script};
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::slab::ConnId;
@@ -19,16 +17,9 @@ use crate::event_loop::state::conn::{Conn, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::protocol::Protocol;
+use crate::event_loop::state::settings::EventLoop;
 use crate::lifecycle::Hooks;
 use crate::net::Addr;
-
-/// What becomes of the attempts to connect.
-#[derive(Default)]
-pub(crate) struct Script {
-    pub(crate) outcomes: VecDeque<io::Result<()>>,
-    /// The connections that were made, and their other ends.
-    pub(crate) made: Vec<(ConnId, Memory)>,
-}
 
 /// Most turns that [`TestLoop::settle`] runs until nothing is left to do.
 const TURNS: usize = 1000;

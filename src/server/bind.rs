@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::builder::ServerBuilder;
 use super::engine::{Bound, Engine};
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
-use super::{io_error, TcpServer};
+use super::TcpServer;
 use crate::accept::ServingStrategy;
 use crate::config::check_limit;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
 use crate::lifecycle::Core;
 use crate::listen::{bind, check_sockets, BindOptions, Listener};
@@ -135,7 +135,7 @@ impl<S> ServerBuilder<S> {
         self.hooks.check()?;
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
-            limits::raise_descriptors(wanted).map_err(io_error("raise RLIMIT_NOFILE"))?;
+            limits::raise_descriptors(wanted).map_err(Error::system("raise RLIMIT_NOFILE"))?;
         }
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
@@ -154,8 +154,8 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let core =
-            Core::new(self.settings, self.hooks, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
+        let core = Core::new(self.settings, self.hooks, limit, capacity)
+            .map_err(Error::system("make the server's wake-ups"))?;
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),

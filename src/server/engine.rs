@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::drain::drain;
-use super::io_error;
 use super::udp::Datagrams;
 use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
@@ -108,7 +107,7 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = drain(&bound.core, strategy).map_err(io_error("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(Error::system("drain"))?;
     served.map(|()| abandoned)
 }
 

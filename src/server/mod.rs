@@ -6,7 +6,6 @@ mod drain;
 mod engine;
 mod udp;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,7 +265,3 @@ impl<H, S> TcpServer<H, S> {
 
 /// Descriptors that a server needs besides its connections.
 const RESERVE: usize = 16;
-
-fn io_error(act: &'static str) -> impl FnOnce(io::Error) -> Error {
-    Error::system(act)
-}

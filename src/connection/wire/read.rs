@@ -118,7 +118,7 @@ impl Wire {
         idle && self.control().stopping() && !self.is_spared()
     }
 
-    /// The watching path: polls the stop switch and the writers' bell besides.
+    /// The watching path: polls the stop switch and the writers' mailbox besides.
     fn recv_watching(&self, output: &RefCell<Output>, buf: &mut [u8], idle: bool) -> io::Result<usize> {
         let deadline = self.read_deadline(idle);
         loop {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{check, would_wait, Deadline, StopNotice, Wire};
 use crate::config::Limit;
 use crate::connection::output::Output;
-use crate::connection::writer::{ConnectionWriter, Mailbox};
+use crate::connection::writer::{self, ConnectionWriter, Messages};
 use crate::sys::socket;
 
 impl Wire {
@@ -69,8 +69,8 @@ impl Wire {
 
     pub(in crate::connection) fn flush_mailbox(&self, output: &mut Output) -> io::Result<()> {
         let Some(mailbox) = self.mailbox.get() else { return Ok(()) };
-        mailbox.hush();
-        while let Some(message) = mailbox.take() {
+        mailbox.clear_if_woken();
+        while let Some(message) = writer::take(mailbox) {
             output.write(self, &message)?;
         }
         output.send(self)
@@ -78,11 +78,10 @@ impl Wire {
 
     pub(in crate::connection) fn writer(&self) -> io::Result<ConnectionWriter> {
         if self.mailbox.get().is_none() {
-            let mailbox = Mailbox::new(self.server.core.settings.writer_capacity)?;
-            let _ = self.mailbox.set(Arc::new(mailbox));
+            let _ = self.mailbox.set(Arc::new(Messages::new()?));
         }
         let mailbox = self.mailbox.get().ok_or_else(|| io::Error::other("no mailbox"))?;
-        Ok(ConnectionWriter::new(mailbox.clone()))
+        Ok(ConnectionWriter::new(mailbox.clone(), self.server.core.settings.writer_capacity))
     }
 
     pub(in crate::connection) fn close_writers(&self) {

@@ -1,8 +1,7 @@
 //! Why there is no connection.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::event_loop::clients::connect::Connector;
 use crate::net::{Addr, Address};

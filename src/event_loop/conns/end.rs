@@ -272,7 +272,7 @@ impl State {
         self.forget_all_of(id, &mut conn);
         let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
         self.watch_no_more(&io);
-        let is_lent = io.give_back(left_unread, reason.as_ref());
+        let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         connector.into_iter().for_each(|connector| self.has_lost_connection(connector));
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
@@ -293,7 +293,10 @@ impl State {
         self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         if is_lent {
-            return self.lent_has_ended(outcome);
+            if let Some(lent) = &mut self.lent {
+                lent.outcome = Some(outcome);
+            }
+            return;
         }
         origin.tell_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {

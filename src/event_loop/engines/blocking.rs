@@ -1,13 +1,12 @@
 //! Protocols on blocking strategies: a loop for one connection, which its handler has lent to it.
 
-use std::cell::RefCell;
-use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Wire};
 use crate::error::{Error, HandlerResult};
+use crate::event_loop::io::lent::LentIo;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::slab::ConnId;
@@ -19,12 +18,11 @@ use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::settings::Settings;
-use crate::event_loop::state::State;
+use crate::event_loop::state::{Lender, State};
 use crate::event_loop::turn::accept::NO_PROTOCOL;
 use crate::handler::StreamRequestHandler;
-use crate::net::{Addr, PeerCredentials};
 use crate::observe::{NotServed, Outcome};
-use crate::sys::{lend, Lent, Poller, Readiness};
+use crate::sys::{lend, Poller, Readiness};
 
 /// The protocols of a [`Factory`] as a handler: one protocol, any strategy. Here a connection has the thread, or the
 /// process, that the strategy gives it, and on it a loop of its own.
@@ -149,13 +147,6 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
     }
 }
 
-/// Of a loop that has been lent its connection.
-pub(crate) struct Lender {
-    id: ConnId,
-    /// How the connection has ended.
-    outcome: Option<Outcome>,
-}
-
 impl Reactor {
     fn of_lent(wire: &Wire) -> crate::Result<Self> {
         let core = wire.server().core.clone();
@@ -231,98 +222,10 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn lent_has_ended(&mut self, outcome: Outcome) {
-        if let Some(lent) = &mut self.lent {
-            lent.outcome = Some(outcome);
-        }
-    }
-
     fn tell_request(&self, wire: &Wire) {
         let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
         if let Some(conn) = conn {
             wire.tell_request(conn.request_since, self.limits_of(conn).request);
         }
-    }
-}
-
-/// A connection whose owner waits in a call.
-#[derive(Debug)]
-pub(crate) struct LentIo {
-    wire: Lent<Wire>,
-    /// What the owner had read before: it comes first.
-    ahead: RefCell<io::Cursor<Vec<u8>>>,
-}
-
-impl LentIo {
-    fn new(wire: Lent<Wire>, ahead: Vec<u8>) -> Self {
-        Self { wire, ahead: RefCell::new(io::Cursor::new(ahead)) }
-    }
-
-    fn io<R>(&self, act: impl FnOnce(&Wire) -> io::Result<R>) -> io::Result<R> {
-        self.wire.with(act).unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
-    }
-
-    pub(crate) fn with_fd<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        self.wire.with(|wire| act(wire.as_fd()))
-    }
-
-    pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
-        self.io(Wire::peer_credentials)
-    }
-
-    pub(crate) fn local_addr(&self) -> Option<Addr> {
-        self.io(Wire::local_addr).ok()
-    }
-
-    pub(crate) fn has_ahead(&self) -> bool {
-        let ahead = self.ahead.borrow();
-        ahead.position() < ahead.get_ref().len() as u64
-    }
-
-    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.ahead.borrow_mut().read(buf)? {
-            0 => self.io(|wire| wire.recv_direct(buf)),
-            n => Ok(n),
-        }
-    }
-
-    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.io(|wire| wire.send_direct(bytes))
-    }
-
-    pub(crate) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.io(|wire| wire.send_parts_direct(parts))
-    }
-
-    pub(crate) fn shut_write(&self) {
-        self.wire.with(Wire::shut_write);
-    }
-
-    pub(crate) fn reset_at_close(&self) {
-        self.wire.with(Wire::reset_at_close);
-    }
-
-    pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
-        self.io(|wire| wire.set_no_delay(on))
-    }
-
-    pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
-        self.io(|wire| wire.set_keep_alive(time))
-    }
-
-    pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
-        self.wire.with(|wire| wire.hang_up(shut)).unwrap_or_else(|| Some(io::ErrorKind::NotConnected.into()))
-    }
-
-    /// The protocol's part is done; what its owner must know to close it.
-    pub(crate) fn give_back(&self, left_unread: bool, by_the_stop: bool) {
-        self.wire.with(|wire| {
-            if left_unread || self.has_ahead() {
-                wire.leaves_unread();
-            }
-            if by_the_stop {
-                wire.is_ended_by_the_stop();
-            }
-        });
     }
 }

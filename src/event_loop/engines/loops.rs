@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::conns::call::take_message;
-use crate::event_loop::engines::event_loop::EventLoop;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::factory::{Factory, Kept};
-use crate::event_loop::state::State;
+use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::{LoopTeam, State};
 use crate::event_loop::turn::accept::queued_at_stop;
 use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;
@@ -172,7 +172,7 @@ struct Crew<'a, F> {
     settings: EventLoop,
     bound: &'a Bound,
     factory: &'a Arc<F>,
-    team: Arc<Team>,
+    team: Arc<LoopTeam>,
     /// What is queued at the stop, in the listeners, which all share.
     queued: Arc<QueuedAtStop>,
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
+use crate::event_loop::primitives::slab::ConnId;
 use crate::sys::Readiness;
 
 /// Both ends share it.
@@ -105,4 +106,12 @@ impl Memory {
             (ready != Readiness::default()).then_some(ready)
         })
     }
+}
+
+/// What becomes of the attempts to connect.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) outcomes: VecDeque<io::Result<()>>,
+    /// The connections that were made, and their other ends.
+    pub(crate) made: Vec<(ConnId, Memory)>,
 }

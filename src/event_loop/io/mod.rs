@@ -1,5 +1,7 @@
 //! Where a connection's bytes come from and go to.
 
+pub(crate) mod input;
+pub(crate) mod lent;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 pub(crate) mod outbox;
@@ -9,14 +11,12 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::event_loop::engines::blocking::LentIo;
-use crate::event_loop::services::files::Input;
-use crate::event_loop::state::lost::LostReason;
-use crate::net::{Addr, PeerCredentials, Socket};
-use crate::sys::socket;
-
+use crate::event_loop::io::input::Input;
+use crate::event_loop::io::lent::LentIo;
 #[cfg(feature = "testing")]
 use crate::event_loop::io::memory::Memory;
+use crate::net::{Addr, PeerCredentials, Socket};
+use crate::sys::socket;
 
 /// A socket, or the connection of a blocking strategy; in tests, memory.
 #[derive(Debug)]
@@ -188,9 +188,9 @@ impl Io {
     }
 
     /// Closes it; whether that is for another to do, and to count.
-    pub(crate) fn give_back(self, left_unread: bool, reason: Option<&LostReason>) -> bool {
+    pub(crate) fn give_back(self, left_unread: bool, by_the_stop: bool) -> bool {
         if let Self::Lent(lent) = &self {
-            lent.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+            lent.give_back(left_unread, by_the_stop);
         }
         self.is_lent()
     }

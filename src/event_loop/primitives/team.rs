@@ -10,13 +10,13 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::event_loop::primitives::group::Group;
-use crate::event_loop::reactor::handle::{Inbox, SentCall};
+use crate::event_loop::primitives::inbox::Inbox;
 
 /// What all loops of a team share.
-pub(crate) struct Team {
+pub(crate) struct Team<C> {
     /// The number of the first loop in this process; the others have those that follow.
     first: u32,
-    inboxes: Vec<Arc<Inbox>>,
+    inboxes: Vec<Arc<Inbox<C>>>,
     groups: Mutex<HashMap<Group, Vec<Part>>>,
     /// How many connections each loop has.
     loads: Vec<CachePadded<AtomicUsize>>,
@@ -43,7 +43,7 @@ impl Part {
 /// No two loops of a process have the same number.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-impl Team {
+impl<C> Team<C> {
     pub(crate) fn new(loops: usize) -> io::Result<Arc<Self>> {
         let inboxes = (0..loops).map(|_| Inbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {
@@ -66,17 +66,17 @@ impl Team {
         self.first.wrapping_add(number as u32)
     }
 
-    pub(crate) fn inbox(&self, number: usize) -> &Arc<Inbox> {
+    pub(crate) fn inbox(&self, number: usize) -> &Arc<Inbox<C>> {
         &self.inboxes[number]
     }
 
     /// Of the loop whose connections have this number in their ids; `None` if it is not in the team.
-    pub(crate) fn inbox_at(&self, home: u32) -> Option<&Arc<Inbox>> {
+    pub(crate) fn inbox_at(&self, home: u32) -> Option<&Arc<Inbox<C>>> {
         self.inboxes.get(home.wrapping_sub(self.first) as usize)
     }
 
     /// Has all but this loop do something.
-    pub(crate) fn tell_others(&self, number: usize, call: impl Fn() -> SentCall) {
+    pub(crate) fn tell_others(&self, number: usize, call: impl Fn() -> C) {
         for (_, inbox) in self.inboxes.iter().enumerate().filter(|(other, _)| *other != number) {
             let _ = inbox.send(call()); // else it has ended
         }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::ServerSettings;
 use crate::error::{Error, Result};
-use crate::event_loop::engines::event_loop::EventLoop;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::reactor::handle::ReactorHandle;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol};
 use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::settings::EventLoop;
 use crate::event_loop::state::{Soon, State};
 use crate::event_loop::turn::accept::ListeningPort;
 use crate::lifecycle::{Core, Hooks, ServerHandle};

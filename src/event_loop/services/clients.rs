@@ -32,7 +32,7 @@ pub(crate) struct Dials {
     /// How many attempts have begun.
     attempts: u64,
     #[cfg(feature = "testing")]
-    pub(crate) script: Option<crate::event_loop::test_loop::Script>,
+    pub(crate) script: Option<crate::event_loop::io::memory::Script>,
 }
 
 impl Dials {

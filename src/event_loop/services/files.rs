@@ -1,9 +1,9 @@
 //! Descriptors that are no sockets, read like a connection: standard input, a pipe, a file.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result};
+use crate::event_loop::io::input::Input;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
@@ -11,36 +11,7 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::{Soon, State};
 use crate::net::Addr;
-use crate::sys::{self, Poller, Readiness};
-
-/// A descriptor to read from. Its file may be shared with other processes, so it is never made non-blocking: it is asked
-/// before each read.
-#[derive(Debug)]
-pub(crate) struct Input {
-    fd: OwnedFd,
-    /// epoll takes no regular files, nor `/dev/null`: they are always readable.
-    is_always_ready: bool,
-}
-
-impl Input {
-    fn new(fd: OwnedFd, poller: &Poller) -> io::Result<Self> {
-        let is_always_ready = match poller.add(&fd, Readiness::default(), 0) {
-            Err(e) if e.raw_os_error() == Some(nix::libc::EPERM) => true,
-            added => added.map(|()| false)?,
-        };
-        poller.remove(&fd);
-        Ok(Self { fd, is_always_ready })
-    }
-
-    /// What to register with epoll.
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd()).filter(|_| !self.is_always_ready)
-    }
-
-    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        sys::read_if_ready(self.fd.as_fd(), buf)
-    }
-}
+use crate::sys::Readiness;
 
 impl Context<'_> {
     /// Reads from a descriptor that is no socket, as from a connection: standard input, a pipe, a terminal, a file

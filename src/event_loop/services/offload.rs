@@ -1,9 +1,8 @@
 //! Work that may wait, on threads beside the loop; what comes of it is told on the loop.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use parking_lot::Mutex;
 

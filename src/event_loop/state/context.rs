@@ -1,10 +1,9 @@
 //! What a callback may do besides its own connection.
 
 use std::any::Any;
-use std::fmt;
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use crate::error::Error;
 use crate::event_loop::io::outbox::WORTH_SHARING;

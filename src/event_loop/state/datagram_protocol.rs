@@ -1,9 +1,8 @@
 //! What a user writes for datagrams, and what it is lent.
 
-use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
+use std::{fmt, io};
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::Place;

@@ -1,7 +1,6 @@
 //! Why a connection ended.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use crate::config::LimitExceeded;
 use crate::event_loop::clients::connect::Connector;

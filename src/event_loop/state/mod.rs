@@ -21,15 +21,14 @@ use crate::admit::Permit;
 use crate::config::Limits;
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::conns::throttle::Direction;
-use crate::event_loop::engines::blocking::Lender;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
+use crate::event_loop::primitives::inbox::Inbox;
 use crate::event_loop::primitives::slab::{ConnId, Place, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
 use crate::event_loop::primitives::token;
-use crate::event_loop::reactor::handle::Inbox;
 use crate::event_loop::services::clients::Dials;
 use crate::event_loop::services::datagrams;
 use crate::event_loop::services::offload::Awaited;
@@ -40,12 +39,18 @@ use crate::event_loop::state::settings::Settings;
 use crate::event_loop::turn::accept::Port;
 use crate::event_loop::turn::verify::Asides;
 use crate::lifecycle::{AtGate, Core};
+use crate::observe::Outcome;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
+
+/// A call from another thread.
+pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+pub(crate) type LoopInbox = Inbox<SentCall>;
+pub(crate) type LoopTeam = Team<SentCall>;
 
 /// What a timer does.
 pub(crate) enum Task {
@@ -93,7 +98,7 @@ pub(crate) struct Drain {
 pub(crate) struct State {
     pub(crate) core: Arc<Core>,
     /// The loops of the server, and the number of this one among them.
-    pub(crate) team: Arc<Team>,
+    pub(crate) team: Arc<LoopTeam>,
     pub(crate) number: usize,
     /// While there is no place, and another loop may give one back.
     pub(crate) at_gate: Option<AtGate>,
@@ -138,7 +143,7 @@ pub(crate) struct State {
     /// The other list, while one is gone through.
     pub(crate) spare_list: Vec<ConnId>,
     pub(crate) soon: VecDeque<Soon>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) inbox: Arc<LoopInbox>,
     pub(crate) spares: Spares,
     /// What every connection is read into; lent to the callback.
     pub(crate) buffer: Vec<u8>,
@@ -163,7 +168,7 @@ impl State {
         core: Arc<Core>,
         settings: Settings,
         clock: Clock,
-        place: (Arc<Team>, usize),
+        place: (Arc<LoopTeam>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
         // Nobody silences it, and other loops hear it too: each ring is told once to each.
@@ -177,7 +182,7 @@ impl State {
         core: Arc<Core>,
         settings: Settings,
         clock: Clock,
-        (team, number): (Arc<Team>, usize),
+        (team, number): (Arc<LoopTeam>, usize),
         poller: Poller,
         read: usize,
     ) -> io::Result<Self> {
@@ -268,4 +273,11 @@ impl State {
     pub(crate) fn is_cut(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.cut)
     }
+}
+
+/// Of a loop that has been lent its connection.
+pub(crate) struct Lender {
+    pub(crate) id: ConnId,
+    /// How the connection has ended.
+    pub(crate) outcome: Option<Outcome>,
 }

@@ -1,9 +1,8 @@
 //! A connection, as its protocol sees it.
 
-use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::config::Limit;
 use crate::event_loop::clients::connect::Connector;
