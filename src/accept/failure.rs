@@ -9,26 +9,27 @@ use crate::finish::refuse;
 use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Listener};
 
-/// What is to be done after a failed `accept`.
+/// What the caller does after a failed `accept`.
 #[derive(Debug)]
 pub(crate) enum NextStep {
     /// Try again.
     GoOn,
-    /// Wait as long, or until one of our connections ends.
+    /// Wait for this time, or until one of our connections ends.
     Rest(Duration),
-    /// The listener is of no use any more, and has been told so: watch it no longer.
+    /// The listener has failed for good, and is marked so: stop watching it.
     Lost(Error),
 }
 
-/// Sorts the failure, counts and reports it. A server that refuses at its limits does so here too, for want of a
-/// descriptor.
+/// Sorts the failure, counts it and reports it. A server that refuses at its limits also refuses here, if the
+/// process has no descriptor left.
 pub(crate) fn after_failure(core: &Arc<Core>, listener: &Listener, e: io::Error) -> NextStep {
     let kind = AcceptError::of(&e);
     match kind {
         AcceptError::Nothing => NextStep::GoOn,
-        // An orphaned worker has shut its listeners itself.
+        // An orphaned worker has shut its listeners itself: the error is expected, and the worker drains.
         AcceptError::Fatal if core.is_worker() && core.control.stopping() => NextStep::GoOn,
         AcceptError::Fatal => {
+            // Several threads may see the failure. The first of them reports it.
             if listener.lose() {
                 core.monitor.report_lost_listener(listener.local_addr(), &e);
             }
@@ -43,8 +44,8 @@ pub(crate) fn after_failure(core: &Arc<Core>, listener: &Listener, e: io::Error)
     }
 }
 
-/// Gives the reserve descriptor to one connection, for as long as its refusal takes. This cannot spin: each refusal takes
-/// a connection from the queue.
+/// True if a connection was refused with the reserve descriptor, which it is lent meanwhile. This cannot
+/// spin: each refusal takes a connection from the queue.
 fn refused_with_the_reserve(core: &Arc<Core>, listener: &Listener, why: &io::Error) -> bool {
     let Some(reserve) = &core.reserve else { return false };
     reserve.lend(|| match listener.accept() {
@@ -52,6 +53,7 @@ fn refused_with_the_reserve(core: &Arc<Core>, listener: &Listener, why: &io::Err
             refuse(core, accepted, why);
             true
         }
-        Err(_) => false, // another thread was faster, or took the descriptor
+        // Another thread took the connection, or the descriptor.
+        Err(_) => false,
     })
 }

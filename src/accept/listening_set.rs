@@ -1,4 +1,4 @@
-//! What a thread waits for in the accept loop.
+//! One thread's wait in the accept loop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,21 +13,21 @@ const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
 const RECALL: u64 = u64::MAX - 2;
 
-/// An epoll set with all listeners, each of which wakes one waiting thread only, and the stop.
+/// An epoll set for one waiting thread: all listeners, the stop, and the recall of reserved permits.
 #[derive(Debug)]
 pub(super) struct ListeningSet {
     epoll: Private<Epoll>,
 }
 
-/// What has ended a wait.
+/// What ended a wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ready {
     Nothing,
     Stop,
-    /// More permits are reserved than there are now.
+    /// The limit was lowered: more permits are reserved than it allows.
     Recall,
     Watched,
-    /// Something has come to this listener.
+    /// A connection or a datagram is queued at this listener.
     Listener(usize),
 }
 
@@ -36,6 +36,9 @@ impl ListeningSet {
         let epoll = Epoll::new()?;
         epoll.add(&core.control.stop, Interest::Read, STOP)?;
         core.control.recall.iter().try_for_each(|recall| epoll.add(recall, Interest::Read, RECALL))?;
+        // `EPOLLEXCLUSIVE` wakes one of the sets that watch a listener, seldom more, never all. The watch is
+        // level-triggered: while connections are queued, the next waiting thread is woken for the next one.
+        // Edge-triggered, one thread would have to accept until `EAGAIN`, and could serve only one of them.
         for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
             epoll.add(listener, Interest::ReadExclusive, index)?;
         }

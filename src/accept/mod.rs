@@ -1,8 +1,12 @@
-//! The accept loop: one turn of it is a value that any thread can call.
+//! The accept loop. One turn of the loop is a value that any thread can call.
 //!
-//! [`Acceptor::run`] or a strategy's threads take a [`Seat`] and call [`Seat::next`]: wait, permit, `accept`. What comes
-//! out is a [`Request`], and [`Request::run`] is the rest of its way: verify, handler, close. Nothing here knows how a
-//! strategy runs requests; it knows the trait.
+//! [`Acceptor::run`] or a strategy's threads take a [`Seat`] and call [`Seat::next`]: wait, permit, `accept`.
+//! The result is a [`Request`]. [`Request::run`] does the rest: verify, handler, close. This folder does not
+//! know how a strategy runs requests: it knows only the trait [`ServingStrategy`].
+//!
+//! Threads that serve also accept (leader and followers). The kernel wakes one waiting thread, and that
+//! thread accepts and serves. A thread that accepts for others would have to wake one of them for each
+//! connection. For a short connection that wake-up is a large part of the cost.
 
 mod failure;
 mod listening_set;
@@ -29,7 +33,8 @@ pub use request::{Rejected, Request};
 pub use seat::{AcceptEvent, Seat};
 pub use strategy::ServingStrategy;
 
-/// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
+/// Accepts connections and datagrams for a [`ServingStrategy`], during one run of the server. All clones
+/// share one state.
 #[derive(Clone)]
 pub struct Acceptor {
     shared: Arc<Shared>,
@@ -37,10 +42,12 @@ pub struct Acceptor {
 
 struct Shared {
     core: Arc<Core>,
-    /// Not owned: a handler that is left running at the end must not keep the listeners open.
+    /// Weak: a handler that still runs after the server has ended must not keep the listeners open.
     listeners: Weak<Vec<Listener>>,
     service: Service,
-    /// Epoll sets between two waits. A thread has one only while it waits.
+    /// Epoll sets that no thread waits with. Each waiting thread needs a set of its own, so that
+    /// `EPOLLEXCLUSIVE` can wake one thread. A thread puts its set back before the request runs, so there are
+    /// as many sets as waiting threads, not as many as connections.
     sets: SegQueue<ListeningSet>,
     queued: QueuedAtStop,
 }
@@ -52,11 +59,11 @@ impl Acceptor {
         Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), queued }) }
     }
 
-    /// A place to wait for a connection or a datagram. Take one, call [`Seat::next`], drop it before the request runs: it is used
-    /// again by the next who waits.
+    /// Gives the calling thread a seat: a wait for a connection or a datagram. Call [`Seat::next`], and drop
+    /// the seat before the request runs. The next waiting thread then uses its descriptor again.
     ///
     /// # Errors
-    /// [`Error::System`] where the system has no descriptor left for it.
+    /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat(&self) -> Result<Seat<'static>> {
         let listeners = self.shared.listeners()?;
         let set = match self.shared.sets.pop() {
@@ -67,7 +74,8 @@ impl Acceptor {
         Ok(Seat::new(self.clone(), listeners, set))
     }
 
-    /// Makes as many seats ready, so that their descriptors are not missing when connections have taken the rest.
+    /// Opens the epoll sets for this number of seats. They are opened before the first connection, because
+    /// connections may take all descriptors later.
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
         let listeners = self.shared.listeners()?;
         for _ in 0..seats {
@@ -77,15 +85,16 @@ impl Acceptor {
         Ok(())
     }
 
-    /// From here on, what comes is heard of.
+    /// Tells the master of a worker process that this worker now waits for connections.
     fn report_ready(&self) {
         self.shared.core.worker().into_iter().for_each(|worker| worker.report_ready());
     }
 
-    /// A seat whose turns end, as [`AcceptEvent::Watched`], also when this descriptor becomes readable.
+    /// Gives a seat that also watches `fd`. When `fd` becomes readable, [`Seat::next`] returns
+    /// [`AcceptEvent::Watched`].
     ///
     /// # Errors
-    /// [`Error::System`] where the system has no descriptor left for it.
+    /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
         let set = self.shared.listening_set(&listeners)?;
@@ -93,7 +102,7 @@ impl Acceptor {
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
-    /// A seat that also hears of what the strategy waits for.
+    /// Gives a seat that also watches the strategy's [`wake_fd`](ServingStrategy::wake_fd).
     pub(crate) fn seat_for<'a, S: ServingStrategy + ?Sized>(&self, strategy: &'a S) -> Result<Seat<'a>> {
         match strategy.wake_fd() {
             Some(fd) => self.seat_watching(fd),
@@ -104,7 +113,7 @@ impl Acceptor {
     /// Accepts on this thread until the server stops, and hands each request to the strategy.
     ///
     /// # Errors
-    /// [`Error::Accept`] when the last listener fails for good.
+    /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the thread cannot wait.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let mut seat = self.seat_for(strategy)?;
         let mut actions = Pace::begin(self.core());
@@ -114,6 +123,7 @@ impl Acceptor {
                     if let Err(rejected) = strategy.process_request(request) {
                         let lacking = rejected.is_for_want_of_resources();
                         rejected.refuse();
+                        // The next request would fail in the same way. A rest lets a connection end first.
                         if lacking {
                             seat.back_off()?;
                         }
@@ -127,7 +137,7 @@ impl Acceptor {
         }
     }
 
-    /// The server's remote control.
+    /// Returns the server's handle.
     pub fn server(&self) -> ServerHandle {
         ServerHandle { core: self.shared.core.clone() }
     }
@@ -153,7 +163,8 @@ impl Shared {
         ListeningSet::new(&self.core, listeners).map_err(failed_to_wait)
     }
 
-    /// Takes what has come from the kernel's queue: a connection, or a datagram.
+    /// Takes a connection or a datagram from the kernel's queue. This is the one step that differs between
+    /// the two.
     fn take(&self, listener: &Listener) -> io::Result<Work> {
         Ok(match &self.service {
             Service::Connections(handler) => Work::Connection(listener.accept()?, handler.clone()),

@@ -1,4 +1,9 @@
 //! One turn of the accept loop: reserve, wait, take a permit, accept, admit.
+//!
+//! The permit is taken after the wait and before `accept`. Before the wait, each thread that merely waits
+//! would hold one. After `accept`, the server would have a connection in hand that it may not serve. In
+//! between, the limit is exact: a connection beyond it stays in the kernel's queue, connected, and costs the
+//! server nothing.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,29 +22,30 @@ use crate::lifecycle::Core;
 use crate::listen::{Listener, LONGEST_REST, REST};
 use crate::sync::{left, now};
 
-/// What a turn of the accept loop has brought.
+/// The result of one turn of the accept loop.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcceptEvent {
-    /// A connection or a datagram, admitted: run it, or hand it to something that does.
+    /// An admitted connection or datagram. Run it, or hand it to code that runs it.
     Request(Request),
     /// The watched descriptor is readable.
     Watched,
-    /// Nothing came within the time.
+    /// The time is over, and nothing came.
     Timeout,
-    /// The server stops, and the kernel's queue has been served: accept no more.
+    /// The server stops, and the connections that were queued have been served. Accept no more.
     Stopped,
 }
 
-/// A thread's place in the accept loop, see [`Acceptor::seat`].
+/// One thread's part in the accept loop, see [`Acceptor::seat`].
 #[derive(Debug)]
 pub struct Seat<'a> {
     acceptor: Acceptor,
     listeners: Arc<Vec<Listener>>,
-    /// Taken out when the seat is dropped.
+    /// `None` only while the seat is dropped.
     set: Option<ListeningSet>,
     watched: Option<BorrowedFd<'a>>,
-    /// True if the kernel has woken this thread for a connection that it has not taken yet, and woken nobody else.
+    /// True if the kernel has woken this thread for a connection that it has not accepted yet. No other
+    /// thread was woken.
     called: bool,
 }
 
@@ -54,25 +60,28 @@ impl<'a> Seat<'a> {
         Ok(self)
     }
 
-    /// Waits for the next event, for ever or up to `timeout`. At the connection limit it waits for a permit (or
-    /// refuses, as the server is set); while accepting is paused it waits for the resume.
+    /// Waits for the next event, for at most `timeout` if there is one. At the connection limit it waits for
+    /// a permit, or refuses, as the server is set. While accepting is paused it waits for the resume.
     ///
-    /// For a connection the kernel wakes one of the waiting threads (`EPOLLEXCLUSIVE`). So a seat whose turn has ended
-    /// while it waited for a permit may be the only one to know of a connection: go on with it, as long as others wait.
+    /// The kernel wakes one of the waiting threads for a connection (`EPOLLEXCLUSIVE`). A seat that ends its
+    /// turn while it waits for a permit may be the only one that was woken. So call `next` again soon, or the
+    /// connection may wait.
     ///
     /// # Errors
-    /// [`Error::Accept`](crate::Error::Accept) when the last listener fails for good. Passing failures
-    /// (`ECONNABORTED`, `EMFILE` and the like) are waited out here.
+    /// [`Error::Accept`](crate::Error::Accept) if the last listener fails for good,
+    /// [`Error::System`](crate::Error::System) if the thread cannot wait. Passing failures (`ECONNABORTED`,
+    /// `EMFILE` and the like) are no error: `next` rests and tries again.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<AcceptEvent> {
         let deadline = timeout.and_then(|t| now().checked_add(t));
         loop {
+            // A stop may have come while no thread waited: look before each wait.
             if self.core().control.stopping() {
                 return self.next_at_stop(deadline);
             }
 
-            // A worker process reserves its permit before it waits. The kernel wakes only one waiter for a connection;
-            // without a permit that one could not accept, although another worker is free. Price: an idle waiter counts
-            // against the limit. With `AtLimit::Refuse` nothing is reserved: a thread must be free to refuse.
+            // A worker process reserves its permit before it waits. The kernel wakes only one waiter for a
+            // connection; without a permit it could not accept, although another worker is free. Price: an
+            // idle waiter counts against the limit. With `AtLimit::Refuse` a thread must stay free to refuse.
             let mut reserved = None;
             if self.core().is_worker() && !self.refuses_at_limit() {
                 match self.gate().permit(None, deadline).map_err(failed_to_wait)? {
@@ -83,6 +92,8 @@ impl<'a> Seat<'a> {
                 }
             }
 
+            // No connection yet, so nothing is held but the reserve. The wait ends for a stop and a recall
+            // too.
             let ready = self.wait(deadline)?;
             if self.core().control.stopping() {
                 if let Some(request) = self.accept_beside_the_stop(ready, reserved)? {
@@ -101,12 +112,13 @@ impl<'a> Seat<'a> {
                 Ready::Listener(listener) => listener,
             };
 
-            // Another thread has found that the system lacks something: an accept now would fail as well.
+            // Another thread rests because the system lacks something. An accept now would fail as well.
             if self.core().admission.permits.someone_rests() {
                 drop(self.core().admission.gate.try_lock_for(LONGEST_REST));
                 continue;
             }
 
+            // Alone in its process, a thread takes its permit now. No other thread knows of the connection.
             self.called = true;
             match self.gate().permit(reserved, deadline).map_err(failed_to_wait)? {
                 Answer::Permit(permit) => {
@@ -124,7 +136,7 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// True if a connection waits that no other thread may know of.
+    /// True if a connection may wait for this seat alone, because the kernel has woken no other thread.
     pub(crate) fn is_called(&self) -> bool {
         self.called
     }
@@ -142,17 +154,18 @@ impl<'a> Seat<'a> {
         set.wait(left(deadline)).map_err(failed_to_wait)
     }
 
-    /// The master has lowered the limit: the reserved permit goes back, and the recall is over once enough have.
+    /// Gives the reserved permit back, because the master has lowered the limit. Once enough permits are
+    /// back, the recall ends.
     fn give_back(&self, reserved: Option<Permit>) {
         reserved.into_iter().for_each(Permit::give_back_unused);
         let core = self.core();
-        // Cleared before the look, so that a limit that is lowered in between is recalled again.
+        // Cleared before the look: if the limit is lowered in between, it is recalled again.
         core.control.recall_permits(false);
         core.control.recall_permits(core.admission.permits.exceeded());
     }
 
-    /// The stop has come while this thread waited. Where a worker ends alone, a connection that has come at the same
-    /// time is served: the kernel has woken no other worker for it.
+    /// Accepts a connection that came together with the stop, in a worker that ends alone. The kernel has
+    /// woken no other worker for it.
     fn accept_beside_the_stop(&self, ready: Ready, reserved: Option<Permit>) -> Result<Option<Request>> {
         let core = self.core();
         let listener = match ready {
@@ -165,12 +178,17 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// After the request to stop: what the kernel's queue held then is still served, within the drain limit.
+    /// Serves the connections that were queued at the stop, within the drain limit. They are connected
+    /// already, and a close would reset them. Connections that come later are not served, or a busy server
+    /// would never stop.
     fn next_at_stop(&mut self, deadline: Option<Instant>) -> Result<AcceptEvent> {
         let core = self.core();
         let queued = &self.acceptor.shared.queued;
-        core.wake_idle(); // idle connections may hold the permits that the queue waits for
+        // Idle connections may hold the permits that the queue waits for.
+        core.wake_idle();
+        // The first thread counts, for all of them.
         queued.count(&self.listeners, core.settings.backlog);
+        // A paused server accepts nothing, at a stop neither.
         while !core.control.paused() && !queued.is_empty() {
             match self.gate().permit_at_stop(deadline).map_err(failed_to_wait)? {
                 Answer::Permit(permit) => {
@@ -190,6 +208,7 @@ impl<'a> Seat<'a> {
         let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
         match self.acceptor.shared.take(listener) {
             Ok(work) => {
+                // An accept has worked: the next failure begins with the shortest rest again.
                 self.core().backoff.is_over();
                 permit.engage();
                 Ok(Some(Request::new(work, permit)))
@@ -201,7 +220,7 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// One connection that was in the queue at the stop, unless all are gone meanwhile.
+    /// Accepts one connection that was queued at the stop. `None` if none is left.
     fn accept_queued(&self, mut permit: Permit) -> Result<Option<Request>> {
         let shared = &self.acceptor.shared;
         for (index, listener) in self.listeners.iter().enumerate() {
@@ -213,6 +232,7 @@ impl<'a> Seat<'a> {
                     permit.engage();
                     return Ok(Some(Request::new(work, permit)));
                 }
+                // The clients have left, or another worker has served them: the count was too high.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.queued.clear(index),
                 Err(e) => {
                     permit.give_back_unused();
@@ -238,6 +258,7 @@ impl<'a> Seat<'a> {
         match after_failure(self.core(), listener, e) {
             NextStep::GoOn => Ok(()),
             NextStep::Rest(time) => self.rest(time),
+            // The server goes on while one listener is left.
             NextStep::Lost(error) if self.listeners.iter().all(Listener::is_lost) => Err(error),
             NextStep::Lost(_) => {
                 self.set.iter().for_each(|set| set.remove(listener));
@@ -246,14 +267,14 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// Rests for want of threads or processes.
+    /// Rests because the system has given no thread or no process.
     pub(crate) fn back_off(&self) -> Result<()> {
         self.rest(REST)
     }
 
     /// Rests until one of our connections ends, the server stops, or the time is over.
     fn rest(&self, time: Duration) -> Result<()> {
-        // Sets that no thread waits with are descriptors that connections can have.
+        // Unused epoll sets are descriptors that connections can have.
         while self.acceptor.shared.sets.pop().is_some() {}
         self.gate().rest(time).map_err(failed_to_wait)
     }
@@ -265,6 +286,7 @@ impl<'a> Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        // A set that watches a strategy's descriptor is of no use to other seats: it is closed.
         if let (Some(set), None) = (self.set.take(), self.watched) {
             self.acceptor.shared.sets.push(set);
         }

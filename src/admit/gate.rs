@@ -1,7 +1,7 @@
 //! The gate: where threads wait for a permit, or rest until a connection ends.
 //!
-//! One thread at a time waits for the gate's eventfd; the others queue behind its lock. A signal handler and an ending
-//! connection can set an eventfd, but neither can notify a condition variable.
+//! One thread at a time waits for the gate's eventfd; the others queue behind its lock. A signal handler and
+//! an ending connection can set an eventfd, but neither can notify a condition variable.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +14,7 @@ use crate::lifecycle::{Awaited, Core};
 use crate::sync::{left, MutexGuard};
 use crate::sys;
 
-/// What the gate answers.
+/// The gate's answer to a thread that wants a permit.
 pub(crate) enum Answer {
     Permit(Permit),
     /// The limit is reached, and the server refuses there.
@@ -22,14 +22,14 @@ pub(crate) enum Answer {
     /// The watched descriptor is readable.
     Watched,
     Timeout,
-    /// The server stops; at a stop: the drain is over.
+    /// The server stops. During a drain: the drain is over.
     Stopped,
 }
 
-/// The gate, as one thread comes to it.
+/// The gate, as one thread uses it.
 pub(crate) struct Gate<'a> {
     core: &'a Arc<Core>,
-    /// Ends the wait when it becomes readable.
+    /// The wait ends when this becomes readable.
     watched: Option<BorrowedFd<'a>>,
 }
 
@@ -38,8 +38,9 @@ impl<'a> Gate<'a> {
         Self { core, watched }
     }
 
-    /// A permit: the `reserved` one, or another, at once as a rule. At the limit it waits or answers
-    /// [`Full`](Answer::Full), as the server is set; while accepting is paused it waits for the resume.
+    /// Gives a permit: the `reserved` permit, or a new one. Below the limit it does so at once. At the limit
+    /// it waits or answers [`Full`](Answer::Full), as the server is set. While accepting is paused it waits
+    /// for the resume.
     pub(crate) fn permit(&self, mut reserved: Option<Permit>, deadline: Option<Instant>) -> io::Result<Answer> {
         if !self.core.control.paused() {
             if let Some(permit) = reserved.take().or_else(|| Permit::reserve(self.core)) {
@@ -52,13 +53,14 @@ impl<'a> Gate<'a> {
         self.wait(reserved, deadline, false)
     }
 
-    /// A permit for what was queued at the stop, until the drain is over.
+    /// Gives a permit for a connection that was queued at the stop. It waits until the drain is over.
     pub(crate) fn permit_at_stop(&self, deadline: Option<Instant>) -> io::Result<Answer> {
         self.wait(None, deadline, true)
     }
 
-    /// Waits for a permit; with a `reserved` one, for the resume only.
+    /// Waits for a permit. With a `reserved` permit it waits for the resume only.
     fn wait(&self, mut reserved: Option<Permit>, deadline: Option<Instant>, at_stop: bool) -> io::Result<Answer> {
+        // A drain may be brought forward at any time, so its end is asked for anew in each round.
         let (core, control) = (self.core, &self.core.control);
         let drain = || core.drain_deadline().filter(|_| at_stop);
         let until = || drain().into_iter().chain(deadline).min();
@@ -67,11 +69,12 @@ impl<'a> Gate<'a> {
             None => Some(core.admission.gate.lock()),
             Some(until) => core.admission.gate.try_lock_until(until),
         };
-        // Without the lock the eventfd is not this thread's to clear: another one waits for it.
+        // One thread waits for the eventfd; the others queue for its lock. Without the lock a thread must not
+        // clear the eventfd or the mark: it would take the wake-up from the thread that has the lock.
         let Some(gate) = gate else { return Ok(if is_over() { Answer::Stopped } else { Answer::Timeout }) };
         let _awaiting = Awaiting::mark(core, gate, Awaited::Permit);
         loop {
-            // Cleared before the looks below, so that what changes after them ends the wait.
+            // Cleared before the looks below: a change after them sets it again, and ends the wait.
             control.gate.clear();
             if is_over() {
                 return Ok(Answer::Stopped);
@@ -84,6 +87,7 @@ impl<'a> Gate<'a> {
                     return Ok(Answer::Permit(permit));
                 }
             }
+            // During a drain `stop` stays readable, and would end each wait at once.
             let stop = if at_stop { &control.now } else { &control.stop };
             let ready = sys::poll([Some(control.gate.as_fd()), Some(stop.as_fd()), self.watched], None, left(until()))?;
             if ready.has(2) {
@@ -96,7 +100,8 @@ impl<'a> Gate<'a> {
     pub(crate) fn rest(&self, time: Duration) -> io::Result<()> {
         let core = self.core;
         let Some(gate) = core.admission.gate.try_lock() else {
-            drop(core.admission.gate.try_lock_for(time)); // another thread rests already: as long as that one
+            // Another thread waits at the gate. Its rest is over when it drops the lock.
+            drop(core.admission.gate.try_lock_for(time));
             return Ok(());
         };
         let _awaiting = Awaiting::mark(core, gate, Awaited::End);
@@ -105,7 +110,8 @@ impl<'a> Gate<'a> {
     }
 }
 
-/// While it lives, a permit that comes back sets the gate's eventfd. It holds the gate's lock to its end.
+/// Marks the thread as waiting at the gate. While the mark lives, a permit that comes back sets the gate's
+/// eventfd. Without a mark, a permit that comes back costs no system call. The mark holds the gate's lock.
 struct Awaiting<'a> {
     core: &'a Core,
     _gate: MutexGuard<'a, ()>,

@@ -1,4 +1,12 @@
-//! The life of a server: its switch, its counters, its live connections, its end.
+//! The state of one server over its life, from `bind` to the end of the drain.
+//!
+//! [`Core`] holds its parts: [`Control`] (stop and pause), [`Admission`](admission::Admission) (permits),
+//! `Registry` (live connections), `Run` (is it serving), `Hooks`, and the role of a worker process.
+//! [`ServerHandle`] is what users hold of it. This folder accepts nothing, serves nothing and decides nothing
+//! about connections: the folders above do.
+//!
+//! The walk of a stop: `ServerHandle::shutdown` → `Control::request_stop` → `raise_to` → each wait ends →
+//! `Core::wake_idle` → `server::drain` → `Registry::cut_all` at the drain limit → `Serving::drop`.
 
 mod admission;
 mod control;

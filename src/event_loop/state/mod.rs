@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::admit::Permit;
 use crate::config::Limits;
 use crate::event_loop::clients::connect::Connector;
+use crate::event_loop::clients::Dials;
 use crate::event_loop::conns::throttle::Direction;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
@@ -28,7 +29,6 @@ use crate::event_loop::primitives::slab::{ConnId, Place, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
 use crate::event_loop::primitives::token;
-use crate::event_loop::services::clients::Dials;
 use crate::event_loop::services::datagrams;
 use crate::event_loop::services::offload::Awaited;
 use crate::event_loop::state::conn::Conn;
@@ -119,7 +119,7 @@ pub(crate) struct State {
     pub(crate) place: Option<Permit>,
     /// Who uses each factory: ports and clients.
     pub(crate) users: Users,
-    pub(crate) dials: Dials,
+    pub(crate) dials: Dials<Rc<dyn Factory>>,
     /// Files, which epoll does not watch.
     pub(crate) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
