@@ -25,7 +25,6 @@ use crate::event_loop::conns::throttle::Direction;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
-use crate::event_loop::primitives::inbox::Inbox;
 use crate::event_loop::primitives::slab::{ConnId, Place, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
@@ -39,6 +38,7 @@ use crate::event_loop::state::settings::Settings;
 use crate::event_loop::turn::accept::Port;
 use crate::event_loop::turn::verify::Asides;
 use crate::lifecycle::{AtGate, Core};
+use crate::mailbox::Mailbox;
 use crate::observe::Outcome;
 use crate::sys::{Poller, Readiness};
 
@@ -49,7 +49,7 @@ pub(crate) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
 
 /// A call from another thread.
 pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
-pub(crate) type LoopInbox = Inbox<SentCall>;
+pub(crate) type LoopInbox = Mailbox<SentCall>;
 pub(crate) type LoopTeam = Team<SentCall>;
 
 /// What a timer does.
@@ -187,7 +187,7 @@ impl State {
         read: usize,
     ) -> io::Result<Self> {
         let (home, inbox) = (team.home(number), team.inbox(number).clone());
-        poller.add(&inbox.bell, Readiness::READABLE, token::INBOX)?;
+        poller.add(&*inbox, Readiness::READABLE, token::INBOX)?;
         Ok(Self {
             core,
             at_gate: None,
