@@ -244,45 +244,45 @@ struct Readme;
 #[cfg(not(target_os = "linux"))]
 compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd and pidfd");
 
-// What users write and meet.
-mod event_loop;
+// What users write.
 pub mod framing;
 pub mod guide;
 mod handler;
 pub mod selectors;
-mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
-// A connection's way, in its order.
+// A connection's way.
 mod accept;
 mod admit;
 mod connection;
 mod finish;
 mod hooks;
 mod listen;
+mod net;
 
 // What runs it.
+mod event_loop;
 mod lifecycle;
 mod observe;
 mod preforking;
+mod server;
 mod strategy;
 
 // The ground.
 mod config;
 mod error;
-mod net;
+mod mailbox;
 mod offload;
 mod panics;
 mod sync;
-#[allow(unsafe_code)] // the only place, see its head
+#[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;
 
 #[cfg(all(test, shuttle))]
 mod model;
 
-#[cfg(feature = "testing")]
-pub mod testing;
-
-pub use accept::{Acceptor, Seat, Turn};
+pub use accept::{AcceptEvent, Acceptor, Seat};
 pub use accept::{Rejected, Request, ServingStrategy};
 pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
 pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};

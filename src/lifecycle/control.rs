@@ -1,4 +1,8 @@
-//! The switch of a server. Everything that waits, waits for a descriptor, so that a signal handler can turn it.
+//! [`Control`]: the request to stop or to pause, and the eventfds that announce it.
+//!
+//! Every wait in the crate is a wait for a descriptor. A stop may come from a signal handler, and `write` on
+//! a descriptor is async-signal-safe; notifying a condition variable is not. No thread polls a flag by the
+//! clock.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,96 +11,99 @@ use std::time::{Duration, Instant};
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
+use crate::sys::process::{self, Private};
 use crate::sys::shared::SharedRef;
-use crate::sys::{process, EventFd};
+use crate::sys::EventFd;
 
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
 const NOW: u8 = 2;
 
-/// The positions of the switch, which children see too.
+/// The stop and the pause as they stand, in memory that forked children see too.
 #[derive(Debug, Default)]
 pub(crate) struct StopState {
     level: AtomicU8,
     paused: AtomicBool,
-    /// How often accepting was resumed.
+    /// The number of calls of `resume`.
     resumed: AtomicU64,
-    /// Whether idle connections have been told of the stop.
+    /// True if a thread has woken the idle connections for this stop.
     woken: AtomicBool,
+    /// True if a thread has also woken the connections that wait for their first request.
     all_woken: AtomicBool,
-    /// Whether the drain limit has passed and connections are cut.
+    /// True if the drain limit has passed and connections are cut.
     cut: AtomicBool,
-    /// Whether a run has ended by the stop that is set: the next run then starts afresh.
+    /// True if a run has ended by this stop. The next run then starts afresh.
     obeyed: AtomicBool,
-    /// Nanoseconds after the control's epoch, plus one; zero while nobody has asked for a stop.
+    /// The time of the first request to stop: nanoseconds after the control's epoch, plus one. Zero before a
+    /// request.
     stopped_at: AtomicU64,
 }
 
-/// Asks for a stop or a pause, and wakes whoever waits.
+/// Requests a stop or a pause, and wakes the threads that wait. Each eventfd wakes other threads.
 #[derive(Debug)]
 pub(crate) struct Control {
     state: SharedRef<StopState>,
-    /// Of the master, whose pause holds for its workers too.
+    /// The master's control. Its pause holds for the workers too.
     master: Option<Arc<Control>>,
     epoch: Instant,
-    /// Whether this is a forked child, which keeps `stop` alone of the descriptors below.
+    /// True if this is a forked child. A child keeps `stop` alone of the descriptors below.
     in_child: AtomicBool,
-    /// Readable from the request to stop until the next run: every wait includes it.
-    pub(crate) stop: EventFd,
-    /// Readable once the stop has become urgent: for who watches the switch himself and knows of the stop.
-    pub(crate) now: EventFd,
-    /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
-    pub(crate) gate: EventFd,
-    /// Rung for the thread that supervises: a connection or a worker ended, the stop became urgent.
-    pub(crate) events: EventFd,
-    /// In a worker: readable while those who wait keep more places than there are now.
-    pub(crate) recall: Option<EventFd>,
+    /// Readable from the request to stop until the next run, for all threads. Every wait includes it.
+    pub(crate) stop: Private<EventFd>,
+    /// Readable from the urgent stop until the next run. Threads that know of the stop already wait for it.
+    pub(crate) now: Private<EventFd>,
+    /// Set for the thread at the gate: a permit came back, the limit rose, or accepting resumed.
+    pub(crate) gate: Private<EventFd>,
+    /// Set for the thread that supervises or drains: a connection or a worker ended, the limit was changed,
+    /// or the stop became urgent.
+    pub(crate) events: Private<EventFd>,
+    /// In a worker: readable while waiting threads hold more permits than the limit allows.
+    pub(crate) recall: Option<Private<EventFd>>,
 }
 
 impl Control {
     pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
-        let recall = master.as_ref().map(|_| EventFd::new()).transpose()?;
-        let control = Self {
+        let event_fd = || EventFd::new().map(Private::new);
+        let recall = master.as_ref().map(|_| event_fd()).transpose()?;
+        Ok(Self {
             state,
             epoch: master.as_ref().map_or_else(now, |master| master.epoch),
             master,
             in_child: AtomicBool::new(false),
-            stop: EventFd::new()?,
-            now: EventFd::new()?,
-            gate: EventFd::new()?,
-            events: EventFd::new()?,
+            stop: event_fd()?,
+            now: event_fd()?,
+            gate: event_fd()?,
+            events: event_fd()?,
             recall,
-        };
-        control.descriptors().for_each(process::own);
-        Ok(control)
+        })
     }
 
-    /// A control by itself.
+    /// Makes a control without a server.
     #[cfg(test)]
     pub(crate) fn apart() -> Self {
         let whole = Arc::new(crate::sys::shared::Shared::<super::shared_state::SharedState>::new().unwrap());
         Self::new(SharedRef::new(&whole, |whole| &whole.stop), None).unwrap()
     }
 
-    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, its master's, and the
-    /// socket that a datagram is replied from.
+    /// Closes the descriptors of all servers in a forked child. It keeps this server's `stop`, the master's
+    /// eventfds, and the socket that a datagram is replied from.
     pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
         self.in_child.store(true, SeqCst);
         let masters = self.master.iter().flat_map(|master| master.descriptors());
         let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
-        process::close_owned(&kept);
+        process::close_private(&kept);
     }
 
-    /// This one, and its master's.
+    /// Returns this control, and the master's if there is one.
     pub(crate) fn with_master(&self) -> impl Iterator<Item = &Self> {
         [Some(self), self.master.as_deref()].into_iter().flatten()
     }
 
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &EventFd> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Private<EventFd>> {
         [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
-    /// What becomes readable when the stop becomes urgent. A child does not have it: its parent ends it then.
+    /// Returns the eventfd of the urgent stop. A forked child has none: its parent ends it instead.
     pub(crate) fn urgent(&self) -> Option<BorrowedFd<'_>> {
         (!self.in_child()).then(|| self.now.as_fd())
     }
@@ -105,22 +112,22 @@ impl Control {
         self.in_child.load(SeqCst)
     }
 
-    /// Wakes the one at the gate.
-    pub(crate) fn ring_gate(&self) {
+    /// Wakes the thread at the gate.
+    pub(crate) fn wake_gate(&self) {
         if !self.in_child() {
             self.gate.set();
         }
     }
 
-    /// Wakes the supervisor.
-    pub(crate) fn ring(&self) {
+    /// Wakes the thread that supervises or drains.
+    pub(crate) fn wake_supervisor(&self) {
         if !self.in_child() {
             self.events.set();
         }
     }
 
-    /// Has those who wait give back the places that there are no more; `still`: some are left.
-    pub(crate) fn recall_places(&self, still: bool) {
+    /// Asks waiting threads to give reserved permits back, while `still` more are held than the limit allows.
+    pub(crate) fn recall_permits(&self, still: bool) {
         let Some(recall) = self.recall.as_ref().filter(|_| !self.in_child()) else { return };
         if still {
             recall.set();
@@ -129,17 +136,18 @@ impl Control {
         }
     }
 
-    /// Milliseconds since the server was made, for times that children tell their parent.
+    /// Returns `at` in milliseconds after the server was made. Children write times for their parent so.
     pub(crate) fn millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Asks for a drain. Async-signal-safe.
+    /// Requests a drain. Async-signal-safe. It does not wait: it may be called in a handler, which a wait
+    /// would deadlock.
     pub(crate) fn request_stop(&self) {
         self.raise_to(DRAIN);
     }
 
-    /// Asks for an end without waiting for connections.
+    /// Requests an urgent stop, which waits for no connection. It also ends a drain in progress.
     pub(crate) fn request_stop_now(&self) {
         self.raise_to(NOW);
     }
@@ -147,14 +155,17 @@ impl Control {
     fn raise_to(&self, level: u8) {
         let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
         loop {
+            // The drain limit counts from the first request. A second one must not prolong the drain.
             let _ = self.state.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
+            // The state comes before the eventfds: a thread that is woken must find it.
             self.state.level.fetch_max(level, SeqCst);
+            // In a child the parent's `now` is closed, and its number may be another file.
             if level == NOW && !self.in_child() {
                 self.now.set();
             }
             self.stop.set();
-            self.ring();
-            // A run that has begun in between has taken some of this away: once more, for that run.
+            self.wake_supervisor();
+            // A run that began in between may have cleared a part of this. Then once more, for that run.
             if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
                 return;
             }
@@ -165,12 +176,13 @@ impl Control {
         self.state.level.load(SeqCst) != RUN
     }
 
-    /// Whether the stop leaves connections no time.
+    /// True if the stop leaves connections no time.
     pub(crate) fn is_urgent(&self) -> bool {
         self.state.level.load(SeqCst) == NOW
     }
 
-    /// When connections are cut, for a drain that may take `limit`; `None` while no stop was asked for.
+    /// Returns the time at which connections are cut, if a drain may take `limit`. `None` before a stop is
+    /// requested.
     pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
         match (self.state.stopped_at.load(SeqCst), self.state.level.load(SeqCst)) {
             (0, _) | (_, RUN) => None,
@@ -179,14 +191,15 @@ impl Control {
         }
     }
 
-    /// Whether the caller is the one to tell idle connections of the stop; and those that wait for their first request,
-    /// which are spared while a worker ends alone.
+    /// Returns whether the caller must wake idle connections, and whether it must wake connections that wait
+    /// for their first request. One caller gets `true` for each stop. While a worker ends `alone`, no caller
+    /// gets the second.
     pub(crate) fn first_to_wake(&self, alone: bool) -> (bool, bool) {
         let first = |woken: &AtomicBool| !woken.load(SeqCst) && !woken.swap(true, SeqCst);
         (first(&self.state.woken), !alone && first(&self.state.all_woken))
     }
 
-    /// From here on, what ends was cut.
+    /// Marks the cut. A connection that ends later counts as cut.
     pub(crate) fn cut(&self) {
         self.state.cut.store(true, SeqCst);
     }
@@ -202,10 +215,10 @@ impl Control {
     pub(crate) fn resume(&self) {
         self.state.paused.store(false, SeqCst);
         self.state.resumed.fetch_add(1, SeqCst);
-        self.ring_gate();
+        self.wake_gate();
     }
 
-    /// How often accepting was resumed, by this server and its master.
+    /// Returns the number of calls of `resume`, on this server and its master.
     pub(crate) fn resumes(&self) -> u64 {
         self.with_master().map(|control| control.state.resumed.load(SeqCst)).sum()
     }
@@ -214,9 +227,11 @@ impl Control {
         self.with_master().any(|control| control.state.paused.load(SeqCst))
     }
 
-    /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.
+    /// Begins a run. A stop that an earlier run has obeyed is over. A stop that came before any run still
+    /// holds, or the server would never end.
     pub(crate) fn begin(&self) {
         if self.state.obeyed.swap(false, SeqCst) {
+            // The state first, then the eventfds: `raise_to` sets them in the same order, and looks again.
             self.state.level.store(RUN, SeqCst);
             self.state.stopped_at.store(0, SeqCst);
             self.state.woken.store(false, SeqCst);
@@ -225,7 +240,8 @@ impl Control {
             self.stop.clear();
             self.now.clear();
             self.events.clear();
-            // A request that came in between is for this run, and must show.
+            // A request that came in between is for this run. Its eventfds may have been cleared: set them
+            // again.
             match self.state.level.load(SeqCst) {
                 RUN => {}
                 level => self.raise_to(level),
@@ -233,26 +249,20 @@ impl Control {
         }
     }
 
-    /// A run has ended.
+    /// Ends a run. A stop that is set now has been obeyed: a late second request then changes nothing.
     pub(crate) fn end(&self) {
         self.state.obeyed.store(self.stopping(), SeqCst);
     }
 }
 
 impl StopState {
-    /// For a new worker; the former one is gone.
+    /// Resets the state for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
         self.level.store(RUN, SeqCst);
         self.stopped_at.store(0, SeqCst);
         [&self.paused, &self.woken, &self.all_woken, &self.cut, &self.obeyed]
             .into_iter()
             .for_each(|on| on.store(false, SeqCst));
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.descriptors().for_each(process::disown);
     }
 }
 

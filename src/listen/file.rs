@@ -15,7 +15,7 @@ use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
 use nix::unistd::{unlinkat, UnlinkatFlags};
 
 use crate::error::CHANGE_OWNER;
-use crate::sys::process;
+use crate::sys::process::Private;
 use crate::sys::socket::{self, Act, SockType};
 
 type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
@@ -124,7 +124,7 @@ fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
 /// A name in an open folder: what it means does not change with the working directory.
 #[derive(Debug)]
 struct Place {
-    folder: OwnedFd,
+    folder: Private,
     name: OsString,
 }
 
@@ -137,8 +137,7 @@ impl Place {
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let folder = nix::fcntl::open(folder, flags, Mode::empty()).map_err(|e| ("open the folder of", e.into()))?;
-        process::own(&folder);
-        Ok(Self { folder, name })
+        Ok(Self { folder: Private::new(folder), name })
     }
 
     /// What stands there, held by a descriptor, so that its inode's number is not given to another file.
@@ -168,12 +167,6 @@ impl Place {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        process::disown(&self.folder);
-    }
-}
-
 fn not_a_socket(kind: SFlag) -> Option<&'static str> {
     match kind {
         SFlag::S_IFSOCK => None,
@@ -195,7 +188,17 @@ struct Lock {
     place: Arc<Place>,
     name: OsString,
     id: Id,
-    file: Flock<File>,
+    /// Private: a forked child that lived on with it would hold the lock after our end.
+    _file: Private<LockedFile>,
+}
+
+#[derive(Debug)]
+struct LockedFile(Flock<File>);
+
+impl AsFd for LockedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// How often another's lock file may vanish between its opening and its locking.
@@ -207,9 +210,8 @@ impl Lock {
         name.push(".lock");
         for _ in 0..TRIES {
             if let Some((file, id)) = lock(&place.folder, &name)? {
-                // A forked child that lived on with it would hold the lock after our end.
-                process::own(&*file);
-                return Ok(Self { place: Arc::clone(place), name, id, file });
+                let file = Private::new(LockedFile(file));
+                return Ok(Self { place: Arc::clone(place), name, id, _file: file });
             }
         }
         Err((LOCK, Errno::EADDRINUSE.into()))
@@ -259,7 +261,6 @@ fn no_lock(what: &str) -> io::Error {
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = remove(&self.place.folder, &self.name, self.id);
-        process::disown(&*self.file);
     }
 }
 

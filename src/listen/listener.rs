@@ -12,12 +12,14 @@ use nix::errno::Errno;
 use super::file::SocketFile;
 use crate::error::{Error, Result};
 use crate::net::{Accepted, Addr, DatagramSocket, Packet, Socket};
-use crate::sys::{process, socket};
+use crate::sys::process::Private;
+use crate::sys::socket;
 
 #[derive(Debug)]
 enum Kind {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+    Tcp(Private<TcpListener>),
+    Unix(Private<UnixListener>),
+    /// A thread that sends a reply just now may hold it for a moment longer.
     Datagrams(Arc<DatagramSocket>),
 }
 
@@ -40,13 +42,11 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn tcp(listener: TcpListener, local: SocketAddr) -> Self {
-        process::own(&listener);
-        Self::of(Kind::Tcp(listener), Addr::Ip(local), None)
+        Self::of(Kind::Tcp(Private::new(listener)), Addr::Ip(local), None)
     }
 
     pub(crate) fn unix(listener: UnixListener, local: &UnixSocketAddr, file: Option<SocketFile>) -> Self {
-        process::own(&listener);
-        Self::of(Kind::Unix(listener), Addr::from_unix(local), file)
+        Self::of(Kind::Unix(Private::new(listener)), Addr::from_unix(local), file)
     }
 
     /// Nothing is listened for: a datagram needs no connection.
@@ -166,15 +166,6 @@ impl AsFd for Listener {
             Kind::Tcp(l) => l.as_fd(),
             Kind::Unix(l) => l.as_fd(),
             Kind::Datagrams(socket) => socket.as_fd(),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => process::disown(self),
-            Kind::Datagrams(_) => {} // who sends a reply just now may hold it for a moment longer
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use parking_lot::Mutex;
 
-use crate::sys::{process, EventFd};
+use crate::sys::process::Private;
+use crate::sys::EventFd;
 
 /// Held by servers that refuse at their limits, given up for as long as a refusal takes.
 #[derive(Debug)]
-pub(crate) struct ReserveFd(Mutex<Option<EventFd>>);
+pub(crate) struct ReserveFd(Mutex<Option<Private<EventFd>>>);
 
 impl ReserveFd {
     /// Empty where the system has no descriptor left: it is tried again.
@@ -28,26 +29,13 @@ impl ReserveFd {
     pub(crate) fn lend(&self, act: impl FnOnce() -> bool) -> bool {
         let mut spare = self.0.lock();
         let Some(fd) = spare.take().or_else(reserve) else { return false };
-        give_up(fd);
+        drop(fd);
         let done = act();
         *spare = reserve();
         done
     }
 }
 
-fn reserve() -> Option<EventFd> {
-    let fd = EventFd::new().ok()?;
-    process::own(&fd);
-    Some(fd)
-}
-
-fn give_up(fd: EventFd) {
-    process::disown(&fd);
-    drop(fd);
-}
-
-impl Drop for ReserveFd {
-    fn drop(&mut self) {
-        self.0.get_mut().take().into_iter().for_each(give_up);
-    }
+fn reserve() -> Option<Private<EventFd>> {
+    EventFd::new().ok().map(Private::new)
 }

@@ -1,30 +1,43 @@
 //! A socket that datagrams come to, and a datagram as it has come.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use crossbeam::queue::SegQueue;
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{self as sock, ControlMessage, MsgFlags, SockaddrStorage, UnixAddr};
 
 use crate::net::{Addr, Arrival, PeerCredentials};
-use crate::sys::datagram::{self, Received};
-use crate::sys::process;
+use crate::sys::datagram;
+use crate::sys::process::Private;
 
 /// A bound datagram socket, non-blocking: received from by whoever waits, and replied from by handlers.
 #[derive(Debug)]
 pub(crate) struct DatagramSocket {
-    fd: OwnedFd,
+    fd: Private,
     local: Addr,
     /// Between two receives: who receives has one.
     buffers: SegQueue<Vec<u8>>,
 }
 
+/// What a datagram came with.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// How long it is; more than the buffer holds is lost.
+    pub(crate) len: usize,
+    pub(crate) peer: Addr,
+    /// Where it was sent to, on a socket that is bound to all addresses.
+    pub(crate) to: Option<IpAddr>,
+    /// Where an answer comes from: the same, unless many hear that address.
+    pub(crate) from: Option<IpAddr>,
+}
+
 impl DatagramSocket {
     pub(crate) fn new(fd: OwnedFd, local: Addr) -> Self {
-        process::own(&fd);
-        Self { fd, local, buffers: SegQueue::new() }
+        Self { fd: Private::new(fd), local, buffers: SegQueue::new() }
     }
 
     /// Takes a datagram from the kernel's queue; what is longer than `most` bytes is cut.
@@ -44,7 +57,9 @@ impl DatagramSocket {
 
     /// As [`receive`](Self::receive), into a buffer of the caller's.
     pub(crate) fn receive_into(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        datagram::receive(self.fd.as_fd(), buffer)
+        let message = datagram::receive(self.fd.as_fd(), buffer)?;
+        let peer = message.peer.as_ref().map_or(Addr::Unnamed, addr_of);
+        Ok(Received { len: message.len, peer, to: message.to, from: message.from })
     }
 
     /// Where a datagram was sent to.
@@ -58,15 +73,15 @@ impl DatagramSocket {
     /// Sends one datagram, without a wait. Where the kernel has no such source, it chooses one: what was sent to the
     /// broadcast address of a network is answered all the same, and an IPv6 socket is not told that it was one.
     pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
-        match datagram::send(self.fd.as_fd(), bytes, to, from) {
-            Err(e) if from.is_some() && is_no_source(&e) => datagram::send(self.fd.as_fd(), bytes, to, None),
+        match send(self.fd.as_fd(), bytes, to, from) {
+            Err(e) if from.is_some() && is_no_source(&e) => send(self.fd.as_fd(), bytes, to, None),
             sent => sent,
         }
     }
 
     /// Receives from this peer only, from now on; its name, as datagrams from it have it.
     pub(crate) fn connect(&self, to: &Addr) -> io::Result<Addr> {
-        datagram::connect(self.fd.as_fd(), to)
+        connect(self.fd.as_fd(), to)
     }
 
     /// The most bytes that one datagram to there can have.
@@ -77,6 +92,67 @@ impl DatagramSocket {
             None => datagram::send_buffer(self.fd.as_fd()),
         }
     }
+}
+
+fn addr_of(name: &SockaddrStorage) -> Addr {
+    if let Some(ip) = name.as_sockaddr_in() {
+        return Addr::Ip(SocketAddr::from(*ip));
+    }
+    if let Some(ip) = name.as_sockaddr_in6() {
+        return Addr::Ip(SocketAddr::from(*ip));
+    }
+    let unix = name.as_unix_addr();
+    match (unix.and_then(UnixAddr::path), unix.and_then(UnixAddr::as_abstract)) {
+        (Some(path), _) => Addr::Unix(path.to_owned()),
+        (_, Some(name)) => Addr::Abstract(name.to_owned()),
+        (None, None) => Addr::Unnamed,
+    }
+}
+
+/// Sends one datagram, without a wait and without `SIGPIPE`; `from` one of the addresses of a socket that is bound to
+/// all. [`Addr::Unnamed`]: to the peer that the socket is connected to.
+fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let (fd, parts) = (fd.as_raw_fd(), [IoSlice::new(bytes)]);
+    let unix = |addr: nix::Result<UnixAddr>| sock::sendmsg(fd, &parts, &[], flags, Some(&addr?));
+    let sent = match to {
+        Addr::Ip(to) => {
+            let to = SockaddrStorage::from(*to);
+            match from {
+                None => sock::sendmsg(fd, &parts, &[], flags, Some(&to)),
+                Some(IpAddr::V4(ip)) => {
+                    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                    let ipi_addr = libc::in_addr { s_addr: 0 };
+                    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
+                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
+                }
+                Some(IpAddr::V6(ip)) => {
+                    let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
+                    let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
+                }
+            }
+        }
+        Addr::Unix(path) => unix(UnixAddr::new(path)),
+        Addr::Abstract(name) => unix(UnixAddr::new_abstract(name)),
+        Addr::Unnamed => sock::sendmsg::<()>(fd, &parts, &[], flags, None),
+    };
+    Ok(sent.map(drop)?)
+}
+
+/// Fixes the peer: from here on only its datagrams are received, and what the network says of it. Returns its name as
+/// datagrams from it have it, which may not be as it was given here: 0.0.0.0 is this host, and a file has many paths.
+fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
+    let fd = fd.as_raw_fd();
+    let connected = match to {
+        Addr::Ip(to) => sock::connect(fd, &SockaddrStorage::from(*to)),
+        Addr::Unix(path) => UnixAddr::new(path).and_then(|to| sock::connect(fd, &to)),
+        Addr::Abstract(name) => UnixAddr::new_abstract(name).and_then(|to| sock::connect(fd, &to)),
+        Addr::Unnamed => Err(Errno::EDESTADDRREQ),
+    };
+    connected?;
+    let name = sock::getpeername::<SockaddrStorage>(fd).map(|name| addr_of(&name));
+    Ok(name.unwrap_or_else(|_| to.clone())) // port 0: nobody's, and the kernel keeps none
 }
 
 /// Perhaps for its source: not an address of this machine, or of no way from there (ip(7), ipv6(7); which of them depends
@@ -94,12 +170,6 @@ const LONGEST_V6: usize = 65_527;
 impl AsFd for DatagramSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl Drop for DatagramSocket {
-    fn drop(&mut self) {
-        process::disown(&self.fd);
     }
 }
 

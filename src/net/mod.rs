@@ -10,6 +10,6 @@ mod socket;
 
 pub use address::{Addr, Address};
 pub(crate) use arrival::{Accepted, Arrival};
-pub(crate) use datagram::{DatagramSocket, Packet, LONGEST_V4};
+pub(crate) use datagram::{DatagramSocket, Packet, Received, LONGEST_V4};
 pub use socket::PeerCredentials;
 pub(crate) use socket::Socket;

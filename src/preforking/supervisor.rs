@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{self, Pace};
 use crate::lifecycle::{Core, Scoreboard, WorkerRole};
 use crate::server::Bound;
-use crate::sys::process::{self, ChildSignals};
+use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::shared::Shared;
 use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
 use crate::sys::{self, signal, Epoll, Interest};
@@ -33,7 +33,7 @@ pub(super) struct Supervisor<'a> {
     /// How many connections one worker can serve.
     capacity: usize,
     workers: Workers,
-    ends: Epoll,
+    ends: Private<Epoll>,
     starts: Starts,
     child_signals: ChildSignals,
     signals: Option<MasterSignals>,
@@ -66,8 +66,7 @@ impl<'a> Supervisor<'a> {
         let failed = Error::system("prepare to watch workers");
         let handled = signal::are_handled_by(&core.control);
         let make = || {
-            let ends = Epoll::new()?;
-            process::own(&ends);
+            let ends = Private::new(Epoll::new()?);
             let signals = handled.then(|| MasterSignals::install(&core.control)).transpose()?;
             Ok((ends, signals))
         };
@@ -364,9 +363,9 @@ impl<'a> Supervisor<'a> {
             let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
-                w.core.control.recall_places(true);
-                w.core.control.ring_gate();
-                w.core.control.ring();
+                w.core.control.recall_permits(true);
+                w.core.control.wake_gate();
+                w.core.control.wake_supervisor();
             }
             Part { limit: permits.limit(), held: permits.held(), share }
         };
@@ -380,16 +379,10 @@ impl<'a> Supervisor<'a> {
                 worker.core.admission.permits.set_limit(new);
             }
             if is_news || new > part.limit {
-                worker.core.control.ring_gate();
-                worker.core.control.ring();
+                worker.core.control.wake_gate();
+                worker.core.control.wake_supervisor();
             }
         }
-    }
-}
-
-impl Drop for Supervisor<'_> {
-    fn drop(&mut self) {
-        process::disown(&self.ends);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A worker: in its own process, from the fork to its end; and as its master knows it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Worker {
     /// Forks one. It has no share of the connection limit yet.
     pub(super) fn start(
         bound: &Bound,
-        post: impl FnOnce(OwnedFd) -> WorkerRole,
+        post: impl FnOnce(Private) -> WorkerRole,
         capacity: usize,
         signals: &ChildSignals,
         settings: &Settings,
@@ -72,7 +72,6 @@ impl Worker {
     ) -> io::Result<Self> {
         let (pipe, words) = pipe()?;
         let (lifeline, ours) = self::pipe()?;
-        let (pipe, ours) = (Private::new(pipe), Private::new(ours)); // the worker itself must not keep our ends
         let core = Core::of_worker(post(words), capacity)?;
         let Some(post) = core.worker() else { return Err(io::Error::other("no worker")) };
         let (place, started) = (post.place, Instant::now());
@@ -159,7 +158,7 @@ impl Worker {
 pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
 
 /// In the worker; the exit code. Nothing that is the master's is dropped here: the caller exits.
-fn work(bound: &Bound, core: &Arc<Core>, lifeline: &OwnedFd, settings: &Settings, run: Run<'_>) -> i32 {
+fn work(bound: &Bound, core: &Arc<Core>, lifeline: &Private, settings: &Settings, run: Run<'_>) -> i32 {
     let Some(post) = core.worker() else { return 1 };
     let serve = AssertUnwindSafe(|| settle_in(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
     let (words, code) = match catch_unwind(serve) {
@@ -183,14 +182,15 @@ fn settle_in(
     bound: &Bound,
     core: &Arc<Core>,
     post: &WorkerRole,
-    lifeline: &OwnedFd,
+    lifeline: &Private,
     settings: &Settings,
 ) -> Result<Bound> {
+    let words = post.pipe.lock();
     let ours = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
-    let kept: Vec<_> = ours.chain(bound.listeners.iter().map(|listener| listener.as_fd())).collect();
-    process::close_owned(&kept);
-    post.own_pipe();
-    process::own(lifeline);
+    let listeners = bound.listeners.iter().map(AsFd::as_fd);
+    let kept: Vec<_> = ours.chain(listeners).chain(words.iter().chain([lifeline]).map(AsFd::as_fd)).collect();
+    process::close_private(&kept);
+    drop(words);
     core.reserve.iter().for_each(|spare| spare.fill());
     become_worker(core, &bound.listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
     let name = format!("{}-{}", settings.name, post.place);

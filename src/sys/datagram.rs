@@ -1,18 +1,15 @@
-//! Datagram sockets: received whole, with their real length and the address they were sent to; sent from that address.
+//! Datagram sockets: bound, and received from whole, with the real length and the address that was sent to.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{
-    self as sock, AddressFamily, ControlMessage, MsgFlags, SockaddrLike, SockaddrStorage, UnixAddr,
-};
+use nix::sys::socket::{self as sock, AddressFamily, SockaddrLike, SockaddrStorage};
 
 use super::socket::{open, Act, SockType};
-use crate::net::Addr;
 
 /// Opens and binds a UDP socket; on failure says at which act. Without `SO_REUSEADDR`, which on Linux lets another
 /// socket have the same address and take its datagrams.
@@ -33,12 +30,13 @@ pub(crate) fn bind_udp(addr: SocketAddr, only_v6: Option<bool>) -> Result<OwnedF
     Ok(fd)
 }
 
-/// What a datagram came with.
+/// What a datagram came with, as the kernel says it.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Message {
     /// How long it is; more than the buffer holds is lost.
     pub(crate) len: usize,
-    pub(crate) peer: Addr,
+    /// `None` for a sender that the kernel has no name of.
+    pub(crate) peer: Option<SockaddrStorage>,
     /// Where it was sent to, on a socket that is bound to all addresses.
     pub(crate) to: Option<IpAddr>,
     /// Where an answer comes from: the same, unless many hear that address.
@@ -50,7 +48,7 @@ pub(crate) struct Received {
 struct Control([u8; 64]);
 
 /// Takes one datagram from the kernel's queue, without a wait.
-pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
     // SAFETY: sockaddr_storage is plain integers, for which all zeroes is a value.
     let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut control = Control([0; 64]);
@@ -70,7 +68,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Received
     let peer = unsafe { SockaddrStorage::from_raw(std::ptr::addr_of!(name).cast(), Some(message.msg_namelen)) };
     let (to, from) = sent_to(&message);
     let len = usize::try_from(received).unwrap_or(0); // MSG_TRUNC: the real one
-    Ok(Received { len, peer: peer.as_ref().map_or(Addr::Unnamed, addr_of), to, from })
+    Ok(Message { len, peer, to, from })
 }
 
 /// The addresses in the control messages of a received one: where it was sent to, and where an answer comes from.
@@ -102,67 +100,6 @@ fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
         next = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
     (None, None)
-}
-
-fn addr_of(name: &SockaddrStorage) -> Addr {
-    if let Some(ip) = name.as_sockaddr_in() {
-        return Addr::Ip(SocketAddr::from(*ip));
-    }
-    if let Some(ip) = name.as_sockaddr_in6() {
-        return Addr::Ip(SocketAddr::from(*ip));
-    }
-    let unix = name.as_unix_addr();
-    match (unix.and_then(UnixAddr::path), unix.and_then(UnixAddr::as_abstract)) {
-        (Some(path), _) => Addr::Unix(path.to_owned()),
-        (_, Some(name)) => Addr::Abstract(name.to_owned()),
-        (None, None) => Addr::Unnamed,
-    }
-}
-
-/// Sends one datagram, without a wait and without `SIGPIPE`; `from` one of the addresses of a socket that is bound to
-/// all. [`Addr::Unnamed`]: to the peer that the socket is connected to.
-pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    let (fd, parts) = (fd.as_raw_fd(), [IoSlice::new(bytes)]);
-    let unix = |addr: nix::Result<UnixAddr>| sock::sendmsg(fd, &parts, &[], flags, Some(&addr?));
-    let sent = match to {
-        Addr::Ip(to) => {
-            let to = SockaddrStorage::from(*to);
-            match from {
-                None => sock::sendmsg(fd, &parts, &[], flags, Some(&to)),
-                Some(IpAddr::V4(ip)) => {
-                    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
-                    let ipi_addr = libc::in_addr { s_addr: 0 };
-                    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
-                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
-                }
-                Some(IpAddr::V6(ip)) => {
-                    let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
-                    let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
-                    sock::sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
-                }
-            }
-        }
-        Addr::Unix(path) => unix(UnixAddr::new(path)),
-        Addr::Abstract(name) => unix(UnixAddr::new_abstract(name)),
-        Addr::Unnamed => sock::sendmsg::<()>(fd, &parts, &[], flags, None),
-    };
-    Ok(sent.map(drop)?)
-}
-
-/// Fixes the peer: from here on only its datagrams are received, and what the network says of it. Returns its name as
-/// datagrams from it have it, which may not be as it was given here: 0.0.0.0 is this host, and a file has many paths.
-pub(crate) fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
-    let fd = fd.as_raw_fd();
-    let connected = match to {
-        Addr::Ip(to) => sock::connect(fd, &SockaddrStorage::from(*to)),
-        Addr::Unix(path) => UnixAddr::new(path).and_then(|to| sock::connect(fd, &to)),
-        Addr::Abstract(name) => UnixAddr::new_abstract(name).and_then(|to| sock::connect(fd, &to)),
-        Addr::Unnamed => Err(Errno::EDESTADDRREQ),
-    };
-    connected?;
-    let name = sock::getpeername::<SockaddrStorage>(fd).map(|name| addr_of(&name));
-    Ok(name.unwrap_or_else(|_| to.clone())) // port 0: nobody's, and the kernel keeps none
 }
 
 /// The most bytes of one datagram of a Unix socket: its send buffer, less what the kernel keeps of it.

@@ -1,6 +1,7 @@
 //! Processes: fork, pidfds, waiting for one's own children, and what a child is bound to.
 
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -11,25 +12,7 @@ use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandle
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{fork, ForkResult, Pid};
-
 use parking_lot::Mutex;
-
-use crate::strategy::Forking;
-
-impl Forking {
-    /// Forks even where the process has other threads.
-    ///
-    /// # Safety
-    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
-    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
-    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
-    /// ever holds anything that a handler, the logger or the standard library in the child needs.
-    #[must_use]
-    pub unsafe fn allow_threads(mut self) -> Self {
-        self.allow_threads_unchecked();
-        self
-    }
-}
 
 /// The number of this process.
 pub(crate) fn id() -> i32 {
@@ -121,50 +104,49 @@ pub(crate) fn die_with(parent: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Descriptors of all servers of this process that a child has no business with.
-static OWNED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+/// The descriptors of all servers of this process that a child has no business with: those of each [`Private`].
+static PRIVATE: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// This descriptor is nothing for a child.
-pub(crate) fn own(fd: &impl AsFd) {
-    OWNED.lock().push(fd.as_fd().as_raw_fd());
-}
-
-/// This descriptor is about to be closed.
-pub(crate) fn disown(fd: &impl AsFd) {
-    let fd = fd.as_fd().as_raw_fd();
-    OWNED.lock().retain(|other| *other != fd);
-}
-
-/// A descriptor that no child keeps.
+/// A descriptor that no child keeps, from its making to its close.
 #[derive(Debug)]
-pub(crate) struct Private(OwnedFd);
+pub(crate) struct Private<T: AsFd = OwnedFd>(T);
 
-impl Private {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        own(&fd);
+impl<T: AsFd> Private<T> {
+    pub(crate) fn new(fd: T) -> Self {
+        PRIVATE.lock().push(fd.as_fd().as_raw_fd());
         Self(fd)
     }
 }
 
-impl AsFd for Private {
+impl<T: AsFd> Deref for Private<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: AsFd> AsFd for Private<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Drop for Private {
+impl<T: AsFd> Drop for Private<T> {
+    /// Before it is closed: from then on the number may be another's.
     fn drop(&mut self) {
-        disown(&self.0);
+        let fd = self.0.as_fd().as_raw_fd();
+        PRIVATE.lock().retain(|other| *other != fd);
     }
 }
 
-/// In a child: closes what is the parents', but for some. Neighbours go in one call, where the kernel has it.
-pub(crate) fn close_owned(but: &[BorrowedFd<'_>]) {
+/// In a child: closes what is private to its parents, but for some. Neighbours go in one call, where the kernel has it.
+pub(crate) fn close_private(but: &[BorrowedFd<'_>]) {
     let kept: Vec<RawFd> = but.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut owned = OWNED.lock();
-    let (own, mut fds): (Vec<_>, Vec<_>) = owned.drain(..).partition(|fd| kept.contains(fd));
-    *owned = own; // nothing for this one's own children either
-    drop(owned);
+    let mut private = PRIVATE.lock();
+    let (own, mut fds): (Vec<_>, Vec<_>) = private.drain(..).partition(|fd| kept.contains(fd));
+    *private = own; // nothing for this one's own children either
+    drop(private);
     fds.sort_unstable();
     let mut rest = fds.as_slice();
     while let Some(first) = rest.first() {

@@ -14,12 +14,13 @@ use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
 /// # Safety
 /// Exactly that: other processes change the value at any time, and it begins as zeroes.
 pub(crate) unsafe trait Shareable: Sync {
-    /// Writes the first value, where zeroes are none: the model's atomics.
+    /// The first value, where zeroes are none: the model's atomics.
     #[cfg(all(test, shuttle))]
-    fn begin(_: NonNull<Self>)
+    fn first() -> Option<Self>
     where
         Self: Sized,
     {
+        None
     }
 }
 
@@ -34,7 +35,10 @@ impl<T: Shareable> Shared<T> {
         // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
         let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
         #[cfg(all(test, shuttle))]
-        T::begin(memory.cast());
+        if let Some(first) = T::first() {
+            // SAFETY: the new mapping is page-aligned and long enough, and nobody else knows of it yet.
+            unsafe { memory.cast().write(first) };
+        }
         Ok(Self(memory.cast()))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use nix::libc::{self, c_int};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::pipe2;
 
+use super::process::Private;
 use super::{poll, signal};
 use crate::lifecycle::{Control, Core};
 use crate::listen::Listener;
@@ -76,7 +77,7 @@ fn let_go_of_listeners() {
 /// This process is a forked worker from here on: what the master does at signals is not for it. `lifeline` becomes
 /// readable when the master dies, whoever it runs as by then, and even where nobody waits for it. (Not so
 /// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.)
-pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: &OwnedFd) -> io::Result<()> {
+pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: &Private) -> io::Result<()> {
     signal::forget();
     for (place, listener) in LISTENERS.iter().zip(listeners) {
         place.store(listener.as_fd().as_raw_fd(), SeqCst);
@@ -122,7 +123,7 @@ extern "C" fn on_master_signal(number: c_int) {
     // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
     // lets go, on the only thread there is.
     if let Some(control) = unsafe { MASTER.load(SeqCst).as_ref() } {
-        control.ring();
+        control.wake_supervisor();
     }
     Errno::set_raw(errno);
 }
@@ -163,10 +164,10 @@ impl Drop for MasterSignals {
 }
 
 /// A pipe: the reading end, which never waits, and the writing end.
-pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> io::Result<(Private, Private)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((read, write))
+    Ok((Private::new(read), Private::new(write)))
 }
 
 /// The name of this process in `ps` and `top`: 15 bytes, the rest is cut off.

@@ -1,6 +1,5 @@
 //! One connection: it begins, is read, called, sent, settled, and ends.
 
-pub(crate) mod next_attempt;
 pub(crate) mod begin;
 pub(crate) mod call;
 pub(crate) mod end;
@@ -9,6 +8,7 @@ pub(crate) mod groups;
 pub(crate) mod half_close;
 pub(crate) mod limits;
 pub(crate) mod link;
+pub(crate) mod next_attempt;
 pub(crate) mod pause;
 pub(crate) mod read;
 pub(crate) mod send;

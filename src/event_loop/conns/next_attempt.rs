@@ -3,15 +3,15 @@
 //! Here and not with the clients above, since it follows the end of a connection at once: whoever is called next finds the
 //! client as it will stay.
 
-use std::time::Duration;
 use std::rc::Rc;
-use crate::event_loop::state::work::Task;
-use crate::event_loop::state::work::Soon;
-use crate::event_loop::state::factory::Factory;
-use crate::event_loop::state::State;
+use std::time::Duration;
+
 use crate::event_loop::clients::connect::Connector;
-use crate::event_loop::clients::Stage;
-use crate::event_loop::clients::Dial;
+use crate::event_loop::clients::{Dial, Stage};
+use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
+
 impl State {
     /// The protocol has been told.
     pub(crate) fn after_the_connection(&mut self, connector: Connector) {

@@ -304,5 +304,6 @@ impl Drop for Reactor {
         self.state.stop_listening_all();
         self.state.forget_work();
         self.state.inbox.close();
+        drop(self.state.inbox.take_all()); // handles live on, and what the calls hold shall not
     }
 }

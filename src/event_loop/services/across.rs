@@ -32,7 +32,7 @@ impl State {
         }
         let text = bytes.to_vec();
         let write = move |cx: &mut Context<'_>| {
-            cx.state.inbox.took(text.len());
+            cx.state.inbox.release(text.len());
             cx.write_to(id, &text);
         };
         Some(inbox.send(Box::new(write)).is_ok())
@@ -62,7 +62,7 @@ impl State {
         if inbox.reserve(text.len(), self.room_of_a_loop()) {
             let text = text.clone();
             let broadcast = move |cx: &mut Context<'_>| {
-                cx.state.inbox.took(text.len());
+                cx.state.inbox.release(text.len());
                 cx.state.broadcast(group, &text, except);
                 cx.state.settle_if_much_came(text.len());
             };

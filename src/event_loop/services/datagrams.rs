@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use nix::errno::Errno;
 
-use crate::accept::{after_failure, After};
+use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
 use crate::event_loop::conns::call::take_message;
@@ -18,10 +18,9 @@ use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol
 use crate::event_loop::state::work::{Soon, Task};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
-use crate::net::{Addr, Address, DatagramSocket};
+use crate::net::{Addr, Address, DatagramSocket, Received};
 use crate::observe::Outcome;
 use crate::panics::forget;
-use crate::sys::datagram::Received;
 use crate::sys::Readiness;
 
 /// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.
@@ -156,12 +155,12 @@ impl State {
             return;
         }
         match after_failure(&self.core, listener, e) {
-            After::GoOn => {}
-            After::Rest(time) => {
+            NextStep::GoOn => {}
+            NextStep::Rest(time) => {
                 self.rests = true;
                 self.timers.set(self.now, time, Task::Rested);
             }
-            After::Lost(_) => self.close_datagrams(place),
+            NextStep::Lost(_) => self.close_datagrams(place),
         }
     }
 

@@ -27,7 +27,6 @@ use crate::event_loop::clients::Dials;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
-use crate::event_loop::primitives::inbox::Inbox;
 use crate::event_loop::primitives::slab::{ConnId, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
@@ -39,12 +38,13 @@ use crate::event_loop::state::settings::Settings;
 use crate::event_loop::state::stop::{Drain, Lender};
 use crate::event_loop::state::work::{Awaited, SentCall, Soon, Task};
 use crate::lifecycle::{AtGate, Core};
+use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
-pub(crate) type LoopInbox = Inbox<SentCall>;
+pub(crate) type LoopInbox = Mailbox<SentCall>;
 pub(crate) type LoopTeam = Team<SentCall>;
 
 /// A loop, without what may be done with it only from outside a turn.
@@ -140,7 +140,7 @@ impl State {
         read: usize,
     ) -> io::Result<Self> {
         let (home, inbox) = (team.home(number), team.inbox(number).clone());
-        poller.add(&inbox.bell, Readiness::READABLE, token::INBOX)?;
+        poller.add(&*inbox, Readiness::READABLE, token::INBOX)?;
         Ok(Self {
             core,
             at_gate: None,

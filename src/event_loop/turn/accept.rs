@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::accept::{after_failure, After};
+use crate::accept::{after_failure, NextStep};
 use crate::admit::Permit;
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
@@ -121,16 +121,16 @@ impl State {
 
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
         match after_failure(&self.core, listener, e) {
-            After::GoOn => {}
-            After::Rest(time) => {
+            NextStep::GoOn => {}
+            NextStep::Rest(time) => {
                 if !std::mem::replace(&mut self.rests, true) {
                     self.timers.set(self.now, time, Task::Rested);
                 }
             }
-            After::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
+            NextStep::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
                 return Err(error);
             }
-            After::Lost(_) => self.poller.remove(listener),
+            NextStep::Lost(_) => self.poller.remove(listener),
         }
         Ok(())
     }

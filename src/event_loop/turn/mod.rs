@@ -74,7 +74,7 @@ impl State {
 
     /// From other threads: what is there now; what comes meanwhile is for the next turn.
     fn take_calls(&mut self) {
-        for call in self.inbox.take() {
+        for call in self.inbox.take_all() {
             self.call_free("a call from a thread", call);
         }
     }

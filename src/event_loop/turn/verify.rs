@@ -26,7 +26,7 @@ impl State {
                 let timer = self.timers.set(self.now, self.core.settings.verify_timeout, Task::Verify(key));
                 self.aside.all.insert(key, Aside { entrance, accepted, permit, ticket, timer });
             }
-            Err(why) => finish::turn_away(&self.core, accepted, &why),
+            Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }
 
@@ -35,7 +35,7 @@ impl State {
         self.timers.cancel(timer);
         match verdict.check() {
             Ok(()) => self.serve(entrance, accepted, permit),
-            Err(why) => finish::turn_away(&self.core, accepted, &why),
+            Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }
 
@@ -55,7 +55,7 @@ impl State {
 
     fn turn_away(&self, aside: Aside, why: &io::Error) {
         self.core.verifying.forget(aside.ticket);
-        finish::turn_away(&self.core, aside.accepted, why);
+        finish::refuse_unverified(&self.core, aside.accepted, why);
         forget(aside.entrance);
     }
 }

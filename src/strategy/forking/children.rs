@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::config::Limit;
 use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::{log_line, ChildEnd};
-use crate::sys::process::{self, Status, Timer};
+use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll, Interest};
 
@@ -28,7 +28,7 @@ const TIMER: u64 = u64::MAX;
 /// A living child, as its parent knows it.
 struct Child {
     /// Readable when it has ended.
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<Private>,
     pid: Pid,
     peer: Addr,
     slot: SharedRef<ChildSlot>,
@@ -42,14 +42,13 @@ pub(super) struct Children {
     core: Arc<Core>,
     all: HashMap<u64, Child>,
     free: FreeSlots,
-    timer: Timer,
+    timer: Private<Timer>,
 }
 
 impl Children {
     pub(super) fn new(core: &Arc<Core>, wakes: &Epoll) -> io::Result<Self> {
-        let timer = Timer::new()?;
+        let timer = Private::new(Timer::new()?);
         wakes.add(&timer, Interest::Read, TIMER)?;
-        process::own(&timer);
         Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
     }
 
@@ -93,9 +92,8 @@ impl Children {
         let watched = process::pidfd(child.pid).and_then(|fd| wakes.add(&fd, Interest::Read, token).map(|()| fd));
         match watched {
             Ok(fd) => {
-                process::own(&fd);
                 signal::child_begins(child.pid.as_raw());
-                child.pidfd = Some(fd);
+                child.pidfd = Some(Private::new(fd));
                 self.all.insert(token, child);
                 self.time();
             }
@@ -132,7 +130,6 @@ impl Children {
         let Some(status) = process::ended(pidfd.as_fd()) else {
             return signal::child_begins(child.pid.as_raw());
         };
-        process::disown(pidfd);
         wakes.remove(pidfd); // before it is closed: other children may hold copies
         if let Some(child) = self.all.remove(&token) {
             self.bury(child, status);
@@ -208,9 +205,7 @@ impl Drop for Children {
     fn drop(&mut self) {
         self.all.values().for_each(|child| {
             signal::child_ends(child.pid.as_raw());
-            child.pidfd.iter().for_each(process::disown);
         });
-        process::disown(&self.timer);
     }
 }
 

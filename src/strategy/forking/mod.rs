@@ -8,6 +8,7 @@ mod slots;
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use nix::sys::signal::Signal;
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
-use crate::sys::process::{self, ChildSignals};
+use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::{signal, Epoll};
 
 use children::Children;
@@ -58,7 +59,7 @@ pub struct Forking {
     /// Made when the first child is to be forked, so never in the process of another server.
     children: RefCell<Option<Children>>,
     /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
-    wakes: OnceCell<Epoll>,
+    wakes: OnceCell<Private<Epoll>>,
     signals: RefCell<Option<ChildSignals>>,
 }
 
@@ -92,8 +93,18 @@ impl Forking {
 
     bound_settings!(bounds);
 
-    pub(crate) fn allow_threads_unchecked(&mut self) {
+    /// Forks even where the process has other threads.
+    ///
+    /// # Safety
+    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
+    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
+    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
+    /// ever holds anything that a handler, the logger or the standard library in the child needs.
+    #[allow(unsafe_code)] // no unsafe act: the caller's promise, which `sys::process::fork_child` relies on
+    #[must_use]
+    pub unsafe fn allow_threads(mut self) -> Self {
         self.threads_allowed = true;
+        self
     }
 
     /// Other threads than this one make a fork unsafe.
@@ -113,11 +124,9 @@ impl Forking {
     /// The descriptor set that tells of children; made once.
     fn wakes(&self) -> io::Result<&Epoll> {
         if self.wakes.get().is_none() {
-            let wakes = Epoll::new()?;
-            process::own(&wakes);
-            let _ = self.wakes.set(wakes);
+            let _ = self.wakes.set(Private::new(Epoll::new()?));
         }
-        self.wakes.get().ok_or_else(|| io::Error::other("no descriptor set"))
+        self.wakes.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
     }
 
     /// Forks; the child never comes back from here.
@@ -151,12 +160,6 @@ impl Forking {
             *children = Some(Children::new(core, wakes)?);
         }
         Ok(wakes)
-    }
-}
-
-impl Drop for Forking {
-    fn drop(&mut self) {
-        self.wakes.get().into_iter().for_each(process::disown);
     }
 }
 
