@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::connection::Wire;
+use crate::error::Result;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
@@ -58,7 +59,7 @@ impl State {
     }
 
     /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
-    pub(crate) fn end_the_others(&mut self, wire: &Wire) -> crate::Result<()> {
+    pub(crate) fn end_the_others(&mut self, wire: &Wire) -> Result<()> {
         if self.stop || !self.has_connections() {
             return Ok(());
         }
