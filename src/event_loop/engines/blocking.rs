@@ -110,7 +110,7 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
 fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
     let mut reactor = Reactor::of_lent(wire)?;
     let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.now);
+    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.time.now);
     let id = state.conns.insert(conn);
     state.lent = Some(Lender { id, outcome: None });
     if let Some(conn) = state.conns.get_mut(id) {
@@ -132,7 +132,7 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
     }
     state.settle();
     loop {
-        if state.stop {
+        if state.stop.asked {
             state.end_all();
         }
         if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {

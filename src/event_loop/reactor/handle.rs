@@ -119,7 +119,7 @@ impl fmt::Debug for ReactorHandle {
 impl Context<'_> {
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
+        ReactorHandle::new(&self.state.member.group, self.state.member.number, &self.state.core)
     }
 
     /// The server's remote control: its counters, its limits, its stop.
