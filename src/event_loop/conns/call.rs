@@ -5,12 +5,12 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, WriteError};
 use crate::event_loop::state::protocol::{BoxError, Protocol};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::panics::{forget, panic_message};
 

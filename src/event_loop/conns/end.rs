@@ -6,11 +6,11 @@ use crate::config::{LingeringClose, FIRST_LOOK, LINGER_IDLE, LINGER_TOTAL};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::State;
+use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::State;
 use crate::observe::Outcome;
 use crate::panics::forget;
 
@@ -18,30 +18,30 @@ impl State {
     /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
     pub(crate) fn end(&mut self, id: ConnId, reason: LostReason) {
         let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
-        let holds = conn.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
-        match conn.phase {
+        let holds = conn.end.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
+        match conn.end.phase {
             Phase::Open | Phase::Flushing if !holds => {
-                conn.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
+                conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
-                conn.reason.replace(reason).into_iter().for_each(forget);
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // The first cause holds, but what is left cannot be sent.
             Phase::Flushing if !reason.flushes() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
                 forget(reason);
             }
             // An abort is no failure; that of the callback which has asked for it is one.
-            Phase::Over if matches!(conn.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
-                conn.reason.replace(reason).into_iter().for_each(forget);
+            Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // All has been sent: nothing that happens now is a reason, but the end.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 forget(reason);
             }
             _ => forget(reason),
@@ -52,12 +52,12 @@ impl State {
     /// A connection that is being closed, one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let phase = match conn.phase {
+        let phase = match conn.end.phase {
             Phase::Flushing if conn.out.is_empty() => self.after_the_last_byte(conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.phase = phase;
+            conn.end.phase = phase;
         }
         if phase == Phase::Over {
             self.finish(id);
@@ -69,7 +69,7 @@ impl State {
         if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
             return Phase::Over; // a lent one is closed by who has lent it
         }
-        if matches!(conn.reason, Some(LostReason::Shutdown)) {
+        if matches!(conn.end.reason, Some(LostReason::Shutdown)) {
             return if conn.io.is_acknowledged() {
                 Phase::Over
             } else {
@@ -79,13 +79,14 @@ impl State {
         let lingers = match self.core.settings.lingering_close {
             LingeringClose::Never => false,
             LingeringClose::Always => true,
-            LingeringClose::IfUnread => conn.left_unread || conn.io.has_unread(),
+            LingeringClose::IfUnread => conn.watch.left_unread || conn.io.has_unread(),
         };
         if !lingers {
             return Phase::Over;
         }
         conn.io.shut_write();
-        let patience = if matches!(conn.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
+        let patience =
+            if matches!(conn.end.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
         Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + patience }
     }
 
@@ -95,9 +96,10 @@ impl State {
         let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
         conn.out.clear(&mut self.buffers.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
+        let reason = end.reason;
         self.watch_no_more(&io);
-        let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.has_lost_connection(connector, self.time.clock.now());
@@ -150,7 +152,7 @@ impl State {
             self.let_go(rare.writing);
             forget(rare.next);
         }
-        let limit = conn.limit_timer.take().map(|(timer, _)| timer);
+        let limit = conn.limits.timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {
             self.time.timers.cancel(timer);
         }

@@ -5,10 +5,10 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Phase;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::rare::Direction;
-use crate::event_loop::state::State;
 
 /// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.
 const READERS: usize = 256 << 10;
@@ -23,17 +23,17 @@ impl State {
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return bytes };
         let is_limited = conn.rare.as_ref().is_some_and(|rare| rare.writing.is_some());
-        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.blocked || is_limited {
+        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.flow.blocked || is_limited {
             return bytes;
         }
         match conn.io.send(bytes) {
             Ok(n) => {
-                (conn.since, conn.blocked_since) = (now, now);
-                (conn.sent, conn.blocked) = (true, n < bytes.len());
+                (conn.limits.since, conn.limits.blocked_since) = (now, now);
+                (conn.flow.sent, conn.flow.blocked) = (true, n < bytes.len());
                 bytes.get(n..).unwrap_or_default()
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                (conn.blocked, conn.blocked_since) = (true, now);
+                (conn.flow.blocked, conn.limits.blocked_since) = (true, now);
                 bytes
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
@@ -48,7 +48,7 @@ impl State {
     /// Sends what is queued, as far as the kernel takes it. How many bytes that were.
     pub(crate) fn flush(&mut self, id: ConnId) -> usize {
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
-        if std::mem::take(&mut conn.sent) {
+        if std::mem::take(&mut conn.flow.sent) {
             conn.note_what_is_sent();
         }
         let (mut read, mut sent) = (0, 0);
@@ -62,8 +62,8 @@ impl State {
     fn sendable(&mut self, id: ConnId, read: &mut usize) -> Option<usize> {
         loop {
             let conn = self.conns.get_mut(id)?;
-            let sends = matches!(conn.phase, Phase::Open | Phase::Flushing);
-            if conn.blocked || conn.out.is_empty() || !sends {
+            let sends = matches!(conn.end.phase, Phase::Open | Phase::Flushing);
+            if conn.flow.blocked || conn.out.is_empty() || !sends {
                 return None;
             }
             let Some(rare) = &conn.rare else { return Some(usize::MAX) };
@@ -89,15 +89,15 @@ impl State {
         conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
         match sent {
             Ok((n, whole)) => {
-                conn.since = now;
-                conn.blocked_since = now;
-                conn.blocked = !whole;
+                conn.limits.since = now;
+                conn.limits.blocked_since = now;
+                conn.flow.blocked = !whole;
                 conn.note_what_is_sent();
                 return n;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                conn.blocked = true;
-                conn.blocked_since = now;
+                conn.flow.blocked = true;
+                conn.limits.blocked_since = now;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => self.end(id, LostReason::of_broken(e)),

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::event_loop::io::outbox::WORTH_SHARING;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
+use crate::event_loop::state::transport::Transport;
 
 impl State {
     /// The members in this loop.
@@ -29,7 +29,7 @@ impl State {
     }
 
     fn is_behind(&self, id: ConnId) -> bool {
-        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.load() > self.settings.high_water)
+        self.conns.get(id).is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > self.settings.high_water)
     }
 
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {

@@ -1,9 +1,9 @@
 //! Back-pressure from one connection to another: who forwards reads no faster than it can write.
 
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// From now on this connection is read from only as fast as another one takes it: reading pauses while the
@@ -32,7 +32,7 @@ impl State {
         if id == other {
             return false;
         }
-        let long = target.told_to_pause;
+        let long = target.flow.told_to_pause;
         let rare = target.rare();
         if rare.linked.is_empty() {
             rare.holds_linked = long; // nobody else is still to be told
@@ -54,14 +54,14 @@ impl State {
     fn heed_links(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let links = conn.rare.as_ref().map_or(&[][..], |rare| &rare.links);
-        let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.told_to_pause));
+        let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.flow.told_to_pause));
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let by_output = conn.told_to_pause && !conn.is_linked();
+        let by_output = conn.flow.told_to_pause && !conn.is_linked();
         let before = (conn.paused.by_link, conn.paused.by_output);
         (conn.paused.by_link, conn.paused.by_output) = (waits, by_output);
         if before != (waits, by_output) {
-            conn.since = now; // it was not the peer who was waited for
+            conn.limits.since = now; // it was not the peer who was waited for
             self.mark(id);
         }
     }
@@ -69,7 +69,7 @@ impl State {
     /// The queue has risen or fallen: those that are linked to it pause or go on.
     pub(crate) fn mind_the_linked(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let long = conn.told_to_pause;
+        let long = conn.flow.told_to_pause;
         let Some(rare) = conn.rare.as_mut().filter(|rare| rare.holds_linked != long) else { return };
         rare.holds_linked = long;
         for place in 0..rare.linked.len() {

@@ -17,3 +17,4 @@ pub(crate) mod socket;
 pub(crate) mod switch;
 pub(crate) mod throttle;
 pub(crate) mod timers;
+

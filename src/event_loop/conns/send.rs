@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use crate::event_loop::io::source::{FilePart, Source};
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::lost::{LostReason, WriteError};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Queues several buffers, in their order, as one [`write`](Self::write) of all would: all of them or none.
@@ -110,7 +110,7 @@ impl Transport<'_> {
     /// stop writing until [`resume_writing`](crate::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
-        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.load() > high)
+        self.conn().is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > high)
     }
 }
 

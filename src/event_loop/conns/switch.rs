@@ -89,9 +89,9 @@ impl State {
         leftover.append(&mut conn.rare().leftover); // of a protocol that was given a part before it switched on
         conn.paused.by_switch = !leftover.is_empty() || conn.paused.at_eof;
         conn.rare().leftover = leftover;
-        conn.marks = Marks::None;
-        (conn.request_since, conn.ends_when_sent) = (None, false);
-        (conn.resumed, conn.told_to_shut_down) = (false, false);
+        conn.request.marks = Marks::None;
+        (conn.limits.request_since, conn.request.ends_when_sent) = (None, false);
+        (conn.paused.resumed, conn.told_to_shut_down) = (false, false);
         for timer in std::mem::take(&mut conn.timers) {
             self.time.timers.cancel(timer);
         }

@@ -4,11 +4,11 @@ use std::io;
 
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::rare::{Direction, Throttle};
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::work::Task;
-use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Reads no faster than this; connections that are given clones of the limit share it. What comes faster waits in
@@ -101,7 +101,7 @@ impl State {
         throttle.granted = throttle.wait.take().map_or(0, |(_, reserved)| reserved);
         if direction == Direction::Reading {
             conn.paused.by_rate = false;
-            conn.since = now; // it was not the peer who was waited for
+            conn.limits.since = now; // it was not the peer who was waited for
             if conn.is_open() && conn.wanted().read {
                 self.read(id);
             }

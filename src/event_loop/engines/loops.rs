@@ -2,8 +2,8 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 

@@ -3,3 +3,4 @@
 pub(crate) mod blocking;
 pub(crate) mod event_loop;
 pub(crate) mod loops;
+

@@ -7,3 +7,4 @@ pub(crate) mod slab;
 pub(crate) mod team;
 pub(crate) mod timers;
 pub(crate) mod token;
+

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, QueueFull};
 use crate::event_loop::state::work::Soon;
-use crate::event_loop::state::State;
 use crate::net::Addr;
 
 /// How many times the most bytes of one connection may wait for a loop that does not come to take them.

@@ -14,12 +14,12 @@ use crate::event_loop::clients::connect_error::{ConnectError, ConnectFailure};
 use crate::event_loop::clients::{Dial, Stage};
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::work::{Soon, Task};
-use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
@@ -121,8 +121,7 @@ impl State {
     /// Its protocol is made, and told.
     pub(crate) fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
         let since = self.time.clock.now();
-        let mut conn = Conn::new(io, peer, None, None, since);
-        conn.origin = Origin::Made(connector);
+        let conn = Conn::new(io, peer, Origin::Made(connector), None, since);
         let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
         let id = self.conns.insert(conn);
         if let Stage::Trying(attempt) = std::mem::replace(&mut dial.stage, Stage::Connected { id, since }) {

@@ -3,14 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result};
-use crate::event_loop::io::input::Input;
 use crate::event_loop::io::Io;
+use crate::event_loop::io::input::Input;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::work::Soon;
-use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
 
@@ -52,8 +52,7 @@ impl Context<'_> {
         let state = &mut *self.state;
         let input = Input::new(input.into(), &state.poller).map_err(Error::system("watch a descriptor"))?;
         let is_always_ready = input.is_always_ready;
-        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.time.clock.now());
-        conn.origin = Origin::Adopted;
+        let conn = Conn::new(Io::Input(input), Addr::Unnamed, Origin::Adopted, None, state.time.clock.now());
         let id = state.conns.insert(conn);
         if is_always_ready {
             state.unpolled.files.push(id);
@@ -70,7 +69,7 @@ impl State {
     }
 
     fn waits_for_input(&self, id: ConnId) -> bool {
-        self.conns.get(id).and_then(|conn| conn.watched).is_some_and(|watched| watched.read)
+        self.conns.get(id).and_then(|conn| conn.watch.interest).is_some_and(|watched| watched.read)
     }
 
     /// Those that epoll does not tell of.

@@ -7,3 +7,4 @@ pub(crate) mod datagrams;
 pub(crate) mod files;
 pub(crate) mod offload;
 pub(crate) mod ports;
+

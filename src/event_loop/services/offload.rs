@@ -5,9 +5,9 @@ use std::{fmt, io};
 
 use parking_lot::Mutex;
 
+use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::work::Soon;
-use crate::event_loop::state::State;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].

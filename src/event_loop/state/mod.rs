@@ -169,7 +169,7 @@ impl State {
     }
 
     pub(crate) fn limits_of(&self, conn: &Conn) -> Limits {
-        conn.limits.as_deref().copied().unwrap_or(self.core.settings.limits)
+        conn.limits.own.as_deref().copied().unwrap_or(self.core.settings.limits)
     }
 
     /// When connections are cut; `None` while nothing stops.

@@ -11,10 +11,10 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token;
 use crate::event_loop::services::ports::queued_at_stop;
-use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::State;
+use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::ports::{Entrance, Port};
 use crate::event_loop::state::work::Task;
-use crate::event_loop::state::State;
 use crate::finish::refuse;
 use crate::lifecycle::AtGate;
 use crate::listen::{AcceptError, Listener};
@@ -153,8 +153,8 @@ impl State {
     /// Its protocol is made, and told.
     pub(crate) fn serve(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
         let (Accepted { socket, peer }, Entrance { place, number, factory }) = (accepted, entrance);
-        let port = Some((place, number as u32)); // less than PER_PORT
-        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.time.now));
+        let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
+        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now));
         self.build_and_begin(&*factory, id);
         forget(factory);
     }

@@ -7,11 +7,11 @@ use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
+use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Phase;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::stop::Drain;
-use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {
@@ -118,7 +118,7 @@ impl State {
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
         }
         self.settle();
@@ -132,7 +132,7 @@ impl State {
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
             self.finish(id);
         }

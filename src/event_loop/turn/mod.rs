@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::work::Soon;
 use crate::event_loop::state::State;
+use crate::event_loop::state::work::Soon;
 use crate::panics::forget;
 use crate::sys::Readiness;
 
@@ -64,8 +64,8 @@ impl State {
         for place in 0..listed {
             let Some(id) = self.queues.unread.get(place).copied() else { break };
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.listed = false;
-            if conn.unread && conn.wanted().read {
+            conn.watch.listed = false;
+            if conn.watch.unread && conn.wanted().read {
                 self.ready(id, Readiness::READABLE);
             }
         }
@@ -107,7 +107,7 @@ impl State {
         for id in std::mem::take(&mut self.unpolled.memory) {
             let Some(conn) = self.conns.get(id) else { continue };
             self.unpolled.memory.push(id);
-            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watched) {
+            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watch.interest) {
                 if let Some(ready) = memory.readiness(watched) {
                     self.ready(id, ready);
                 }

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::State;
+use crate::event_loop::state::lost::LostReason;
 use crate::sys::Readiness;
 
 impl State {
@@ -77,7 +77,7 @@ impl State {
     pub(crate) fn tell_request(&self, wire: &Wire) {
         let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
         if let Some(conn) = conn {
-            wire.tell_request(conn.request_since, self.limits_of(conn).request);
+            wire.tell_request(conn.limits.request_since, self.limits_of(conn).request);
         }
     }
 }
