@@ -11,6 +11,7 @@ use super::scoreboard::{Scoreboard, WorkerSlot};
 use crate::listen::QueueCounts;
 use crate::sys::process::Private;
 use crate::sys::shared::{Shared, SharedRef};
+use crate::sys::worker::SuccessorWish;
 
 /// What the worker has written into its pipe when it is ready. Other bytes are its last words.
 pub(crate) const READY: u8 = 0;
@@ -28,6 +29,7 @@ pub(crate) struct WorkerRole {
     /// What it tells its master with; the master lets go of it.
     pub(crate) pipe: Mutex<Option<Private>>,
     is_ready: AtomicBool,
+    pub(crate) successor: SuccessorWish,
 }
 
 impl WorkerRole {
@@ -39,7 +41,8 @@ impl WorkerRole {
         pipe: Private,
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
-        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready }
+        let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), master.control.switch());
+        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready, successor }
     }
 
     /// What the master counts at the stop, for all workers.
@@ -64,14 +67,7 @@ impl WorkerRole {
     /// A connection has come, the how manieth of this slot.
     pub(crate) fn note_accepted(&self, accepted: u64) {
         if self.slot.is_to_be_recycled_at(accepted) {
-            self.want_successor();
-        }
-    }
-
-    /// Asks the master for a successor. Async-signal-safe.
-    pub(crate) fn want_successor(&self) {
-        if self.slot.want_successor() {
-            self.master.control.ring();
+            self.successor.express();
         }
     }
 
