@@ -230,8 +230,8 @@ impl<H, S> TcpServer<H, S> {
 
     fn install_signals(&mut self) -> Result<()> {
         if self.handles_signals && self.signals.is_none() {
-            let control = self.bound.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.bound.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())

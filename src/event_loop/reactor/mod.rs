@@ -183,8 +183,8 @@ impl Reactor {
     /// [`Error::System`] where the handlers cannot be installed.
     pub fn handle_signals(&mut self) -> Result<()> {
         if self.signals.is_none() {
-            let control = self.state.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.state.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())
