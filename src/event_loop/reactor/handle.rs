@@ -128,3 +128,15 @@ impl fmt::Display for ReactorGone {
 }
 
 impl std::error::Error for ReactorGone {}
+
+impl Context<'_> {
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+}
