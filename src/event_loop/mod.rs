@@ -34,7 +34,7 @@ pub use state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTrans
 pub use state::factory::{factory, Factory, Peer};
 pub use state::lost::{Lost, LostReason, QueueFull, WriteError};
 pub use state::ports::ListeningPort;
-pub use state::protocol::{BoxError, Eof, Protocol};
+pub use state::protocol::{Eof, Protocol};
 pub use state::settings::EventLoop;
 pub use state::transport::Transport;
 #[cfg(feature = "testing")]

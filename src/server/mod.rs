@@ -22,7 +22,8 @@ pub use bind::ListeningSocket;
 pub use builder::ServerBuilder;
 #[cfg(all(test, shuttle))]
 pub(crate) use drain::drain;
-pub use engine::{Bound, Engine, Single};
+pub use engine::Engine;
+pub(crate) use engine::{Bound, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A stream server: handler `H` serves the connections, strategy `S` says where.

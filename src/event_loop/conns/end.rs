@@ -159,7 +159,7 @@ impl State {
 
 impl Transport<'_> {
     /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
-    /// still to read ([`LingeringClose`](crate::LingeringClose)). Once is enough.
+    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). Once is enough.
     pub fn close(&mut self) {
         self.cx.state.end(self.id, LostReason::Closed);
     }

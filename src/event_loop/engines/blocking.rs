@@ -67,13 +67,13 @@ use crate::sys::{lend, Poller};
 ///   [`link`](crate::Transport::link), [`post`](crate::Context::post), a [`Group`](crate::Group).
 ///   [`connections`](crate::Context::connections) counts them, and begins with one. **A broadcast reaches nobody else**,
 ///   and an id of another loop stands for nothing. Who talks to other connections keeps their
-///   [`ReactorHandle`](crate::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
+///   [`ReactorHandle`](crate::event_loop::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
 /// - [`blocking`](crate::Context::blocking) work is done by 10 threads at most for all connections together; what has not
 ///   begun ends with its connection. A callback that waits by itself is cheaper.
 /// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
 ///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
-///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
+///   They are told [`LostReason::Shutdown`](crate::event_loop::LostReason::Shutdown), unless they have been closed already. Attempts to connect end, sockets of
 ///   datagrams are closed, and timers, messages and work are dropped.
 /// - [`pause`](crate::ServerHandle::pause) pauses accepting, and nothing of this loop, its datagrams included.
 /// - [`Context::shutdown`](crate::Context::shutdown) stops the whole server, within the server's drain limit for the
@@ -87,7 +87,7 @@ use crate::sys::{lend, Poller};
 /// it has input that the kernel does not tell of.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
-/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::ConnectionWriter) that an
+/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::connection::ConnectionWriter) that an
 /// outer handler has made is served when the protocol is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Blocking<F>(pub F);

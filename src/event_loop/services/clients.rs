@@ -241,7 +241,7 @@ impl Context<'_> {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::ConnectFailure::Stopped)
+    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped)
     /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
     /// and is made again as the policy says when it is lost.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {
