@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-use crate::config::{Limit, LimitExceeded, LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LAST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
@@ -12,6 +12,7 @@ use crate::event_loop::state::conn::{Conn, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
 use crate::event_loop::state::{Drain, State};
+use crate::finish::plan::{plan, Close, Facts};
 use crate::observe::Outcome;
 use crate::panics::forget;
 
@@ -133,27 +134,27 @@ impl State {
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
     fn after_the_last_byte(&self, conn: &Conn) -> Phase {
-        if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
-            return Phase::Over; // a lent one is closed by who has lent it
+        if conn.io.is_lent() {
+            return Phase::Over; // its lender closes it
         }
-        if matches!(conn.reason, Some(LostReason::Shutdown)) {
-            return if conn.io.is_acknowledged() {
-                Phase::Over
-            } else {
-                Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + LINGER_TOTAL }
-            };
-        }
-        let lingers = match self.core.settings.lingering_close {
-            LingeringClose::Never => false,
-            LingeringClose::Always => true,
-            LingeringClose::IfUnread => conn.left_unread || conn.io.has_unread(),
+        let facts = Facts {
+            is_lost: false, // a connection whose sending has failed is over already
+            is_cut: self.is_cut(),
+            has_ended: conn.paused.at_eof,
+            is_stopped: matches!(conn.reason, Some(LostReason::Shutdown)),
+            leaves_unread: conn.left_unread,
+            is_limit: matches!(conn.reason, Some(LostReason::TimedOut(_))),
         };
-        if !lingers {
-            return Phase::Over;
+        match plan(self.core.settings.lingering_close, facts, || conn.io.has_unread()) {
+            Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
+                Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + within }
+            }
+            Close::AtOnce | Close::WhenAcknowledged { .. } => Phase::Over,
+            Close::Linger { within } => {
+                conn.io.shut_write();
+                Phase::Lingering { idle: self.now + LINGER_IDLE, until: self.now + within }
+            }
         }
-        conn.io.shut_write();
-        let patience = if matches!(conn.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
-        Phase::Lingering { idle: self.now + LINGER_IDLE, until: self.now + patience }
     }
 
     /// Input of a connection that is half-closed; whether there was any.
