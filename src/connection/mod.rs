@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::config::{Limit, ServerSettings};
+use crate::error::HandlerResult;
 use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
@@ -177,6 +178,21 @@ impl Connection {
     /// The payload of the next frame, as `decoder` finds it; `None` at the end of the stream. Use the same decoder for
     /// the next, and [reset](Decoder::reset) it if anything else was read since a call that gave no frame.
     ///
+    /// The frame is borrowed from the connection's buffer. To write while a frame is at hand, lend both directions apart:
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use socketserver::{framing::Netstrings, Connection, HandlerResult};
+    /// fn echo(conn: &mut Connection) -> HandlerResult {
+    ///     let (mut input, mut output) = conn.halves();
+    ///     let mut strings = Netstrings::new();
+    ///     while let Some(frame) = input.read_frame(&mut strings)? {
+    ///         output.write_all(frame)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// The decoder's limit bounds what is buffered, and when a time limit ends the wait, the next call goes on where
     /// this one stopped.
     ///
@@ -200,6 +216,31 @@ impl Connection {
     /// Time limits.
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(&self.wire, &self.output, decoder)
+    }
+
+    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a handler's, so that it can be the
+    /// last expression of one:
+    ///
+    /// ```
+    /// use socketserver::{handler, Connection, StreamRequestHandler};
+    ///
+    /// let greet = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
+    /// let (mut conn, client) = Connection::pair()?;
+    /// greet.handle(&mut conn)?;
+    /// drop(conn);                                  // sends what is buffered
+    /// assert!(std::io::read_to_string(client)?.starts_with("hello "));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same for a
+    /// protocol and for other threads.
+    ///
+    /// # Errors
+    /// An [`io::Error`] inside, as [`write_all`](Write::write_all) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write_all(line.as_ref())?;
+        self.write_all(b"\n")?;
+        Ok(())
     }
 
     /// The two directions apart (Python's `rfile` and `wfile`), so that a loop can read from one and write to the

@@ -238,7 +238,7 @@ impl State {
 
     #[cfg(not(feature = "testing"))]
     #[allow(clippy::unused_self)]
-    fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
+    pub(crate) fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
         false
     }
 
