@@ -7,34 +7,29 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
-use crate::config::{LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE};
 use crate::connection::{Connection, Ending};
+use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
 /// Closes the connection; its output has been flushed, as far as that went.
-/// A peer that a limit has cut gets less patience.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
-    if wire.is_broken() || wire.ending() == Ending::Reset || core.control.is_cut() {
-        return;
-    }
-    if wire.is_stopped() {
-        // The peer may send its next request at any time, and nobody will read it: from the moment the socket is
-        // closed, or both its sides are shut, that makes a reset. So the peer's kernel must have all of the output
-        // before. (A lingering close is no way here: an idle peer would not end, and hold the stop up.)
-        let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
-        return;
-    }
-    let lingers = match core.settings.lingering_close {
-        LingeringClose::Never => false,
-        LingeringClose::Always => !wire.has_ended(),
-        LingeringClose::IfUnread => !wire.has_ended() && (wire.ending() == Ending::LeavesUnread || wire.has_unread()),
+    let facts = Facts {
+        is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
+        is_cut: core.control.is_cut(),
+        has_ended: wire.has_ended(),
+        is_stopped: wire.is_stopped(),
+        leaves_unread: wire.ending() == Ending::LeavesUnread,
+        is_limit,
     };
-    if lingers {
-        let patience = if is_limit { LINGER_IDLE } else { LINGER_TOTAL };
-        let _ = linger(core, connection, Instant::now() + patience);
-    }
+    // An error of these waits is no news: the socket is closed next.
+    let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
+        Close::AtOnce => Ok(()),
+        Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),
+        Close::Linger { within } => linger(core, connection, Instant::now() + within),
+    };
 }
 
 /// Shuts the writing side and reads until the peer ends, is silent for too long, or takes too long in all.

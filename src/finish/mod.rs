@@ -1,6 +1,7 @@
 //! Stage 5: the one place where a connection or a datagram's request ends, and where it is accounted for.
 
 mod close;
+pub(crate) mod plan;
 
 use std::io;
 use std::sync::Arc;
