@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use socketserver::{
-    factory, lines, Connection, HandlerResult, LineReceiver, LineTransport, StreamRequestHandler, TimerId,
+    factory, lines, Connection, FramedTransport, HandlerResult, LineReceiver, StreamRequestHandler, TimerId,
 };
 
 /// The sum of the numbers of a line.
@@ -52,12 +52,12 @@ struct PatientSums {
 }
 
 impl LineReceiver for PatientSums {
-    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
         self.timer = Some(transport.set_timer(PATIENCE));
         Ok(())
     }
 
-    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         if let Some(timer) = self.timer {
             transport.reset(timer, PATIENCE);
         }
@@ -68,7 +68,7 @@ impl LineReceiver for PatientSums {
         Ok(())
     }
 
-    fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {
+    fn timer(&mut self, transport: &mut FramedTransport<'_>, _timer: TimerId) -> HandlerResult {
         transport.send_line("good bye")?;
         transport.close();
         Ok(())

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 
 use common::trouble::{answer, Answer, Facts};
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, LineTransport, StreamRequestHandler};
+use socketserver::{factory, lines, Connection, FramedTransport, HandlerResult, LineReceiver, StreamRequestHandler};
 use socketserver::{BoxError, Eof, TimerId, Transport, WriteError};
 
 /// For most strategies.
@@ -60,7 +60,7 @@ struct TortureProtocol {
 }
 
 impl LineReceiver for TortureProtocol {
-    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         let stats = transport.server().stats();
         let facts = Facts { master: self.master, peer: transport.peer_addr(), stats };
         match answer(std::str::from_utf8(line)?, &facts)? {
@@ -80,20 +80,20 @@ impl LineReceiver for TortureProtocol {
         Ok(())
     }
 
-    fn eof_received(&mut self, _transport: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _transport: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
         match partial {
             [] => Ok(Eof::Close),
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()), // half a line is no request
         }
     }
 
-    fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {
+    fn timer(&mut self, transport: &mut FramedTransport<'_>, _timer: TimerId) -> HandlerResult {
         transport.send_line("slept")?;
         transport.resume_reading();
         Ok(())
     }
 
-    fn resume_writing(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
+    fn resume_writing(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
         Ok(self.go_on(transport)?)
     }
 }

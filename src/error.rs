@@ -13,8 +13,20 @@ pub type HandlerResult = std::result::Result<(), Box<dyn std::error::Error + Sen
 /// The act of giving a Unix socket's file to another user. An error names it so, and has a hint of its own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
-/// Why a server could not be built, bound or kept serving. Displays as one line that says what to do.
-#[derive(Debug)]
+/// Why a server could not be built, bound or kept serving.
+///
+/// Both [`Display`](fmt::Display) and [`Debug`] give one line that says what to do, so that a
+/// `fn main() -> socketserver::Result<()>` shows it:
+///
+/// ```
+/// use socketserver::{handler, ServerBuilder};
+///
+/// let hello = || handler(|_conn| Ok(()));
+/// let first = ServerBuilder::new().bind("127.0.0.1:0", hello())?;
+/// let error = ServerBuilder::new().bind(first.local_addr().to_string(), hello()).unwrap_err();
+/// assert!(format!("{error:?}").ends_with("another program listens there; stop it, or choose another address"));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// A setting makes no sense. The program's mistake, found when the server is bound.
@@ -116,6 +128,13 @@ impl fmt::Display for Error {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
         }
+    }
+}
+
+/// The same line as [`Display`](fmt::Display): it is what `main` prints of an error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

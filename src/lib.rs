@@ -244,54 +244,54 @@ struct Readme;
 #[cfg(not(target_os = "linux"))]
 compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd and pidfd");
 
-// What users write and meet.
-mod event_loop;
+// What users write.
 pub mod framing;
 pub mod guide;
 mod handler;
 pub mod selectors;
-mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
-// A connection's way, in its order.
+// A connection's way.
 mod accept;
 mod admit;
 mod connection;
 mod finish;
 mod hooks;
 mod listen;
+mod net;
 
 // What runs it.
+mod event_loop;
 mod lifecycle;
 mod observe;
 mod preforking;
+mod server;
 mod strategy;
 
 // The ground.
 mod config;
 mod error;
-mod net;
+mod mailbox;
 mod offload;
 mod panics;
 mod sync;
-#[allow(unsafe_code)] // the only place, see its head
+#[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;
 
 #[cfg(all(test, shuttle))]
 mod model;
 
-#[cfg(feature = "testing")]
-pub mod testing;
-
-pub use accept::{Acceptor, Seat, Turn};
+pub use accept::{AcceptEvent, Acceptor, Seat};
 pub use accept::{Rejected, Request, ServingStrategy};
 pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
 pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};
 pub use error::{Error, HandlerResult, Result};
 pub use event_loop::{
     factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
-    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Group, LineReceiver, LineTransport, Lines,
-    ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone, ReactorHandle,
-    Reconnect, StringReceiver, StringTransport, Strings, TimerId, Transport, WriteError,
+    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Framed, FramedTransport, Group,
+    LineReceiver, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
+    ReactorHandle, Reconnect, StringReceiver, Strings, TimerId, Transport, WriteError,
 };
 pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use framing::LineTooLong;

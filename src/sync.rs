@@ -4,10 +4,11 @@
 #[cfg(all(test, shuttle))]
 pub(crate) mod model;
 #[cfg(all(test, shuttle))]
-pub(crate) use model::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};
+pub(crate) use model::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard, SegQueue};
 
 #[cfg(not(all(test, shuttle)))]
 mod system {
+    pub(crate) use crossbeam::queue::SegQueue;
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::{sync::atomic, thread, thread_local};
 
@@ -18,4 +19,9 @@ mod system {
 }
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard};
+pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard, SegQueue};
+
+/// How much time is left until then; `None` for ever.
+pub(crate) fn left(deadline: Option<std::time::Instant>) -> Option<std::time::Duration> {
+    deadline.map(|at| at.saturating_duration_since(now()))
+}

@@ -60,7 +60,7 @@ const LOOP_FLOORS: &[&str] = &[
 /// They stand outside: the face, the pages of the guide, the scenarios under a scheduler.
 const OUTSIDE: &[&str] = &["lib", "guide", "model"];
 
-/// `unsafe` outside of `src/sys`: a promise of the caller in the API, and marks of types. No unsafe act.
+/// `unsafe` outside of `src/sys`: markers beside their types, one with a block for the model.
 const UNSAFE_OUTSIDE_SYS: usize = 4;
 
 /// Words of riddles in comments, docs and the guide. It may only fall.

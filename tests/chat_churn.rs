@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
 use socketserver::selectors::{Events, Selector};
-use socketserver::{factory, lines, EventLoop, EventLoops, Group, HandlerResult, LineReceiver, LineTransport};
+use socketserver::{factory, lines, EventLoop, EventLoops, FramedTransport, Group, HandlerResult, LineReceiver};
 use socketserver::{Lines, Peer, ServerBuilder};
 
 /// Members who read, and members who do not.
@@ -36,12 +36,12 @@ struct Member {
 }
 
 impl LineReceiver for Member {
-    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
         transport.join(self.room);
         transport.send_line("welcome")
     }
 
-    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         match line {
             b"mute" => drop(transport.join(self.mutes)),
             b"flood" => drop(transport.broadcast(self.mutes, &[b'x'; 64 << 10], None)),

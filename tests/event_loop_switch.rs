@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{Journal, Script};
-use socketserver::framing::{LengthPrefixed, Raw};
+use socketserver::framing::{Encoder, LengthPrefixed, Raw};
 use socketserver::testing::TestLoop;
 use socketserver::{
-    lines, strings, BoxError, ConnId, Eof, Group, HandlerResult, LineReceiver, LineTransport, Protocol, StringReceiver,
-    StringTransport, Transport,
+    lines, strings, BoxError, ConnId, Eof, FramedTransport, Group, HandlerResult, LineReceiver, Protocol,
+    StringReceiver, Transport,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -231,7 +231,7 @@ struct Upgrade {
 }
 
 impl LineReceiver for Upgrade {
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         match line {
             b"switch" => t.switch_protocol(self.next.take().ok_or("once")?, b"<"),
             b"pause" => t.pause_reading(),
@@ -247,7 +247,7 @@ impl LineReceiver for Upgrade {
         Ok(())
     }
 
-    fn raw_data_received(&mut self, t: &mut LineTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
         if data.len() > 1 {
             t.switch_protocol(self.next.take().ok_or("once")?, b"<");
             return Ok(1);
@@ -255,7 +255,7 @@ impl LineReceiver for Upgrade {
         Ok(0)
     }
 
-    fn message(&mut self, t: &mut LineTransport<'_>, _: Box<dyn std::any::Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut FramedTransport<'_>, _: Box<dyn std::any::Any>) -> HandlerResult {
         t.switch_protocol(self.next.take().ok_or("once")?, b"<");
         Ok(())
     }
@@ -328,7 +328,7 @@ fn raw_bytes_that_were_not_taken_follow() {
 struct Strings(Cell<Option<Script>>);
 
 impl StringReceiver for Strings {
-    fn string_received(&mut self, t: &mut StringTransport<'_>, string: &[u8]) -> HandlerResult {
+    fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult {
         if string == b"switch" {
             t.switch_protocol(self.0.take().ok_or("once")?, b"");
         }

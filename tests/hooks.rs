@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
-    factory, lines, Connection, Engine, Error, EventLoop, Failure, HandlerResult, LineReceiver, LineTransport, Report,
-    Sequential, ServerBuilder, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool, Threading,
+    factory, lines, Connection, Engine, Error, EventLoop, Failure, FramedTransport, HandlerResult, LineReceiver,
+    Report, Sequential, ServerBuilder, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool, Threading,
 };
 use support::{comes_true, until, AT_ONCE, LIMIT};
 
@@ -49,7 +49,7 @@ impl StreamRequestHandler for Echo {
 struct EchoProtocol(Does);
 
 impl LineReceiver for EchoProtocol {
-    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         let line = String::from_utf8_lossy(line).into_owned();
         (self.0)(&line, &transport.server());
         transport.send_line(format!("served {line}"))?;

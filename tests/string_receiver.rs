@@ -9,7 +9,7 @@ use receiving::{Log, Loop};
 use socketserver::framing::{
     Decoded, Decoder, Encoder, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong,
 };
-use socketserver::{strings, BoxError, Eof, HandlerResult, StringReceiver, StringTransport};
+use socketserver::{strings, BoxError, Eof, FramedTransport, HandlerResult, StringReceiver};
 
 /// Writes down what it is told, and does what strings say.
 struct Talker(Log);
@@ -19,7 +19,7 @@ impl Talker {
         self.0.borrow_mut().push(format!("{what}{}", bytes.escape_ascii()));
     }
 
-    fn obey(&mut self, t: &mut StringTransport<'_>, order: &[u8]) -> HandlerResult {
+    fn obey(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, order: &[u8]) -> HandlerResult {
         match order {
             b"p" => t.pause_reading(),
             b"pr" => {
@@ -37,28 +37,28 @@ impl Talker {
 }
 
 impl StringReceiver for Talker {
-    fn string_received(&mut self, t: &mut StringTransport<'_>, string: &[u8]) -> HandlerResult {
+    fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult {
         self.note("", string);
         self.obey(t, string)
     }
 
-    fn length_limit_exceeded(&mut self, _: &mut StringTransport<'_>, len: usize) -> HandlerResult {
+    fn length_limit_exceeded(&mut self, _: &mut FramedTransport<'_, dyn Encoder>, len: usize) -> HandlerResult {
         self.note("limit ", len.to_string().as_bytes());
         Ok(())
     }
 
-    fn malformed(&mut self, _: &mut StringTransport<'_>, why: &FrameError) -> HandlerResult {
+    fn malformed(&mut self, _: &mut FramedTransport<'_, dyn Encoder>, why: &FrameError) -> HandlerResult {
         assert!(matches!(why, FrameError::Malformed(_)));
         self.note("malformed", b"");
         Ok(())
     }
 
-    fn eof_received(&mut self, _: &mut StringTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> Result<Eof, BoxError> {
         self.note("eof ", partial);
         Ok(Eof::Close)
     }
 
-    fn message(&mut self, t: &mut StringTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, message: Box<dyn Any>) -> HandlerResult {
         self.obey(t, message.downcast_ref::<&str>().ok_or("not text")?.as_bytes())
     }
 }

@@ -1,6 +1,15 @@
-//! The accept loop: one turn of it is a value that any thread can call.
+//! The accept loop. One turn of the loop is a value that any thread can call.
+//!
+//! [`Acceptor::run`] or a strategy's threads take a [`Seat`] and call [`Seat::next`]: wait, permit, `accept`.
+//! The result is a [`Request`]. [`Request::run`] does the rest: verify, handler, close. This folder does not
+//! know how a strategy runs requests: it knows only the trait [`ServingStrategy`].
+//!
+//! Threads that serve also accept (leader and followers). The kernel wakes one waiting thread, and that
+//! thread accepts and serves. A thread that accepts for others would have to wake one of them for each
+//! connection. For a short connection that wake-up is a large part of the cost.
 
 mod failure;
+mod listening_set;
 mod request;
 mod seat;
 mod strategy;
@@ -16,13 +25,16 @@ use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 
-pub(crate) use failure::{after_failure, After};
+use listening_set::ListeningSet;
+
+pub(crate) use failure::{after_failure, NextStep};
 pub(crate) use request::{Accepting, Service, Work};
 pub use request::{Rejected, Request};
-pub use seat::{Seat, Turn};
+pub use seat::{AcceptEvent, Seat};
 pub use strategy::ServingStrategy;
 
-/// What a [`ServingStrategy`] accepts with, during one run of the server. Clones are the same acceptor.
+/// Accepts connections and datagrams for a [`ServingStrategy`], during one run of the server. All clones
+/// share one state.
 #[derive(Clone)]
 pub struct Acceptor {
     shared: Arc<Shared>,
@@ -30,11 +42,13 @@ pub struct Acceptor {
 
 struct Shared {
     core: Arc<Core>,
-    /// Not owned: a handler that is left running at the end must not keep the listeners open.
+    /// Weak: a handler that still runs after the server has ended must not keep the listeners open.
     listeners: Weak<Vec<Listener>>,
     service: Service,
-    /// Epoll sets between two waits. A thread has one only while it waits.
-    sets: SegQueue<seat::ListeningSet>,
+    /// Epoll sets that no thread waits with. Each waiting thread needs a set of its own, so that
+    /// `EPOLLEXCLUSIVE` can wake one thread. A thread puts its set back before the request runs, so there are
+    /// as many sets as waiting threads, not as many as connections.
+    sets: SegQueue<ListeningSet>,
     queued: QueuedAtStop,
 }
 
@@ -45,48 +59,50 @@ impl Acceptor {
         Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), queued }) }
     }
 
-    /// A place to wait for a connection or a datagram. Take one, call [`Seat::next`], drop it before the request runs: it is used
-    /// again by the next who waits.
+    /// Gives the calling thread a seat: a wait for a connection or a datagram. Call [`Seat::next`], and drop
+    /// the seat before the request runs. The next waiting thread then uses its descriptor again.
     ///
     /// # Errors
-    /// [`Error::System`] where the system has no descriptor left for it.
+    /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat(&self) -> Result<Seat<'static>> {
         let listeners = self.shared.listeners()?;
         let set = match self.shared.sets.pop() {
             Some(set) => set,
-            None => seat::listening_set(&self.shared.core, &listeners)?,
+            None => self.shared.listening_set(&listeners)?,
         };
         self.report_ready();
         Ok(Seat::new(self.clone(), listeners, set))
     }
 
-    /// Makes as many seats ready, so that their descriptors are not missing when connections have taken the rest.
+    /// Opens the epoll sets for this number of seats. They are opened before the first connection, because
+    /// connections may take all descriptors later.
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
         let listeners = self.shared.listeners()?;
         for _ in 0..seats {
-            self.shared.sets.push(seat::listening_set(&self.shared.core, &listeners)?);
+            self.shared.sets.push(self.shared.listening_set(&listeners)?);
         }
         self.report_ready();
         Ok(())
     }
 
-    /// From here on, what comes is heard of.
+    /// Tells the master of a worker process that this worker now waits for connections.
     fn report_ready(&self) {
         self.shared.core.worker().into_iter().for_each(|worker| worker.report_ready());
     }
 
-    /// A seat whose turns end, as [`Turn::Watched`], also when this descriptor becomes readable.
+    /// Gives a seat that also watches `fd`. When `fd` becomes readable, [`Seat::next`] returns
+    /// [`AcceptEvent::Watched`].
     ///
     /// # Errors
-    /// [`Error::System`] where the system has no descriptor left for it.
+    /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
-        let set = seat::listening_set(&self.shared.core, &listeners)?;
+        let set = self.shared.listening_set(&listeners)?;
         self.report_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 
-    /// A seat that also hears of what the strategy waits for.
+    /// Gives a seat that also watches the strategy's [`wake_fd`](ServingStrategy::wake_fd).
     pub(crate) fn seat_for<'a, S: ServingStrategy + ?Sized>(&self, strategy: &'a S) -> Result<Seat<'a>> {
         match strategy.wake_fd() {
             Some(fd) => self.seat_watching(fd),
@@ -97,30 +113,31 @@ impl Acceptor {
     /// Accepts on this thread until the server stops, and hands each request to the strategy.
     ///
     /// # Errors
-    /// [`Error::Accept`] when the last listener fails for good.
+    /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the thread cannot wait.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let mut seat = self.seat_for(strategy)?;
         let mut actions = Pace::begin(self.core());
         loop {
             match seat.next(actions.left())? {
-                Turn::Request(request) => {
+                AcceptEvent::Request(request) => {
                     if let Err(rejected) = strategy.process_request(request) {
                         let lacking = rejected.is_for_want_of_resources();
                         rejected.refuse();
+                        // The next request would fail in the same way. A rest lets a connection end first.
                         if lacking {
                             seat.back_off()?;
                         }
                     }
                 }
-                Turn::Watched | Turn::Timeout => {}
-                Turn::Stopped => return Ok(()),
+                AcceptEvent::Watched | AcceptEvent::Timeout => {}
+                AcceptEvent::Stopped => return Ok(()),
             }
             strategy.service_actions();
             actions.act();
         }
     }
 
-    /// The server's remote control.
+    /// Returns the server's handle.
     pub fn server(&self) -> ServerHandle {
         ServerHandle { core: self.shared.core.clone() }
     }
@@ -142,7 +159,12 @@ impl Shared {
         self.listeners.upgrade().ok_or_else(gone)
     }
 
-    /// Takes what has come from the kernel's queue: a connection, or a datagram.
+    fn listening_set(&self, listeners: &[Listener]) -> Result<ListeningSet> {
+        ListeningSet::new(&self.core, listeners).map_err(failed_to_wait)
+    }
+
+    /// Takes a connection or a datagram from the kernel's queue. This is the one step that differs between
+    /// the two.
     fn take(&self, listener: &Listener) -> io::Result<Work> {
         Ok(match &self.service {
             Service::Connections(handler) => Work::Connection(listener.accept()?, handler.clone()),

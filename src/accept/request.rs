@@ -1,4 +1,7 @@
-//! An admitted connection, or datagram, on its way to a handler.
+//! An admitted connection or datagram on its way to a handler.
+//!
+//! Permits, counters, hooks, refusals and the drain are the same for both. So a request holds either kind
+//! together with its handler, and strategies need not know the kind.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::admit::Permit;
-use crate::connection::{Connection, Datagram, Wakes};
+use crate::connection::{Connection, Datagram, StopNotice};
 use crate::error::HandlerResult;
 use crate::finish;
 use crate::handler;
@@ -20,10 +23,11 @@ use crate::observe::{contain, InHandler, Outcome};
 use crate::sync::thread_local;
 use crate::sys::shared::SharedRef;
 
-/// An admitted connection or datagram, with its permit and its handler: [`run`](Self::run) it where it shall be served.
+/// An admitted connection or datagram, with its permit and its handler. [`run`](Self::run) serves it on the
+/// calling thread.
 ///
-/// Dropped without that, it is refused: the client of a connection reads the end of the stream, or the server's message
-/// at the limit.
+/// A request that is dropped without `run` is refused. Its client reads the server's message at the limit, if
+/// there is one, and the end of the stream.
 pub struct Request(Option<Parts>);
 
 struct Parts {
@@ -31,7 +35,7 @@ struct Parts {
     permit: Permit,
 }
 
-/// What is to be done, and who does it.
+/// A connection or a datagram, with the handler that serves it.
 pub(crate) enum Work {
     Connection(Accepted, Arc<dyn StreamRequestHandler>),
     Datagram(Box<Packet>, Arc<dyn DatagramRequestHandler>),
@@ -70,19 +74,26 @@ impl Request {
         Self(Some(Parts { work, permit }))
     }
 
-    /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, account. Neither an
-    /// error nor a panic of the handler comes out.
+    /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, count. An
+    /// error of the handler is logged and counted, and a panic too: `run` always returns.
     pub fn run(mut self) {
         let Some(Parts { work, permit }) = self.0.take() else { return };
         let core = permit.core();
-        let wakes = if Accepting::is_here() { Wakes::Watches } else { Wakes::Registered };
-        if let Err(why) = hooks::verify(core, &work, wakes == Wakes::Watches) {
-            return finish::turn_away(core, work, &why);
+
+        // On the thread that accepts, no other thread could wake this connection at a stop. So it polls the
+        // stop itself, at the price of a `ppoll` for each wait. On any other thread the registry wakes it,
+        // which is free.
+        let notice = if Accepting::is_here() { StopNotice::ByPolling } else { StopNotice::ByRegistry };
+
+        // The hook is asked before there is a `Connection`: it may outlive its time limit, and must not hold
+        // the socket.
+        if let Err(why) = hooks::verify(core, &work, notice == StopNotice::ByPolling) {
+            return finish::refuse_unverified(core, work, &why);
         }
         let server = ServerHandle { core: core.clone() };
         match work {
             Work::Connection(accepted, handler) => {
-                let mut connection = Connection::new(accepted, server, wakes);
+                let mut connection = Connection::new(accepted, server, notice);
                 let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
                 finish::finish(core, connection, outcome);
             }
@@ -92,10 +103,11 @@ impl Request {
                 finish::finish(core, datagram, outcome);
             }
         }
+        // Last: the permit counts the connection until its socket is closed.
         drop(permit);
     }
 
-    /// Who has connected, or has sent the datagram.
+    /// Returns the address of the client that has connected, or has sent the datagram.
     pub fn peer_addr(&self) -> &Addr {
         self.0.as_ref().map_or(&Addr::Unnamed, |parts| parts.work.peer())
     }
@@ -104,7 +116,7 @@ impl Request {
         self.0.as_ref().map(|parts| parts.permit.core())
     }
 
-    /// The socket that a datagram is replied from, which is the server's.
+    /// Returns the server's socket if this is a datagram: the reply is sent from it.
     pub(crate) fn shared_socket(&self) -> Option<Arc<DatagramSocket>> {
         match &self.0.as_ref()?.work {
             Work::Connection(..) => None,
@@ -112,13 +124,16 @@ impl Request {
         }
     }
 
-    /// In a forked child: asks `verify_request`. That has a limit of its own; the request's begins afterwards.
+    /// Asks `verify_request` in a forked child. The hook has its own time limit; the request limit begins
+    /// afterwards.
     pub(crate) fn verify_in_child(&mut self, deadline: &AtomicU64) -> io::Result<()> {
         let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
         let core = permit.core();
         if core.hooks.verify_request.is_none() {
             return Ok(());
         }
+        // The parent ends a child at the deadline written here. So it covers the hook first, then the
+        // request.
         if core.settings.limits.request.is_some() {
             deadline.store(core.control.millis(Instant::now() + core.settings.verify_timeout), SeqCst);
         }
@@ -129,7 +144,7 @@ impl Request {
         verified
     }
 
-    /// In a forked child: serves the request, and tells how it went. The permit is the parent's.
+    /// Serves the request in a forked child. `judge` makes the verdict for the parent out of the outcome.
     pub(crate) fn run_in_child<T>(
         mut self,
         deadline: SharedRef<AtomicU64>,
@@ -137,11 +152,12 @@ impl Request {
     ) -> Option<T> {
         let Parts { work, permit } = self.0.take()?;
         let core = permit.core().clone();
+        // The permit is the parent's: the parent gives it back when this child ends.
         std::mem::forget(permit);
         let server = ServerHandle { core: core.clone() };
         Some(match work {
             Work::Connection(accepted, handler) => {
-                let mut connection = Connection::new(accepted, server, Wakes::Watches);
+                let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
                 connection.wire().share_deadlines(deadline);
                 let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
                 connection.wire().share_no_deadline();
@@ -155,7 +171,7 @@ impl Request {
         })
     }
 
-    /// In the parent of a forked child: closes this copy of the socket, and keeps the permit.
+    /// Closes this copy of the socket in the parent of a forked child, and keeps the permit.
     pub(crate) fn keep_permit(mut self) -> Option<(Addr, Permit)> {
         let Parts { work, permit } = self.0.take()?;
         let peer = work.peer().clone();
@@ -170,7 +186,7 @@ impl Request {
     }
 }
 
-/// Runs a handler, as one of this server.
+/// Runs a handler, and marks the thread as inside a handler of this server meanwhile.
 fn handled(core: &Core, run: impl FnOnce() -> HandlerResult) -> Outcome {
     let _inside = InHandler::of(core.monitor.server);
     contain(run)
@@ -203,7 +219,8 @@ impl Rejected {
         Self { request, why }
     }
 
-    /// Whether the system lacks something (threads, processes, memory, descriptors), so that accepting had better rest.
+    /// True if the system lacks threads, processes, memory or descriptors. Accepting then rests before it
+    /// tries again.
     pub(crate) fn is_for_want_of_resources(&self) -> bool {
         use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
         matches!(self.why.raw_os_error(), Some(EAGAIN | EMFILE | ENFILE | ENOBUFS | ENOMEM))
@@ -214,7 +231,7 @@ impl Rejected {
     }
 }
 
-/// What serves the requests of a server, and with that what they are.
+/// The handler of a server. Its kind decides whether requests are connections or datagrams.
 #[derive(Clone)]
 pub(crate) enum Service {
     Connections(Arc<dyn StreamRequestHandler>),
@@ -231,7 +248,9 @@ thread_local! {
     static ACCEPTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, this thread is the one that serves, so a request it runs itself must watch for the stop itself.
+/// Marks this thread as the one in `serve_forever`, while the value lives. A request that runs here must
+/// watch for the stop itself: the thread that would wake it is this one. `Sequential` needs this, and any
+/// strategy that runs requests inside [`Acceptor::run`](super::Acceptor::run).
 pub(crate) struct Accepting(bool);
 
 impl Accepting {
@@ -254,7 +273,7 @@ impl Drop for Accepting {
 mod tests {
     use super::*;
 
-    /// It is moved through the queues of thread pools.
+    /// Thread pools move requests through queues.
     #[test]
     fn a_request_stays_small() {
         let size = std::mem::size_of::<Request>();

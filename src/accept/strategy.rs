@@ -1,4 +1,4 @@
-//! Where a request runs: the trait that strategies implement.
+//! [`ServingStrategy`], the trait that says where a request runs.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,45 +6,50 @@ use super::request::{Rejected, Request};
 use super::Acceptor;
 use crate::error::Result;
 
-/// Where one request runs.
+/// A strategy says where one request runs.
 ///
-/// One method is required, and the trait knows nothing of handlers, so a strategy of your own is a few lines: see
-/// `examples/custom_strategy.rs`. The methods are called on the thread that serves.
+/// One method is required. The trait knows nothing of handlers, because a [`Request`] carries its own. So a
+/// strategy of your own is a few lines, see `examples/custom_strategy.rs`. The methods are called on the
+/// thread in `serve_forever`.
 pub trait ServingStrategy: Send {
-    /// Gets the request to run: now, on another thread, in another process. It must come to
-    /// [`Request::run`] without waiting for the peer; a request that is dropped instead is refused.
+    /// Runs the request: now, on another thread, or in another process. It must call [`Request::run`] without
+    /// a wait for the peer first. A request that is dropped instead is refused, so no client is lost
+    /// silently.
     ///
     /// # Errors
-    /// [`Rejected`] hands the request back with the cause, and the server refuses it: counts, reports and closes it.
-    /// Where the cause is that the system lacks something (`EAGAIN`, `ENOMEM`, `EMFILE`, …), accepting rests for 100
-    /// ms.
+    /// [`Rejected`] hands the request back with the cause. The server refuses it: it counts, reports and
+    /// closes it. If the cause is a lack of the system (`EAGAIN`, `ENOMEM`, `EMFILE`, …), accepting rests for
+    /// 100 ms.
     fn process_request(&self, request: Request) -> std::result::Result<(), Rejected>;
 
-    /// Called after every turn of [`Acceptor::run`]: the place to reap children or look after threads (Python's
-    /// `service_actions`).
+    /// Called after every turn of [`Acceptor::run`]. Reap children or look after threads here. It is Python's
+    /// `service_actions`.
     fn service_actions(&self) {}
 
-    /// A descriptor that makes [`Acceptor::run`] call [`service_actions`](Self::service_actions) when it is readable.
+    /// Returns a descriptor that ends the wait of [`Acceptor::run`] when it is readable. `run` then calls
+    /// [`service_actions`](Self::service_actions). By default there is none.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Accepts until the server stops. By default on the calling thread, which hands every request to
-    /// [`process_request`](Self::process_request); a strategy whose workers accept for themselves takes seats instead.
+    /// Accepts until the server stops. By default it accepts on the calling thread and hands every request to
+    /// [`process_request`](Self::process_request). A strategy whose threads accept themselves takes seats
+    /// instead.
     ///
     /// # Errors
-    /// When the listener fails for good, or the strategy cannot begin.
+    /// If the last listener fails for good, or the strategy cannot begin.
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         acceptor.run(self)
     }
 
-    /// The most requests that this strategy can run at once, whatever the limit: by default there is no such number.
+    /// Returns the most requests that this strategy can run at once, whatever the limit is. By default
+    /// `usize::MAX`.
     fn capacity(&self) -> usize {
         usize::MAX
     }
 
-    /// How many connections are served at once where the builder sets no limit: by default 1024, or 64 less than
-    /// the process may have descriptors. Called when the server is bound, so also the place to refuse settings.
+    /// Returns the connection limit if the builder sets none. By default 1024, or `RLIMIT_NOFILE` less 64,
+    /// whichever is lower. It is called when the server is bound, so it may also refuse settings.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for a setting that makes no sense.

@@ -1,28 +1,31 @@
-//! The right to serve one connection.
+//! [`Permit`]: the right to serve one connection.
 
 use std::sync::Arc;
 
 use crate::lifecycle::Core;
 
-/// The right to serve one connection. Dropped when its handler has returned and the connection is closed.
+/// The right to serve one connection. It is dropped when the handler has returned and the connection is
+/// closed. The drop gives it back, after a panic too.
 #[derive(Debug)]
 pub(crate) struct Permit {
     core: Arc<Core>,
+    /// True unless it is given back without a connection.
     used: bool,
-    /// Whether it counts among the active.
+    /// True if it counts as active.
     counts: bool,
 }
 
 impl Permit {
-    /// A permit, unless as many as allowed are out.
+    /// Takes a permit for a connection that is there. `None` at the limit.
     pub(crate) fn take(core: &Arc<Core>) -> Option<Self> {
         let mut permit = Self::reserve(core)?;
         permit.engage();
         Some(permit)
     }
 
-    /// The same to wait with: in a worker process, who waits for a connection must be able to serve it, since the
-    /// kernel tells no other process. It counts as active from the connection on.
+    /// Takes a permit for the next connection. `None` at the limit. In a worker process it counts as active
+    /// only from [`engage`](Self::engage) on, because a worker reserves its permit before it waits (see
+    /// `accept::Seat::next`).
     pub(crate) fn reserve(core: &Arc<Core>) -> Option<Self> {
         let permits = &core.admission.permits;
         let is_worker = core.is_worker();
@@ -34,7 +37,7 @@ impl Permit {
         Some(Self { core: core.clone(), used: true, counts: !is_worker })
     }
 
-    /// The connection has come.
+    /// Counts the permit as active, because the connection has come.
     pub(crate) fn engage(&mut self) {
         if !std::mem::replace(&mut self.counts, true) {
             self.core.admission.permits.engage();
@@ -45,7 +48,7 @@ impl Permit {
         &self.core
     }
 
-    /// Gives it back where no connection came: this is no end of one, for who waits for that.
+    /// Gives the permit back without a connection. A thread that rests until a connection ends is not woken.
     pub(crate) fn give_back_unused(mut self) {
         self.used = false;
     }
@@ -54,8 +57,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let core = &self.core;
+        // In a forked child the permit is the parent's: the parent gives it back when the child ends.
         if core.control.in_child() {
-            return; // it is the parent's to give back
+            return;
         }
         if self.counts {
             core.admission.permits.give_back_active();
@@ -63,11 +67,14 @@ impl Drop for Permit {
         if core.is_worker() {
             core.admission.permits.give_back_held();
         }
+        // The counters come before the look at the marks. A waiting thread sets its mark, then looks at the
+        // counters. So one of the two sees the other.
         if core.admission.permits.is_awaited(self.used) || core.admission.a_loop_waits() {
-            core.control.ring_gate();
+            core.control.wake_gate();
         }
+        // A drain ends when the last permit is back.
         if core.control.stopping() {
-            core.control.ring();
+            core.control.wake_supervisor();
         }
     }
 }

@@ -11,7 +11,7 @@ fn core(limit: usize) -> Arc<Core> {
 }
 
 #[test]
-fn never_more_are_out_than_the_limit_says() {
+fn no_more_permits_are_out_than_the_limit_allows() {
     let (core, most, taken) = (core(3), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let takers: Vec<_> = (0..8)
         .map(|_| {

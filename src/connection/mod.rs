@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::config::{Limit, ServerSettings};
+use crate::error::HandlerResult;
 use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
@@ -23,7 +24,7 @@ use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, Wakes, Wire};
+pub(crate) use wire::{Ending, StopNotice, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
@@ -63,11 +64,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(accepted: Accepted, server: ServerHandle, wakes: Wakes) -> Self {
+    pub(crate) fn new(accepted: Accepted, server: ServerHandle, notice: StopNotice) -> Self {
         let config = &server.core.settings;
         let input = Input::new(config.read_buffer, config.line_limit);
         let output = RefCell::new(Output::new(config.write_buffer));
-        Self { input, output, wire: Wire::new(accepted, server, wakes) }
+        Self { input, output, wire: Wire::new(accepted, server, notice) }
     }
 
     /// A connection without a server, and its client's end: for unit tests of a handler.
@@ -78,7 +79,7 @@ impl Connection {
         let (ours, theirs) = UnixStream::pair()?;
         let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1)?;
         let accepted = Accepted { socket: Socket::Unix(ours), peer: Addr::Unnamed };
-        Ok((Self::new(accepted, ServerHandle { core }, Wakes::Registered), theirs))
+        Ok((Self::new(accepted, ServerHandle { core }, StopNotice::ByRegistry), theirs))
     }
 
     /// The peer's address, as `accept` told it.
@@ -177,6 +178,21 @@ impl Connection {
     /// The payload of the next frame, as `decoder` finds it; `None` at the end of the stream. Use the same decoder for
     /// the next, and [reset](Decoder::reset) it if anything else was read since a call that gave no frame.
     ///
+    /// The frame is borrowed from the connection's buffer. To write while a frame is at hand, lend both directions apart:
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use socketserver::{framing::Netstrings, Connection, HandlerResult};
+    /// fn echo(conn: &mut Connection) -> HandlerResult {
+    ///     let (mut input, mut output) = conn.halves();
+    ///     let mut strings = Netstrings::new();
+    ///     while let Some(frame) = input.read_frame(&mut strings)? {
+    ///         output.write_all(frame)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// The decoder's limit bounds what is buffered, and when a time limit ends the wait, the next call goes on where
     /// this one stopped.
     ///
@@ -200,6 +216,31 @@ impl Connection {
     /// Time limits.
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(&self.wire, &self.output, decoder)
+    }
+
+    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a handler's, so that it can be the
+    /// last expression of one:
+    ///
+    /// ```
+    /// use socketserver::{handler, Connection, StreamRequestHandler};
+    ///
+    /// let greet = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
+    /// let (mut conn, client) = Connection::pair()?;
+    /// greet.handle(&mut conn)?;
+    /// drop(conn);                                  // sends what is buffered
+    /// assert!(std::io::read_to_string(client)?.starts_with("hello "));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same for a
+    /// protocol and for other threads.
+    ///
+    /// # Errors
+    /// An [`io::Error`] inside, as [`write_all`](Write::write_all) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write_all(line.as_ref())?;
+        self.write_all(b"\n")?;
+        Ok(())
     }
 
     /// The two directions apart (Python's `rfile` and `wfile`), so that a loop can read from one and write to the

@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::writer::Mailbox;
+use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
-use crate::lifecycle::{Control, ServerHandle, Slot, SlotState};
+use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
 
@@ -25,11 +26,11 @@ const FINE: Duration = Duration::from_millis(10);
 
 /// How a wait of this connection learns that the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wakes {
+pub(crate) enum StopNotice {
     /// Another thread shuts the reading side of those who idle, and cuts all at the limit: plain blocking calls.
-    Registered,
+    ByRegistry,
     /// Nobody else could: each wait watches the stop switch itself.
-    Watches,
+    ByPolling,
 }
 
 /// How a connection is closed, where a loop says so.
@@ -40,6 +41,44 @@ pub(crate) enum Ending {
     LeavesUnread,
     /// By a reset.
     Reset,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    /// True if `next_request` waits, and so no request is under way.
+    between: bool,
+    /// True if nothing has been read since the last flush, or the start.
+    fresh: bool,
+    /// True if anything has been read at all.
+    heard: bool,
+    /// True if the last read filled its buffer, so that the kernel's queue is probably not empty.
+    read_full: bool,
+    /// True if the peer has ended the stream.
+    ended: bool,
+    /// True if the stop has ended a wait for a request: nobody reads what the peer may still send.
+    stopped: bool,
+    /// True if sending has failed.
+    broken: bool,
+    /// True if reading has failed.
+    failed: bool,
+    ending: Ending,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            between: false,
+            fresh: true,
+            heard: false,
+            read_full: false,
+            ended: false,
+            stopped: false,
+            broken: false,
+            failed: false,
+            ending: Ending::Usual,
+        }
+    }
 }
 
 /// A wait may be broken off and begun again about this many times by a timeout that was armed for a shorter one.
@@ -69,60 +108,36 @@ pub(crate) struct Wire {
     socket: Socket,
     peer: Addr,
     server: ServerHandle,
-    wakes: Wakes,
-    slot: RefCell<Option<Arc<Slot>>>,
+    notice: StopNotice,
+    slot: RefCell<Option<Arc<ConnectionSlot>>>,
     limits: Cell<Limits>,
     /// When the request began; only kept where a limit asks for it.
     request_since: Cell<Option<Instant>>,
-    /// Whether `next_request` waits, and so no request is under way.
-    between: Cell<bool>,
-    /// Nothing has been read since the last flush, or the start.
-    fresh: Cell<bool>,
-    /// Whether anything has been read at all.
-    heard: Cell<bool>,
-    /// Whether the last read left the kernel's queue probably not empty.
-    read_full: Cell<bool>,
-    /// Whether the peer has ended the stream.
-    ended: Cell<bool>,
-    /// Whether the stop has ended a wait for a request, so that nobody reads what the peer may still send.
-    stopped: Cell<bool>,
-    /// Whether sending has failed.
-    broken: Cell<bool>,
-    /// Whether reading has failed.
-    failed: Cell<bool>,
-    ending: Cell<Ending>,
+    progress: Cell<Progress>,
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
-    mailbox: OnceCell<Arc<Mailbox>>,
+    mailbox: OnceCell<Arc<Messages>>,
     /// In a forked child: where its parent reads when the request must have ended.
     shared_deadline: OnceCell<SharedRef<AtomicU64>>,
     last_shared: Cell<u64>,
 }
 
 impl Wire {
-    pub(super) fn new(accepted: Accepted, server: ServerHandle, wakes: Wakes) -> Self {
+    pub(super) fn new(accepted: Accepted, server: ServerHandle, notice: StopNotice) -> Self {
         let limits = server.core.settings.limits;
         let slot =
-            (wakes == Wakes::Registered).then(|| server.core.registry.enter(accepted.socket.as_fd().as_raw_fd()));
+            (notice == StopNotice::ByRegistry).then(|| server.core.registry.enter(accepted.socket.as_fd().as_raw_fd()));
         if server.core.control.is_cut() {
             let _ = socket::shut_both(accepted.socket.as_fd().as_raw_fd()); // it came too late to be cut with the rest
         }
         Self {
             socket: accepted.socket,
             peer: accepted.peer,
-            wakes,
+            notice,
             slot: RefCell::new(slot),
             limits: Cell::new(limits),
             request_since: Cell::new(limits.request.map(|_| Instant::now())),
-            between: Cell::new(false),
-            fresh: Cell::new(true),
-            heard: Cell::new(false),
-            read_full: Cell::new(false),
-            ended: Cell::new(false),
-            stopped: Cell::new(false),
-            broken: Cell::new(false),
-            failed: Cell::new(false),
-            ending: Cell::new(Ending::Usual),
+            progress: Cell::default(),
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
@@ -152,6 +167,12 @@ impl Wire {
         matches!(self.socket, Socket::Tcp(_))
     }
 
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress.get();
+        change(&mut progress);
+        self.progress.set(progress);
+    }
+
     fn control(&self) -> &Control {
         &self.server.core.control
     }
@@ -162,26 +183,27 @@ impl Wire {
 
     /// Whether the peer has ended the stream.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.get()
+        self.progress.get().ended
     }
 
     /// Whether the peer has ended the stream, or vanished.
     pub(crate) fn has_lost_peer(&self) -> bool {
-        self.ended.get() || self.broken.get() || self.failed.get()
+        let progress = self.progress.get();
+        progress.ended || progress.broken || progress.failed
     }
 
     /// Whether the stop has ended a wait for a request.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.get()
+        self.progress.get().stopped
     }
 
     pub(crate) fn ending(&self) -> Ending {
-        self.ending.get()
+        self.progress.get().ending
     }
 
     /// Whether sending has failed.
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.get()
+        self.progress.get().broken
     }
 
     /// Gives up the place in the registry; before the socket is closed.
@@ -212,7 +234,7 @@ impl Wire {
 
     /// The request is over; what is left has limits of its own.
     pub(crate) fn share_no_deadline(&self) {
-        self.between.set(true);
+        self.note(|p| p.between = true);
         self.share_deadline();
     }
 
@@ -225,13 +247,12 @@ impl Wire {
     }
 
     pub(super) fn between_requests(&self) {
-        self.between.set(true);
+        self.note(|p| p.between = true);
         self.share_deadline();
     }
 
     pub(super) fn request_begins(&self) {
-        self.between.set(false);
-        self.fresh.set(false);
+        self.note(|p| (p.between, p.fresh) = (false, false));
         self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
         self.share_deadline();
     }
@@ -244,7 +265,7 @@ impl Wire {
 
     fn request_deadline(&self) -> Option<Deadline> {
         match (self.limits.get().request, self.request_since.get()) {
-            (Some(after), Some(since)) if !self.between.get() => Deadline::new(since, Limit::Request, after),
+            (Some(after), Some(since)) if !self.progress.get().between => Deadline::new(since, Limit::Request, after),
             _ => None,
         }
     }
@@ -260,7 +281,7 @@ impl Wire {
 
     // Waiting.
 
-    /// Waits for the socket, the stop and the bell, until the first deadline. `idle`: not at all, once the stop has come.
+    /// Waits for the socket, the stop and the writers, until the first deadline. `idle`: not at all, once the stop has come.
     fn wait(
         &self,
         idle: bool,
@@ -276,13 +297,12 @@ impl Wire {
             Some(_) if idle => Some(self.server.core.server().control.stop.as_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
-        let bell = self.mailbox.get().map(|m| m.bell.as_fd()).filter(|_| write.is_none());
+        let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
         let until = by.map(|d| d.at).into_iter().chain(drain).min();
-        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let left = left.into_iter().chain(self.beat()).min();
-        let ready = sys::poll([read, stop, bell], write, left)?;
+        let left = left(until).into_iter().chain(self.beat()).min();
+        let ready = sys::poll([read, stop, messages], write, left)?;
         if ready.has(2) {
-            self.mailbox.get().into_iter().for_each(|m| m.answer()); // the caller looks into the queue next
+            self.mailbox.get().into_iter().for_each(|m| m.clear()); // the caller takes the messages next
         }
         if ready.none() {
             check(by)?;
@@ -296,7 +316,7 @@ impl Wire {
 
     /// What a wait for a request is to those who end it.
     fn waiting(&self) -> SlotState {
-        if self.server.core.is_worker() && !self.heard.get() {
+        if self.server.core.is_worker() && !self.progress.get().heard {
             SlotState::New
         } else {
             SlotState::Idle
@@ -310,9 +330,9 @@ impl Wire {
 
     /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.
     pub(crate) fn beat(&self) -> Option<Duration> {
-        let post = self.server.core.worker().filter(|_| self.wakes == Wakes::Watches)?;
-        post.beat();
-        post.beats_every()
+        let worker = self.server.core.worker().filter(|_| self.notice == StopNotice::ByPolling)?;
+        worker.beat();
+        worker.beats_every()
     }
 
     fn drain_exceeded(&self) -> io::Error {

@@ -1,13 +1,9 @@
 //! Writing to a connection from other threads.
 
 use std::fmt;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
-use crossbeam::queue::SegQueue;
-
-use crate::sys::EventFd;
+use crate::mailbox::Mailbox;
 
 /// Writes to a connection from any thread: clone it, keep it in a room, send to it. From
 /// [`Connection::writer`](crate::Connection::writer).
@@ -20,7 +16,7 @@ use crate::sys::EventFd;
 /// use socketserver::Connection;
 /// let (mut conn, mut client) = Connection::pair()?;
 /// let writer = conn.writer()?;
-/// std::thread::spawn(move || writer.send(&b"news\n"[..])).join().unwrap()?;
+/// std::thread::spawn(move || writer.send_line("news")).join().unwrap()?;
 /// drop(conn);                                  // what is queued is sent at the end, too
 /// let mut got = String::new();
 /// client.read_to_string(&mut got)?;
@@ -29,12 +25,14 @@ use crate::sys::EventFd;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ConnectionWriter {
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<Messages>,
+    /// How many bytes may wait.
+    capacity: usize,
 }
 
 impl ConnectionWriter {
-    pub(super) fn new(mailbox: Arc<Mailbox>) -> Self {
-        Self { mailbox }
+    pub(super) fn new(mailbox: Arc<Messages>, capacity: usize) -> Self {
+        Self { mailbox, capacity }
     }
 
     /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>` is shared,
@@ -45,12 +43,27 @@ impl ConnectionWriter {
     /// [`writer_capacity`](crate::ServerBuilder::writer_capacity) bytes wait already; [`SendError::Closed`] when the
     /// connection has ended.
     pub fn send(&self, message: impl Into<Arc<[u8]>>) -> Result<(), SendError> {
-        self.mailbox.put(message.into())
+        let message = message.into();
+        if self.mailbox.is_closed() {
+            return Err(SendError::Closed);
+        }
+        if !self.mailbox.reserve(message.len().saturating_add(OVERHEAD), self.capacity) {
+            return Err(SendError::Full);
+        }
+        self.mailbox.send(message).map_err(|_| SendError::Closed)
+    }
+
+    /// As [`send`](Self::send), with a line feed after the message.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_line(&self, line: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.send([line.as_ref(), b"\n"].concat())
     }
 
     /// How many bytes wait to be sent, 64 for each message included.
     pub fn queued(&self) -> usize {
-        self.mailbox.bytes.load(SeqCst)
+        self.mailbox.reserved()
     }
 }
 
@@ -78,63 +91,12 @@ impl std::error::Error for SendError {}
 /// What a message costs besides its bytes, so that a million empty ones are bounded too.
 const OVERHEAD: usize = 64;
 
-/// The queue between the writers and the one who serves the connection.
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    queue: SegQueue<Arc<[u8]>>,
-    bytes: AtomicUsize,
-    capacity: usize,
-    closed: AtomicBool,
-    /// Whether the bell has been rung since the last look, so that many messages cost one wake-up.
-    rung: AtomicBool,
-    pub(super) bell: EventFd,
-}
+/// The messages between the writers and the thread that serves the connection.
+pub(super) type Messages = Mailbox<Arc<[u8]>>;
 
-impl Mailbox {
-    pub(super) fn new(capacity: usize) -> io::Result<Self> {
-        Ok(Self {
-            queue: SegQueue::new(),
-            bytes: AtomicUsize::new(0),
-            capacity,
-            closed: AtomicBool::new(false),
-            rung: AtomicBool::new(false),
-            bell: EventFd::new()?,
-        })
-    }
-
-    fn put(&self, message: Arc<[u8]>) -> Result<(), SendError> {
-        if self.closed.load(SeqCst) {
-            return Err(SendError::Closed);
-        }
-        let more = |n: usize| n.checked_add(message.len() + OVERHEAD).filter(|n| *n <= self.capacity);
-        self.bytes.fetch_update(SeqCst, SeqCst, more).map_err(|_| SendError::Full)?;
-        self.queue.push(message);
-        if !self.rung.swap(true, SeqCst) {
-            self.bell.set();
-        }
-        Ok(())
-    }
-
-    /// For the owner: messages that come from now on ring again.
-    pub(super) fn hush(&self) {
-        if self.rung.load(SeqCst) {
-            self.bell.clear();
-            self.rung.store(false, SeqCst);
-        }
-    }
-
-    /// For the owner, whom the bell has woken: also a ring that came late, after the look that took its message.
-    pub(super) fn answer(&self) {
-        self.bell.clear();
-    }
-
-    pub(super) fn take(&self) -> Option<Arc<[u8]>> {
-        let message = self.queue.pop()?;
-        self.bytes.fetch_sub(message.len() + OVERHEAD, SeqCst);
-        Some(message)
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.store(true, SeqCst);
-    }
+/// For the thread that serves the connection: the next message, which counts no more.
+pub(super) fn take(mailbox: &Messages) -> Option<Arc<[u8]>> {
+    let message = mailbox.take()?;
+    mailbox.release(message.len() + OVERHEAD);
+    Some(message)
 }

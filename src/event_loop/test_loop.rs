@@ -1,34 +1,25 @@
 //! The production loop, with connections in memory and a clock that stands still.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::io;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use super::clock::Clock;
-use super::conn::{Conn, Phase};
-use super::context::Context;
-use super::engine::EventLoop;
-use super::factory::Factory;
-use super::io::Io;
-use super::memory::Memory;
-use super::protocol::Protocol;
-use super::reactor::Reactor;
-use super::slab::ConnId;
 use crate::config::{Limits, LingeringClose, ServerSettings};
 use crate::error::Result;
+use crate::event_loop::io::memory::{Memory, Script};
+use crate::event_loop::io::Io;
+use crate::event_loop::primitives::clock::Clock;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::reactor::Reactor;
+use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::protocol::Protocol;
+use crate::event_loop::state::settings::EventLoop;
 use crate::lifecycle::Hooks;
 use crate::net::Addr;
-
-/// What becomes of the attempts to connect.
-#[derive(Default)]
-pub(super) struct Script {
-    pub(super) outcomes: VecDeque<io::Result<()>>,
-    /// The connections that were made, and their other ends.
-    pub(super) made: Vec<(ConnId, Memory)>,
-}
 
 /// Most turns that [`TestLoop::settle`] runs until nothing is left to do.
 const TURNS: usize = 1000;
@@ -314,7 +305,7 @@ impl TestLoop {
     }
 
     #[allow(clippy::expect_used)] // a test wants to fail here
-    fn at<R>(&self, client: ConnId, act: impl FnOnce(&mut super::memory::Pipe) -> R) -> R {
+    fn at<R>(&self, client: ConnId, act: impl FnOnce(&mut crate::event_loop::io::memory::Pipe) -> R) -> R {
         let memory = self.peers.get(&client).expect("a client of this loop");
         memory.with(act)
     }

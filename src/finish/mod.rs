@@ -101,7 +101,7 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io:
 }
 
 /// Closes what `verify_request` does not let in. No message: that is for the limit.
-pub(crate) fn turn_away(core: &Core, arrived: impl Arrival, why: &io::Error) {
+pub(crate) fn refuse_unverified(core: &Core, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
     drop(arrived);
     core.monitor.report_unverified(&peer, why);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::call;
 use crate::lifecycle::Core;
+use crate::sync::left;
 
 /// When the serving thread acts next. Where there is nothing to do, it never wakes for it.
 pub(crate) struct Pace<'a> {
@@ -20,7 +21,7 @@ impl<'a> Pace<'a> {
 
     /// How long the thread may wait.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.due.map(|due| due.saturating_duration_since(Instant::now()))
+        left(self.due)
     }
 
     /// Acts if the time has come.
@@ -35,14 +36,14 @@ impl<'a> Pace<'a> {
 /// How often the serving thread acts. The hook is the master's, the heart the worker's.
 pub(crate) fn every(core: &Core) -> Option<Duration> {
     match core.worker() {
-        Some(post) => post.beats_every(),
+        Some(worker) => worker.beats_every(),
         None => core.hooks.service_actions.as_ref().map(|actions| actions.every),
     }
 }
 
 pub(crate) fn perform(core: &Core) {
     match (core.worker(), &core.hooks.service_actions) {
-        (Some(post), _) => post.beat(),
+        (Some(worker), _) => worker.beat(),
         (None, Some(actions)) => call(core, "service_actions", &actions.hook),
         (None, None) => {}
     }

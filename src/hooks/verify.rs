@@ -81,10 +81,10 @@ pub(crate) fn verify(core: &Arc<Core>, arrived: &impl Arrival, watches: bool) ->
         return Ok(());
     }
     let until = Instant::now() + core.settings.verify_timeout;
-    let bell = if watches { Some(EventFd::new()?) } else { None };
-    let answer = Arc::new(Answer { verdict: Mutex::new(None), told: Condvar::new(), bell });
+    let wakeup = if watches { Some(EventFd::new()?) } else { None };
+    let answer = Arc::new(VerdictWait { verdict: Mutex::new(None), told: Condvar::new(), wakeup });
     let theirs = answer.clone();
-    let ticket = ask(core, arrived, move |verdict| theirs.tell(verdict))?;
+    let ticket = ask(core, arrived, move |verdict| theirs.give(verdict))?;
     let verdict = if watches { answer.watch(core, until)? } else { answer.wait(core, until) };
     match verdict {
         Some(verdict) => verdict.check(),
@@ -95,25 +95,25 @@ pub(crate) fn verify(core: &Arc<Core>, arrived: &impl Arrival, watches: bool) ->
     }
 }
 
-/// Where a thread waits for its verdict.
-struct Answer {
+/// The wait of one thread for its verdict.
+struct VerdictWait {
     verdict: Mutex<Option<Verdict>>,
     told: Condvar,
-    bell: Option<EventFd>,
+    wakeup: Option<EventFd>,
 }
 
-impl WakeAtCut for Answer {
+impl WakeAtCut for VerdictWait {
     fn wake(&self) {
         drop(self.verdict.lock()); // a thread that has seen no cut waits by now, and hears this
         self.told.notify_one();
     }
 }
 
-impl Answer {
-    fn tell(&self, verdict: Verdict) {
+impl VerdictWait {
+    fn give(&self, verdict: Verdict) {
         *self.verdict.lock() = Some(verdict);
         self.told.notify_one();
-        self.bell.iter().for_each(EventFd::set);
+        self.wakeup.iter().for_each(EventFd::set);
     }
 
     /// `None` after the time, or once the server has cut its connections.
@@ -141,7 +141,7 @@ impl Answer {
                 return Ok(None);
             }
             let stop = if control.stopping() { control.urgent() } else { Some(control.stop.as_fd()) };
-            sys::poll([self.bell.as_ref().map(AsFd::as_fd), stop], None, Some(left))?;
+            sys::poll([self.wakeup.as_ref().map(AsFd::as_fd), stop], None, Some(left))?;
         }
     }
 }

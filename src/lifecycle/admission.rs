@@ -1,4 +1,4 @@
-//! What decides whether another connection may be served.
+//! [`Admission`]: the part of a server that decides whether another connection may be served.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::Mutex;
 use crate::sys::shared::SharedRef;
 
-/// The permits of a server, and the waits for one.
+/// The permits of a server, and the marks of the threads and loops that wait for one.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) permits: SharedRef<Permits>,
     /// Held by the thread that waits for a permit; the others queue behind it.
     pub(crate) gate: Mutex<()>,
-    /// Event loops that wait for a permit, which another loop may give back.
+    /// The number of event loops that wait for a permit. Another loop may give it back.
     loops_at_gate: AtomicUsize,
-    /// The most connections that the strategy can serve at once, whatever the limit.
+    /// The most connections that the strategy can serve at once, whatever the limit is.
     pub(crate) capacity: usize,
 }
 
@@ -25,17 +25,19 @@ impl Admission {
         Self { permits, gate: Mutex::new(()), loops_at_gate: AtomicUsize::new(0), capacity }
     }
 
-    /// True if an event loop is to hear of a permit that comes back.
+    /// True if an event loop waits for a permit.
     pub(crate) fn a_loop_waits(&self) -> bool {
         self.loops_at_gate.load(SeqCst) > 0
     }
 }
 
-/// While it lives, an event loop is woken by the gate's eventfd for each permit that comes back, also by another loop.
+/// Marks an event loop as waiting for a permit. While the mark lives, each permit that comes back sets the
+/// gate's eventfd.
 pub(crate) struct AtGate(Arc<Core>);
 
 impl AtGate {
-    /// To be followed by another look for a permit.
+    /// Sets the mark. The loop must then look for a permit once more: the mark and the return of a permit may
+    /// cross.
     pub(crate) fn enter(core: &Arc<Core>) -> Self {
         core.admission.loops_at_gate.fetch_add(1, SeqCst);
         Self(core.clone())

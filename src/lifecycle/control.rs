@@ -1,4 +1,8 @@
-//! The switch of a server. Everything that waits, waits for a descriptor, so that a signal handler can turn it.
+//! [`Control`]: the request to stop or to pause, and the eventfds that announce it.
+//!
+//! Every wait in the crate is a wait for a descriptor. A stop may come from a signal handler, and `write` on
+//! a descriptor is async-signal-safe; notifying a condition variable is not. No thread polls a flag by the
+//! clock.
 
 use std::io;
 use std::ops::Deref;
@@ -12,32 +16,34 @@ use crate::sys::shared::SharedRef;
 use crate::sys::stop_switch::{StopLevel, StopSwitch};
 use crate::sys::EventFd;
 
-/// The positions of the switch, which children see too.
+/// The stop and the pause as they stand, in memory that forked children see too.
 #[derive(Debug, Default)]
 pub(crate) struct StopState {
     level: StopLevel,
     paused: AtomicBool,
-    /// How often accepting was resumed.
+    /// The number of calls of `resume`.
     resumed: AtomicU64,
-    /// True if idle connections have been told of the stop.
+    /// True if a thread has woken the idle connections for this stop.
     woken: AtomicBool,
+    /// True if a thread has also woken the connections that wait for their first request.
     all_woken: AtomicBool,
     /// True if the drain limit has passed and connections are cut.
     cut: AtomicBool,
-    /// True if a run has ended by the stop that is set: the next run then starts afresh.
+    /// True if a run has ended by this stop. The next run then starts afresh.
     obeyed: AtomicBool,
 }
 
-/// Asks for a stop or a pause, and wakes whoever waits. The stop is its [`StopSwitch`], which signal handlers turn too.
+/// Requests a stop or a pause, and wakes the threads that wait. It is its [`StopSwitch`], and what no signal
+/// handler needs.
 #[derive(Debug)]
 pub(crate) struct Control {
     switch: Arc<StopSwitch>,
     state: SharedRef<StopState>,
-    /// Of the master, whose pause holds for its workers too.
+    /// The master's control. Its pause holds for the workers too.
     master: Option<Arc<Control>>,
-    /// Rung for the one who waits at the gate: a permit came back, the limit rose, accepting resumed.
+    /// Set for the thread at the gate: a permit came back, the limit rose, or accepting resumed.
     pub(crate) gate: Private<EventFd>,
-    /// In a worker: readable while those who wait keep more places than there are now.
+    /// In a worker: readable while waiting threads hold more permits than the limit allows.
     pub(crate) recall: Option<Private<EventFd>>,
 }
 
@@ -45,25 +51,26 @@ impl Control {
     pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
         let event_fd = || EventFd::new().map(Private::new);
         let recall = master.as_ref().map(|_| event_fd()).transpose()?;
+        // One epoch for a master and its workers, which tell each other times.
         let epoch = master.as_ref().map_or_else(now, |master| master.epoch);
         let switch = Arc::new(StopSwitch::new(state.map(|state| &state.level), epoch)?);
         Ok(Self { switch, state, master, gate: event_fd()?, recall })
     }
 
-    /// A control by itself.
+    /// Makes a control without a server.
     #[cfg(test)]
     pub(crate) fn apart() -> Self {
         let whole = Arc::new(crate::sys::shared::Shared::<super::shared_state::SharedState>::new().unwrap());
         Self::new(SharedRef::new(&whole, |whole| &whole.stop), None).unwrap()
     }
 
-    /// The part that signal handlers may turn.
+    /// Returns the part that signal handlers use.
     pub(crate) fn switch(&self) -> &Arc<StopSwitch> {
         &self.switch
     }
 
-    /// In a forked child: lets go of all descriptors of all servers, but for this one's `stop`, its master's, and the
-    /// socket that a datagram is replied from.
+    /// Closes the descriptors of all servers in a forked child. It keeps this server's `stop`, the master's
+    /// eventfds, and the socket that a datagram is replied from.
     pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
         self.enter_child();
         let masters = self.master.iter().flat_map(|master| master.descriptors());
@@ -71,7 +78,7 @@ impl Control {
         process::close_private(&kept);
     }
 
-    /// This one, and its master's.
+    /// Returns this control, and the master's if there is one.
     pub(crate) fn with_master(&self) -> impl Iterator<Item = &Self> {
         [Some(self), self.master.as_deref()].into_iter().flatten()
     }
@@ -80,15 +87,15 @@ impl Control {
         [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
-    /// Wakes the one at the gate.
-    pub(crate) fn ring_gate(&self) {
+    /// Wakes the thread at the gate.
+    pub(crate) fn wake_gate(&self) {
         if !self.in_child() {
             self.gate.set();
         }
     }
 
-    /// Has those who wait give back the places that there are no more; `still`: some are left.
-    pub(crate) fn recall_places(&self, still: bool) {
+    /// Asks waiting threads to give reserved permits back, while `still` more are held than the limit allows.
+    pub(crate) fn recall_permits(&self, still: bool) {
         let Some(recall) = self.recall.as_ref().filter(|_| !self.in_child()) else { return };
         if still {
             recall.set();
@@ -97,14 +104,15 @@ impl Control {
         }
     }
 
-    /// Whether the caller is the one to tell idle connections of the stop; and those that wait for their first request,
-    /// which are spared while a worker ends alone.
+    /// Returns whether the caller must wake idle connections, and whether it must wake connections that wait
+    /// for their first request. One caller gets `true` for each stop. While a worker ends `alone`, no caller
+    /// gets the second.
     pub(crate) fn first_to_wake(&self, alone: bool) -> (bool, bool) {
         let first = |woken: &AtomicBool| !woken.load(SeqCst) && !woken.swap(true, SeqCst);
         (first(&self.state.woken), !alone && first(&self.state.all_woken))
     }
 
-    /// From here on, what ends was cut.
+    /// Marks the cut. A connection that ends later counts as cut.
     pub(crate) fn cut(&self) {
         self.state.cut.store(true, SeqCst);
     }
@@ -120,10 +128,10 @@ impl Control {
     pub(crate) fn resume(&self) {
         self.state.paused.store(false, SeqCst);
         self.state.resumed.fetch_add(1, SeqCst);
-        self.ring_gate();
+        self.wake_gate();
     }
 
-    /// How often accepting was resumed, by this server and its master.
+    /// Returns the number of calls of `resume`, on this server and its master.
     pub(crate) fn resumes(&self) -> u64 {
         self.with_master().map(|control| control.state.resumed.load(SeqCst)).sum()
     }
@@ -132,18 +140,20 @@ impl Control {
         self.with_master().any(|control| control.state.paused.load(SeqCst))
     }
 
-    /// A run begins: a stop that an earlier run has obeyed is over, one that nobody has obeyed yet still holds.
+    /// Begins a run. A stop that an earlier run has obeyed is over. A stop that came before any run still
+    /// holds, or the server would never end.
     pub(crate) fn begin(&self) {
         if self.state.obeyed.swap(false, SeqCst) {
+            // The state first, then the eventfds: a request in between must show.
             self.lower();
             self.state.woken.store(false, SeqCst);
             self.state.all_woken.store(false, SeqCst);
             self.state.cut.store(false, SeqCst);
-            self.clear_wakeups();
+            self.clear_eventfds();
         }
     }
 
-    /// A run has ended.
+    /// Ends a run. A stop that is set now has been obeyed: a late second request then changes nothing.
     pub(crate) fn end(&self) {
         self.state.obeyed.store(self.stopping(), SeqCst);
     }
@@ -158,7 +168,7 @@ impl Deref for Control {
 }
 
 impl StopState {
-    /// For a new worker; the former one is gone.
+    /// Resets the state for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
         self.level.clear();
         [&self.paused, &self.woken, &self.all_woken, &self.cut, &self.obeyed]

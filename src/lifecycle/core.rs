@@ -1,4 +1,4 @@
-//! What all parts of one server share.
+//! [`Core`]: the state that all parts of one server share.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admission::Admission;
 use super::control::Control;
 use super::hooks::{Hooks, VERIFIERS};
-use super::registry::Registry;
+use super::registry::{Registry, SlotState};
 use super::run::Run;
 use super::scoreboard::Scoreboard;
 use super::shared_state::SharedState;
@@ -20,33 +20,37 @@ use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
 use crate::offload::Offload;
 use crate::sys::shared::{Shared, SharedRef};
 
-/// Shared by the accepting side, the workers, the connections and every handle.
+/// The state of one server. The accepting threads, the connections and every handle hold it.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) settings: Arc<ServerSettings>,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) control: Arc<Control>,
-    /// Unset in a server without worker processes.
+    /// Not set in a server without worker processes.
     role: OnceLock<Role>,
     pub(crate) admission: Admission,
     pub(crate) monitor: Monitor,
     pub(crate) registry: Registry,
     pub(crate) run: Run,
     pub(crate) backoff: AcceptBackoff,
-    /// To refuse with, where the server does so at its limits.
+    /// A descriptor to refuse with. Only a server that refuses at its limits has one.
     pub(crate) reserve: Option<ReserveFd>,
-    /// Threads that ask `verify_request`, and the threads that wait for its answers.
+    /// The threads that call `verify_request`.
     pub(crate) verifying: Offload,
+    /// The threads that wait for a verdict of `verify_request`.
     pub(crate) waiting: Waiting,
-    /// Threads that do the loops' blocking work, and those that resolve names for them.
+    /// The threads for the blocking work of event loops. All loops of a server share them: a pool is there
+    /// for its bound, and with `Blocking` each connection has a loop.
     pub(crate) blocking: Offload,
+    /// The threads that resolve names for event loops. A name server that does not answer must not hold up
+    /// the program's blocking work, nor the other way round.
     pub(crate) lookups: Offload,
 }
 
-/// What a server is among the processes of [`PreForking`](crate::PreForking).
+/// The part that a server plays among the processes of [`PreForking`](crate::PreForking).
 #[derive(Debug)]
 enum Role {
-    /// It has workers, and shares this memory with them.
+    /// A master, which shares this memory with its workers.
     Master(Arc<Shared<Scoreboard>>),
     Worker(WorkerRole),
 }
@@ -55,6 +59,7 @@ impl Core {
     pub(crate) fn new(settings: ServerSettings, hooks: Hooks, limit: usize, capacity: usize) -> io::Result<Arc<Self>> {
         let whole = Arc::new(Shared::<SharedState>::new()?);
         let state = SharedRef::new(&whole, |whole| whole);
+        // A pool of N threads serves N connections, whatever the limit is.
         state.permits.set_limit(limit.min(capacity));
         let control = Control::new(state.map(|state| &state.stop), None)?;
         let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::new);
@@ -62,12 +67,14 @@ impl Core {
         Ok(Arc::new(Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve)))
     }
 
-    /// The core of a worker. The master makes it, and keeps it to direct the worker with. No limit lets it serve yet.
+    /// Makes the core of a worker. The master makes it before the fork, so both have the same eventfds and
+    /// memory. The master then stops, pauses and limits the worker by plain calls. Its connection limit is
+    /// zero at first.
     pub(crate) fn of_worker(worker: WorkerRole, capacity: usize) -> io::Result<Arc<Self>> {
         let (master, state) = (worker.master.clone(), worker.slot.map(|slot| &slot.state));
         let control = Control::new(state.map(|state| &state.stop), Some(master.control.clone()))?;
         let (settings, hooks) = (master.settings.clone(), master.hooks.clone());
-        // Filled in the worker: the master must not hold a descriptor for each.
+        // The worker opens it: the master must not hold one descriptor for each worker.
         let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::later);
         let core = Self::with(settings, hooks, &state, capacity, control, master.monitor.server, reserve);
         let _ = core.role.set(Role::Worker(worker));
@@ -101,12 +108,12 @@ impl Core {
         }
     }
 
-    /// Makes this server a master, which shares this memory with its workers.
+    /// Makes this server a master that shares this memory with its workers.
     pub(crate) fn become_master(&self, scoreboard: Arc<Shared<Scoreboard>>) {
         let _ = self.role.set(Role::Master(scoreboard));
     }
 
-    /// The worker that this is, if it is one.
+    /// Returns the worker's role, if this is a worker.
     pub(crate) fn worker(&self) -> Option<&WorkerRole> {
         match self.role.get() {
             Some(Role::Worker(worker)) => Some(worker),
@@ -118,7 +125,7 @@ impl Core {
         self.worker().is_some()
     }
 
-    /// The memory that this master shares with its workers, if it is one.
+    /// Returns the memory shared with the workers, if this is a master.
     pub(crate) fn scoreboard(&self) -> Option<&Arc<Shared<Scoreboard>>> {
         match self.role.get() {
             Some(Role::Master(scoreboard)) => Some(scoreboard),
@@ -126,12 +133,12 @@ impl Core {
         }
     }
 
-    /// The server that users know: this one, or the master of this worker.
+    /// Returns the server that users know: this one, or the master of this worker.
     pub(crate) fn server(&self) -> &Self {
         self.worker().map_or(self, |worker| &worker.master)
     }
 
-    /// Sets the most connections at once, by the user's wish.
+    /// Sets the connection limit that the user wants.
     pub(crate) fn set_limit(&self, limit: usize) {
         let permits = &self.admission.permits;
         match self.scoreboard() {
@@ -140,22 +147,23 @@ impl Core {
         }
     }
 
-    /// When connections are cut; `None` while no stop was asked for.
+    /// Returns the time at which connections are cut. `None` before a stop is requested.
     pub(crate) fn drain_deadline(&self) -> Option<std::time::Instant> {
         self.control.drain_deadline(self.settings.drain_timeout)
     }
 
-    /// A connection was taken from the kernel's queue.
+    /// Counts a connection that was taken from the kernel's queue.
     pub(crate) fn note_accepted(&self, peer: &Addr) {
         let accepted = self.monitor.count_accepted(peer);
         self.worker().into_iter().for_each(|worker| worker.note_accepted(accepted));
     }
 
-    /// How far a stop is, for the account of a connection that ends now.
+    /// Returns how far a stop has come. It decides how a connection that ends now is counted.
     pub(crate) fn stop_phase(&self) -> StopPhase {
         if !self.control.stopping() {
             return StopPhase::Running;
         }
+        // A connection may outlive its run, if its handler computes on. Its end is then no part of a drain.
         match (self.run.is_serving(), self.control.is_cut(), self.control.is_urgent()) {
             (true, false, _) => StopPhase::Draining,
             (true, true, false) => StopPhase::Cut,
@@ -164,7 +172,26 @@ impl Core {
         }
     }
 
-    /// All that was counted, by the workers too.
+    /// True if this is a worker that ends while its server goes on. Such a worker does not end a connection
+    /// that has said nothing yet: its client must not notice that a worker is replaced.
+    pub(crate) fn ends_alone(&self) -> bool {
+        self.is_worker() && !self.server().control.stopping()
+    }
+
+    /// Ends the waits of idle connections, once for each stop. A connection that begins to wait later sees
+    /// the stop itself.
+    pub(crate) fn wake_idle(&self) {
+        // Many threads come here at a stop. One of them wakes, the others pay a look at a flag.
+        let (first, first_of_all) = self.control.first_to_wake(self.ends_alone());
+        if first {
+            self.registry.wake(SlotState::Idle);
+        }
+        if first_of_all {
+            self.registry.wake(SlotState::New);
+        }
+    }
+
+    /// Returns the sum of all counters, those of the workers included.
     pub(crate) fn totals(&self) -> Report {
         let own = self.monitor.counters().totals();
         let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
@@ -193,25 +220,27 @@ impl Core {
         }
     }
 
-    /// Marks the server as serving until the guard is dropped.
+    /// Marks the server as serving, until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Serving {
+        // The stop of an earlier run is cleared before the server counts as serving.
         self.control.begin();
         self.run.begin();
         Serving(self.clone())
     }
 
-    /// Waits until the server is not serving; `false` if that takes longer than `timeout`.
+    /// True if the server is not serving. It waits for that; false if `timeout` has passed before.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
         self.run.wait(timeout)
     }
 }
 
-/// A run of the server; ends with it, whatever ends it.
+/// A run of the server. Dropping it ends the run, after an error or a panic too.
 #[derive(Debug)]
 pub(crate) struct Serving(Arc<Core>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
+        // The stop counts as obeyed before `wait` returns: a later `serve_forever` must start afresh.
         self.0.control.end();
         self.0.run.end();
     }

@@ -1,4 +1,4 @@
-//! The hooks that a server has, and what `verify_request` is asked about.
+//! [`Hooks`]: the hooks of a server as data, and [`Incoming`], which `verify_request` decides about.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// Checked when the server is bound.
+    /// Checks the hooks' settings when the server is bound.
     pub(crate) fn check(&self) -> Result<()> {
         self.service_actions.iter().try_for_each(|actions| check_needed_time("service_actions", actions.every))
     }
@@ -32,14 +32,18 @@ impl fmt::Debug for Hooks {
     }
 }
 
-/// How many threads ask `verify_request` at once, at the most.
+/// The most threads that call `verify_request` at once. While all of them hang, each new client is refused at
+/// the time limit, and served again when one returns.
 pub(crate) const VERIFIERS: usize = 64;
 
 /// The hook `verify_request`.
 pub(crate) type Verify = Box<dyn Fn(&Incoming) -> bool + Send + Sync>;
 
-/// A connection, or a datagram, that [`verify_request`](crate::ServerBuilder::verify_request) decides about. It is a description,
-/// not the connection itself: that may be gone before the hook returns.
+/// A connection or a datagram that [`verify_request`](crate::ServerBuilder::verify_request) decides about.
+///
+/// It is a description, not the connection itself, because the hook may outlive the connection. At the time
+/// limit the connection is refused and its permit is free, while the hook goes on. With the socket, the hook
+/// could keep a refused client connected.
 #[derive(Debug, Clone)]
 pub struct Incoming {
     pub(crate) peer: Addr,
@@ -49,29 +53,30 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Who has connected, or has sent the datagram.
+    /// Returns the address of the client that has connected, or has sent the datagram.
     pub fn peer_addr(&self) -> &Addr {
         &self.peer
     }
 
-    /// The server's address that the client has connected to; [`Addr::Unnamed`] where the system does not tell it.
+    /// Returns the server's address that the client has connected to. [`Addr::Unnamed`] if the system does
+    /// not tell it.
     pub fn local_addr(&self) -> &Addr {
         &self.local
     }
 
-    /// The process, user and group that have connected over a Unix socket; `None` over TCP, or where the system does not
-    /// tell it.
+    /// Returns the process, user and group that have connected over a Unix socket. `None` over TCP, or if the
+    /// system does not tell it.
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.credentials
     }
 
-    /// The server that was connected to: its counters, its stop.
+    /// Returns the handle of the server: its counters, its stop.
     pub fn server(&self) -> &ServerHandle {
         &self.server
     }
 }
 
-/// The hook, and its pace.
+/// The hook `service_actions` and its pace.
 pub(crate) struct Actions {
     pub(crate) every: Duration,
     pub(crate) hook: Box<dyn Fn() + Send + Sync>,

@@ -1,9 +1,16 @@
-//! The life of a server: its switch, its counters, its live connections, its end.
+//! The state of one server over its life, from `bind` to the end of the drain.
+//!
+//! [`Core`] holds its parts: [`Control`] (stop and pause), [`Admission`](admission::Admission) (permits),
+//! `Registry` (live connections), `Run` (is it serving), `Hooks`, and the role of a worker process.
+//! [`ServerHandle`] is what users hold of it. This folder accepts nothing, serves nothing and decides nothing
+//! about connections: the folders above do.
+//!
+//! The walk of a stop: `ServerHandle::shutdown` → `Control::request_stop` → `raise_to` → each wait ends →
+//! `Core::wake_idle` → `server::drain` → `Registry::cut_all` at the drain limit → `Serving::drop`.
 
 mod admission;
 mod control;
 mod core;
-mod drain;
 mod handle;
 mod hooks;
 mod permits;
@@ -23,7 +30,7 @@ pub use hooks::Incoming;
 pub(crate) use hooks::VERIFIERS;
 pub(crate) use hooks::{Actions, Hooks};
 pub(crate) use permits::Awaited;
-pub(crate) use registry::{Slot, SlotState};
+pub(crate) use registry::{ConnectionSlot, SlotState};
 pub(crate) use scoreboard::{check_count, LostWith, Scoreboard, MOST_WORKERS};
 pub(crate) use waiting::WakeAtCut;
 pub(crate) use worker_role::{WorkerRole, READY};

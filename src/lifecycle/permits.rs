@@ -1,26 +1,27 @@
-//! How many may be served at once, and how many are.
+//! The count of permits: the connection limit, and how many connections are served.
 
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 
-/// How many may be served at once, and how many are; children see it too.
+/// The connection limit and the permits that are out, in memory that forked children see too.
 #[derive(Debug, Default)]
 pub(crate) struct Permits {
     limit: AtomicUsize,
+    /// Connections that are served now.
     active: AtomicUsize,
-    /// In a worker process: those, and the threads that wait with a place kept for them.
+    /// In a worker process: the active permits, and those that waiting threads have reserved.
     held: AtomicUsize,
-    /// What the one at the gate waits for, as a number.
+    /// What the thread at the gate waits for: an [`Awaited`] as a number.
     awaited: AtomicU8,
 }
 
-/// What somebody waits for at the gate.
+/// What the thread at the gate waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Awaited {
     Nothing = 0,
     /// A permit.
     Permit = 1,
-    /// The end of a connection, which may free what the system lacks.
+    /// The end of a connection. It may free what the system lacks, a descriptor for example.
     End = 2,
 }
 
@@ -37,27 +38,28 @@ impl Permits {
         self.active.load(SeqCst)
     }
 
-    /// Whether another permit would be one too many.
+    /// True if no other permit is free.
     pub(crate) fn full(&self) -> bool {
         self.active() >= self.limit()
     }
 
-    /// Whether more places are taken than there are now: the limit has been lowered.
+    /// True if more permits are held than the limit allows, because the limit was lowered.
     pub(crate) fn exceeded(&self) -> bool {
         self.held.load(SeqCst) > self.limit()
     }
 
-    /// What a worker may be serving, at the most, until it has seen its limit.
+    /// Returns the permits that a worker holds. Until the worker sees a new limit, it may serve this many.
     pub(crate) fn held(&self) -> usize {
         self.held.load(SeqCst)
     }
 
-    /// A place, in a worker. The limit is looked at once more, as the master may have lowered it in between: either
-    /// we see that, or it sees us.
+    /// True if a permit was free. A worker holds it from now on.
     pub(crate) fn hold(&self) -> bool {
         let limit = self.limit();
         let more = |held: usize| (held < limit).then_some(held + 1);
         let taken = self.held.fetch_update(SeqCst, SeqCst, more).is_ok();
+        // The master may have lowered the limit in between, and may already count on it. So look again:
+        // either this thread sees the new limit, or the master sees this permit.
         if taken && self.exceeded() {
             self.held.fetch_sub(1, SeqCst);
             return false;
@@ -65,14 +67,14 @@ impl Permits {
         taken
     }
 
-    /// A permit, unless as many as allowed are out.
+    /// True if a permit was free. It is taken from now on.
     pub(crate) fn take(&self) -> bool {
         let limit = self.limit();
         let more = |active: usize| (active < limit).then_some(active + 1);
         self.active.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
-    /// The connection has come for a permit that was held.
+    /// Counts a held permit as active, because its connection has come.
     pub(crate) fn engage(&self) {
         self.active.fetch_add(1, SeqCst);
     }
@@ -85,24 +87,26 @@ impl Permits {
         self.held.fetch_sub(1, SeqCst);
     }
 
-    /// Whether the one at the gate waits for this: a permit, or, where it was `used`, the end of a connection.
+    /// True if the thread at the gate waits for this permit. If it waits for the end of a connection, only a
+    /// `used` permit counts.
     pub(crate) fn is_awaited(&self, used: bool) -> bool {
         let awaited = self.awaited.load(SeqCst);
         awaited == Awaited::Permit as u8 || (awaited == Awaited::End as u8 && used)
     }
 
-    /// For a new worker; the former one is gone.
+    /// Resets all numbers for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
         [&self.limit, &self.active, &self.held].into_iter().for_each(|n| n.store(0, SeqCst));
         self.awaited.store(0, SeqCst);
     }
 
-    /// Whether accepting rests for want of something.
+    /// True if a thread rests at the gate because the system lacks something.
     pub(crate) fn someone_rests(&self) -> bool {
         self.awaited.load(SeqCst) == Awaited::End as u8
     }
 
-    /// Tells those who give permits back that someone waits for one. To be followed by another try to take one.
+    /// Marks that a thread waits at the gate. The caller must then try to take a permit once more: a permit
+    /// that came back before the mark rang no bell.
     pub(crate) fn await_return(&self, awaited: Awaited) {
         self.awaited.store(awaited as u8, SeqCst);
     }

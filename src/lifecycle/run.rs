@@ -1,16 +1,17 @@
-//! Whether the server serves, and the threads that accept for it.
+//! [`Run`]: whether the server is serving, and the number of threads that accept for it.
 
 use std::time::Duration;
 
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::{now, Condvar, Mutex};
 
-/// The run of a server, if one is on.
+/// The present run of a server, if there is one.
 #[derive(Debug)]
 pub(crate) struct Run {
+    /// True if the server is serving.
     serving: Mutex<bool>,
     ended: Condvar,
-    /// Threads that accept for themselves: after the stop, each leaves when the kernel's queue is served.
+    /// The number of threads that accept. After a stop, each leaves when the kernel's queue has been served.
     pub(crate) workers: AtomicUsize,
 }
 
@@ -30,12 +31,12 @@ impl Run {
         self.ended.notify_all();
     }
 
-    /// True if a run is on. What an abandoned handler does afterwards belongs to none.
+    /// True if the server is serving. An abandoned handler that ends later belongs to no run.
     pub(crate) fn is_serving(&self) -> bool {
         *self.serving.lock()
     }
 
-    /// Waits until no run is on; `false` if that takes longer than `timeout`.
+    /// True if the server is not serving. It waits for that; false if `timeout` has passed before.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> bool {
         let until = timeout.and_then(|t| now().checked_add(t));
         let mut serving = self.serving.lock();
@@ -43,6 +44,7 @@ impl Run {
             match until {
                 None => self.ended.wait(&mut serving),
                 Some(until) => {
+                    // The run may have ended in the same moment: the flag decides, not the clock.
                     if self.ended.wait_until(&mut serving, until).timed_out() {
                         return !*serving;
                     }

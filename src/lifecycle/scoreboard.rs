@@ -1,4 +1,7 @@
-//! What a master and its workers see alike: memory that outlives each of them, and needs no lock.
+//! [`Scoreboard`]: memory that a master shares with its workers. It outlives each process, and needs no lock.
+//!
+//! A wish for a change (a handle in any process, a signal, a worker that has served its time) is written
+//! here, and the master is woken. Two wishes at once need no protocol, and no wish is lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -11,51 +14,53 @@ use crate::listen::QueueCounts;
 use crate::sys::shared::{Shareable, Shared, SharedRef};
 use crate::sys::{limits, process};
 
-/// As many processes have a place in the memory, those that are on their way out included. Pages that nobody uses cost
-/// nothing.
+/// The number of slots. A worker that is ending has one too. Unused pages cost nothing.
 const SLOTS: usize = 2048;
-/// Most workers of one pool.
+/// The most workers of one server.
 pub(crate) const MOST_WORKERS: usize = 512;
+
 /// The memory of a server with worker processes.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
-    /// How many workers there are to be.
+    /// The number of workers that the master should keep.
     wanted: AtomicUsize,
-    /// Workers of an earlier one are to be replaced.
+    /// The master replaces workers of an earlier generation.
     generation: AtomicU64,
-    /// The connection limit that was asked for; 0: as many as the workers can serve by default.
+    /// The connection limit that the user set. 0: none, so the workers' defaults add up.
     asked: AtomicUsize,
-    /// How many connections one worker serves by default, and at the most.
+    /// The connections that each worker serves by default.
     each: AtomicUsize,
+    /// The most connections that each worker can serve.
     most_each: AtomicUsize,
-    /// Slots from here on have never been used.
+    /// Slots from this index on have never been used.
     used: AtomicUsize,
-    /// At a stop: what the kernel's queues held, and is still served.
+    /// The connections that the kernel's queues held at the stop, and that are still served.
     pub(crate) queued: QueueCounts,
     slots: [WorkerSlot; SLOTS],
 }
 
-// SAFETY: plain atomics, all of them. (The model has no processes, and so never makes one.)
+// SAFETY: all fields are plain atomics. (The model has no processes, and so never makes one.)
 #[allow(unsafe_code)]
 unsafe impl Shareable for Scoreboard {}
 
-/// One worker's part. Its counters go on with its successor's.
+/// The part of one worker. A later worker in the same slot goes on with its counters.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(crate) state: SharedState,
-    /// True if a worker has it, or is to have it.
+    /// True if a worker has this slot, or gets it soon.
     taken: AtomicBool,
-    /// When its heart has beaten, in milliseconds of its control, plus one; 0: not yet.
+    /// The time of the last heartbeat in milliseconds of the master's control, plus one. 0: none yet.
     beat: AtomicU64,
-    /// From this count of accepted connections on, it wants a successor.
+    /// From this count of accepted connections on, the worker asks for a successor.
     recycle_at: AtomicU64,
+    /// True if the worker has asked for a successor.
     wants_successor: AtomicBool,
-    /// What its run has returned.
+    /// The result of the worker's run, as a number.
     result: AtomicU64,
 }
 
 impl Scoreboard {
-    /// For a server: `limit` is what was asked for, if something was.
+    /// Makes the memory of a server. `limit` is the connection limit that the user set, if there is one.
     pub(crate) fn for_server(
         workers: usize,
         limit: Option<usize>,
@@ -82,7 +87,7 @@ impl Scoreboard {
         self.generation.fetch_add(1, SeqCst);
     }
 
-    /// Changes the number of workers, and with it the limit, where that follows.
+    /// Changes the number of workers. If the user set no connection limit, the limit changes with it.
     pub(crate) fn set_wanted(&self, count: usize, permits: &Permits) {
         self.wanted.store(count, SeqCst);
         self.renew(permits);
@@ -101,12 +106,12 @@ impl Scoreboard {
         permits.set_limit(asked.unwrap_or(follows).min(most));
     }
 
-    /// Of all workers there are or have been.
+    /// Returns the states of all workers, past and present.
     pub(crate) fn states(&self) -> impl Iterator<Item = &SharedState> {
         self.slots.iter().take(self.used.load(SeqCst)).map(|slot| &slot.state)
     }
 
-    /// A slot for a new worker; `None` where all are taken.
+    /// Takes a slot for a new worker. `None` if all are taken.
     pub(crate) fn take(this: &Arc<Shared<Self>>) -> Option<SharedRef<WorkerSlot>> {
         let index = (0..SLOTS).find(|i| !this.slots[*i].taken.swap(true, SeqCst))?;
         this.used.fetch_max(index + 1, SeqCst);
@@ -114,22 +119,23 @@ impl Scoreboard {
     }
 }
 
-/// How connections were lost with their worker.
+/// How a worker ended that left connections unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LostWith {
-    /// It has crashed.
+    /// The worker crashed.
     Crashed,
-    /// It has ended in order, without them.
+    /// The worker ended in order, without them.
     Left,
-    /// It was ended at the drain limit.
+    /// The master ended the worker at the drain limit.
     Cut,
 }
 
 impl WorkerSlot {
-    /// The worker is gone: what it had not counted yet has failed. How many that were.
+    /// Counts the connections that were lost with their worker as failed, and returns how many there were.
     pub(crate) fn settle(&self, how: LostWith) -> u64 {
         let (counters, totals) = (&self.state.counters, self.state.counters.totals());
         let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
+        // Each accepted connection ends in one of these counters. The rest had not ended.
         let lost = totals.accepted.saturating_sub(ended);
         counters.failed.fetch_add(lost, SeqCst);
         match how {
@@ -144,13 +150,14 @@ impl WorkerSlot {
         lost
     }
 
-    /// For a new worker, which wants a successor after so many connections.
+    /// Resets the slot for a new worker. After `requests` connections it asks for a successor.
     pub(crate) fn prepare(&self, requests: Option<u64>) {
         self.state.stop.clear();
         self.state.permits.clear();
         self.beat.store(0, SeqCst);
         self.wants_successor.store(false, SeqCst);
         self.result.store(0, SeqCst);
+        // The counters go on: the new worker's connections count from here.
         let accepted = self.state.counters.totals().accepted;
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
     }
@@ -171,7 +178,7 @@ impl WorkerSlot {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
-    /// What a worker sets to get a successor.
+    /// Returns the flag that a worker sets to get a successor.
     pub(crate) fn successor_wish(&self) -> &AtomicBool {
         &self.wants_successor
     }
@@ -189,11 +196,12 @@ impl WorkerSlot {
     }
 }
 
-/// Descriptors that a master has for each of its workers, and for itself and a successor.
+/// The descriptors that a master needs for each worker.
 const OF_EACH: usize = 8;
+/// The descriptors that a master needs for itself and for one successor.
 const OF_THE_MASTER: usize = 32;
 
-/// Of workers.
+/// Checks a number of workers. `name` is the setting in the error.
 pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
     if count == 0 {
         return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));

@@ -1,4 +1,7 @@
-//! What a server and its forked children see alike.
+//! [`SharedState`]: the part of a server in memory that forked children share.
+//!
+//! So `conn.server()` works in a child: it reads the live counters, and `shutdown` sets the stop that the
+//! parent reads.
 
 use crossbeam::utils::CachePadded;
 
@@ -7,7 +10,8 @@ use super::permits::Permits;
 use crate::observe::Counters;
 use crate::sys::shared::Shareable;
 
-/// The part of a server that lies in memory shared with its children: atomics only.
+/// The shared part of a server: atomics only. The padding keeps counters that all threads write out of each
+/// other's cache line.
 #[derive(Debug, Default)]
 pub(crate) struct SharedState {
     pub(crate) stop: StopState,
@@ -15,7 +19,7 @@ pub(crate) struct SharedState {
     pub(crate) counters: CachePadded<Counters>,
 }
 
-// SAFETY: plain atomics, all of them.
+// SAFETY: all fields are plain atomics.
 #[allow(unsafe_code)]
 unsafe impl Shareable for SharedState {
     #[cfg(all(test, shuttle))]

@@ -1,20 +1,20 @@
-//! The threads that wait for a verdict of `verify_request`, to be woken when the drain is over.
+//! [`Waiting`]: the threads that wait for a verdict of `verify_request`. The end of a drain wakes them.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// A thread that waits, as the end of a drain knows it.
+/// A waiting thread, as the end of a drain sees it.
 pub(crate) trait WakeAtCut: Send + Sync {
-    /// Has the thread look at the stop again. The cut has been made before.
+    /// Makes the thread look at the stop again. It is called after the cut.
     fn wake(&self);
 }
 
-/// All of them.
+/// All threads that wait for a verdict.
 #[derive(Default)]
 pub(crate) struct Waiting(Mutex<Vec<Arc<dyn WakeAtCut>>>);
 
-/// One of them, for as long as it waits.
+/// Keeps one thread in the list while it waits.
 pub(crate) struct WaitGuard<'a>(&'a Waiting, Arc<dyn WakeAtCut>);
 
 impl Waiting {
@@ -23,7 +23,7 @@ impl Waiting {
         WaitGuard(self, waiter)
     }
 
-    /// To be called after the cut.
+    /// Wakes all of them. Call it after the cut.
     pub(crate) fn wake_all(&self) {
         self.0.lock().iter().for_each(|waiter| waiter.wake());
     }

@@ -1,4 +1,4 @@
-//! A worker's side: what it is, and what it tells its master.
+//! [`WorkerRole`]: the part of a worker process's core that makes it a worker, and its reports to the master.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::sys::process::Private;
 use crate::sys::shared::{Shared, SharedRef};
 use crate::sys::worker::SuccessorWish;
 
-/// What the worker has written into its pipe when it is ready. Other bytes are its last words.
+/// The byte that a worker writes into its pipe when it is ready. All other bytes are its last error text.
 pub(crate) const READY: u8 = 0;
 
-/// The part of a worker's core that makes it one. Its master holds it too.
+/// The role of a worker. Its master holds it too.
 #[derive(Debug)]
 pub(crate) struct WorkerRole {
     pub(crate) master: Arc<Core>,
     pub(crate) scoreboard: Arc<Shared<Scoreboard>>,
     pub(crate) slot: SharedRef<WorkerSlot>,
-    /// Its number among the workers, which its successor has after it.
+    /// Its number among the workers. Its successor has the same number.
     pub(crate) place: usize,
-    /// How long its heart may stand still.
+    /// The longest time between two heartbeats.
     pub(crate) heartbeat: Option<Duration>,
-    /// What it tells its master with; the master lets go of it.
+    /// The writing end of the pipe to its master. The master closes its own copy.
     pub(crate) pipe: Mutex<Option<Private>>,
     is_ready: AtomicBool,
     pub(crate) successor: SuccessorWish,
@@ -45,53 +45,55 @@ impl WorkerRole {
         Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready, successor }
     }
 
-    /// What the master counts at the stop, for all workers.
+    /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.
     pub(crate) fn queue_counts(&self) -> SharedRef<QueueCounts> {
         SharedRef::new(&self.scoreboard, |scoreboard| &scoreboard.queued)
     }
 
-    /// It listens.
+    /// Tells the master, once, that this worker listens.
     pub(crate) fn report_ready(&self) {
         if !self.is_ready.load(SeqCst) && !self.is_ready.swap(true, SeqCst) {
             self.say(&[READY]);
         }
     }
 
-    /// Into the pipe; a master that is gone, or has no room, does not hear it.
+    /// Writes into the pipe. If the master has ended, or the pipe is full, the bytes are lost.
     pub(crate) fn say(&self, bytes: &[u8]) {
         if let Some(pipe) = &*self.pipe.lock() {
             let _ = nix::unistd::write(pipe, bytes);
         }
     }
 
-    /// A connection has come, the how manieth of this slot.
+    /// Notes an accepted connection. `accepted` is this slot's total. At the recycle count, the worker asks
+    /// for a successor.
     pub(crate) fn note_accepted(&self, accepted: u64) {
         if self.slot.is_to_be_recycled_at(accepted) {
             self.successor.express();
         }
     }
 
-    /// The serving thread is not stuck.
+    /// Notes a heartbeat: the serving thread is not stuck.
     pub(crate) fn beat(&self) {
         self.beat_at(self.millis());
     }
 
-    /// Of several serving threads, the one that has been heard of least has given a sign of life then.
+    /// Notes a heartbeat of several serving threads. `millis` is the oldest of their beats: a worker with one
+    /// loop that hangs is a worker that hangs.
     pub(crate) fn beat_at(&self, millis: u64) {
         self.slot.set_beat(millis);
     }
 
-    /// The time of these beats.
+    /// Returns the present time as the beats count it.
     pub(crate) fn millis(&self) -> u64 {
         self.master.control.millis(Instant::now())
     }
 
-    /// Often enough that three may come late.
+    /// Returns the pause between two beats: a quarter of the limit, so three beats may come late.
     pub(crate) fn beats_every(&self) -> Option<Duration> {
         self.heartbeat.map(|time| (time / 4).max(Duration::from_millis(1)))
     }
 
-    /// In the master, once the worker has it.
+    /// Closes the pipe in the master, once the worker has its copy.
     pub(crate) fn close_pipe(&self) {
         *self.pipe.lock() = None;
     }

@@ -12,6 +12,7 @@
 //! `SCHEDULES` is the number of schedules for each scenario (10,000), `SOAK=1` makes it 200,000.
 
 mod lifecycle;
+mod mailbox;
 mod permits;
 mod serving;
 mod stopping;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{check, join_all, Scene, Stay, FOR_EVER};
-use crate::accept::{Acceptor, Turn};
+use crate::accept::{AcceptEvent, Acceptor};
 use crate::admit::Permit;
 use crate::sync::model::fail_spawns;
 use crate::sync::thread::{spawn, Builder};
@@ -129,7 +129,7 @@ fn who_queues_for_the_gate_in_vain_disturbs_nobody() {
         let clients = [door.connect(), door.connect()];
         let waits = [None, Some(KEEP_ALIVE)].map(|time| {
             let acceptor = acceptor.clone();
-            spawn(move || matches!(acceptor.seat().unwrap().next(time).unwrap(), Turn::Request(_)))
+            spawn(move || matches!(acceptor.seat().unwrap().next(time).unwrap(), AcceptEvent::Request(_)))
         });
         let [first, second] = waits;
         assert!(!second.join().unwrap());

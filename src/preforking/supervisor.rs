@@ -363,9 +363,9 @@ impl<'a> Supervisor<'a> {
             let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
-                w.core.control.recall_places(true);
-                w.core.control.ring_gate();
-                w.core.control.ring();
+                w.core.control.recall_permits(true);
+                w.core.control.wake_gate();
+                w.core.control.wake_supervisor();
             }
             Part { limit: permits.limit(), held: permits.held(), share }
         };
@@ -379,8 +379,8 @@ impl<'a> Supervisor<'a> {
                 worker.core.admission.permits.set_limit(new);
             }
             if is_news || new > part.limit {
-                worker.core.control.ring_gate();
-                worker.core.control.ring();
+                worker.core.control.wake_gate();
+                worker.core.control.wake_supervisor();
             }
         }
     }

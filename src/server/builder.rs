@@ -1,26 +1,16 @@
 //! Settings, and the way to a bound server.
 
 use std::fmt;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Bound, Engine};
-use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
-use super::{io_error, TcpServer};
-use crate::accept::ServingStrategy;
-use crate::config::{check_limit, AtLimit, LingeringClose, ServerSettings};
+use crate::config::{AtLimit, LingeringClose, ServerSettings};
 use crate::error::Result;
-use crate::handler::DatagramRequestHandler;
-use crate::lifecycle::{Actions, Core, Hooks, Incoming};
-use crate::listen::{bind, check_sockets, Access, BindOptions, Listener};
+use crate::lifecycle::{Actions, Hooks, Incoming};
+use crate::listen::{Access, Listener};
 use crate::net::Address;
 use crate::observe::Failure;
 use crate::strategy::Threading;
-use crate::sys::limits;
-use crate::sys::socket::{SockType, TcpOptions};
 
 /// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
 /// to change it.
@@ -42,20 +32,20 @@ use crate::sys::socket::{SockType, TcpOptions};
 /// ```
 #[must_use = "a builder does nothing until it binds"]
 pub struct ServerBuilder<S = Threading> {
-    strategy: S,
-    settings: ServerSettings,
-    hooks: Hooks,
-    max_connections: Option<usize>,
-    reuse_port: bool,
-    only_v6: Option<bool>,
-    no_delay: bool,
-    keep_alive: bool,
-    keep_alive_time: Option<Duration>,
-    access: Access,
-    handles_signals: bool,
-    raises_descriptor_limit: bool,
-    more: Vec<Address>,
-    adopted: Vec<Result<Listener>>,
+    pub(super) strategy: S,
+    pub(super) settings: ServerSettings,
+    pub(super) hooks: Hooks,
+    pub(super) max_connections: Option<usize>,
+    pub(super) reuse_port: bool,
+    pub(super) only_v6: Option<bool>,
+    pub(super) no_delay: bool,
+    pub(super) keep_alive: bool,
+    pub(super) keep_alive_time: Option<Duration>,
+    pub(super) access: Access,
+    pub(super) handles_signals: bool,
+    pub(super) raises_descriptor_limit: bool,
+    pub(super) more: Vec<Address>,
+    pub(super) adopted: Vec<Result<Listener>>,
 }
 
 impl ServerBuilder {
@@ -372,9 +362,9 @@ impl<S> ServerBuilder<S> {
     }
 
     /// A hook for what is to be done now and then (Python's `service_actions`): called on the thread that is in
-    /// [`serve_forever`](TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
+    /// [`serve_forever`](crate::TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
     /// where that thread runs no requests itself, as [`Sequential`](crate::Sequential) does. In an event loop it holds
-    /// up all connections for as long as it takes. [`handle_request`](TcpServer::handle_request) does not call it, as
+    /// up all connections for as long as it takes. [`handle_request`](crate::TcpServer::handle_request) does not call it, as
     /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
     /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
@@ -382,7 +372,7 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// A hook for a [`handle_request`](TcpServer::handle_request) whose time has passed without a connection (Python's
+    /// A hook for a [`handle_request`](crate::TcpServer::handle_request) whose time has passed without a connection (Python's
     /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.handle_timeout = Some(Box::new(hook));
@@ -396,156 +386,6 @@ impl<S> ServerBuilder<S> {
     }
 }
 
-/// Binding.
-impl<S> ServerBuilder<S> {
-    /// Listens on an address of any kind.
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense,
-    /// [`Error::Listen`](crate::Error::Listen)
-    /// for an address that cannot be had.
-    pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.more.insert(0, address.into());
-        self.finish(handler)
-    }
-
-    /// Listens on `HOST:PORT`.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    pub fn bind_tcp<H>(self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.bind(address, handler)
-    }
-
-    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default, and is removed when the
-    /// server is dropped, if it is still the same; wherever the program has changed its working directory to.
-    ///
-    /// A file `PATH.lock` beside it is locked (flock(2)) for as long as the server lives, so that of several that start
-    /// at once one has the path. A socket that nobody has any more, left behind by a program that was killed, is
-    /// replaced. A socket that is somebody's, and a file of any other kind, is never touched, nor is a symbolic link
-    /// followed.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
-    /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
-    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
-    /// bytes. The folder must be writable, for the socket and for the lock; it should be one's own, since
-    /// whoever else may write there can hold the lock, and so keep the server from starting.
-    pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.bind(path.into(), handler)
-    }
-
-    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
-    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
-    /// server have the same address and take the datagrams of the first.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    pub fn bind_udp<H>(mut self, address: impl Into<Address>, handler: H) -> Result<UdpServer<H, S>>
-    where
-        H: DatagramRequestHandler,
-        S: ServingStrategy,
-    {
-        self.more.insert(0, address.into());
-        let handler = Datagrams(Arc::new(handler));
-        self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
-    }
-
-    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
-    where
-        H: DatagramRequestHandler,
-        S: ServingStrategy,
-    {
-        self.bind_udp(path.into(), handler)
-    }
-
-    /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
-    /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind); also where the socket does not listen.
-    pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        let adopted = match listener.into() {
-            ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
-            ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
-            #[cfg(feature = "testing")]
-            ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
-        };
-        self.adopted.push(adopted);
-        self.finish(handler)
-    }
-
-    /// Whether there is something to listen on already.
-    #[cfg(feature = "testing")]
-    pub(crate) fn has_addresses(&self) -> bool {
-        !self.more.is_empty() || !self.adopted.is_empty()
-    }
-
-    pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.finish_as(SockType::Stream, handler)
-    }
-
-    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
-    where
-        S: Engine<H>,
-    {
-        self.settings.check()?;
-        self.hooks.check()?;
-        if self.raises_descriptor_limit {
-            let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
-            limits::raise_descriptors(wanted).map_err(io_error("raise RLIMIT_NOFILE"))?;
-        }
-        let (default, capacity) = self.strategy.connection_limits()?;
-        let limit = self.max_connections.unwrap_or(default);
-        check_limit(limit)?;
-        let tcp = TcpOptions {
-            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port,
-            only_v6: self.only_v6,
-            no_delay: self.no_delay,
-            keep_alive: self.keep_alive,
-            keep_alive_time: self.keep_alive_time,
-        };
-        check_sockets(tcp, self.access)?;
-        let options = BindOptions { kind, tcp, access: self.access };
-        let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
-        for address in &self.more {
-            listeners.extend(bind(address, options)?);
-        }
-        let core =
-            Core::new(self.settings, self.hooks, limit, capacity).map_err(io_error("make the server's wake-ups"))?;
-        let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners) },
-            handler: Arc::new(handler),
-            strategy: self.strategy,
-            handles_signals: self.handles_signals,
-            signals: None,
-        };
-        server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
-        server.install_signals()?;
-        Ok(server)
-    }
-}
-
 impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
@@ -553,37 +393,5 @@ impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
             .field("settings", &self.settings)
             .field("addresses", &self.more)
             .finish_non_exhaustive()
-    }
-}
-
-/// A socket for [`ServerBuilder::from_listener`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ListeningSocket {
-    /// A TCP socket.
-    Tcp(TcpListener),
-    /// A Unix stream socket.
-    Unix(UnixListener),
-    /// A TCP socket that fails as a test says (feature `testing`).
-    #[cfg(feature = "testing")]
-    Failing(crate::listen::FailingListener),
-}
-
-#[cfg(feature = "testing")]
-impl From<crate::listen::FailingListener> for ListeningSocket {
-    fn from(listener: crate::listen::FailingListener) -> Self {
-        Self::Failing(listener)
-    }
-}
-
-impl From<TcpListener> for ListeningSocket {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
-    }
-}
-
-impl From<UnixListener> for ListeningSocket {
-    fn from(listener: UnixListener) -> Self {
-        Self::Unix(listener)
     }
 }

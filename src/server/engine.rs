@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::io_error;
+use super::drain::drain;
 use super::udp::Datagrams;
-use crate::accept::{Accepting, Acceptor, Rejected, Service, ServingStrategy, Turn};
-use crate::error::Result;
+use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy};
+use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
+use crate::sync::left;
 
 /// A server's listeners and what its parts share.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = bound.core.drain(strategy).map_err(io_error("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(Error::system("drain"))?;
     served.map(|()| abandoned)
 }
 
@@ -122,16 +123,15 @@ fn serve_one(
     let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
         strategy.service_actions();
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        match acceptor.seat_for(strategy)?.next(left)? {
-            Turn::Request(request) => {
+        match acceptor.seat_for(strategy)?.next(left(deadline))? {
+            AcceptEvent::Request(request) => {
                 strategy.process_request(request).unwrap_or_else(Rejected::refuse);
                 strategy.service_actions();
                 return Ok(Single::Taken);
             }
-            Turn::Watched => {}
-            Turn::Timeout => return Ok(Single::TimedOut),
-            Turn::Stopped => {
+            AcceptEvent::Watched => {}
+            AcceptEvent::Timeout => return Ok(Single::TimedOut),
+            AcceptEvent::Stopped => {
                 bound.core.control.end(); // so that it is told once, as serve_forever does
                 return Ok(Single::Stopped);
             }

@@ -1,10 +1,11 @@
 //! The server: listeners, handler and strategy put together.
 
+mod bind;
 mod builder;
+mod drain;
 mod engine;
 mod udp;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,10 @@ use crate::observe::Report;
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
-pub use builder::{ListeningSocket, ServerBuilder};
+pub use bind::ListeningSocket;
+pub use builder::ServerBuilder;
+#[cfg(all(test, shuttle))]
+pub(crate) use drain::drain;
 pub use engine::{Bound, Engine, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
@@ -261,7 +265,3 @@ impl<H, S> TcpServer<H, S> {
 
 /// Descriptors that a server needs besides its connections.
 const RESERVE: usize = 16;
-
-fn io_error(act: &'static str) -> impl FnOnce(io::Error) -> Error {
-    Error::system(act)
-}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
 
-use crate::accept::{Acceptor, Rejected, Request, Seat, ServingStrategy, Turn};
+use crate::accept::{AcceptEvent, Acceptor, Rejected, Request, Seat, ServingStrategy};
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
@@ -24,7 +24,7 @@ const HIRE_AGAIN: Duration = Duration::from_millis(100);
 
 /// How the threads of a strategy are made and kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct ThreadSettings {
     pub(crate) name: String,
     /// Bytes; `None` is Rust's default (2 MiB).
     pub(crate) stack_size: Option<usize>,
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 /// The largest stack, 1 TiB: more is a slip, and no thread would ever start.
 const LARGEST_STACK: usize = 1 << 40;
 
-impl Plan {
+impl ThreadSettings {
     /// For the strategies' settings, when the server is bound.
     pub(crate) fn check(&self) -> Result<()> {
         if self.name.contains('\0') {
@@ -63,13 +63,13 @@ impl Plan {
 }
 
 /// Serves with threads that accept for themselves, or, where somebody must always be there to refuse, by hand-over.
-pub(crate) fn serve(plan: &Plan, by_hand_over: &dyn ServingStrategy, acceptor: &Acceptor) -> Result<()> {
+pub(crate) fn serve(settings: &ThreadSettings, by_hand_over: &dyn ServingStrategy, acceptor: &Acceptor) -> Result<()> {
     if matches!(acceptor.core().settings.at_limit, AtLimit::Refuse(_)) {
         return acceptor.run(by_hand_over);
     }
     let crew = Crew {
         acceptor: acceptor.clone(),
-        plan: plan.clone(),
+        settings: settings.clone(),
         members: AtomicUsize::new(0),
         waiting: AtomicUsize::new(0),
         fault: Mutex::new(None),
@@ -79,7 +79,7 @@ pub(crate) fn serve(plan: &Plan, by_hand_over: &dyn ServingStrategy, acceptor: &
 
 struct Crew {
     acceptor: Acceptor,
-    plan: Plan,
+    settings: ThreadSettings,
     /// Threads there are.
     members: AtomicUsize,
     /// Threads that wait for a connection, or have been started to.
@@ -93,7 +93,7 @@ impl Crew {
     fn supervise(self: Arc<Self>) -> Result<()> {
         let core = self.acceptor.core();
         let failed = Error::system("supervise the worker threads");
-        self.acceptor.make_ready(self.plan.size.unwrap_or(1))?;
+        self.acceptor.make_ready(self.settings.size.unwrap_or(1))?;
         if let Err(e) = self.complete() {
             if self.members.load(SeqCst) == 0 {
                 return Err(Error::System { act: "start a thread".into(), source: e });
@@ -120,7 +120,7 @@ impl Crew {
 
     /// Hires whoever is missing: a worker that has died, or one to wait where nobody does.
     fn complete(self: &Arc<Self>) -> io::Result<()> {
-        match self.plan.size {
+        match self.settings.size {
             Some(size) => {
                 while self.members.load(SeqCst) < size {
                     self.hire()?;
@@ -138,12 +138,12 @@ impl Crew {
         self.acceptor.core().run.workers.fetch_add(1, SeqCst);
         self.waiting.fetch_add(1, SeqCst);
         let mut member = Member { crew: self.clone(), waits: true, quiet: true };
-        self.plan.spawn(move || member.work())
+        self.settings.spawn(move || member.work())
     }
 
     /// Whether the one who has just taken a request must hire a successor: nobody waits, and one more may be served.
     fn needs_successor(&self) -> bool {
-        self.plan.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
+        self.settings.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
     }
 
     /// A seat, as soon as the system has the descriptors for it; `None` when the server stops meanwhile.
@@ -190,11 +190,11 @@ impl Member {
     /// Waits for a request, leaves the seat, and sees to a successor. `None`: there is no more work here.
     fn next_request(&mut self) -> Option<Request> {
         let crew = self.crew.clone();
-        let mut patience = crew.plan.size.is_none().then_some(crew.plan.keep_alive);
+        let mut patience = crew.settings.size.is_none().then_some(crew.settings.keep_alive);
         let mut seat = crew.seat()?;
         loop {
             match seat.next(patience) {
-                Ok(Turn::Request(request)) => {
+                Ok(AcceptEvent::Request(request)) => {
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
                         return Some(request);
@@ -205,14 +205,14 @@ impl Member {
                         return None;
                     }
                 }
-                Ok(Turn::Timeout) => {
+                Ok(AcceptEvent::Timeout) => {
                     if !seat.is_called() && self.retire_unless_last() {
                         return None;
                     }
                     patience = None; // the last one stays, without looking at the clock; who joins it retires
                 }
-                Ok(Turn::Watched) => {}
-                Ok(Turn::Stopped) => return None,
+                Ok(AcceptEvent::Watched) => {}
+                Ok(AcceptEvent::Stopped) => return None,
                 Err(e) => {
                     crew.fail(e);
                     return None;
@@ -241,7 +241,7 @@ impl Member {
     /// Whether this thread is to wait again; not, if enough others do.
     fn wait_again(&mut self) -> bool {
         self.start_waiting();
-        if self.crew.plan.size.is_none() && self.crew.waiting.load(SeqCst) > self.crew.plan.spare {
+        if self.crew.settings.size.is_none() && self.crew.waiting.load(SeqCst) > self.crew.settings.spare {
             return !self.retire_unless_last();
         }
         true
@@ -277,7 +277,7 @@ impl Drop for Member {
         let core = self.crew.acceptor.core();
         core.run.workers.fetch_sub(1, SeqCst);
         if !self.quiet || core.control.stopping() {
-            core.control.ring();
+            core.control.wake_supervisor();
         }
     }
 }
@@ -319,17 +319,17 @@ impl Default for HandOver {
 
 impl HandOver {
     /// To a thread that waits, or to a new one.
-    pub(crate) fn give(&self, plan: &Plan, request: Request) -> std::result::Result<(), Rejected> {
+    pub(crate) fn give(&self, settings: &ThreadSettings, request: Request) -> std::result::Result<(), Rejected> {
         let request = match self.to.try_send(request) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => request,
         };
-        if plan.size.is_some_and(|size| self.threads.load(SeqCst) >= size) {
+        if settings.size.is_some_and(|size| self.threads.load(SeqCst) >= size) {
             let given = self.to.send_timeout(request, ABOUT_TO_WAIT);
             return given.map_err(|e| Rejected::new(e.into_inner(), io::Error::other("all threads are busy")));
         }
         let place = Place::new(&self.threads);
-        let (keep_alive, more) = (plan.keep_alive, self.from.clone());
+        let (keep_alive, more) = (settings.keep_alive, self.from.clone());
         let parcel = Arc::new(Mutex::new(Some(request)));
         let theirs = parcel.clone();
         let work = move || {
@@ -341,7 +341,7 @@ impl HandOver {
                 next = more.recv_timeout(keep_alive).ok();
             }
         };
-        let Err(why) = plan.spawn(work) else { return Ok(()) };
+        let Err(why) = settings.spawn(work) else { return Ok(()) };
         let back = parcel.lock().take();
         back.map_or(Ok(()), |request| Err(Rejected::new(request, why)))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::crew::{self, HandOver, Plan};
+use super::crew::{self, HandOver, ThreadSettings};
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// a segfault or a stack overflow ends the process.
 #[derive(Debug)]
 pub struct ThreadPool {
-    plan: Plan,
+    settings: ThreadSettings,
     threads: usize,
     hand_over: HandOver,
 }
@@ -29,38 +29,38 @@ impl Default for ThreadPool {
 impl ThreadPool {
     /// A pool of this many threads, and so of this many connections at once. Zero is an error when the server is bound.
     pub fn new(threads: usize) -> Self {
-        let plan = Plan {
+        let settings = ThreadSettings {
             name: "thread-pool".to_owned(),
             stack_size: None,
             keep_alive: Duration::from_secs(10),
             spare: threads,
             size: Some(threads),
         };
-        Self { plan, threads, hand_over: HandOver::default() }
+        Self { settings, threads, hand_over: HandOver::default() }
     }
 
     /// The stack of each thread, in bytes; the system rounds up to what it needs. Defaults to Rust's 2 MiB.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.plan.stack_size = Some(bytes);
+        self.settings.stack_size = Some(bytes);
         self
     }
 
     /// The name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to `thread-pool`.
     #[must_use]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
-        self.plan.name = name.into();
+        self.settings.name = name.into();
         self
     }
 }
 
 impl ServingStrategy for ThreadPool {
     fn process_request(&self, request: Request) -> std::result::Result<(), Rejected> {
-        self.hand_over.give(&self.plan, request)
+        self.hand_over.give(&self.settings, request)
     }
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
-        crew::serve(&self.plan, self, acceptor)
+        crew::serve(&self.settings, self, acceptor)
     }
 
     fn capacity(&self) -> usize {
@@ -68,7 +68,7 @@ impl ServingStrategy for ThreadPool {
     }
 
     fn max_connections(&self) -> Result<usize> {
-        self.plan.check()?;
+        self.settings.check()?;
         match self.threads {
             0 => Err(Error::setting("ThreadPool::new", "a pool of no threads serves nobody; give it one at least")),
             n if n > 1 << 20 => {

@@ -1,5 +1,6 @@
 //! parking_lot's locks over shuttle's, threads that fail to start as told, and a clock that passes when a wait is over.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{OnceLock, PoisonError, TryLockError};
@@ -119,6 +120,28 @@ impl Condvar {
         let over = time_is_over(until);
         guard.held = Some(guard.mutex.held());
         TimedOut(over)
+    }
+}
+
+/// crossbeam's queue, with a moment for others before each step.
+#[derive(Debug)]
+pub(crate) struct SegQueue<T>(Mutex<VecDeque<T>>);
+
+impl<T> SegQueue<T> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(VecDeque::new()))
+    }
+
+    pub(crate) fn push(&self, value: T) {
+        self.0.lock().push_back(value);
+    }
+
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.0.lock().pop_front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
     }
 }
 

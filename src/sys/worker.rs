@@ -36,7 +36,7 @@ impl SuccessorWish {
     /// Wakes the master, at the first time. Async-signal-safe.
     pub(crate) fn express(&self) {
         if !self.is_there.swap(true, SeqCst) {
-            self.master.ring();
+            self.master.wake_supervisor();
         }
     }
 }
@@ -154,7 +154,7 @@ extern "C" fn on_master_signal(number: c_int) {
     // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
     // lets go, on the only thread there is.
     if let Some(switch) = unsafe { MASTER.load(SeqCst).as_ref() } {
-        switch.ring();
+        switch.wake_supervisor();
     }
     Errno::set_raw(errno);
 }

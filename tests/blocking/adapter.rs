@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socketserver::framing::Netstrings;
+use socketserver::framing::{Encoder, Netstrings};
 use socketserver::{
-    factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Connection, Context, Eof, Factory, Group,
-    HandlerResult, LineReceiver, LineTransport, Peer, Protocol, ReactorHandle, ServerBuilder, StreamRequestHandler,
-    StringReceiver, StringTransport, Threading, Transport,
+    factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Connection, Context, Eof, Factory,
+    FramedTransport, Group, HandlerResult, LineReceiver, Peer, Protocol, ReactorHandle, ServerBuilder,
+    StreamRequestHandler, StringReceiver, Threading, Transport,
 };
 
 use crate::doer::{Doer, Journal};
@@ -21,13 +21,13 @@ use crate::{all, doers, say, say_last, ANY};
 struct Shout;
 
 impl LineReceiver for Shout {
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         t.send_line(line.to_ascii_uppercase())
     }
 }
 
 impl StringReceiver for Shout {
-    fn string_received(&mut self, t: &mut StringTransport<'_>, string: &[u8]) -> HandlerResult {
+    fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult {
         t.send_string(string.to_ascii_uppercase())
     }
 }
@@ -58,7 +58,7 @@ fn lines_and_strings_are_whole() {
 struct Once;
 
 impl LineReceiver for Once {
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         t.send_line(line)?;
         t.close();
         Ok(())
@@ -151,13 +151,13 @@ struct Room(Arc<Mutex<Vec<(ReactorHandle, ConnId)>>>);
 struct Member(Room, Group);
 
 impl LineReceiver for Member {
-    fn connection_made(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         t.join(self.1);
         self.0 .0.lock().unwrap().push((t.handle(), t.id()));
         Ok(())
     }
 
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         assert_eq!((t.connections(), t.members(self.1)), (1, 1), "the loop is this connection's");
         let text = [line, b"\n"].concat();
         for (handle, id) in self.0 .0.lock().unwrap().iter() {
@@ -275,11 +275,11 @@ fn say_to(mut client: &UnixStream, text: &[u8]) {
 struct Whole;
 
 impl LineReceiver for Whole {
-    fn line_received(&mut self, _t: &mut LineTransport<'_>, _line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, _t: &mut FramedTransport<'_>, _line: &[u8]) -> HandlerResult {
         Ok(())
     }
 
-    fn eof_received(&mut self, _t: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _t: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
         Err(String::from_utf8_lossy(partial).into())
     }
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use socketserver::framing::{LineEnd, OverLong, Raw};
-use socketserver::{lines, BoxError, Eof, HandlerResult, LineReceiver, LineTransport, Lines};
+use socketserver::{lines, BoxError, Eof, FramedTransport, HandlerResult, LineReceiver, Lines};
 
 use crate::receiving::{Log, Loop};
 
@@ -18,7 +18,7 @@ impl Talker {
         self.log.borrow_mut().push(format!("{what}{}", bytes.escape_ascii()));
     }
 
-    fn obey(&mut self, t: &mut LineTransport<'_>, order: &str) -> HandlerResult {
+    fn obey(&mut self, t: &mut FramedTransport<'_>, order: &str) -> HandlerResult {
         match order.split_once(' ').unwrap_or((order, "")) {
             ("len", n) => self.announced = n.parse()?,
             ("" | "rawpause", _) if self.announced > 0 => {
@@ -48,14 +48,14 @@ impl Talker {
 }
 
 impl LineReceiver for Talker {
-    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         self.note("", line);
         self.obey(t, &String::from_utf8_lossy(line))
     }
 
     /// Until it is switched: takes what stands before a `!`, and the `!`, which ends raw mode; all if there is
     /// none; and nothing of a `?`, which is half of something.
-    fn raw_data_received(&mut self, t: &mut LineTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
         self.note("raw ", &data[..data.len().min(40)]); // where the mode flips often, all that follows comes each time
         if !t.is_raw() || data.ends_with(b"?") {
             return Ok(0);
@@ -65,17 +65,17 @@ impl LineReceiver for Talker {
         Ok(at + 1)
     }
 
-    fn line_length_exceeded(&mut self, t: &mut LineTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
         self.note("too long ", start);
         Ok(t.over_long())
     }
 
-    fn eof_received(&mut self, _: &mut LineTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
         self.note("eof ", partial);
         Ok(Eof::Close)
     }
 
-    fn message(&mut self, t: &mut LineTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut FramedTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
         self.obey(t, message.downcast_ref::<&str>().ok_or("not text")?)
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Index;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -83,9 +84,9 @@ pub fn tool(name: &str) -> Option<Command> {
     None
 }
 
-/// The lines that a pipe has brought so far.
+/// The lines that a pipe has brought so far, and whether it has ended.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
 
 impl Lines {
     /// Collects on a thread of its own, so that the server never waits for us.
@@ -94,9 +95,10 @@ impl Lines {
         let to = lines.clone();
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines() {
-                let Ok(line) = line else { return };
+                let Ok(line) = line else { break };
                 to.0.lock().unwrap().push(line);
             }
+            to.1.store(true, SeqCst);
         });
         lines
     }
@@ -183,9 +185,13 @@ impl Server {
         Self::start_command(Command::new(example(name)), addr, args)
     }
 
-    /// As [`start_at`](Self::start_at), by a command that becomes the example in the end.
+    /// As [`start_at`](Self::start_at), by a command that becomes the example in the end. It logs as it is set to, or
+    /// from `info` on.
     pub fn start_command(mut command: Command, addr: &str, args: &[&str]) -> Self {
-        command.arg(addr).args(args).env("RUST_LOG", "info").process_group(0);
+        if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
+            command.env("RUST_LOG", "info");
+        }
+        command.arg(addr).args(args).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap();
@@ -221,6 +227,12 @@ impl Server {
     /// What it has logged so far.
     pub fn stderr(&self) -> Vec<String> {
         self.err.get()
+    }
+
+    /// Waits until all that it and its processes have printed and logged has been read; they have ended by then.
+    #[track_caller]
+    pub fn until_all_is_read(&self) {
+        until("the ends of its output", || self.out.1.load(SeqCst) && self.err.1.load(SeqCst));
     }
 
     /// Waits for a line in the log that contains the text.

@@ -17,8 +17,8 @@ impl Wire {
             Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
             Ok(Some(0)) | Err(_) if self.control().is_cut() => Err(self.drain_exceeded()),
             Ok(Some(n)) => {
-                self.heard.set(self.heard.get() || n > 0);
-                if n > 0 && self.between.get() {
+                self.note(|p| p.heard = p.heard || n > 0);
+                if n > 0 && self.progress.get().between {
                     self.request_begins();
                 }
                 Ok(n)
@@ -39,8 +39,8 @@ impl Wire {
 
     fn note_sent(&self, sent: io::Result<usize>) -> io::Result<usize> {
         sent.map_err(|e| {
-            self.broken.set(self.broken.get() || !would_wait(&e));
-            if self.broken.get() && self.control().is_cut() {
+            self.note(|p| p.broken = p.broken || !would_wait(&e));
+            if self.progress.get().broken && self.control().is_cut() {
                 return self.drain_exceeded();
             }
             e
@@ -50,7 +50,7 @@ impl Wire {
     /// What a hang-up means: why the connection is broken, if it is. `shut`: the writing half was.
     pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         let broken = self.socket.hang_up(shut)?;
-        self.failed.set(true);
+        self.note(|p| p.failed = true);
         Some(if self.control().is_cut() { self.drain_exceeded() } else { broken })
     }
 
@@ -73,19 +73,19 @@ impl Wire {
     /// Who closes it resets the connection.
     pub(crate) fn reset_at_close(&self) {
         let _ = socket::reset_at_close(self.as_fd());
-        self.ending.set(Ending::Reset);
+        self.note(|p| p.ending = Ending::Reset);
     }
 
     /// Input was thrown away: the connection is closed as if it were still in the kernel.
     pub(crate) fn leaves_unread(&self) {
-        if self.ending.get() == Ending::Usual {
-            self.ending.set(Ending::LeavesUnread);
+        if self.progress.get().ending == Ending::Usual {
+            self.note(|p| p.ending = Ending::LeavesUnread);
         }
     }
 
     /// The stop has ended the connection, and nobody reads what the peer may still send.
     pub(crate) fn is_ended_by_the_stop(&self) {
-        self.stopped.set(true);
+        self.note(|p| p.stopped = true);
     }
 
     /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent of this
@@ -98,7 +98,7 @@ impl Wire {
         limits.request = limit;
         self.limits.set(limits);
         self.request_since.set(since);
-        self.between.set(since.is_none());
+        self.note(|p| p.between = since.is_none());
         self.share_deadline();
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{check, would_wait, Wakes, Wire};
+use super::{check, would_wait, StopNotice, Wire};
 use crate::connection::output::Output;
 use crate::lifecycle::SlotState;
 use crate::sys::socket;
@@ -17,14 +17,15 @@ impl Wire {
         buf: &mut [u8],
         empty: bool,
     ) -> io::Result<usize> {
-        if self.ended.get() {
+        if self.progress.get().ended {
             return Ok(0);
         }
         let n = match self.recv_ahead(output, buf)? {
             Some(n) => n,
             None => {
-                let idle = self.between.get() || (self.fresh.get() && empty);
-                if self.wakes == Wakes::Watches || self.mailbox.get().is_some() {
+                let progress = self.progress.get();
+                let idle = progress.between || (progress.fresh && empty);
+                if self.notice == StopNotice::ByPolling || self.mailbox.get().is_some() {
                     self.recv_watching(output, buf, idle)?
                 } else {
                     self.recv_blocking(buf, idle)?
@@ -34,9 +35,11 @@ impl Wire {
         if n == 0 && self.control().is_cut() {
             return Err(self.drain_exceeded());
         }
-        self.fresh.set(self.fresh.get() && n == 0);
-        self.heard.set(self.heard.get() || n > 0);
-        self.read_full.set(n == buf.len());
+        self.note(|p| {
+            p.fresh &= n == 0;
+            p.heard |= n > 0;
+            p.read_full = n == buf.len();
+        });
         Ok(n)
     }
 
@@ -45,7 +48,7 @@ impl Wire {
     fn recv_ahead(&self, output: &RefCell<Output>, buf: &mut [u8]) -> io::Result<Option<usize>> {
         let mut output = output.borrow_mut();
         if !output.is_empty() {
-            if self.read_full.get() {
+            if self.progress.get().read_full {
                 if let Some(n) = self.recv_now(buf)? {
                     return Ok(Some(n));
                 }
@@ -59,7 +62,7 @@ impl Wire {
     pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match socket::recv(self.fd(), buf, false) {
             Ok(n) => {
-                self.ended.set(n == 0);
+                self.note(|p| p.ended = n == 0);
                 Ok(Some(n))
             }
             Err(e) if would_wait(&e) => Ok(None),
@@ -70,7 +73,7 @@ impl Wire {
     /// Instead of a wait for a request, when the server stops: a request that has arrived is still served.
     fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
         let arrived = self.recv_now(buf)?;
-        self.stopped.set(self.stopped.get() || arrived.is_none());
+        self.note(|p| p.stopped = p.stopped || arrived.is_none());
         Ok(arrived.unwrap_or(0))
     }
 
@@ -89,11 +92,11 @@ impl Wire {
             }
             let read = socket::recv(self.fd(), buf, true);
             if idle && !self.turn(idle, self.waiting(), SlotState::Busy) {
-                self.stopped.set(true); // and our reading side is shut
+                self.note(|p| p.stopped = true); // and our reading side is shut
             }
             match read {
                 Ok(n) => {
-                    self.ended.set(n == 0);
+                    self.note(|p| p.ended = n == 0);
                     return Ok(n);
                 }
                 Err(e) if would_wait(&e) => check(deadline)?,
@@ -103,7 +106,7 @@ impl Wire {
     }
 
     fn read_failed(&self, e: io::Error) -> io::Error {
-        self.failed.set(true);
+        self.note(|p| p.failed = true);
         e
     }
 
@@ -115,7 +118,7 @@ impl Wire {
         idle && self.control().stopping() && !self.is_spared()
     }
 
-    /// The watching path: polls the stop switch and the writers' bell besides.
+    /// The watching path: polls the stop switch and the writers' mailbox besides.
     fn recv_watching(&self, output: &RefCell<Output>, buf: &mut [u8], idle: bool) -> io::Result<usize> {
         let deadline = self.read_deadline(idle);
         loop {

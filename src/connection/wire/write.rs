@@ -4,20 +4,20 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{check, would_wait, Deadline, Wakes, Wire};
+use super::{check, would_wait, Deadline, StopNotice, Wire};
 use crate::config::Limit;
 use crate::connection::output::Output;
-use crate::connection::writer::{ConnectionWriter, Mailbox};
+use crate::connection::writer::{self, ConnectionWriter, Messages};
 use crate::sys::socket;
 
 impl Wire {
     /// Sends both parts whole; waits for the peer as long as the write limit allows without progress.
     pub(in crate::connection) fn send_all(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
-        if self.broken.get() {
+        if self.progress.get().broken {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "an earlier write has failed"));
         }
         self.send_parts(first, second).map_err(|e| {
-            self.broken.set(true);
+            self.note(|p| p.broken = true);
             if self.control().is_cut() && Limit::of(&e).is_none() {
                 return self.drain_exceeded();
             }
@@ -54,23 +54,23 @@ impl Wire {
 
     /// The peer takes no more for now. Waits here, or arms the kernel's timeout and says that the next call may wait.
     fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
-        match self.wakes {
-            Wakes::Watches => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
-            Wakes::Registered => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),
+        match self.notice {
+            StopNotice::ByPolling => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
+            StopNotice::ByRegistry => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),
         }
     }
 
     /// Sends the buffer, then what other threads have written.
     pub(in crate::connection) fn flush(&self, output: &mut Output) -> io::Result<()> {
         output.send(self)?;
-        self.fresh.set(true);
+        self.note(|p| p.fresh = true);
         self.flush_mailbox(output)
     }
 
     pub(in crate::connection) fn flush_mailbox(&self, output: &mut Output) -> io::Result<()> {
         let Some(mailbox) = self.mailbox.get() else { return Ok(()) };
-        mailbox.hush();
-        while let Some(message) = mailbox.take() {
+        mailbox.clear_if_woken();
+        while let Some(message) = writer::take(mailbox) {
             output.write(self, &message)?;
         }
         output.send(self)
@@ -78,11 +78,10 @@ impl Wire {
 
     pub(in crate::connection) fn writer(&self) -> io::Result<ConnectionWriter> {
         if self.mailbox.get().is_none() {
-            let mailbox = Mailbox::new(self.server.core.settings.writer_capacity)?;
-            let _ = self.mailbox.set(Arc::new(mailbox));
+            let _ = self.mailbox.set(Arc::new(Messages::new()?));
         }
         let mailbox = self.mailbox.get().ok_or_else(|| io::Error::other("no mailbox"))?;
-        Ok(ConnectionWriter::new(mailbox.clone()))
+        Ok(ConnectionWriter::new(mailbox.clone(), self.server.core.settings.writer_capacity))
     }
 
     pub(in crate::connection) fn close_writers(&self) {

@@ -9,7 +9,7 @@ use crate::sys;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Whether the switch, what it shows to who waits, and the time of the request say the same.
+/// True if the level, the eventfd and the time of the request agree.
 fn is_consistent(control: &Control) -> bool {
     let shown = sys::poll([Some(control.stop.as_fd())], None, Some(Duration::ZERO)).unwrap().has(0);
     shown == control.stopping() && control.drain_deadline(LIMIT).is_some() == control.stopping()
@@ -56,7 +56,7 @@ fn a_late_stop_is_over_with_the_run_it_was_late_for() {
 }
 
 #[test]
-fn urgency_only_grows_and_the_time_is_the_first_request_s() {
+fn urgency_only_grows_and_the_drain_counts_from_the_first_request() {
     let control = control();
     assert_eq!(control.drain_deadline(LIMIT), None);
     control.request_stop();
@@ -78,7 +78,8 @@ fn a_pause_is_no_stop() {
     assert!(!control.paused());
 }
 
-/// A request that meets the beginning of a run counts for the run before or for this one, never by half.
+/// A request that meets the beginning of a run counts for the run before or for this run, never for a half of
+/// each.
 #[test]
 fn a_stop_that_meets_a_beginning_is_whole() {
     const ROUNDS: usize = 5_000;

@@ -12,7 +12,7 @@ fn pair() -> (UnixStream, UnixStream) {
     (ours, theirs)
 }
 
-/// Whether a read of this socket would wait.
+/// True if a read of this socket would wait.
 fn is_open(socket: &mut UnixStream) -> bool {
     socket.read(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
 }
@@ -54,7 +54,7 @@ fn a_cut_ends_all_in_both_directions() {
 }
 
 #[test]
-fn who_has_left_is_out_of_reach_and_the_place_is_used_again_afresh() {
+fn a_connection_that_has_left_is_not_cut_and_its_slot_is_used_again() {
     let registry = Registry::default();
     let (mut first, _a) = pair();
     let slot = registry.enter(first.as_raw_fd());

@@ -103,7 +103,7 @@ impl Supervisor<'_> {
             } else if core.control.stopping() {
                 worker.core.control.request_stop();
             }
-            worker.core.control.ring_gate(); // those that were spared while it ended alone
+            worker.core.control.wake_gate(); // those that were spared while it ended alone
             match worker.state {
                 State::Killed { .. } => {}
                 State::Leaving(Some(at)) if at <= now => worker.kill(true),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AtomicUsize, Crew, Member, Mutex, Plan, SeqCst};
+use super::{AtomicUsize, Crew, Member, Mutex, SeqCst, ThreadSettings};
 use crate::accept::Acceptor;
 use crate::config::ServerSettings;
 use crate::lifecycle::{Core, Hooks};
@@ -20,9 +20,10 @@ fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Li
     let config = ServerSettings { drain_timeout: Duration::from_secs(1 << 31), ..ServerSettings::default() };
     let core = Core::new(config, Hooks::default(), 2, usize::MAX).unwrap();
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(Visit(tally.clone(), Stay::UntilReleased)));
-    let plan = Plan { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(1), spare: 2, size };
+    let settings =
+        ThreadSettings { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(1), spare: 2, size };
     let (members, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    (Arc::new(Crew { acceptor, plan, members, waiting, fault: Mutex::new(None) }), door, listeners)
+    (Arc::new(Crew { acceptor, settings, members, waiting, fault: Mutex::new(None) }), door, listeners)
 }
 
 /// A member as `hire` makes it, but on no thread.
@@ -53,7 +54,7 @@ fn who_dies_is_replaced_though_threads_fail_to_start() {
             tally.release();
             drop(stays);
             supervisor.join().unwrap().unwrap();
-            assert_eq!(core.drain(&Sequential).unwrap(), 0);
+            assert_eq!(crate::server::drain(&core, &Sequential).unwrap(), 0);
             assert_eq!(core.admission.permits.active(), 0);
             drop((join_all(clients.into()), listeners));
         });

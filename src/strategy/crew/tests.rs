@@ -11,9 +11,10 @@ fn crew(size: Option<usize>) -> Arc<Crew> {
     let listeners = Arc::default();
     std::mem::forget(Arc::clone(&listeners)); // as a server that is never dropped
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(handler(|_| Ok(()))));
-    let plan = Plan { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(60), spare: 2, size };
+    let settings =
+        ThreadSettings { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(60), spare: 2, size };
     let (members, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    Arc::new(Crew { acceptor, plan, members, waiting, fault: Mutex::new(None) })
+    Arc::new(Crew { acceptor, settings, members, waiting, fault: Mutex::new(None) })
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {

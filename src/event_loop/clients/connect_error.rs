@@ -1,0 +1,120 @@
+//! Why there is no connection.
+
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::event_loop::clients::connect::Connector;
+use crate::net::{Addr, Address};
+
+/// An attempt to connect has failed: what [`Factory::connection_failed`](crate::Factory::connection_failed) is told.
+/// Displays as one line with the address, the act, the system's answer, and what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ConnectError {
+    /// Whose attempt it was.
+    pub connector: Connector,
+    /// Where to, as the program wrote it.
+    pub address: Address,
+    /// Why: of several addresses that a name stands for, what the last one has led to.
+    pub reason: ConnectFailure,
+    /// The addresses that were tried before that one, and what each has led to.
+    pub tried: Vec<(Addr, io::Error)>,
+    /// In what time the next attempt begins by itself; `None`: there is none.
+    pub retry_in: Option<Duration>,
+}
+
+/// Why an attempt to connect has failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectFailure {
+    /// The name could not be resolved; with the kind `TimedOut`, not in the time that the attempt has.
+    Resolve(io::Error),
+    /// Nobody listens there (`ECONNREFUSED`; for a Unix socket `ENOENT` as well).
+    Refused(io::Error),
+    /// There was no answer within this time; or none to the kernel, which gave up before (`ETIMEDOUT`).
+    TimedOut(Duration),
+    /// The program has stopped the attempt: by itself, or by the loop's shutdown. No reason to connect again: a loop that
+    /// drains lets nobody connect, and says so after 100 ms each time.
+    Stopped,
+    /// The system refused.
+    System {
+        /// The act that failed.
+        act: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl ConnectFailure {
+    /// `spent`: since the attempt has begun.
+    pub(crate) fn of(act: &'static str, source: io::Error, spent: Duration) -> Self {
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused(source),
+            io::ErrorKind::TimedOut => Self::TimedOut(spent),
+            _ => Self::System { act, source },
+        }
+    }
+}
+
+/// What a person can do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "it is the socket file's mode, or a firewall, that forbids it",
+        io::ErrorKind::AddrNotAvailable => {
+            "no local address or port is left for it; check the local address, or the number of connections"
+        }
+        io::ErrorKind::InvalidInput => "an address is HOST:PORT, [IPV6]:PORT, unix:PATH or unix:@NAME",
+        io::ErrorKind::WouldBlock => "the server does not accept; its queue is full",
+        _ => match source.raw_os_error() {
+            Some(nix::libc::EMFILE | nix::libc::ENFILE) => "the limit on descriptors (RLIMIT_NOFILE) is too low",
+            Some(nix::libc::ENETUNREACH | nix::libc::EHOSTUNREACH) => "check the address and this machine's routes",
+            Some(nix::libc::EPROTOTYPE) => "it is a socket of another kind",
+            _ => "see the system's answer",
+        },
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.address;
+        match &self.reason {
+            ConnectFailure::Resolve(e) => {
+                write!(f, "cannot resolve {address}: {e}; check the name, or give an IP address")?;
+            }
+            ConnectFailure::Refused(e) => {
+                write!(
+                    f,
+                    "cannot connect to {address}: {e}; nobody listens there: start the server, or check the address"
+                )?;
+            }
+            ConnectFailure::TimedOut(after) => {
+                write!(
+                    f,
+                    "cannot connect to {address}: no answer within {after:?}; check that it is up and reachable"
+                )?;
+            }
+            ConnectFailure::Stopped => write!(f, "cannot connect to {address}: the program has stopped it")?,
+            ConnectFailure::System { act, source } => {
+                write!(f, "cannot {act} {address}: {source}; {}", hint(source))?;
+            }
+        }
+        for (addr, e) in &self.tried {
+            write!(f, "; before that {addr}: {e}")?;
+        }
+        match self.retry_in {
+            Some(delay) => write!(f, "; next attempt in {delay:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            ConnectFailure::Resolve(e) | ConnectFailure::Refused(e) | ConnectFailure::System { source: e, .. } => {
+                Some(e)
+            }
+            ConnectFailure::TimedOut(_) | ConnectFailure::Stopped => None,
+        }
+    }
+}

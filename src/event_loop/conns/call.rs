@@ -1,0 +1,93 @@
+//! Calling the user's code: never twice at once, and nothing of it comes out.
+
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Duration;
+
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::lost::{LostReason, WriteError};
+use crate::event_loop::state::protocol::{BoxError, Protocol};
+use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
+use crate::net::Addr;
+use crate::panics::{forget, panic_message};
+
+impl State {
+    /// Calls a protocol; its error or panic ends the connection. If it has named another one, that takes over.
+    pub(crate) fn call<R>(
+        &mut self,
+        id: ConnId,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+    ) -> Option<R> {
+        let done = self.call_once(id, callback, call);
+        if self.conns.get(id).is_some_and(Conn::is_switching) {
+            let mut succeeded = done.is_some();
+            while self.switch(id, succeeded) {
+                succeeded = self.call_once(id, "connection_made", |p, t| p.connection_made(t)).is_some();
+            }
+        }
+        done
+    }
+
+    fn call_once<R>(
+        &mut self,
+        id: ConnId,
+        callback: &'static str,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+    ) -> Option<R> {
+        let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
+        self.now = self.clock.now();
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.protocol = Some(protocol);
+        }
+        self.note_stall_of(callback, id);
+        match result {
+            Ok(Ok(done)) => return Some(done),
+            // What a protocol writes when that is over already is refused, and no news.
+            Ok(Err(e)) if !self.takes_output(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
+            Ok(Err(e)) => self.end(id, LostReason::Error(e)),
+            Err(payload) => self.end(id, LostReason::Panic(take_message(payload))),
+        }
+        None
+    }
+
+    /// Calls what belongs to no connection.
+    pub(crate) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
+        self.now = self.clock.now();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
+            let text = take_message(payload);
+            log::error!(target: "socketserver::event_loop", "{what} panicked: {}", text.escape_debug());
+        }
+        self.note_stall(what, None);
+    }
+
+    /// All connections wait for each callback, so one that has taken long since `now` is told.
+    pub(crate) fn note_stall(&mut self, callback: &'static str, peer: Option<&Addr>) {
+        if let Some(took) = self.stall() {
+            self.core.monitor.report_stall(callback, peer, took);
+        }
+    }
+
+    pub(crate) fn note_stall_of(&mut self, callback: &'static str, id: ConnId) {
+        if let Some(took) = self.stall() {
+            let peer = self.conns.get(id).map(|conn| &conn.peer);
+            self.core.monitor.report_stall(callback, peer, took);
+        }
+    }
+
+    fn stall(&mut self) -> Option<Duration> {
+        let before = std::mem::replace(&mut self.now, self.clock.now());
+        let took = self.now.saturating_duration_since(before);
+        (took >= self.settings.slow_callback).then_some(took)
+    }
+}
+
+pub(crate) fn take_message(payload: Box<dyn Any + Send>) -> String {
+    let text = panic_message(payload.as_ref());
+    forget(payload);
+    text
+}

@@ -1,0 +1,148 @@
+//! Sending what is queued: as much as the kernel takes, a rate limit allows, and readers give in a turn.
+
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use crate::event_loop::conns::call::take_message;
+use crate::event_loop::conns::throttle::Direction;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::Phase;
+use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::State;
+
+/// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.
+const READERS: usize = 256 << 10;
+
+/// A piece that is offered to the kernel by itself, at once: from here on a system call is cheaper than a copy.
+const WORTH_A_CALL: usize = 16 << 10;
+
+impl State {
+    /// Offers a large piece to the kernel before it is queued, which would copy it: all of it that comes first in the
+    /// queue and under no rate limit. What is left.
+    pub(crate) fn send_at_once<'a>(&mut self, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return bytes };
+        let is_limited = conn.rare.as_ref().is_some_and(|rare| rare.writing.is_some());
+        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.blocked || is_limited {
+            return bytes;
+        }
+        match conn.io.send(bytes) {
+            Ok(n) => {
+                (conn.since, conn.blocked_since) = (now, now);
+                (conn.sent, conn.blocked) = (true, n < bytes.len());
+                bytes.get(n..).unwrap_or_default()
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                (conn.blocked, conn.blocked_since) = (true, now);
+                bytes
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
+            Err(e) => {
+                conn.rare().given_up += bytes.len();
+                self.end(id, LostReason::of_broken(e)); // the kernel tells it once
+                &[]
+            }
+        }
+    }
+
+    /// Sends what is queued, as far as the kernel takes it. How many bytes that were.
+    pub(crate) fn flush(&mut self, id: ConnId) -> usize {
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
+        if std::mem::take(&mut conn.sent) {
+            conn.note_what_is_sent();
+        }
+        let (mut read, mut sent) = (0, 0);
+        while let Some(at_most) = self.sendable(id, &mut read) {
+            sent += self.send(id, at_most);
+        }
+        sent
+    }
+
+    /// How much may be sent now, if there is anything that the kernel may take. Readers whose turn has come are read.
+    fn sendable(&mut self, id: ConnId, read: &mut usize) -> Option<usize> {
+        loop {
+            let conn = self.conns.get_mut(id)?;
+            let sends = matches!(conn.phase, Phase::Open | Phase::Flushing);
+            if conn.blocked || conn.out.is_empty() || !sends {
+                return None;
+            }
+            let Some(rare) = &conn.rare else { return Some(usize::MAX) };
+            if conn.out.hungry().is_none() {
+                if rare.writing.is_none() {
+                    return Some(usize::MAX);
+                }
+                let most = conn.out.first_len();
+                return Some(self.allowed(id, Direction::Writing, most)).filter(|n| *n > 0);
+            }
+            if *read >= READERS {
+                self.mark(id); // goes on when the others have had their turn
+                return None;
+            }
+            *read += self.read_on(id);
+        }
+    }
+
+    fn send(&mut self, id: ConnId, at_most: usize) -> usize {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
+        let sent = conn.out.send(&conn.io, &mut self.spares, at_most);
+        conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
+        match sent {
+            Ok((n, whole)) => {
+                conn.since = now;
+                conn.blocked_since = now;
+                conn.blocked = !whole;
+                conn.note_what_is_sent();
+                return n;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                conn.blocked = true;
+                conn.blocked_since = now;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => self.end(id, LostReason::of_broken(e)),
+        }
+        0
+    }
+
+    /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has
+    /// come, and when it fails, that of the connection's end.
+    fn read_on(&mut self, id: ConnId) -> usize {
+        self.now = self.clock.now();
+        let Some(conn) = self.conns.get_mut(id) else { return 0 };
+        let Some(source) = conn.out.hungry() else { return 0 };
+        let filled = catch_unwind(AssertUnwindSafe(|| source.fill()));
+        self.note_stall_of("a reader of send_reader", id);
+        let why = match filled {
+            Ok(Ok(0)) => {
+                self.transferred(id);
+                return 0;
+            }
+            Ok(Ok(n)) => return n,
+            Ok(Err(e)) => LostReason::Error(e.into()),
+            Err(payload) => LostReason::Panic(take_message(payload)),
+        };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.rare().given_up = conn.out.len();
+            conn.out.clear(&mut self.spares);
+        }
+        self.end(id, why);
+        0
+    }
+
+    fn transferred(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.out.pop_source(&mut self.spares);
+        conn.rare().transfers += 1;
+        conn.note_what_is_sent();
+    }
+
+    /// Tells the protocol of readers that have been sent.
+    pub(crate) fn tell_of_transfers(&mut self, id: ConnId) {
+        while let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) {
+            let Some(rare) = conn.rare.as_mut().filter(|rare| rare.transfers > 0) else { return };
+            rare.transfers -= 1;
+            self.call(id, "transfer_complete", |p, t| p.transfer_complete(t));
+        }
+    }
+}

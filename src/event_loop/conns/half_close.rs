@@ -1,0 +1,64 @@
+//! Ending one's own stream while the peer's goes on.
+
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::WriteHalf;
+use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
+
+impl Transport<'_> {
+    /// Ends the writing half (Twisted's `loseWriteConnection`, asyncio's `write_eof`): what is queued is sent, then
+    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::WriteError);
+    /// reading goes on. Once is enough.
+    ///
+    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::Eof::KeepOpen)), nothing can
+    /// follow: the connection is closed, whatever [`eof_received`](crate::Protocol::eof_received) returns then. A
+    /// peer that never ends its half is bounded by the idle limit and by
+    /// [`set_total_timeout`](Self::set_total_timeout); for a drain the connection is idle once all is sent.
+    ///
+    /// ```
+    /// use socketserver::testing::TestLoop;
+    /// use socketserver::{HandlerResult, Protocol, Transport};
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+    ///         transport.write(b"hello")?;
+    ///         transport.shutdown_write();
+    ///         Ok(())
+    ///     }
+    ///     fn data_received(&mut self, _transport: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut test = TestLoop::new()?;
+    /// let client = test.connect(Greeter);
+    /// assert_eq!(test.output(client), b"hello");
+    /// assert!(test.is_ended(client) && test.is_reading(client));
+    /// test.eof(client);
+    /// assert!(test.is_lost(client));
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn shutdown_write(&mut self) {
+        let id = self.id();
+        if let Some(conn) = self.state.conns.get_mut(id).filter(|conn| conn.takes_output()) {
+            conn.write_half = WriteHalf::Closing;
+            self.state.mark(id);
+        }
+    }
+}
+
+impl State {
+    /// All is sent: the peer is told that no more comes. With that both halves may have ended.
+    pub(crate) fn shut_when_sent(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
+        if conn.write_half == WriteHalf::Closing {
+            conn.io.shut_write();
+            conn.write_half = WriteHalf::Shut;
+            if conn.paused.at_eof && !conn.paused.by_switch {
+                self.end(id, LostReason::PeerClosed);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The event loop as a server's strategy.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::event_loop::primitives::clock::Clock;
+use crate::event_loop::reactor::Reactor;
+use crate::event_loop::state::factory::{Factory, Kept};
+use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::State;
+use crate::observe::InHandler;
+use crate::server::{Bound, Engine, Single};
+
+impl<F: Factory + 'static> Engine<F> for EventLoop {
+    fn connection_limits(&self) -> Result<(usize, usize)> {
+        self.checked()?;
+        Ok((Self::default_limit(), usize::MAX))
+    }
+
+    fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
+        let _inside = InHandler::of(bound.core.monitor.server);
+        let mut reactor = self.reactor(bound, factory)?;
+        bound.core.worker().into_iter().for_each(|worker| worker.beat());
+        reactor.state.pace_actions();
+        reactor.run_to_the_end()?;
+        Ok(0)
+    }
+
+    /// One connection, to its end.
+    fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
+        bound.core.control.begin();
+        let mut reactor = self.reactor(bound, factory)?;
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let came = reactor.turn_until_accepted(deadline)?;
+        if came == Single::Stopped {
+            bound.core.control.end(); // so that a stop is told once, as serve_forever does
+        }
+        Ok(came)
+    }
+}
+
+impl EventLoop {
+    fn reactor<F: Factory + 'static>(self, bound: &Bound, factory: &Arc<F>) -> Result<Reactor> {
+        let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
+            .map_err(Error::system("make an event loop"))?;
+        let mut reactor = Reactor::of(state)?;
+        reactor.listen(bound.listeners.clone(), Rc::new(Kept(factory.clone())))?;
+        Ok(reactor)
+    }
+}

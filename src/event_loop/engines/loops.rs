@@ -1,0 +1,281 @@
+//! Several loops as a server's strategy: a thread each.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::event_loop::conns::call::take_message;
+use crate::event_loop::primitives::clock::Clock;
+use crate::event_loop::primitives::team::Team;
+use crate::event_loop::reactor::Reactor;
+use crate::event_loop::state::factory::{Factory, Kept};
+use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::{LoopTeam, State};
+use crate::event_loop::turn::accept::queued_at_stop;
+use crate::listen::QueuedAtStop;
+use crate::observe::InHandler;
+use crate::server::{Bound, Engine, Single};
+
+/// Most loops of one server.
+const MOST: usize = 512;
+
+/// N [`EventLoop`]s, each on a thread of its own, as one server. What Netty, memcached and nginx's workers do, in one
+/// process: for protocols that keep more than one processor busy.
+///
+/// A connection stays in the loop that has accepted it, and so does its protocol, which need not be `Send`. The
+/// [`Factory`] serves all loops and must be `Send` and `Sync`; it is called on the thread of the loop that the
+/// connection is for, and its `start_factory` and `stop_factory` are called once in each loop.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use socketserver::{factory, EventLoops, Group, HandlerResult, Protocol, ServerBuilder, Transport};
+///
+/// /// Tells all, itself included, in whichever loop they are.
+/// struct Member(Group);
+/// impl Protocol for Member {
+///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+///         transport.join(self.0);
+///         Ok(transport.write(b"welcome\n")?)
+///     }
+///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///         transport.broadcast(self.0, data, None);
+///         Ok(())
+///     }
+/// }
+///
+/// let room = Group::new();
+/// let mut server = ServerBuilder::new()
+///     .strategy(EventLoops::new(2))
+///     .bind_tcp("127.0.0.1:0", factory(move |_peer| Member(room)))?;
+/// let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+/// let serving = std::thread::spawn(move || server.serve_forever());
+///
+/// let mut clients = Vec::new();
+/// for _ in 0..4 {
+///     let mut client = std::net::TcpStream::connect(addr)?;
+///     client.read_exact(&mut [0; 8])?;                   // it has joined
+///     clients.push(client);
+/// }
+/// clients[0].write_all(b"hello\n")?;
+/// for client in &mut clients {
+///     let mut text = [0; 6];
+///     client.read_exact(&mut text)?;
+///     assert_eq!(&text, b"hello\n");
+/// }
+///
+/// handle.shutdown();
+/// drop(clients);
+/// assert_eq!(serving.join().unwrap()?.served, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// State that the connections of one loop shared as `Rc<RefCell<…>>` is shared between threads now, and the compiler
+/// says so:
+/// ```compile_fail,E0277
+/// # use std::{cell::Cell, rc::Rc};
+/// # use socketserver::{factory, EventLoops, HandlerResult, Protocol, ServerBuilder, Transport};
+/// # struct Counts(Rc<Cell<u32>>);
+/// # impl Protocol for Counts {
+/// #     fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult { Ok(()) }
+/// # }
+/// let count = Rc::new(Cell::new(0));
+/// let counts = factory(move |_peer| Counts(count.clone()));
+/// ServerBuilder::new().strategy(EventLoops::new(2)).bind_tcp("127.0.0.1:0", counts)?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+///
+/// # What is whose
+///
+/// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
+///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::ConnId), by which every loop
+///   reaches every connection ([`Context`](crate::Context) says how); [`stop`](crate::Context::stop) and
+///   [`shutdown`](crate::Context::shutdown).
+/// - **The loop's**: timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the
+///   [handle](crate::Context::handle) and its calls, [`connections`](crate::Context::connections). A callback that
+///   takes long holds up its own loop.
+///
+/// `serve_forever` runs the first loop on the calling thread, which also calls
+/// [`service_actions`](crate::ServerBuilder::service_actions), and starts the threads of the others, named `loop-1` and
+/// so on, which have ended when it returns. A loop that fails ends them all, in order, with its error.
+/// [`handle_request`](crate::TcpServer::handle_request) takes one loop.
+///
+/// # Who accepts
+///
+/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`): one that has
+/// nothing else to do, and of these rather one with fewer connections than another has.
+#[derive(Debug, Clone, Copy)]
+pub struct EventLoops {
+    loops: usize,
+    each: EventLoop,
+}
+
+impl Default for EventLoops {
+    /// A loop for each processor that this process may use.
+    fn default() -> Self {
+        Self::new(thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+impl EventLoops {
+    /// So many loops, with the defaults of [`EventLoop`]. None at all, and more than 512, are errors when the server is
+    /// bound.
+    pub fn new(loops: usize) -> Self {
+        Self { loops, each: EventLoop::new() }
+    }
+
+    /// What each loop is set to.
+    #[must_use]
+    pub fn each(mut self, settings: EventLoop) -> Self {
+        self.each = settings;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.loops {
+            0 => Err(Error::setting("EventLoops::new", "without a loop nobody is served; give 1 at least")),
+            n if n > MOST => Err(Error::setting("EventLoops::new", format!("{n} loops are more than {MOST} at most"))),
+            _ => self.each.checked().map(drop),
+        }
+    }
+}
+
+impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
+    fn connection_limits(&self) -> Result<(usize, usize)> {
+        self.check()?;
+        let taken = 2 * (self.loops - 1); // the descriptors of a loop
+        Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))
+    }
+
+    fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
+        let team = Team::new(self.loops).map_err(Error::system("make the event loops"))?;
+        if let Some(post) = bound.core.worker() {
+            team.begin_to_beat(post.millis());
+            post.beat();
+        }
+        let queued = queued_at_stop(&bound.core);
+        let crew = Crew { settings: self.each, bound, factory, team, queued };
+        thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
+    }
+
+    /// In one loop, which looks at all listeners.
+    fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
+        self.each.run_once(bound, factory, timeout)
+    }
+}
+
+/// What the threads of a run have in common.
+struct Crew<'a, F> {
+    settings: EventLoop,
+    bound: &'a Bound,
+    factory: &'a Arc<F>,
+    team: Arc<LoopTeam>,
+    /// What is queued at the stop, in the listeners, which all share.
+    queued: Arc<QueuedAtStop>,
+}
+
+/// A thread that has made its loop, and waits for the word to run it.
+struct Mate<'scope> {
+    word: Sender<()>,
+    thread: ScopedJoinHandle<'scope, Result<()>>,
+}
+
+impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
+    /// None runs before all have been made: where one cannot be, nothing has begun.
+    fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, loops: usize) -> Result<()> {
+        let made = self.make(0);
+        let (ready, told) = channel();
+        let mut mates: Vec<Mate<'_>> = Vec::new();
+        let mut all = Ok(());
+        for number in 1..loops {
+            match self.start(scope, number, ready.clone()) {
+                Ok(mate) => mates.push(mate),
+                Err(e) => {
+                    all = Err(e);
+                    break;
+                }
+            }
+        }
+        drop(ready);
+        let all = told.iter().fold(all, Result::and); // until each has answered
+        let (words, threads): (Vec<_>, Vec<_>) = mates.into_iter().map(|mate| (mate.word, mate.thread)).unzip();
+        let result = match made.and_then(|reactor| all.map(|()| reactor)) {
+            Ok(reactor) => {
+                for word in &words {
+                    let _ = word.send(()); // it waits for it
+                }
+                self.run(reactor)
+            }
+            Err(e) => {
+                drop(words);
+                Err(e)
+            }
+        };
+        threads.into_iter().map(join).fold(result, Result::and)
+    }
+
+    fn start<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        number: usize,
+        ready: Sender<Result<()>>,
+    ) -> Result<Mate<'scope>> {
+        let (word, words) = channel();
+        let body = move || self.work(number, ready, words);
+        let spawned = thread::Builder::new().name(format!("loop-{number}")).spawn_scoped(scope, body);
+        let thread = spawned.map_err(Error::system("start the thread of an event loop"))?;
+        Ok(Mate { word, thread })
+    }
+
+    fn work(&self, number: usize, ready: Sender<Result<()>>, words: Receiver<()>) -> Result<()> {
+        let (made, answer) = match self.make(number) {
+            Ok(reactor) => (Some(reactor), Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        let _ = ready.send(answer);
+        drop(ready);
+        match (made, words.recv()) {
+            (Some(reactor), Ok(())) => self.run(reactor),
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&self, number: usize) -> Result<Reactor> {
+        let (core, settings) = (self.bound.core.clone(), self.settings.checked()?);
+        let state = State::in_team(core, settings, Clock::System, (self.team.clone(), number))
+            .map_err(Error::system("make an event loop"))?;
+        Reactor::of(state)
+    }
+
+    /// What ends one loop ends all.
+    fn run(&self, reactor: Reactor) -> Result<()> {
+        let _inside = InHandler::of(self.bound.core.monitor.server);
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor)));
+        let result = ended.unwrap_or_else(|payload| {
+            let source = std::io::Error::other(take_message(payload));
+            Err(Error::System { act: "go on with an event loop, which panicked".into(), source })
+        });
+        if result.is_err() {
+            self.bound.core.control.request_stop();
+        }
+        result
+    }
+
+    fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
+        let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(Kept(self.factory.clone())));
+        reactor.state.come_in();
+        reactor.state.listen_with(listeners, factory, self.queued.clone())?;
+        reactor.state.pace_actions();
+        reactor.run_to_the_end()
+    }
+}
+
+fn join(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|payload| {
+        let source = std::io::Error::other(take_message(payload));
+        Err(Error::System { act: "end the thread of an event loop".into(), source })
+    })
+}

@@ -1,0 +1,201 @@
+//! Where a connection's bytes come from and go to.
+
+pub(crate) mod input;
+pub(crate) mod lent;
+#[cfg(feature = "testing")]
+pub(crate) mod memory;
+pub(crate) mod outbox;
+pub(crate) mod source;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::event_loop::io::input::Input;
+use crate::event_loop::io::lent::LentIo;
+#[cfg(feature = "testing")]
+use crate::event_loop::io::memory::Memory;
+use crate::net::{Addr, PeerCredentials, Socket};
+use crate::sys::socket;
+
+/// A socket, or the connection of a blocking strategy; in tests, memory.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Socket(Socket),
+    /// To be read only.
+    Input(Input),
+    /// Boxed: every connection has room for the others.
+    Lent(Box<LentIo>),
+    #[cfg(feature = "testing")]
+    Memory(Memory),
+}
+
+impl Io {
+    /// Has `act` see what to register with epoll; memory is looked at by hand.
+    pub(crate) fn with_fd<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        match self {
+            Self::Socket(socket) => Some(act(socket.as_fd())),
+            Self::Input(input) => input.fd().map(act),
+            Self::Lent(lent) => lent.with_fd(act),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Whether epoll is to tell only of what is new: it is known without its help whether a read has brought all. Of what
+    /// else there is, a read may bring less: of a Unix socket up to the next descriptor that is passed, of a terminal a
+    /// line.
+    pub(crate) fn is_told_once(&self) -> bool {
+        matches!(self, Self::Socket(Socket::Tcp(_)))
+    }
+
+    /// What it is bound to.
+    pub(crate) fn local_addr(&self) -> Addr {
+        match self {
+            Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
+            Self::Lent(lent) => lent.local_addr().unwrap_or(Addr::Unnamed),
+            Self::Input(_) => Addr::Unnamed,
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Addr::Unnamed,
+        }
+    }
+
+    /// `None` for what is no Unix socket.
+    pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        match self {
+            Self::Socket(socket) => socket.peer_credentials(),
+            Self::Input(_) => Ok(None),
+            Self::Lent(lent) => lent.peer_credentials(),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Whether input is there that the kernel does not tell of.
+    pub(crate) fn has_ahead(&self) -> bool {
+        matches!(self, Self::Lent(lent) if lent.has_ahead())
+    }
+
+    /// Reads once, without a wait.
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
+            Self::Input(input) => input.read(buf),
+            Self::Lent(lent) => lent.recv(buf),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.recv(buf),
+        }
+    }
+
+    /// Writes once, without a wait.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
+            Self::Input(_) => Err(read_only()),
+            Self::Lent(lent) => lent.send(bytes),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    pub(crate) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
+            Self::Input(_) => Err(read_only()),
+            Self::Lent(lent) => lent.send_parts(parts),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.send(parts),
+        }
+    }
+
+    /// Whether input is there that nobody has read.
+    pub(crate) fn has_unread(&self) -> bool {
+        match self {
+            Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
+            Self::Input(_) => false,
+            Self::Lent(_) => false, // who has lent it looks, at the close
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.has_input(),
+        }
+    }
+
+    /// Whether the peer's kernel has all of the output (a Unix socket hands over what it is given at once).
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
+            Self::Socket(Socket::Unix(_)) | Self::Input(_) => true,
+            Self::Lent(_) => true, // likewise
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// The peer reads the end of the stream after what was sent.
+    pub(crate) fn shut_write(&self) {
+        match self {
+            Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
+            Self::Input(_) => {}
+            Self::Lent(lent) => lent.shut_write(),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.shut_write(),
+        }
+    }
+
+    /// The close that follows resets the connection.
+    pub(crate) fn reset_at_close(&self) {
+        match self {
+            Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
+            Self::Input(_) => {}
+            Self::Lent(lent) => lent.reset_at_close(),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.reset(),
+        }
+    }
+
+    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
+    /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
+    pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
+        match self {
+            Self::Socket(socket) => socket.hang_up(shut),
+            Self::Input(_) => None,
+            Self::Lent(lent) => lent.hang_up(shut),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.set_no_delay(on),
+            Self::Lent(lent) => lent.set_no_delay(on),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of no effect but for TCP.
+    pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.set_keep_alive(time),
+            Self::Lent(lent) => lent.set_keep_alive(time),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is another's, who closes it.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self, Self::Lent(_))
+    }
+
+    /// Closes it; whether that is for another to do, and to count.
+    pub(crate) fn give_back(self, left_unread: bool, by_the_stop: bool) -> bool {
+        if let Self::Lent(lent) = &self {
+            lent.give_back(left_unread, by_the_stop);
+        }
+        self.is_lent()
+    }
+}
+
+fn read_only() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "what is only read from cannot be written to")
+}

@@ -1,0 +1,299 @@
+//! What a connection has written and the kernel has not taken: pieces in order, some of them shared by many
+//! connections.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+use crate::event_loop::io::source::Source;
+use crate::event_loop::io::Io;
+use crate::panics::forget;
+
+/// A piece up to this size takes further writes.
+const PIECE: usize = 64 << 10;
+/// A shared text shorter than this is copied: that is cheaper than a piece of its own.
+pub(crate) const WORTH_SHARING: usize = 512;
+/// Most pieces in one system call (IOV_MAX).
+const PARTS: usize = 1024;
+/// Buffers kept for the next writer.
+const SPARES: usize = 64;
+
+#[derive(Debug)]
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Rc<[u8]>),
+    /// What is read as the peer takes it.
+    Source(Box<Source>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+            Self::Source(source) => source.chunk(),
+        }
+    }
+
+    fn is_source(&self) -> bool {
+        matches!(self, Self::Source(_))
+    }
+}
+
+/// A queue of output. Empty, it holds no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// How much of the first piece has been sent; of a source, of what was read last.
+    head: usize,
+    /// Bytes in the pieces, but for sources.
+    len: usize,
+    sources: usize,
+    /// What the sources behind the first count for.
+    reserved: usize,
+}
+
+/// Buffers between two uses, so that a connection that is idle has none and a busy one allocates none.
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    buffers: Vec<Vec<u8>>,
+    queues: Vec<VecDeque<Piece>>,
+}
+
+impl Spares {
+    fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    fn keep(&mut self, piece: Piece) {
+        let mut buffer = match piece {
+            Piece::Own(buffer) => buffer,
+            Piece::Shared(_) => return,
+            Piece::Source(source) => return forget(source),
+        };
+        if self.buffers.len() < SPARES && buffer.capacity() <= PIECE {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Outbox {
+    /// Bytes that are queued, without what readers have still to give.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What the water marks and the hard limit count: bytes, and of several readers all but the first.
+    pub(crate) fn load(&self) -> usize {
+        self.len + self.reserved
+    }
+
+    /// What another reader would count for: as much as it may have in memory.
+    pub(crate) fn load_of(&self, source: &Source) -> usize {
+        if self.sources > 0 {
+            source.size()
+        } else {
+            0
+        }
+    }
+
+    /// Whether nothing is left to send, by readers neither.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8], spares: &mut Spares) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.len += bytes.len();
+        match self.pieces.back_mut() {
+            Some(Piece::Own(tail)) if tail.len() + bytes.len() <= PIECE => tail.extend_from_slice(bytes),
+            _ => {
+                let mut buffer = spares.buffer();
+                buffer.extend_from_slice(bytes);
+                self.enqueue(Piece::Own(buffer), spares);
+            }
+        }
+    }
+
+    /// A text that others get as well: no copy is made.
+    pub(crate) fn push_shared(&mut self, bytes: &Rc<[u8]>, spares: &mut Spares) {
+        self.len += bytes.len();
+        self.enqueue(Piece::Shared(bytes.clone()), spares);
+    }
+
+    /// What is read when its turn comes.
+    pub(crate) fn push_source(&mut self, source: Source, spares: &mut Spares) {
+        self.reserved += self.load_of(&source);
+        self.sources += 1;
+        self.enqueue(Piece::Source(Box::new(source)), spares);
+    }
+
+    /// The reader whose turn it is to give more.
+    pub(crate) fn hungry(&mut self) -> Option<&mut Source> {
+        match self.pieces.front_mut() {
+            Some(Piece::Source(source)) if source.chunk().is_empty() => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The reader that is first has come to its end.
+    pub(crate) fn pop_source(&mut self, spares: &mut Spares) {
+        let Some(first) = self.pieces.pop_front() else { return };
+        if let Piece::Source(source) = &first {
+            self.sources -= 1;
+            self.reserved = self.reserved.saturating_sub(source.size()); // the next one is the first now
+        }
+        spares.keep(first);
+        if self.pieces.is_empty() {
+            self.let_go(spares);
+        }
+    }
+
+    fn enqueue(&mut self, piece: Piece, spares: &mut Spares) {
+        if self.pieces.capacity() == 0 {
+            self.pieces = spares.queues.pop().unwrap_or_default();
+        }
+        self.pieces.push_back(piece);
+    }
+
+    /// How much is offered by a call of [`send`](Self::send) that is to send a part only.
+    pub(crate) fn first_len(&self) -> usize {
+        self.pieces.front().map_or(0, |first| first.bytes().len() - self.head)
+    }
+
+    /// Gives the kernel as much as it takes in one call, and no more than this; how much that was, and whether it was
+    /// all that it was offered.
+    pub(crate) fn send(&mut self, io: &Io, spares: &mut Spares, at_most: usize) -> io::Result<(usize, bool)> {
+        let Some(front) = self.pieces.front() else { return Ok((0, true)) };
+        let first = front.bytes().get(self.head..).unwrap_or_default();
+        let is_source = front.is_source();
+        let (sent, offered) = if self.pieces.len() == 1 || is_source || at_most < usize::MAX {
+            let first = first.get(..at_most).unwrap_or(first);
+            (io.send(first)?, first.len())
+        } else {
+            let others = self.pieces.iter().skip(1).take_while(|piece| !piece.is_source()).map(Piece::bytes);
+            let parts: Vec<IoSlice<'_>> = std::iter::once(first).chain(others).take(PARTS).map(IoSlice::new).collect();
+            (io.send_parts(&parts)?, parts.iter().map(|part| part.len()).sum())
+        };
+        self.len -= if is_source { 0 } else { sent };
+        self.advance(sent, spares);
+        Ok((sent, sent == offered))
+    }
+
+    fn advance(&mut self, sent: usize, spares: &mut Spares) {
+        self.head += sent;
+        while let Some(first) = self.pieces.front_mut() {
+            let size = first.bytes().len();
+            if self.head < size {
+                return;
+            }
+            self.head -= size;
+            if let Piece::Source(source) = first {
+                return source.empty();
+            }
+            self.pieces.pop_front().into_iter().for_each(|piece| spares.keep(piece));
+        }
+        self.let_go(spares);
+    }
+
+    /// Gives up what is queued.
+    pub(crate) fn clear(&mut self, spares: &mut Spares) {
+        self.pieces.drain(..).for_each(|piece| spares.keep(piece));
+        (self.head, self.len, self.sources, self.reserved) = (0, 0, 0, 0);
+        self.let_go(spares);
+    }
+
+    fn let_go(&mut self, spares: &mut Spares) {
+        let queue = std::mem::take(&mut self.pieces);
+        if queue.capacity() > 0 && queue.capacity() <= PARTS && spares.queues.len() < SPARES {
+            spares.queues.push(queue);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::event_loop::io::memory::Memory;
+
+    /// An output that takes so many bytes.
+    fn io(room: usize) -> (Io, Memory) {
+        let memory = Memory::default();
+        memory.with(|pipe| pipe.room = room);
+        (Io::Memory(memory.clone()), memory)
+    }
+
+    /// Pieces of all kinds and sizes, and what they are together.
+    fn filled(spares: &mut Spares) -> (Outbox, Vec<u8>) {
+        let (mut out, mut all) = (Outbox::default(), Vec::new());
+        for n in 0..50usize {
+            let text: Vec<u8> = (0..n * 37 % 1000).map(|i| (i + n) as u8).collect();
+            if text.len() >= WORTH_SHARING {
+                out.push_shared(&text.as_slice().into(), spares);
+            } else {
+                out.push(&text, spares);
+            }
+            all.extend(text);
+        }
+        (out, all)
+    }
+
+    #[test]
+    fn what_is_sent_in_parts_arrives_whole_wherever_it_is_cut() {
+        let mut spares = Spares::default();
+        for step in [1, 7, 511, 512, 513, 4000] {
+            let (mut out, all) = filled(&mut spares);
+            let (io, memory) = io(0);
+            while !out.is_empty() {
+                memory.with(|pipe| pipe.room = step);
+                let (before, whole) = (out.len(), out.send(&io, &mut spares, usize::MAX).unwrap().1);
+                assert_eq!((before - out.len(), whole), (before.min(step), before <= step));
+            }
+            assert!(memory.with(|pipe| pipe.output == all), "{step}");
+            assert_eq!((out.head, out.pieces.capacity()), (0, 0), "empty, it holds nothing");
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_one_call_takes_go_in_several() {
+        let (mut out, mut spares, (io, memory)) = (Outbox::default(), Spares::default(), io(usize::MAX));
+        let text: Rc<[u8]> = vec![b'x'; WORTH_SHARING].as_slice().into();
+        (0..PARTS + 1).for_each(|_| out.push_shared(&text, &mut spares));
+        assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1 && !out.is_empty());
+        assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1 && out.is_empty());
+        assert_eq!(memory.with(|pipe| (pipe.sends, pipe.output.len())), (2, (PARTS + 1) * WORTH_SHARING));
+        assert_eq!(Rc::strong_count(&text), 1);
+        assert!(spares.queues.is_empty(), "a queue that has grown large is not kept");
+    }
+
+    #[test]
+    fn small_writes_share_a_piece_and_large_ones_do_not_grow_it() {
+        let (mut out, mut spares) = (Outbox::default(), Spares::default());
+        (0..PIECE).for_each(|_| out.push(b"x", &mut spares));
+        assert_eq!(out.pieces.len(), 1);
+        out.push(b"y", &mut spares);
+        assert_eq!((out.pieces.len(), out.len()), (2, PIECE + 1));
+        out.push(b"", &mut spares);
+        assert_eq!(out.len(), PIECE + 1);
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_few_are_kept() {
+        let (mut spares, (io, _memory)) = (Spares::default(), io(usize::MAX));
+        let mut many: Vec<Outbox> = (0..2 * SPARES).map(|_| Outbox::default()).collect();
+        many.iter_mut().for_each(|out| out.push(b"hello", &mut spares));
+        many.iter_mut().for_each(|out| assert!(out.send(&io, &mut spares, usize::MAX).unwrap().1));
+        assert_eq!((spares.buffers.len(), spares.queues.len()), (SPARES, SPARES));
+        let mut next = Outbox::default();
+        next.push(b"next", &mut spares);
+        assert_eq!((spares.buffers.len(), spares.queues.len()), (SPARES - 1, SPARES - 1));
+        assert!(matches!(next.pieces.front(), Some(Piece::Own(bytes)) if bytes == b"next"), "without what was there");
+        next.push(&vec![0; PIECE + 1], &mut spares);
+        next.clear(&mut spares);
+        assert_eq!((next.len(), next.is_empty(), spares.buffers.len()), (0, true, SPARES - 1));
+        assert!(spares.buffers.iter().all(|buffer| buffer.is_empty() && buffer.capacity() <= PIECE));
+    }
+}

@@ -1,0 +1,66 @@
+//! Groups: whom to tell, without a list of one's own.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::event_loop::primitives::slab::ConnId;
+
+/// A set of connections to broadcast to: a room, the subscribers of a topic. A connection joins by
+/// [`Transport::join`](crate::Transport::join), and has left when it is lost. `Copy` and `Send`: make it where the
+/// factory is made, and give it to the protocols.
+///
+/// A member who does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
+/// to the loop's limit (8 MiB), then its connection is aborted; in one of [`lossy`](Self::lossy), it misses what comes
+/// while its queue is above the high-water mark, also for so much in one turn. Leaving takes a look at all members,
+/// joining does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group {
+    id: u64,
+    lossy: bool,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Group {
+    /// An empty group, whose members get everything or are cut.
+    #[allow(clippy::new_without_default)] // each is another one
+    pub fn new() -> Self {
+        Self { id: NEXT.fetch_add(1, Relaxed), lossy: false }
+    }
+
+    /// An empty group, whose members miss what they are too slow for.
+    pub fn lossy() -> Self {
+        Self { lossy: true, ..Self::new() }
+    }
+
+    pub(crate) fn is_lossy(self) -> bool {
+        self.lossy
+    }
+}
+
+/// The members of each group, in the order in which they joined.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(HashMap<Group, Vec<ConnId>>);
+
+impl Groups {
+    /// One that is not in it yet.
+    pub(crate) fn join(&mut self, group: Group, id: ConnId) {
+        self.0.entry(group).or_default().push(id);
+    }
+
+    /// `false` if it was not in.
+    pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
+        let Some(members) = self.0.get_mut(&group) else { return false };
+        let before = members.len();
+        members.retain(|member| *member != id);
+        let left = members.len() < before;
+        if members.is_empty() {
+            self.0.remove(&group);
+        }
+        left
+    }
+
+    pub(crate) fn members(&self, group: Group) -> &[ConnId] {
+        self.0.get(&group).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,10 @@
+//! Values that know no loop: slots, timers, the clock, tokens, groups, rates, and what loops share.
+
+pub(crate) mod clock;
+pub(crate) mod group;
+pub(crate) mod inbox;
+pub(crate) mod rate;
+pub(crate) mod slab;
+pub(crate) mod team;
+pub(crate) mod timers;
+pub(crate) mod token;

@@ -1,0 +1,307 @@
+//! The loop as a value.
+
+pub(crate) mod handle;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::ServerSettings;
+use crate::error::{Error, Result};
+use crate::event_loop::primitives::clock::Clock;
+use crate::event_loop::reactor::handle::ReactorHandle;
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol};
+use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::{Soon, State};
+use crate::event_loop::turn::accept::ListeningPort;
+use crate::lifecycle::{Core, Hooks, ServerHandle};
+use crate::listen::{bind, BindOptions, Listener};
+use crate::net::Address;
+use crate::observe::{InHandler, Report};
+use crate::server::Single;
+use crate::sys::signal;
+
+/// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
+///
+/// A plain value: as many as you like in a process, each on its thread (it is not `Send`; [`ReactorHandle`] is). It
+/// may be run, stopped, and run again. For one server with the usual limits and signals, a
+/// [`TcpServer`](crate::TcpServer) with the strategy [`EventLoop`] is shorter.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::{rc::Rc, time::Duration};
+/// use socketserver::Reactor;
+///
+/// let mut reactor = Reactor::new()?;
+/// let ticks = Rc::new(Cell::new(0));
+/// let counted = ticks.clone();
+/// reactor.call_when_running(move |cx| {
+///     cx.call_later(Duration::from_millis(1), move |cx| {
+///         counted.set(counted.get() + 1);
+///         cx.stop();
+///     });
+/// });
+/// reactor.run()?;
+/// assert_eq!(ticks.get(), 1);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+///
+/// It stays on its thread:
+/// ```compile_fail,E0277
+/// let mut reactor = socketserver::Reactor::new()?;
+/// std::thread::spawn(move || reactor.run());
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Reactor {
+    pub(crate) state: State,
+    signals: Option<signal::Guard>,
+}
+
+impl Reactor {
+    /// A loop with the defaults: as many connections as the process may have descriptors, less 64; a write limit of
+    /// 30 s; a drain of 10 s; the water marks of [`EventLoop`].
+    ///
+    /// # Errors
+    /// [`Error::System`] where the system has no descriptors left.
+    pub fn new() -> Result<Self> {
+        Self::with(EventLoop::new())
+    }
+
+    /// A loop with these settings.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Setting`].
+    pub fn with(settings: EventLoop) -> Result<Self> {
+        Self::with_clock(settings, ServerSettings::default(), Hooks::default(), Clock::System)
+    }
+
+    pub(crate) fn with_clock(settings: EventLoop, config: ServerSettings, hooks: Hooks, clock: Clock) -> Result<Self> {
+        let settings = settings.checked()?;
+        let state = Core::new(config, hooks, EventLoop::default_limit(), usize::MAX)
+            .and_then(|core| State::new(core, settings, clock))
+            .map_err(Error::system("make an event loop"))?;
+        Self::of(state)
+    }
+
+    pub(crate) fn of(mut state: State) -> Result<Self> {
+        state.watch_the_stop()?;
+        Ok(Self::bare(state))
+    }
+
+    pub(crate) fn bare(state: State) -> Self {
+        Self { state, signals: None }
+    }
+
+    /// The loop, as callbacks see it: clients, timers, blocking work and all else that a [`Context`] can do, from outside
+    /// of a turn. What is asked for begins with the next turn, as it begins after a callback.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let timer = reactor.context().call_later(Duration::from_secs(60), |_| panic!("cancelled"));
+    /// assert!(reactor.context().cancel(timer));
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn context(&mut self) -> Context<'_> {
+        self.state.come_in();
+        Context { state: &mut self.state }
+    }
+
+    /// Listens on `HOST:PORT`, on every address that stands for, and serves each connection with a protocol of this
+    /// factory. Connections wait in the kernel's queue until the loop runs.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] with the address, the failed act and the system's answer.
+    pub fn listen_tcp(
+        &mut self,
+        address: impl Into<Address>,
+        factory: impl Factory + 'static,
+    ) -> Result<ListeningPort> {
+        self.listen(Arc::new(bind(&address.into(), BindOptions::default())?), Rc::new(factory))
+    }
+
+    /// Listens on a Unix socket, see [`ServerBuilder::bind_unix`](crate::ServerBuilder::bind_unix).
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Result<ListeningPort> {
+        self.listen_tcp(path.into(), factory)
+    }
+
+    /// Receives datagrams on `HOST:PORT`, on every address that stands for, or on a Unix socket: for this protocol, which
+    /// hears of its start before this returns, and of datagrams when the loop runs. They count as accepted and served
+    /// where a server counts, but take no place of a connection's, and `verify_request` is not asked.
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort> {
+        self.state.come_in();
+        self.state.end_closed_ports();
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        self.state.start_datagrams(port.place);
+        Ok(port)
+    }
+
+    /// Receives datagrams on a Unix socket, see
+    /// [`ServerBuilder::bind_unix_datagram`](crate::ServerBuilder::bind_unix_datagram).
+    ///
+    /// # Errors
+    /// As [`listen_tcp`](Self::listen_tcp).
+    pub fn listen_unix_datagram(
+        &mut self,
+        path: impl Into<PathBuf>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort> {
+        self.listen_udp(path.into(), protocol)
+    }
+
+    pub(crate) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
+        self.state.come_in();
+        self.state.end_closed_ports(); // a factory that listens again is told of its end before
+        self.state.listen(listeners, factory)
+    }
+
+    /// Calls `call` in the first turn, in the order of these calls.
+    pub fn call_when_running(&mut self, call: impl FnOnce(&mut Context<'_>) + 'static) {
+        self.state.soon.push_back(Soon::Call(Box::new(call)));
+    }
+
+    /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
+    /// one ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
+    ///
+    /// # Errors
+    /// [`Error::System`] where the handlers cannot be installed.
+    pub fn handle_signals(&mut self) -> Result<()> {
+        if self.signals.is_none() {
+            let switch = self.state.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            self.signals = Some(guard);
+        }
+        Ok(())
+    }
+
+    /// Runs until [`Context::stop`] or [`ReactorHandle::stop`], which leave connections and listeners as they are for
+    /// the next `run`, or until a shutdown is complete, which leaves none. Returns the account of this run.
+    ///
+    /// # Errors
+    /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the system refuses to wait. What goes
+    /// wrong with a connection is not an error of the loop.
+    pub fn run(&mut self) -> Result<Report> {
+        let core = self.state.core.clone();
+        let _serving = core.begin();
+        let before = core.monitor.counters().totals();
+        let _inside = InHandler::of(core.monitor.server);
+        self.run_to_the_end()?;
+        self.state.drain = None;
+        Ok(core.monitor.counters().totals().since(before))
+    }
+
+    /// A failing listener ends the loop as well, but in order.
+    pub(crate) fn run_to_the_end(&mut self) -> Result<()> {
+        self.state.watch_the_stop()?;
+        if !self.state.core.control.stopping() {
+            self.state.drain = None; // of a run that has failed
+        }
+        let mut failed = Ok(());
+        let mut patience = None;
+        loop {
+            match self.step(patience.take()) {
+                Ok(true) => {}
+                Ok(false) => return failed,
+                Err(e) if failed.is_ok() => {
+                    failed = Err(e);
+                    self.state.core.control.request_stop();
+                    self.state.begin_drain();
+                    patience = Some(Duration::ZERO); // where nothing is left, nothing would end a wait
+                }
+                Err(e) => return failed.and(Err(e)),
+            }
+        }
+    }
+
+    /// One turn, for a program with a loop of its own: waits up to `timeout` (`None`: as long as it takes), does what
+    /// is due, and returns. `false` once the loop was stopped, or its shutdown is complete; it may then be used anew.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let goes_on = self.step(timeout)?;
+        if !goes_on && self.state.drain.take().is_some() {
+            let control = &self.state.core.control;
+            control.end();
+            control.begin();
+            self.state.watch_the_stop()?;
+        }
+        Ok(goes_on)
+    }
+
+    fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.state.stop = false;
+        self.state.turn(timeout)?;
+        Ok(!self.state.stop)
+    }
+
+    /// As [`Context::shutdown`], for the next run.
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.state.core.control.begin(); // the stop that ended the last run is over
+        self.state.shutdown(grace);
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
+    }
+
+    /// The remote control that servers have: counters, limits, pause and stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
+        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.received;
+        let before = accepted(&self.state);
+        self.state.accepts_one = true;
+        while accepted(&self.state) == before {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let goes_on = self.step(left)?;
+            if !goes_on {
+                return Ok(Single::Stopped);
+            }
+            if left == Some(Duration::ZERO) && accepted(&self.state) == before {
+                return Ok(Single::TimedOut);
+            }
+        }
+        self.state.rests = true; // no other
+        while self.state.has_connections() && self.step(None)? {}
+        Ok(Single::Taken)
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("connections", &self.state.conns.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Reactor {
+    /// Every connection is lost, and told so.
+    fn drop(&mut self) {
+        self.state.come_in();
+        self.state.end_all();
+        self.state.stop_all_datagrams();
+        self.state.stop_listening_all();
+        self.state.forget_work();
+        self.state.inbox.close();
+    }
+}

@@ -1,0 +1,181 @@
+//! Twisted's `LineReceiver`: a protocol of lines, with raw stretches between them.
+
+use std::any::Any;
+
+use crate::error::HandlerResult;
+use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::receivers::framed::FramedTransport;
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::lost::Lost;
+use crate::event_loop::state::protocol::{BoxError, Eof};
+use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
+
+/// A protocol of lines; [`lines`](crate::lines) makes a [`Protocol`](crate::Protocol) of it.
+///
+/// A line is lent for the call, without its end. Lines are given one by one, in order, and none once the connection is
+/// closing. While reading is paused they are kept, and given when it is resumed. What is set on the [`FramedTransport`]
+/// holds from the next line on, also for what has arrived already.
+pub trait LineReceiver {
+    /// The connection is there; nothing has been read.
+    ///
+    /// # Errors
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
+    /// given no more.
+    fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// A line, without its end.
+    ///
+    /// # Errors
+    /// As above.
+    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult;
+
+    /// Raw bytes, never none. Returns how many of them were taken.
+    ///
+    /// With [`Raw::Bytes`] all are taken, whatever is returned. With [`Raw::UntilSwitched`], what is not taken is kept:
+    /// it is given again, with more behind it, once more has arrived; or parsed as lines, after
+    /// [`set_line_mode`](FramedTransport::set_line_mode). Who takes nothing while more than the limit of a line is kept
+    /// ends the connection with an error.
+    ///
+    /// # Errors
+    /// As above.
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+        let _ = t;
+        Ok(data.len())
+    }
+
+    /// A line is too long, of which this is the beginning: as many bytes as the limit. Told once for a line, and no
+    /// part of it is ever given as a line. Returns what becomes of it: unless changed, what
+    /// `over_long` of [`Lines`](crate::Lines) says.
+    ///
+    /// # Errors
+    /// As above.
+    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+        let _ = start;
+        Ok(t.over_long())
+    }
+
+    /// The peer sends no more. `partial` is what follows the last line: it was cut off, so it is no line.
+    ///
+    /// # Errors
+    /// As above.
+    fn eof_received(&mut self, t: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+        let _ = (t, partial);
+        Ok(Eof::Close)
+    }
+
+    /// As [`Protocol::pause_writing`](crate::Protocol::pause_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn pause_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::resume_writing`](crate::Protocol::resume_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn resume_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::transfer_complete`](crate::Protocol::transfer_complete).
+    ///
+    /// # Errors
+    /// As above.
+    fn transfer_complete(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::timer`](crate::Protocol::timer).
+    ///
+    /// # Errors
+    /// As above.
+    fn timer(&mut self, t: &mut FramedTransport<'_>, id: TimerId) -> HandlerResult {
+        let _ = (t, id);
+        Ok(())
+    }
+
+    /// As [`Protocol::message`](crate::Protocol::message).
+    ///
+    /// # Errors
+    /// As above.
+    fn message(&mut self, t: &mut FramedTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+        let _ = (t, message);
+        Ok(())
+    }
+
+    /// As [`Protocol::shutting_down`](crate::Protocol::shutting_down).
+    ///
+    /// # Errors
+    /// As above.
+    fn shutting_down(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::connection_lost`](crate::Protocol::connection_lost).
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        let _ = (cx, why);
+    }
+}
+
+impl FramedTransport<'_, LineDecoder> {
+    /// Sends a line: the text, and the line end.
+    ///
+    /// # Errors
+    /// The text contains a line end ([`FrameError::Unencodable`](crate::framing::FrameError::Unencodable)), so that the
+    /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`](crate::Transport::write).
+    pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
+        self.send_frame(text.as_ref())
+    }
+
+    /// What follows is raw: see [`LineReceiver::raw_data_received`].
+    pub fn set_raw_mode(&mut self, raw: Raw) {
+        self.framing.set_raw_mode(raw);
+        self.touched.changed = true;
+    }
+
+    /// What follows are lines.
+    pub fn set_line_mode(&mut self) {
+        self.framing.set_line_mode();
+        self.touched.changed = true;
+    }
+
+    /// Another line end, for reading and sending.
+    pub fn set_delimiter(&mut self, end: LineEnd) {
+        self.framing.set_line_end(end);
+        self.touched.changed = true;
+    }
+
+    /// Another limit for the bytes of a line, its end not counted.
+    pub fn set_max_length(&mut self, bytes: usize) {
+        self.framing.set_max_length(bytes);
+        self.touched.changed = true;
+    }
+
+    /// Whether raw bytes come next. At the end of the stream: with [`Raw::Bytes`], that not all have come.
+    pub fn is_raw(&self) -> bool {
+        self.framing.is_raw()
+    }
+
+    /// What becomes of lines over the limit.
+    pub fn over_long(&self) -> OverLong {
+        self.framing.policy()
+    }
+
+    /// Takes what has arrived after the line, or the raw bytes, in hand: it is not given any more. Before an upgrade to
+    /// an encrypted stream, there should be none.
+    pub fn clear_line_buffer(&mut self) -> Vec<u8> {
+        let unread = std::mem::take(&mut self.unread);
+        self.touched.cleared = true;
+        self.framing.reset();
+        [unread.front, unread.later].concat()
+    }
+}

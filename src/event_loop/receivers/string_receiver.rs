@@ -1,0 +1,208 @@
+//! Twisted's `NetstringReceiver` and `IntNStringReceiver`: a protocol of strings, in any framing.
+
+use std::any::Any;
+
+use crate::error::HandlerResult;
+use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::receivers::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::lost::Lost;
+use crate::event_loop::state::protocol::{BoxError, Eof};
+use crate::event_loop::state::transport::Transport;
+use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
+
+/// A protocol of strings; [`strings`] makes a [`Protocol`](crate::Protocol) of it.
+///
+/// Strings are given one by one, in order, each once, and none once the connection is closing. While reading is paused
+/// they are kept, and given when it is resumed.
+pub trait StringReceiver {
+    /// The connection is there; nothing has been read.
+    ///
+    /// # Errors
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
+    /// given no more.
+    fn connection_made(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// A string, lent for the call.
+    ///
+    /// # Errors
+    /// As above.
+    fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult;
+
+    /// A string is over the limit, with `len` bytes as far as is known. Told once, as soon as that shows; then the
+    /// connection is closed, unless the decoder has a way past it.
+    ///
+    /// # Errors
+    /// As above.
+    fn length_limit_exceeded(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, len: usize) -> HandlerResult {
+        let _ = (t, len);
+        Ok(())
+    }
+
+    /// What has arrived is no string in this framing. Told once; then the connection is closed.
+    ///
+    /// # Errors
+    /// As above.
+    fn malformed(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, why: &FrameError) -> HandlerResult {
+        let _ = (t, why);
+        Ok(())
+    }
+
+    /// The peer sends no more. `partial` is what follows the last string.
+    ///
+    /// # Errors
+    /// As above.
+    fn eof_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> Result<Eof, BoxError> {
+        let _ = (t, partial);
+        Ok(Eof::Close)
+    }
+
+    /// As [`Protocol::pause_writing`](crate::Protocol::pause_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn pause_writing(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::resume_writing`](crate::Protocol::resume_writing).
+    ///
+    /// # Errors
+    /// As above.
+    fn resume_writing(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::transfer_complete`](crate::Protocol::transfer_complete).
+    ///
+    /// # Errors
+    /// As above.
+    fn transfer_complete(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::timer`](crate::Protocol::timer).
+    ///
+    /// # Errors
+    /// As above.
+    fn timer(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, id: TimerId) -> HandlerResult {
+        let _ = (t, id);
+        Ok(())
+    }
+
+    /// As [`Protocol::message`](crate::Protocol::message).
+    ///
+    /// # Errors
+    /// As above.
+    fn message(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, message: Box<dyn Any>) -> HandlerResult {
+        let _ = (t, message);
+        Ok(())
+    }
+
+    /// As [`Protocol::shutting_down`](crate::Protocol::shutting_down).
+    ///
+    /// # Errors
+    /// As above.
+    fn shutting_down(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
+        let _ = t;
+        Ok(())
+    }
+
+    /// As [`Protocol::connection_lost`](crate::Protocol::connection_lost).
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        let _ = (cx, why);
+    }
+}
+
+/// Makes a [`Protocol`](crate::Protocol) of a [`StringReceiver`] and a framing:
+/// [`Netstrings`](crate::framing::Netstrings), [`LengthPrefixed`](crate::framing::LengthPrefixed), or any other that
+/// reads and sends.
+pub fn strings<D: Decoder + Encoder, R: StringReceiver>(framing: D, receiver: R) -> Strings<D, R> {
+    Framed::new(StringParser { receiver, framing, refused: false })
+}
+
+/// What [`strings`] makes. It keeps an unfinished string only, and has no buffer otherwise.
+pub type Strings<D, R> = Framed<StringParser<D, R>>;
+
+/// Finds the strings, and calls their receiver.
+#[derive(Debug)]
+pub struct StringParser<D, R> {
+    receiver: R,
+    framing: D,
+    /// Whether the last thing decoded was an error: a second one in a row is no way past it.
+    refused: bool,
+}
+
+impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
+    fn with<T>(
+        &mut self,
+        t: &mut Transport<'_>,
+        call: impl FnOnce(&mut R, &mut FramedTransport<'_, dyn Encoder>) -> T,
+    ) -> T {
+        let framing: &mut dyn Encoder = &mut self.framing;
+        let (unread, touched) = (Unread::default(), Touched::default());
+        call(&mut self.receiver, &mut FramedTransport { transport: t.reborrow(), framing, unread, touched })
+    }
+
+    fn refuse(&mut self, t: &mut Transport<'_>, why: FrameError) -> HandlerResult {
+        self.with(t, |r, t| match &why {
+            FrameError::TooLong { len, .. } | FrameError::LineTooLong(LineTooLong { len, .. }) => {
+                r.length_limit_exceeded(t, *len)
+            }
+            why => r.malformed(t, why),
+        })?;
+        if self.framing.mid_frame() && !std::mem::replace(&mut self.refused, true) {
+            return Ok(()); // it knows a way past it
+        }
+        Err(why.into())
+    }
+}
+
+impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
+    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError> {
+        let decoded = self.framing.decode(unread.front);
+        self.refused &= decoded.is_err();
+        match decoded {
+            Ok(Decoded::Frame(frame)) => {
+                *taken += frame.len;
+                let string = &unread.front[frame.payload];
+                self.with(t, |r, t| r.string_received(t, string))?;
+            }
+            Ok(Decoded::Skip(n)) => *taken += n,
+            Ok(Decoded::More) => return Ok(false),
+            Err(why) => self.refuse(t, why)?,
+        }
+        Ok(true)
+    }
+
+    fn mid_frame(&self) -> bool {
+        self.framing.mid_frame()
+    }
+
+    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError> {
+        self.with(t, |r, t| r.eof_received(t, part))
+    }
+
+    fn call(&mut self, t: &mut Transport<'_>, _unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+        let outcome = self.with(t, |r, t| match callback {
+            Callback::ConnectionMade => r.connection_made(t),
+            Callback::PauseWriting => r.pause_writing(t),
+            Callback::ResumeWriting => r.resume_writing(t),
+            Callback::TransferComplete => r.transfer_complete(t),
+            Callback::Timer(id) => r.timer(t, id),
+            Callback::Message(message) => r.message(t, message),
+            Callback::ShuttingDown => r.shutting_down(t),
+        });
+        (outcome, Touched::default())
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        self.receiver.connection_lost(cx, why);
+    }
+}

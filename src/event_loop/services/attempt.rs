@@ -1,0 +1,214 @@
+//! One attempt: from an address to a socket that is connected.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::event_loop::clients::attempt::{connect, known, open, Attempt, Failed, Known};
+use crate::event_loop::clients::connect::Connector;
+use crate::event_loop::clients::connect_error::ConnectFailure;
+use crate::event_loop::clients::Stage;
+use crate::event_loop::io::Io;
+use crate::event_loop::primitives::timers::NEVER;
+use crate::event_loop::primitives::token;
+use crate::event_loop::state::{State, Task};
+use crate::listen::resolve;
+use crate::net::{Addr, Socket};
+use crate::sys::{socket, Readiness};
+
+/// While a Unix server's queue is full, the first pause between two tries, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+impl State {
+    pub(crate) fn begin_attempt(&mut self, connector: Connector) {
+        self.dials.attempts += 1;
+        let (number, since) = (self.dials.attempts, self.clock.now());
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let time = dial.to.timeout.min(NEVER);
+        dial.stage = Stage::Trying(Attempt {
+            number,
+            since,
+            deadline: since + time,
+            timer: self.timers.set(since, time, Task::Connect(connector)),
+            rest: VecDeque::new(),
+            tried: Vec::new(),
+            current: None,
+            socket: None,
+            pause: None,
+            lookup: None,
+        });
+        let address = dial.to.address.clone();
+        if self.connect_in_memory(connector, &address) {
+            return;
+        }
+        match known(&address) {
+            Ok(Known::Address(addr)) => self.has_addresses(connector, [addr].into()),
+            Ok(Known::Name(name)) => self.resolve(connector, number, name),
+            Err(e) => self.give_up(connector, ConnectFailure::System { act: "connect to", source: e }),
+        }
+    }
+
+    fn resolve(&mut self, connector: Connector, number: u64, name: String) {
+        let inbox = self.inbox.clone();
+        let lookup = move || {
+            let found = resolve(&name);
+            // Fails where the loop is gone.
+            let _ = inbox.send(Box::new(move |cx| cx.state.has_resolved(connector, number, found)));
+        };
+        match self.core.lookups.give(lookup) {
+            Ok(ticket) => {
+                if let Some(attempt) = self.dials.attempt(connector) {
+                    attempt.lookup = Some(ticket);
+                }
+            }
+            Err(e) => self.no_thread_to_resolve(connector, &e),
+        }
+    }
+
+    fn no_thread_to_resolve(&mut self, connector: Connector, e: &io::Error) {
+        let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
+        self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
+    }
+
+    pub(crate) fn has_resolved(&mut self, connector: Connector, number: u64, found: io::Result<Vec<SocketAddr>>) {
+        // Otherwise it was stopped meanwhile, or its time is over.
+        if self.dials.attempt(connector).is_some_and(|attempt| attempt.number == number) {
+            match found {
+                Ok(found) => self.has_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
+                Err(e) => self.give_up(connector, ConnectFailure::Resolve(e)),
+            }
+        }
+    }
+
+    pub(crate) fn has_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        if let Some(local) = dial.to.bind_address {
+            found.retain(|addr| addr.socket_addr().map_or(true, |addr| addr.is_ipv4() == local.is_ipv4()));
+        }
+        attempt.rest = found;
+        if attempt.rest.is_empty() {
+            let why = "it has no address of the local one's family";
+            let source = io::Error::new(io::ErrorKind::AddrNotAvailable, why);
+            return self.give_up(connector, ConnectFailure::System { act: "connect to", source });
+        }
+        self.try_next(connector);
+    }
+
+    /// Tries the next address: it has its share of the time that is left.
+    fn try_next(&mut self, connector: Connector) {
+        let now = self.clock.now();
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        let left = attempt.deadline.saturating_duration_since(now);
+        let share = left / u32::try_from(attempt.rest.len()).unwrap_or(u32::MAX).max(1);
+        self.timers.reset(attempt.timer, now, share);
+        let Some(addr) = attempt.rest.pop_front() else { return };
+        let opened = open(&addr, dial.to.bind_address);
+        attempt.current = Some(addr);
+        match opened {
+            Ok(socket) => {
+                attempt.socket = Some(socket);
+                self.call_server(connector);
+            }
+            Err(failed) => self.has_failed(connector, failed),
+        }
+    }
+
+    /// Connects the socket, or begins to.
+    fn call_server(&mut self, connector: Connector) {
+        let Some(Attempt { current: Some(addr), socket: Some(socket), .. }) = self.dials.attempt(connector) else {
+            return;
+        };
+        let is_unix = matches!(socket, Socket::Unix(_));
+        match connect(socket, addr) {
+            Ok(true) => self.has_connected(connector),
+            Ok(false) => {
+                let (fd, wanted) = (socket.as_fd(), Readiness { write: true, ..Readiness::default() });
+                if let Err(e) = self.poller.add(fd, wanted, token::CONNECTORS | connector.0.token()) {
+                    self.has_failed(connector, ("watch the socket to connect to", e));
+                }
+            }
+            Err(e) if is_unix && e.kind() == io::ErrorKind::WouldBlock => self.pause_for_the_queue(connector),
+            Err(e) => self.has_failed(connector, ("connect to", e)),
+        }
+    }
+
+    /// A Unix server's queue is full, and no event tells when it has room.
+    fn pause_for_the_queue(&mut self, connector: Connector) {
+        let now = self.clock.now();
+        let Some(attempt) = self.dials.attempt(connector) else { return };
+        let pause = attempt.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LAST_PAUSE));
+        attempt.pause = Some(pause);
+        let (timer, left) = (attempt.timer, attempt.deadline.saturating_duration_since(now));
+        self.timers.reset(timer, now, pause.min(left));
+    }
+
+    /// The socket of an attempt has something to tell.
+    pub(crate) fn connect_is_ready(&mut self, token: u64, ready: Readiness) {
+        let connector = Connector(self.dials.all.id(token & !token::CONNECTORS));
+        let Some(Attempt { socket: Some(socket), .. }) = self.dials.attempt(connector) else { return };
+        match socket::is_connected(socket.as_fd()) {
+            Ok(true) => self.has_connected(connector),
+            Ok(false) if !ready.hangup => {}
+            Ok(false) => self.has_failed(connector, ("connect to", io::ErrorKind::ConnectionReset.into())),
+            Err(e) => self.has_failed(connector, ("connect to", e)),
+        }
+    }
+
+    /// The timer of a client has fired.
+    pub(crate) fn connect_is_due(&mut self, connector: Connector) {
+        let now = self.woke;
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let attempt = match &mut dial.stage {
+            Stage::Trying(attempt) => attempt,
+            Stage::Waiting(_) => return self.begin_attempt(connector),
+            _ => return self.go_on_connecting(connector),
+        };
+        let is_over = attempt.deadline <= now;
+        // Popped timers are gone: the attempt has another one for what follows.
+        attempt.timer = self.timers.set(now, attempt.deadline.saturating_duration_since(now), Task::Connect(connector));
+        if attempt.current.is_none() {
+            let why = format!("no answer within {:?}", dial.to.timeout);
+            self.give_up(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
+        } else if attempt.pause.is_some() && !is_over {
+            self.call_server(connector);
+        } else {
+            self.has_failed(connector, ("connect to", io::ErrorKind::TimedOut.into()));
+        }
+    }
+
+    /// The address that was tried does not answer: the next one, or the end of the attempt.
+    pub(crate) fn has_failed(&mut self, connector: Connector, (act, e): Failed) {
+        let now = self.clock.now();
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        attempt.socket.take().into_iter().for_each(|socket| self.poller.forget(&socket));
+        attempt.pause = None;
+        let addr = attempt.current.take().unwrap_or(Addr::Unnamed);
+        if !attempt.rest.is_empty() {
+            attempt.tried.push((addr, e));
+            return self.try_next(connector);
+        }
+        let spent = now.saturating_duration_since(attempt.since).min(dial.to.timeout);
+        self.give_up(connector, ConnectFailure::of(act, e, spent));
+    }
+
+    /// There is a connection, unless it is one of the socket to itself: from the port that it was to connect to, which
+    /// nobody else had.
+    fn has_connected(&mut self, connector: Connector) {
+        let Some(attempt) = self.dials.attempt(connector) else { return };
+        let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
+        self.poller.remove(&socket); // it is watched as a connection from here on
+        if matches!(socket, Socket::Tcp(_)) && socket.local_addr().is_ok_and(|local| local == addr) {
+            let _ = socket::reset_at_close(socket.as_fd());
+            drop(socket);
+            let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+            return self.has_failed(connector, ("connect to", refused));
+        }
+        self.serve_connected(connector, Io::Socket(socket), addr);
+    }
+}

@@ -1,0 +1,334 @@
+//! Clients: from an address to a connection, and again.
+//!
+//! What a program asks for within a callback is only noted; the next step is taken when that has returned, so that a
+//! factory is never called within its own call.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::event_loop::clients::attempt::Attempt;
+use crate::event_loop::clients::connect::{Connect, Connector, ConnectorState};
+use crate::event_loop::clients::connect_error::{ConnectError, ConnectFailure};
+use crate::event_loop::clients::{Dial, Stage};
+use crate::event_loop::io::Io;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::{Soon, State, Task};
+use crate::net::{Addr, Address};
+
+/// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
+/// not keep the loop busy.
+const REFUSED: Duration = Duration::from_millis(100);
+
+impl State {
+    pub(crate) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
+        if self.users.add(&factory) {
+            self.soon.push_back(Soon::Start(factory.clone()));
+        }
+        self.enter(to, factory)
+    }
+
+    fn enter(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
+        let drains = self.drain.is_some();
+        let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
+        let connector = Connector(self.dials.all.insert(Dial { to, factory, stage, retries: 0 }));
+        if drains {
+            self.timers.set(self.clock.now(), REFUSED, Task::Connect(connector));
+        } else {
+            self.soon.push_back(Soon::Connect(connector));
+        }
+        connector
+    }
+
+    pub(crate) fn stop_connecting(&mut self, connector: Connector) -> bool {
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return false };
+        let tell = match &dial.stage {
+            Stage::Queued | Stage::Trying(_) => true,
+            Stage::Waiting(_) => false,
+            Stage::Connected { .. } | Stage::Over { .. } | Stage::Stopped { .. } => return false,
+        };
+        match std::mem::replace(&mut dial.stage, Stage::Stopped { tell }) {
+            Stage::Trying(attempt) => self.hang_up(attempt),
+            Stage::Waiting(timer) => drop(self.timers.cancel(timer)),
+            _ => {}
+        }
+        self.soon.push_back(Soon::Connect(connector));
+        true
+    }
+
+    pub(crate) fn stop_reconnecting(&mut self, connector: Connector) -> bool {
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return false };
+        dial.to.reconnect = None;
+        if let Stage::Over { again } = &mut dial.stage {
+            *again = false;
+        }
+        self.stop_connecting(connector);
+        true
+    }
+
+    pub(crate) fn disconnect(&mut self, connector: Connector) -> bool {
+        let connection = self.connection_of(connector);
+        connection.into_iter().for_each(|id| self.end(id, LostReason::Closed));
+        self.stop_reconnecting(connector)
+    }
+
+    pub(crate) fn connect_again(&mut self, connector: Connector) -> bool {
+        let drains = self.drain.is_some();
+        let Some(dial) = self.dials.all.get_mut(connector.0).filter(|_| !drains) else { return false };
+        match &mut dial.stage {
+            Stage::Over { again } => *again = true,
+            Stage::Waiting(timer) => {
+                self.timers.cancel(*timer);
+                dial.stage = Stage::Queued;
+                self.soon.push_back(Soon::Connect(connector));
+            }
+            Stage::Queued | Stage::Trying(_) | Stage::Connected { .. } | Stage::Stopped { .. } => return false,
+        }
+        true
+    }
+
+    pub(crate) fn connector_state(&self, connector: Connector) -> ConnectorState {
+        match self.dials.all.get(connector.0).map(|dial| &dial.stage) {
+            Some(Stage::Queued | Stage::Trying(_)) => ConnectorState::Connecting,
+            Some(Stage::Connected { .. }) => ConnectorState::Connected,
+            _ => ConnectorState::Disconnected,
+        }
+    }
+
+    pub(crate) fn connection_of(&self, connector: Connector) -> Option<ConnId> {
+        match self.dials.all.get(connector.0)?.stage {
+            Stage::Connected { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// What was noted within a callback.
+    pub(crate) fn go_on_connecting(&mut self, connector: Connector) {
+        match self.dials.all.get(connector.0).map(|dial| &dial.stage) {
+            Some(Stage::Queued) => self.begin_attempt(connector),
+            Some(Stage::Stopped { tell: true }) => self.attempt_failed(connector, ConnectFailure::Stopped, Vec::new()),
+            Some(Stage::Stopped { tell: false }) => self.release(connector),
+            _ => {}
+        }
+    }
+
+    /// Its protocol is made, and told.
+    pub(crate) fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
+        let since = self.clock.now();
+        let mut conn = Conn::new(io, peer, None, None, since);
+        conn.origin = Origin::Made(connector);
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let id = self.conns.insert(conn);
+        if let Stage::Trying(attempt) = std::mem::replace(&mut dial.stage, Stage::Connected { id, since }) {
+            self.timers.cancel(attempt.timer);
+        }
+        let factory = dial.factory.clone();
+        self.build_and_begin(&*factory, id);
+    }
+
+    pub(crate) fn give_up(&mut self, connector: Connector, reason: ConnectFailure) {
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let tried = match std::mem::replace(&mut dial.stage, Stage::Over { again: false }) {
+            Stage::Trying(mut attempt) => {
+                let tried = std::mem::take(&mut attempt.tried);
+                self.hang_up(attempt);
+                tried
+            }
+            _ => Vec::new(),
+        };
+        self.attempt_failed(connector, reason, tried);
+    }
+
+    fn hang_up(&mut self, attempt: Attempt) {
+        self.timers.cancel(attempt.timer);
+        attempt.lookup.into_iter().for_each(|lookup| self.core.lookups.forget(lookup));
+        attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
+    }
+
+    fn attempt_failed(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
+        let goes_on = self.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        dial.stage = Stage::Over { again: false };
+        let retry_in = if goes_on { dial.next_delay() } else { None };
+        let (address, factory) = (dial.to.address.clone(), dial.factory.clone());
+        let error = ConnectError { connector, address, reason, tried, retry_in };
+        self.call_free("connection_failed", |cx| factory.connection_failed(cx, &error));
+        self.go_on_after_the_end(connector, retry_in);
+    }
+
+    /// Its connection is gone; the protocol is told now, and may ask for another.
+    pub(crate) fn has_lost_connection(&mut self, connector: Connector) {
+        let now = self.clock.now();
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        if let Stage::Connected { since, .. } = dial.stage {
+            if dial.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
+                dial.retries = 0;
+            }
+        }
+        dial.stage = Stage::Over { again: false };
+    }
+
+    /// The protocol has been told.
+    pub(crate) fn after_the_connection(&mut self, connector: Connector) {
+        let delay = self.dials.all.get_mut(connector.0).and_then(Dial::next_delay);
+        self.go_on_after_the_end(connector, delay);
+    }
+
+    fn go_on_after_the_end(&mut self, connector: Connector, delay: Option<Duration>) {
+        let (now, drains) = (self.clock.now(), self.drain.is_some());
+        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let again = matches!(dial.stage, Stage::Over { again: true });
+        match delay.filter(|_| dial.to.reconnect.is_some()) {
+            _ if drains => self.release(connector),
+            _ if again => {
+                dial.stage = Stage::Queued;
+                self.soon.push_back(Soon::Connect(connector));
+            }
+            Some(delay) => dial.stage = Stage::Waiting(self.timers.set(now, delay, Task::Connect(connector))),
+            None => self.release(connector),
+        }
+    }
+
+    /// Nothing is left of it.
+    fn release(&mut self, connector: Connector) {
+        let Some(Dial { factory, .. }) = self.dials.all.remove(connector.0) else { return };
+        if self.users.remove(&factory) && !self.never_starts(&factory) {
+            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
+        }
+    }
+
+    /// Whether it has not been started yet; then it is not going to be.
+    fn never_starts(&mut self, factory: &Rc<dyn Factory>) -> bool {
+        let is_it = |soon: &Soon| matches!(soon, Soon::Start(other) if other.identity() == factory.identity());
+        let place = self.soon.iter().position(is_it);
+        place.is_some_and(|place| self.soon.remove(place).is_some())
+    }
+
+    pub(crate) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
+        self.call_free("start_factory", |cx| factory.start_factory(cx));
+    }
+
+    /// The loop stops: what is not connected yet is not connected any more.
+    pub(crate) fn stop_connecting_all(&mut self) {
+        for id in self.dials.all.ids() {
+            self.stop_connecting(Connector(id));
+        }
+    }
+
+    /// The loop is at its end, and all connections are gone.
+    pub(crate) fn end_connectors(&mut self) {
+        self.stop_connecting_all();
+        for id in self.dials.all.ids() {
+            let factory = self.dials.all.get(id).map(|dial| dial.factory.clone());
+            if let Some(factory) = factory.filter(|factory| self.never_starts(factory)) {
+                self.start_factory(&factory); // it is told of the end, so of the beginning before
+            }
+            self.go_on_connecting(Connector(id));
+        }
+        // Asked for while they were told of the end: who is told again may ask again.
+        for id in self.dials.all.ids() {
+            self.release(Connector(id));
+        }
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[allow(clippy::unused_self)]
+    pub(crate) fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
+        false
+    }
+
+    /// In a test's loop nothing connects but as the test says: whether this is one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn connect_in_memory(&mut self, connector: Connector, address: &Address) -> bool {
+        let Some(script) = &mut self.dials.script else { return false };
+        let outcome = script.outcomes.pop_front();
+        let peer = address.to_string().parse().unwrap_or(Addr::Unnamed);
+        if let Some(attempt) = self.dials.attempt(connector) {
+            attempt.current = Some(peer.clone());
+        }
+        match outcome {
+            Some(Ok(())) => {
+                let memory = crate::event_loop::io::memory::Memory::default();
+                self.serve_connected(connector, Io::Memory(memory.clone()), peer);
+                let made = self.connection_of(connector);
+                made.into_iter().for_each(|id| self.in_memory.push(id));
+                let script = self.dials.script.iter_mut();
+                script.for_each(|script| script.made.extend(made.map(|id| (id, memory.clone()))));
+            }
+            Some(Err(e)) => self.has_failed(connector, ("connect to", e)),
+            None => {} // until its time is over
+        }
+        true
+    }
+}
+
+impl Context<'_> {
+    /// Connects to `HOST:PORT`, and serves the connection with a protocol of this factory: 30 s for the name and the
+    /// connection, and one attempt. [`connect`](Self::connect) takes other settings.
+    ///
+    /// Nothing of it happens within this callback: then `start_factory`, if this is the factory's first use, and
+    /// `build_protocol` and the protocol's callbacks, or [`connection_failed`](Factory::connection_failed); and when
+    /// nothing is left, `stop_factory`.
+    pub fn connect_tcp(&mut self, address: impl Into<Address>, factory: impl Factory + 'static) -> Connector {
+        self.connect(Connect::to(address), factory)
+    }
+
+    /// Connects to a Unix socket. While the server's queue is full, it is tried again until the timeout (30 s).
+    pub fn connect_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Connector {
+        self.connect(Connect::to(path.into()), factory)
+    }
+
+    /// As [`connect_tcp`](Self::connect_tcp), with settings.
+    ///
+    /// A connection that this side has made takes no place under the connection limit, and is in none of the counters;
+    /// its errors and panics are logged and told to the error hook as those of others, and a stop drains it as others.
+    /// `TCP_NODELAY` and `SO_KEEPALIVE` are on.
+    pub fn connect(&mut self, to: Connect, factory: impl Factory + 'static) -> Connector {
+        self.state.connect(to, Rc::new(factory))
+    }
+
+    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::ConnectFailure::Stopped)
+    /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
+    /// and is made again as the policy says when it is lost.
+    pub fn stop_connecting(&mut self, connector: Connector) -> bool {
+        self.state.stop_connecting(connector)
+    }
+
+    /// As [`stop_connecting`](Self::stop_connecting), and no attempt follows any more (Twisted's `stopTrying`). A
+    /// connection stays. `false` if the connector is gone.
+    pub fn stop_reconnecting(&mut self, connector: Connector) -> bool {
+        self.state.stop_reconnecting(connector)
+    }
+
+    /// As [`stop_reconnecting`](Self::stop_reconnecting), and closes the connection, if there is one. `false` if the
+    /// connector is gone.
+    pub fn disconnect(&mut self, connector: Connector) -> bool {
+        self.state.disconnect(connector)
+    }
+
+    /// Connects again, at once: between two attempts, and in the callbacks that tell of the end, `connection_failed` and
+    /// `connection_lost` ([`Lost::connector`](crate::Lost::connector) says whose). `false` while there is an attempt or
+    /// a connection, when the connector is gone, and while the loop stops.
+    pub fn connect_again(&mut self, connector: Connector) -> bool {
+        self.state.connect_again(connector)
+    }
+
+    /// How far it is.
+    pub fn connector_state(&self, connector: Connector) -> ConnectorState {
+        self.state.connector_state(connector)
+    }
+
+    /// Its connection; `None` while it has none.
+    pub fn connection_of(&self, connector: Connector) -> Option<ConnId> {
+        self.state.connection_of(connector)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;

@@ -1,0 +1,294 @@
+//! One connection of a loop: what is known of it between two callbacks.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::admit::Permit;
+use crate::config::{Limit, LimitExceeded, Limits};
+use crate::event_loop::clients::connect::Connector;
+use crate::event_loop::io::outbox::Outbox;
+use crate::event_loop::io::Io;
+use crate::event_loop::primitives::group::Group;
+use crate::event_loop::primitives::slab::Place;
+use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::protocol::Protocol;
+use crate::event_loop::state::rare::Rare;
+use crate::lifecycle::Core;
+use crate::net::Addr;
+use crate::observe::Outcome;
+use crate::sys::Readiness;
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In conversation.
+    Open,
+    /// To be closed when its output is sent; nothing is read.
+    Flushing,
+    /// Sent, but not acknowledged: a close now might lose it. Looked at again after the pause.
+    Acknowledging { pause: Duration, until: Instant },
+    /// Half-closed: the peer's input is read into the void until it ends.
+    Lingering { idle: Instant, until: Instant },
+    /// To be taken out.
+    Over,
+}
+
+/// Why a connection is not read from: each reason is taken back by who gave it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Paused {
+    /// The protocol's wish.
+    pub(crate) by_protocol: bool,
+    /// Too much is queued for the peer.
+    pub(crate) by_output: bool,
+    /// The queue of a connection that it is linked to is long.
+    pub(crate) by_link: bool,
+    /// A rate limit has it wait.
+    pub(crate) by_rate: bool,
+    /// A protocol that has taken over is still to be given what the one before it has left.
+    pub(crate) by_switch: bool,
+    /// The peer's stream has ended.
+    pub(crate) at_eof: bool,
+}
+
+impl Paused {
+    pub(crate) fn any(self) -> bool {
+        self.holds_input() || self.by_output || self.at_eof
+    }
+
+    /// Whether input may wait that will be read later.
+    pub(crate) fn holds_input(self) -> bool {
+        self.by_protocol || self.by_link || self.by_rate || self.by_switch
+    }
+}
+
+/// How far the writing half of an open connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteHalf {
+    Open,
+    /// To be shut when the output is sent; no more of it is taken.
+    Closing,
+    /// The peer has been told that no more comes.
+    Shut,
+}
+
+/// Who says when a request begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// Nobody: it begins with input, and ends with the answer's last byte.
+    None,
+    /// The protocol.
+    Explicit,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A listener: it is served, and counted.
+    Accepted,
+    /// This side has made it.
+    Made(Connector),
+    /// The program: a descriptor that is no socket.
+    Adopted,
+}
+
+impl Origin {
+    pub(crate) fn connector(self) -> Option<Connector> {
+        match self {
+            Self::Accepted | Self::Adopted => None,
+            Self::Made(connector) => Some(connector),
+        }
+    }
+
+    /// Only what was accepted is counted.
+    pub(crate) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+        match self {
+            Self::Accepted => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
+        }
+    }
+}
+
+pub(crate) struct Conn {
+    pub(crate) origin: Origin,
+    pub(crate) io: Io,
+    pub(crate) peer: Addr,
+    /// Whether anything has been read.
+    pub(crate) heard: bool,
+    /// Taken out while a callback runs.
+    pub(crate) protocol: Option<Box<dyn Protocol>>,
+    /// Given back when the protocol is dropped.
+    pub(crate) permit: Option<Permit>,
+    /// The port that has accepted it, which may be closed by now, and the number of the listener there.
+    pub(crate) port: Option<(Place, u32)>,
+    pub(crate) out: Outbox,
+    pub(crate) phase: Phase,
+    pub(crate) write_half: WriteHalf,
+    pub(crate) reason: Option<LostReason>,
+    pub(crate) paused: Paused,
+    /// What epoll watches for; `None` while it does not know the socket.
+    pub(crate) watched: Option<Readiness>,
+    /// Whether input may be there of which epoll has told already, and does not tell again.
+    pub(crate) unread: bool,
+    /// Whether a read that brings less than it might is not the last: epoll has told of something behind.
+    pub(crate) more: bool,
+    /// Whether it is in the list of those to be read in the next turn, without being told.
+    pub(crate) listed: bool,
+    /// Whether the peer has left, with input still to be read.
+    pub(crate) hung_up: bool,
+    /// Whether input was thrown away at the close, so that more of it may be on its way.
+    pub(crate) left_unread: bool,
+    /// Whether it is in the list of those to be settled at the end of the turn.
+    pub(crate) dirty: bool,
+    /// The kernel takes no more output for now.
+    pub(crate) blocked: bool,
+    /// Whether output has gone past the queue, since that was flushed last.
+    pub(crate) sent: bool,
+    /// Whether `pause_writing` was the last that the protocol heard.
+    pub(crate) told_to_pause: bool,
+    /// Whether `reading_resumed` is due.
+    pub(crate) resumed: bool,
+    /// Whether `shutting_down` was called.
+    pub(crate) told_to_shut_down: bool,
+    pub(crate) marks: Marks,
+    /// When the connection began.
+    pub(crate) began: Instant,
+    /// When the connection began, or was last read from or flushed.
+    pub(crate) since: Instant,
+    pub(crate) request_since: Option<Instant>,
+    /// Whether the request is over once what is queued is sent: an answer belongs to its request.
+    pub(crate) ends_when_sent: bool,
+    pub(crate) blocked_since: Instant,
+    /// Overrides the server's limits.
+    pub(crate) limits: Option<Box<Limits>>,
+    /// The timer for the next limit, and when it fires: never later than the limit.
+    pub(crate) limit_timer: Option<(TimerId, Instant)>,
+    pub(crate) timers: Vec<TimerId>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+impl Conn {
+    pub(crate) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: Option<(Place, u32)>, now: Instant) -> Self {
+        Self {
+            origin: Origin::Accepted,
+            io,
+            peer,
+            heard: false,
+            protocol: None,
+            permit,
+            port,
+            out: Outbox::default(),
+            phase: Phase::Open,
+            write_half: WriteHalf::Open,
+            reason: None,
+            paused: Paused::default(),
+            watched: None,
+            unread: false,
+            more: false,
+            listed: false,
+            hung_up: false,
+            left_unread: false,
+            dirty: false,
+            blocked: false,
+            sent: false,
+            told_to_pause: false,
+            resumed: false,
+            told_to_shut_down: false,
+            marks: Marks::None,
+            began: now,
+            since: now,
+            request_since: None,
+            ends_when_sent: false,
+            blocked_since: now,
+            limits: None,
+            limit_timer: None,
+            timers: Vec::new(),
+            groups: Vec::new(),
+            rare: None,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether more may be queued.
+    pub(crate) fn takes_output(&self) -> bool {
+        self.is_open() && self.write_half == WriteHalf::Open
+    }
+
+    /// Whether a stop may close it: nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        let in_request = self.marks == Marks::Explicit && self.request_since.is_some();
+        // Whoever keeps the connection open after the end of the input has an answer to give.
+        self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
+    }
+
+    /// Reads once, without a wait. What brings less than it might is all, unless there is something behind.
+    pub(crate) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.io.recv(buf);
+        self.unread = match &read {
+            Ok(n) => *n == buf.len() || (*n > 0 && self.more),
+            Err(e) => e.kind() == io::ErrorKind::Interrupted,
+        };
+        read
+    }
+
+    /// Where nothing is left to send, the answer to a request is complete.
+    pub(crate) fn note_what_is_sent(&mut self) {
+        if self.out.is_empty() && (self.marks == Marks::None || self.ends_when_sent) {
+            self.request_since = None;
+            self.ends_when_sent = false;
+        }
+    }
+
+    /// What epoll shall watch for.
+    pub(crate) fn wanted(&self) -> Readiness {
+        let read = match self.phase {
+            Phase::Open => !self.paused.any(),
+            Phase::Lingering { .. } => true,
+            Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
+        };
+        Readiness { read, write: self.blocked, edge: self.io.is_told_once(), ..Readiness::default() }
+    }
+
+    /// When the next limit is over, and which it is.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Option<(Instant, LimitExceeded)> {
+        let at = |since: Instant, limit, after: Option<Duration>| {
+            let after = after?;
+            Some((since.checked_add(after)?, LimitExceeded { limit, after }))
+        };
+        let write = at(self.blocked_since, Limit::Write, limits.write).filter(|_| self.blocked);
+        let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
+        let total = at(self.began, Limit::Total, limits.total);
+        if self.phase != Phase::Open {
+            return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
+        }
+        let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
+        let between = self.marks == Marks::None || self.request_since.is_none();
+        let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
+        let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
+        [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    /// An idle connection costs little more than this.
+    #[test]
+    fn a_connection_of_a_loop_stays_small() {
+        assert!(size_of::<Conn>() <= 440, "{} bytes", size_of::<Conn>());
+    }
+
+    #[test]
+    fn its_parts_stay_small() {
+        assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
+        assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
+        assert!(size_of::<Rare>() <= 232, "{} bytes", size_of::<Rare>());
+    }
+}

@@ -1,0 +1,198 @@
+//! What a user writes: the protocol of one connection.
+
+use std::any::Any;
+use std::error::Error;
+
+use crate::error::HandlerResult;
+use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::lost::Lost;
+use crate::event_loop::state::transport::Transport;
+
+/// Any error, as protocols return it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What follows on the end of the peer's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Eof {
+    /// What is written is sent, then the connection is closed. The default.
+    #[default]
+    Close,
+    /// The connection stays open for writing, until the protocol closes it.
+    KeepOpen,
+}
+
+/// One connection's side of a conversation: a value for each connection, made by a [`Factory`](crate::Factory).
+///
+/// The loop calls the methods; only [`data_received`](Self::data_received) is required. In each the [`Transport`] is
+/// lent: what to write, when to close, whom else to write to. None may wait for anything, since all connections of the
+/// loop wait with it; what takes time is a timer, or a thread's work that comes back by
+/// [`ReactorHandle::call_from_thread`](crate::ReactorHandle::call_from_thread).
+/// [The guide](crate::guide::event_loop) tells the whole of it.
+///
+/// | callback | when | afterwards |
+/// |---|---|---|
+/// | `connection_made` | once, first | the connection is read from, unless it was paused or closed |
+/// | `data_received` | with each read, at most 64 KiB a turn; never empty, never after `close` | what was written is sent, in one system call |
+/// | `eof_received` | once, when the peer has ended its stream and all data was delivered | as the returned [`Eof`] says |
+/// | `pause_writing` | the output queue has risen above the high-water mark (64 KiB) | reading pauses too, until the queue falls |
+/// | `resume_writing` | it has fallen to the low-water mark (16 KiB) | |
+/// | `transfer_complete` | a reader or a file has been sent | |
+/// | `reading_resumed` | reading goes on after `pause_reading`: the time for data that the protocol has kept | |
+/// | `timer` | a timer of this connection is due | |
+/// | `message` | one was [posted](Context::post) to this connection | |
+/// | `shutting_down` | the loop drains: once | an idle connection is closed, any other when it becomes idle |
+/// | `connection_lost` | once, last, whatever ended the connection | the protocol is dropped |
+///
+/// No callback is called from within another: what a protocol does to its transport, or to another connection's, shows
+/// after it has returned. An error or a panic in one of them ends this connection only: what was written is sent, the
+/// connection closed, and [`connection_lost`](Self::connection_lost) says why.
+///
+/// ```
+/// use socketserver::{HandlerResult, Protocol, Transport};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///         transport.write(data)?;
+///         Ok(())
+///     }
+/// }
+/// ```
+#[allow(unused_variables)] // the names are for the documentation
+pub trait Protocol {
+    /// The connection is there. Servers that speak first do it here.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes; so in all callbacks.
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Data has come; how the peer cut it into writes does not show. The data is lent for the call.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult;
+
+    /// The peer has ended its stream, and may still read (as `nc -N` does). By default, what is written is sent and
+    /// the connection closed.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+        Ok(Eof::Close)
+    }
+
+    /// More than the high-water mark is queued. A protocol that produces output of its own accord stops here, and goes
+    /// on at [`resume_writing`](Self::resume_writing), which follows at once where the kernel takes all of it.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn pause_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// The queue has fallen to the low-water mark: go on.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// What [`Transport::send_reader`] or [`send_file`](Transport::send_file) was given has been sent to its end, as
+    /// far as the kernel has taken it; once for each. Not after [`close`](Transport::close), when only
+    /// [`connection_lost`](Self::connection_lost) follows.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn transfer_complete(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Reading goes on after [`Transport::pause_reading`]. A protocol that keeps data looks at it here.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn reading_resumed(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// A timer of [`Transport::set_timer`] is due.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn timer(&mut self, transport: &mut Transport<'_>, timer: TimerId) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Something was [posted](Context::post) to this connection.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn message(&mut self, transport: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// The loop drains: the time to say good-bye, or to end what is under way. A connection is idle when nothing is
+    /// queued, its reading is not paused, and no [request](Transport::request_begins) is in progress.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn shutting_down(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// The connection is gone: it is in no group any more, its timers are cancelled, and its id stands for nothing. A
+    /// panic here is contained and logged.
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {}
+}
+
+impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).connection_made(transport)
+    }
+
+    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        (**self).data_received(transport, data)
+    }
+
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+        (**self).eof_received(transport)
+    }
+
+    fn pause_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).pause_writing(transport)
+    }
+
+    fn resume_writing(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).resume_writing(transport)
+    }
+
+    fn transfer_complete(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).transfer_complete(transport)
+    }
+
+    fn reading_resumed(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).reading_resumed(transport)
+    }
+
+    fn timer(&mut self, transport: &mut Transport<'_>, timer: TimerId) -> HandlerResult {
+        (**self).timer(transport, timer)
+    }
+
+    fn message(&mut self, transport: &mut Transport<'_>, message: Box<dyn Any>) -> HandlerResult {
+        (**self).message(transport, message)
+    }
+
+    fn shutting_down(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+        (**self).shutting_down(transport)
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {
+        (**self).connection_lost(cx, why);
+    }
+}

@@ -1,0 +1,32 @@
+//! What few connections have: kept apart, so that the others do not pay for it.
+
+use crate::event_loop::conns::throttle::Throttle;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::protocol::Protocol;
+
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// Whose queues its reading waits for.
+    pub(crate) links: Vec<ConnId>,
+    /// Whose reading waits for its queue.
+    pub(crate) linked: Vec<ConnId>,
+    /// Whether those have been told that the queue is long.
+    pub(crate) holds_linked: bool,
+    pub(crate) reading: Option<Throttle>,
+    pub(crate) writing: Option<Throttle>,
+    /// The protocol that takes over when the callback has returned, and the input that is for it.
+    pub(crate) next: Option<(Box<dyn Protocol>, Vec<u8>)>,
+    /// Input that is still to be given to a protocol that has taken over.
+    pub(crate) leftover: Vec<u8>,
+    /// Readers that have been sent to their end, of which the protocol is still to be told.
+    pub(crate) transfers: usize,
+    /// Bytes that were queued behind a reader that has failed.
+    pub(crate) given_up: usize,
+}
+
+impl Conn {
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Box::default)
+    }
+}

@@ -1,0 +1,185 @@
+//! A queue between threads: any thread puts in, the owner takes out, and a descriptor wakes the owner.
+//!
+//! It knows neither what it carries nor what that costs: writers of a connection send bytes, an event loop is sent
+//! calls. Many messages cost one wake-up, that is one system call.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use crate::sync::SegQueue;
+use crate::sys::EventFd;
+
+/// A queue with one owner, who waits for its descriptor to become readable.
+#[derive(Debug)]
+pub(crate) struct Mailbox<T> {
+    queue: SegQueue<T>,
+    wakeup: EventFd,
+    /// True if a message has woken the owner since the last [`clear`](Self::clear): the next one need not.
+    is_woken: AtomicBool,
+    is_closed: AtomicBool,
+    /// Bytes that are reserved, and not released yet.
+    bytes: AtomicUsize,
+}
+
+/// The mailbox has been closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+impl<T> Mailbox<T> {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            queue: SegQueue::new(),
+            wakeup: EventFd::new()?,
+            is_woken: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Queues a message and wakes the owner. A message that is sent while the mailbox is closed may be lost.
+    pub(crate) fn send(&self, message: T) -> Result<(), Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        // First the message, then the mark: an owner who clears the mark before the swap finds the message.
+        self.queue.push(message);
+        if !self.is_woken.swap(true, SeqCst) {
+            self.wakeup.set();
+        }
+        Ok(())
+    }
+
+    /// For the owner, before it takes: messages that come from now on wake it again.
+    pub(crate) fn clear(&self) {
+        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that is long
+        // taken. So an owner who was woken clears the descriptor whatever the mark says.
+        self.wakeup.clear();
+        self.is_woken.store(false, SeqCst);
+    }
+
+    /// For an owner who passes by: as [`clear`](Self::clear), and no system call where no message has come.
+    pub(crate) fn clear_if_woken(&self) {
+        if self.is_woken.load(SeqCst) {
+            self.clear();
+        }
+    }
+
+    /// The next message.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    /// Clears, and takes the messages that are there now. Those that come meanwhile wake the owner again.
+    pub(crate) fn take_all(&self) -> Vec<T> {
+        self.clear();
+        std::iter::from_fn(|| self.take()).take(self.queue.len()).collect()
+    }
+
+    /// Counts so many bytes more, unless more than `limit` would be reserved then.
+    pub(crate) fn reserve(&self, bytes: usize, limit: usize) -> bool {
+        let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= limit);
+        self.bytes.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// Takes back what was reserved for a message that has been taken.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, SeqCst);
+    }
+
+    /// How many bytes are reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.bytes.load(SeqCst)
+    }
+
+    /// Has further messages fail. What is queued stays until it is taken.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(SeqCst)
+    }
+}
+
+/// Readable once a message has come.
+impl<T> AsFd for Mailbox<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl<T> Mailbox<T> {
+    /// As a sender who was held up between its mark and its wake-up, until its message was taken.
+    pub(crate) fn wake_late(&self) {
+        self.wakeup.set();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys;
+
+    /// How often the owner was woken since the last look.
+    fn wakes(mailbox: &Mailbox<usize>) -> u64 {
+        let mut count = [0; 8];
+        match sys::read_if_ready(mailbox.as_fd(), &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(_) => 0,
+        }
+    }
+
+    #[test]
+    fn many_messages_wake_once() {
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let senders: Vec<_> = (0..4)
+            .map(|_| {
+                let mailbox = mailbox.clone();
+                thread::spawn(move || (0..250).for_each(|n| mailbox.send(n).unwrap()))
+            })
+            .collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(wakes(&mailbox), 1, "one system call for a thousand messages");
+        assert_eq!((mailbox.take_all().len(), wakes(&mailbox)), (1000, 0));
+        mailbox.send(1).unwrap();
+        assert_eq!((wakes(&mailbox), mailbox.take_all().len()), (1, 1), "what comes after the look wakes again");
+    }
+
+    #[test]
+    fn no_message_is_left_without_a_wake_up() {
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let theirs = mailbox.clone();
+        let sender = thread::spawn(move || (0..20_000).for_each(|n| theirs.send(n).unwrap()));
+        let mut taken = 0;
+        while taken < 20_000 {
+            let ready = sys::poll([Some(mailbox.as_fd())], None, Some(Duration::from_secs(10))).unwrap();
+            assert!(!ready.none(), "{taken} taken, and nothing wakes the owner");
+            taken += mailbox.take_all().len();
+        }
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn a_closed_mailbox_takes_nothing_and_keeps_what_it_has() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.send(1).unwrap();
+        mailbox.close();
+        assert_eq!(mailbox.send(2), Err(Closed));
+        assert_eq!(mailbox.take_all(), [1]);
+    }
+
+    #[test]
+    fn bytes_are_reserved_up_to_the_limit() {
+        let mailbox = Mailbox::<usize>::new().unwrap();
+        assert!(mailbox.reserve(6, 10) && !mailbox.reserve(5, 10) && mailbox.reserve(4, 10));
+        assert!(!mailbox.reserve(usize::MAX, usize::MAX), "an overflow is more than any limit");
+        mailbox.release(6);
+        assert_eq!(mailbox.reserved(), 4);
+    }
+}

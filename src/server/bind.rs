@@ -1,0 +1,202 @@
+//! From settings to a server that listens.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::builder::ServerBuilder;
+use super::engine::{Bound, Engine};
+use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
+use super::TcpServer;
+use crate::accept::ServingStrategy;
+use crate::config::check_limit;
+use crate::error::{Error, Result};
+use crate::handler::DatagramRequestHandler;
+use crate::lifecycle::Core;
+use crate::listen::{bind, check_sockets, BindOptions, Listener};
+use crate::net::Address;
+use crate::sys::limits;
+use crate::sys::socket::{SockType, TcpOptions};
+
+/// Binding.
+impl<S> ServerBuilder<S> {
+    /// Listens on an address of any kind.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense,
+    /// [`Error::Listen`](crate::Error::Listen)
+    /// for an address that cannot be had.
+    pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.more.insert(0, address.into());
+        self.finish(handler)
+    }
+
+    /// Listens on `HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_tcp<H>(self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.bind(address, handler)
+    }
+
+    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default, and is removed when the
+    /// server is dropped, if it is still the same; wherever the program has changed its working directory to.
+    ///
+    /// A file `PATH.lock` beside it is locked (flock(2)) for as long as the server lives, so that of several that start
+    /// at once one has the path. A socket that nobody has any more, left behind by a program that was killed, is
+    /// replaced. A socket that is somebody's, and a file of any other kind, is never touched, nor is a symbolic link
+    /// followed.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
+    /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
+    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
+    /// bytes. The folder must be writable, for the socket and for the lock; it should be one's own, since
+    /// whoever else may write there can hold the lock, and so keep the server from starting.
+    pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.bind(path.into(), handler)
+    }
+
+    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
+    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
+    /// server have the same address and take the datagrams of the first.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_udp<H>(mut self, address: impl Into<Address>, handler: H) -> Result<UdpServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.more.insert(0, address.into());
+        let handler = Datagrams(Arc::new(handler));
+        self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
+    }
+
+    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
+    where
+        H: DatagramRequestHandler,
+        S: ServingStrategy,
+    {
+        self.bind_udp(path.into(), handler)
+    }
+
+    /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
+    /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); also where the socket does not listen.
+    pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        let adopted = match listener.into() {
+            ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
+            ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
+            #[cfg(feature = "testing")]
+            ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
+        };
+        self.adopted.push(adopted);
+        self.finish(handler)
+    }
+
+    /// Whether there is something to listen on already.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_addresses(&self) -> bool {
+        !self.more.is_empty() || !self.adopted.is_empty()
+    }
+
+    pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.finish_as(SockType::Stream, handler)
+    }
+
+    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
+    where
+        S: Engine<H>,
+    {
+        self.settings.check()?;
+        self.hooks.check()?;
+        if self.raises_descriptor_limit {
+            let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
+            limits::raise_descriptors(wanted).map_err(Error::system("raise RLIMIT_NOFILE"))?;
+        }
+        let (default, capacity) = self.strategy.connection_limits()?;
+        let limit = self.max_connections.unwrap_or(default);
+        check_limit(limit)?;
+        let tcp = TcpOptions {
+            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
+            reuse_port: self.reuse_port,
+            only_v6: self.only_v6,
+            no_delay: self.no_delay,
+            keep_alive: self.keep_alive,
+            keep_alive_time: self.keep_alive_time,
+        };
+        check_sockets(tcp, self.access)?;
+        let options = BindOptions { kind, tcp, access: self.access };
+        let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
+        for address in &self.more {
+            listeners.extend(bind(address, options)?);
+        }
+        let core = Core::new(self.settings, self.hooks, limit, capacity)
+            .map_err(Error::system("make the server's wake-ups"))?;
+        let mut server = TcpServer {
+            bound: Bound { core, listeners: Arc::new(listeners) },
+            handler: Arc::new(handler),
+            strategy: self.strategy,
+            handles_signals: self.handles_signals,
+            signals: None,
+        };
+        server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
+        server.install_signals()?;
+        Ok(server)
+    }
+}
+
+/// A socket for [`ServerBuilder::from_listener`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ListeningSocket {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix stream socket.
+    Unix(UnixListener),
+    /// A TCP socket that fails as a test says (feature `testing`).
+    #[cfg(feature = "testing")]
+    Failing(crate::listen::FailingListener),
+}
+
+#[cfg(feature = "testing")]
+impl From<crate::listen::FailingListener> for ListeningSocket {
+    fn from(listener: crate::listen::FailingListener) -> Self {
+        Self::Failing(listener)
+    }
+}
+
+impl From<TcpListener> for ListeningSocket {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for ListeningSocket {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
