@@ -33,8 +33,8 @@ pub(crate) struct StopState {
     obeyed: AtomicBool,
 }
 
-/// Requests a stop or a pause, and wakes the threads that wait. The stop is its [`StopSwitch`], which signal handlers turn
-/// too.
+/// Requests a stop or a pause, and wakes the threads that wait. It is its [`StopSwitch`], and what no signal
+/// handler needs.
 #[derive(Debug)]
 pub(crate) struct Control {
     switch: Arc<StopSwitch>,
@@ -51,6 +51,7 @@ impl Control {
     pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
         let event_fd = || EventFd::new().map(Private::new);
         let recall = master.as_ref().map(|_| event_fd()).transpose()?;
+        // One epoch for a master and its workers, which tell each other times.
         let epoch = master.as_ref().map_or_else(now, |master| master.epoch);
         let switch = Arc::new(StopSwitch::new(state.map(|state| &state.level), epoch)?);
         Ok(Self { switch, state, master, gate: event_fd()?, recall })
@@ -63,7 +64,7 @@ impl Control {
         Self::new(SharedRef::new(&whole, |whole| &whole.stop), None).unwrap()
     }
 
-    /// The part that signal handlers may turn.
+    /// Returns the part that signal handlers use.
     pub(crate) fn switch(&self) -> &Arc<StopSwitch> {
         &self.switch
     }
@@ -143,11 +144,12 @@ impl Control {
     /// holds, or the server would never end.
     pub(crate) fn begin(&self) {
         if self.state.obeyed.swap(false, SeqCst) {
+            // The state first, then the eventfds: a request in between must show.
             self.lower();
             self.state.woken.store(false, SeqCst);
             self.state.all_woken.store(false, SeqCst);
             self.state.cut.store(false, SeqCst);
-            self.clear_wakeups();
+            self.clear_eventfds();
         }
     }
 

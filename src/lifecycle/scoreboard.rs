@@ -178,7 +178,7 @@ impl WorkerSlot {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
-    /// What a worker sets to get a successor.
+    /// Returns the flag that a worker sets to get a successor.
     pub(crate) fn successor_wish(&self) -> &AtomicBool {
         &self.wants_successor
     }
