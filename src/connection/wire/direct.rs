@@ -1,5 +1,5 @@
-//! Reading and writing without a wait, for a loop that waits itself: it has the limits, the queue and the stop, and the
-//! server closes the connection afterwards as any other.
+//! Reading and writing without a wait, for a loop that waits itself: it has the limits, the queue and the
+//! stop, and the server closes the connection afterwards as any other.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -10,8 +10,8 @@ use crate::config::Limits;
 use crate::sys::socket;
 
 impl Wire {
-    /// What has arrived; [`io::ErrorKind::WouldBlock`] where that is nothing. Input is a request's, as far as a parent
-    /// is to know: the loop says more when it is done with it.
+    /// What has arrived; [`io::ErrorKind::WouldBlock`] where that is nothing. Input is a request's, as far as
+    /// a parent is to know: the loop says more when it is done with it.
     pub(crate) fn recv_direct(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self.recv_now(buf) {
             Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
@@ -88,8 +88,8 @@ impl Wire {
         self.note(|p| p.stopped = true);
     }
 
-    /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent of this
-    /// child.
+    /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent
+    /// of this child.
     pub(crate) fn tell_request(&self, since: Option<Instant>, limit: Option<Duration>) {
         if self.shared_deadline.get().is_none() {
             return;
