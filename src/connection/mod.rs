@@ -38,7 +38,7 @@ use output::Output;
 /// socket.
 ///
 /// It reads as [`BufRead`] and writes as [`Write`]. Output is kept in a buffer. It is sent when the buffer is
-/// full, at a [`flush`](Write::flush), **before a read that has to wait for the peer**, and when the handler
+/// full, at a [`flush`](Write::flush), **before a read that must wait**, and when the handler
 /// is done. So a dialogue needs no flush, and a thousand pipelined requests are answered in a few system
 /// calls. A write to a peer that has closed is an error, never a `SIGPIPE`.
 ///

@@ -56,7 +56,7 @@ pub enum Terminator {
 /// Reads frames up to a [`Terminator`], as Python's `asynchat` does.
 ///
 /// The terminator stays until another is set, also a length. (In `asynchat` a length becomes 0 after its
-/// first use, which means "everything": the rest is then collected without a bound.) A new one holds from the
+/// first use, which means "everything": the rest is then collected without a bound). A new one holds from the
 /// next frame on, also for bytes that have arrived already.
 ///
 /// ```

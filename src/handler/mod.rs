@@ -87,7 +87,7 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
     }
 }
 
-/// A reference to a shared handler is a value for one connection, so [`run`] serves both kinds.
+/// A reference to a shared handler is a value for one connection, so `run` serves both kinds.
 impl<H: StreamRequestHandler + ?Sized> StreamRequestHandlerMut for &H {
     fn setup(&mut self, conn: &mut Connection) -> HandlerResult {
         (**self).setup(conn)

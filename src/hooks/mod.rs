@@ -1,9 +1,9 @@
 //! The program's hooks into the server: `verify_request` and `service_actions`.
 //!
-//! A hook's panic is contained and logged; it ends nothing. (A panic in `verify_request` refuses its
-//! connection, because the hook has not accepted it.) No hook runs where it would hold up other connections:
-//! [`verify`] asks on a thread of its own, [`Pace::act`] calls `service_actions` on the serving thread,
-//! between two turns.
+//! A hook's panic is contained and logged; it ends nothing. But a panic in `verify_request` refuses its
+//! connection, because the hook has not accepted it. No hook runs where it would hold up other connections:
+//! `verify` asks on a thread of its own. `Pace::act` calls `service_actions` on the serving thread, between
+//! two turns.
 
 mod service;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! [`Pace`]: the calls of `service_actions`, or of the heartbeat in a worker process.
 //!
 //! Python calls `service_actions` after every request. Here the threads that accept are not the thread in
-//! `serve_forever`. So the hook has a pace of its own. A program can rely on it, and a slow hook is not called more often on a busy server.
+//! `serve_forever`. So the hook has a pace of its own. A program can rely on it, and a slow hook is not
+//! called more often on a busy server.
 
 use std::time::{Duration, Instant};
 

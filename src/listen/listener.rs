@@ -24,8 +24,8 @@ enum Kind {
 }
 
 /// A socket that connections or datagrams come to. It is non-blocking: several threads or processes may be
-/// woken for one connection, and the losers of the race must not hang in `accept`. (Accepted sockets are
-/// blocking, so a read is one system call.) The listener stays open between two runs: clients wait in the
+/// woken for one connection, and the losers of the race must not hang in `accept`. Accepted sockets are
+/// blocking, so a read is one system call. The listener stays open between two runs: clients wait in the
 /// kernel's queue for the next run.
 #[derive(Debug)]
 pub(crate) struct Listener {
