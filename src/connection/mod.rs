@@ -1,9 +1,15 @@
-//! Stage 4: [`Connection`] and [`Datagram`], through which a handler talks to its peer.
+//! What a handler talks through, and the types around it.
 //!
-//! `Connection` is the face: `Input` (read buffer), `Output` (write buffer) and `Wire` (socket, limits,
-//! waits). This folder does not decide when a connection ends or how it is counted: `finish` does. The walk
-//! of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv` → `recv_ahead` (flush first) →
-//! `recv_blocking`, or `recv_watching` if this thread must watch the stop or a queue itself.
+//! Everyday code needs [`Connection`] and [`Datagram`] alone, which the crate's root has as well. Come here for the
+//! handle that other threads write through ([`ConnectionWriter`], whose queue may refuse with [`SendError`]), for the
+//! two directions of a connection apart ([`ReadHalf`], [`WriteHalf`]), for the process at the other end of a Unix
+//! socket ([`PeerCredentials`]), and for the errors and settings that carry a name of their own: [`LimitExceeded`]
+//! inside an [`io::Error`], [`DatagramTooLong`], [`LingeringClose`].
+
+// Within: `Connection` is the face of `Input` (read buffer), `Output` (write buffer) and `Wire` (socket, limits, waits).
+// This folder does not decide when a connection ends or how it is counted: `finish` does. The walk of a read:
+// `Connection::fill_buf` → `Input::fill` → `Wire::recv` → `recv_ahead` (flush first) → `recv_blocking`, or
+// `recv_watching` if this thread must watch the stop or a queue itself.
 
 mod datagram;
 mod halves;

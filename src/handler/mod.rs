@@ -1,8 +1,11 @@
-//! The traits that users implement: handlers of connections and of datagrams.
+//! What you write: the handlers of connections and of datagrams.
 //!
-//! [`StreamRequestHandler`] is shared by all connections, [`StreamRequestHandlerMut`] is made for each
-//! connection, and [`handler`] and [`datagram_handler`] wrap closures. [`run`] calls the methods of one
-//! request in order. Nothing here knows where a request runs or how it is counted.
+//! One [`StreamRequestHandler`] serves all connections; [`per_connection()`] makes a [`StreamRequestHandlerMut`] for
+//! each. [`handler()`] and [`datagram_handler()`] make a handler of a closure. All of these are at the crate's root as
+//! well. Come here for the names of the types that those functions return, to write one into a field or a signature:
+//! [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
+
+// Within: `run` calls the methods of one request in order. Nothing here knows where a request runs or how it is counted.
 
 mod datagram;
 mod function;

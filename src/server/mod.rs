@@ -1,9 +1,12 @@
-//! The server: it joins listeners, handler and strategy.
+//! Servers and their builder.
 //!
-//! [`ServerBuilder`] collects settings, `ServerBuilder::bind` makes a [`TcpServer`] or a [`UdpServer`], and
-//! `serve_forever` runs it: `Core::begin` → `Engine::run` → `ServingStrategy::serve` →
-//! [`drain()`](drain::drain) → the report. This folder knows neither `event_loop` nor `preforking`: they
-//! stand above it, and are engines.
+//! [`ServerBuilder`], [`TcpServer`], [`UdpServer`] and their names for Unix sockets are at the crate's root as well.
+//! Come here for two names in signatures: [`Engine`] is the bound of a function that is generic over strategies and
+//! event loops, and [`ListeningSocket`] is what [`ServerBuilder::from_listener`] takes over.
+
+// Within: the builder collects settings, `ServerBuilder::bind` makes a server, and `serve_forever` runs it: `Core::begin` →
+// `Engine::run` → `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor
+// `preforking`: they stand above it, and are engines.
 
 mod bind;
 mod builder;
