@@ -19,7 +19,8 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let facts = Facts {
         is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
         is_cut: core.control.is_cut(),
-        has_ended: wire.has_ended(),
+        // The stop shuts the reading side of a connection that idles. That reads as an end, and is none of the peer's.
+        has_ended: wire.has_ended() && !wire.is_stopped(),
         is_stopped: wire.is_stopped(),
         leaves_unread: wire.ending() == Ending::LeavesUnread,
         is_limit,
