@@ -7,8 +7,8 @@ use std::io;
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a handler returns: `?` takes any error.
-pub type HandlerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// What handlers and callbacks return: `?` takes any error. `HandlerResult<T>` is that of callbacks which answer something.
+pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The act of giving a Unix socket's file to another user. An error names it so, and has a hint of its own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";

@@ -19,8 +19,10 @@ use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, Hooks, ServerHandle};
-use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::net::{Accepted, Addr, Socket};
 
+pub use crate::config::{LimitExceeded, LingeringClose};
+pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use output::warm_up;

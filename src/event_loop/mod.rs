@@ -33,9 +33,9 @@ pub use state::context::Context;
 pub use state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport};
 pub use state::factory::{factory, Factory, Peer};
 pub use state::lost::{Lost, LostReason, QueueFull, WriteError};
-pub use state::protocol::{BoxError, Eof, Protocol};
+pub use state::ports::ListeningPort;
+pub use state::protocol::{Eof, Protocol};
 pub use state::settings::EventLoop;
 pub use state::transport::Transport;
 #[cfg(feature = "testing")]
 pub use test_loop::TestLoop;
-pub use turn::accept::ListeningPort;

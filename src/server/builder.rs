@@ -164,7 +164,7 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1
+    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::connection::ConnectionWriter). Defaults to 1
     /// MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
         self.settings.writer_capacity = bytes;
@@ -365,7 +365,7 @@ impl<S> ServerBuilder<S> {
     /// [`serve_forever`](crate::TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
     /// where that thread runs no requests itself, as [`Sequential`](crate::Sequential) does. In an event loop it holds
     /// up all connections for as long as it takes. [`handle_request`](crate::TcpServer::handle_request) does not call it, as
-    /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
+    /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::strategy::Acceptor::run).
     /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });

@@ -22,7 +22,8 @@ pub use bind::ListeningSocket;
 pub use builder::ServerBuilder;
 #[cfg(all(test, shuttle))]
 pub(crate) use drain::drain;
-pub use engine::{Bound, Engine, Single};
+pub use engine::Engine;
+pub(crate) use engine::{Bound, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A stream server: handler `H` serves the connections, strategy `S` says where.
@@ -230,8 +231,8 @@ impl<H, S> TcpServer<H, S> {
 
     fn install_signals(&mut self) -> Result<()> {
         if self.handles_signals && self.signals.is_none() {
-            let control = self.bound.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.bound.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())

@@ -1,44 +1,14 @@
 //! Connections under a rate limit: how much each may read and send now, and when it goes on.
 
 use std::io;
-use std::time::Instant;
 
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::rare::{Direction, Throttle};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::{State, Task};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Reading,
-    Writing,
-}
-
-/// One direction of a connection, and its place at the bucket.
-#[derive(Debug)]
-pub(crate) struct Throttle {
-    limit: RateLimit,
-    /// Until when it waits, and for how much, which is taken already.
-    wait: Option<(TimerId, usize)>,
-    /// What it has waited for and is to use now.
-    granted: usize,
-}
-
-impl Throttle {
-    fn new(limit: &RateLimit) -> Self {
-        Self { limit: limit.clone(), wait: None, granted: 0 }
-    }
-
-    /// What may pass now.
-    fn take(&mut self, now: Instant, most: usize) -> usize {
-        match std::mem::take(&mut self.granted) {
-            0 => self.limit.take(now, most),
-            granted => granted,
-        }
-    }
-}
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Reads no faster than this; connections that are given clones of the limit share it. What comes faster waits in
@@ -94,13 +64,13 @@ impl State {
     /// Gives up a place at a bucket.
     pub(crate) fn let_go(&mut self, throttle: Option<Throttle>) {
         let Some(Throttle { limit, wait: Some((timer, reserved)), .. }) = throttle else { return };
-        self.timers.cancel(timer);
+        self.time.timers.cancel(timer);
         limit.give_back(reserved);
     }
 
     /// How much may pass now, up to `most`. Where that is nothing, the connection has got in line.
     pub(crate) fn allowed(&mut self, id: ConnId, direction: Direction, most: usize) -> usize {
-        let now = self.now;
+        let now = self.time.now;
         let throttle = self.conns.get_mut(id).and_then(|conn| conn.throttle(direction));
         let Some(throttle) = throttle.filter(|throttle| throttle.wait.is_none()) else { return 0 };
         match throttle.take(now, most) {
@@ -113,19 +83,19 @@ impl State {
     }
 
     fn get_in_line(&mut self, id: ConnId, direction: Direction, most: usize) {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.paused.by_rate |= direction == Direction::Reading;
         let Some(throttle) = conn.throttle(direction) else { return };
         let (reserved, wait) = throttle.limit.reserve(now, most);
-        throttle.wait = Some((self.timers.set(now, wait, Task::Throttle(id, direction)), reserved));
+        throttle.wait = Some((self.time.timers.set(now, wait, Task::Throttle(id, direction)), reserved));
         self.mark(id);
     }
 
     /// Its turn has come.
     pub(crate) fn may_go_on(&mut self, id: ConnId, direction: Direction) {
-        self.now = self.clock.now();
-        let now = self.now;
+        self.time.now = self.time.clock.now();
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Some(throttle) = conn.throttle(direction) else { return };
         throttle.granted = throttle.wait.take().map_or(0, |(_, reserved)| reserved);

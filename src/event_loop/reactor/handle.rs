@@ -15,7 +15,7 @@ use crate::mailbox::Closed;
 /// keep it, send it.
 ///
 /// Of the loops of [`EventLoops`](crate::EventLoops) each has its own, which [`Context::handle`] gives, in
-/// [`start_factory`](crate::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
+/// [`start_factory`](crate::event_loop::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
 /// connection goes to the loop that has it, whichever handle is used.
 ///
 /// ```
@@ -113,6 +113,18 @@ fn gone(_: Closed) -> ReactorGone {
 impl fmt::Debug for ReactorHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReactorHandle").finish_non_exhaustive()
+    }
+}
+
+impl Context<'_> {
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.member.group, self.state.member.number, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -14,9 +13,11 @@ use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
+use crate::event_loop::state::datagram_ports::{closed, Port};
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
-use crate::event_loop::state::{Soon, State, Task, READ};
-use crate::listen::{bind, AcceptError, BindOptions, Listener};
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::{State, READ};
+use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
 use crate::observe::Outcome;
 use crate::panics::forget;
@@ -26,54 +27,6 @@ use crate::sys::Readiness;
 const DATAGRAMS: usize = 64;
 const BYTES: usize = 256 << 10;
 
-/// The sockets of one address, which share a protocol.
-pub(crate) struct Port {
-    /// Empty once the port is closed, until the protocol has heard of it.
-    sockets: Vec<Listener>,
-    addr: Addr,
-    /// Out while it is called, and gone at the end.
-    protocol: Option<Box<dyn DatagramProtocol>>,
-    /// Whether it has heard that it begins: before that nothing is delivered.
-    started: bool,
-    /// Which socket is connected, and to whom.
-    connected: Option<(usize, Addr)>,
-}
-
-impl Port {
-    pub(crate) fn addr(&self) -> &Addr {
-        &self.addr
-    }
-
-    fn socket(&self, number: usize) -> Option<&Arc<DatagramSocket>> {
-        self.sockets.get(number)?.datagram_socket()
-    }
-
-    fn peer(&self) -> Option<&Addr> {
-        self.connected.as_ref().map(|(_, peer)| peer)
-    }
-
-    /// The socket to send from: the one that has the datagram in delivery, or else the one that is connected, or else the
-    /// first, but one of the address's family before any other.
-    fn number_for(&self, to: &Addr, delivering: Option<usize>) -> usize {
-        let connected = self.connected.as_ref().map(|(number, _)| *number);
-        let is_v4 = match to {
-            Addr::Ip(to) => to.is_ipv4(),
-            Addr::Unnamed => return connected.or(delivering).unwrap_or(0),
-            Addr::Unix(_) | Addr::Abstract(_) => return 0,
-        };
-        let is_of_the_family = |number: &usize| {
-            let addr = self.sockets.get(*number).and_then(|socket| socket.local_addr().socket_addr());
-            addr.is_some_and(|addr| addr.is_ipv4() == is_v4)
-        };
-        let mut by_rank = delivering.into_iter().chain(connected).chain(0..self.sockets.len());
-        by_rank.find(is_of_the_family).or(delivering).or(connected).unwrap_or(0)
-    }
-}
-
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
-}
-
 impl State {
     pub(crate) fn listen_udp(
         &mut self,
@@ -81,24 +34,24 @@ impl State {
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramPort> {
         let sockets = bind(address, BindOptions::datagrams())?;
-        if sockets.len() > PER_PORT || self.datagrams.len() >= AT_A_TIME {
+        if sockets.len() > PER_PORT || self.datagrams.list.len() >= AT_A_TIME {
             let why = format!("a loop takes {PER_PORT} sockets in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
         let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
-        Ok(DatagramPort { place: self.datagrams.insert(port), addr })
+        Ok(DatagramPort { place: self.datagrams.list.insert(port), addr })
     }
 
     /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
     pub(crate) fn start_datagrams(&mut self, place: Place) {
-        if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
+        if self.datagrams.list.get(place).map_or(true, |port| port.sockets.is_empty()) {
             return; // closed before it has begun
         }
         self.call_datagrams(place, Delivery::default(), "start_protocol", |p, t| p.start_protocol(t));
-        let Some(port) = self.datagrams.get_mut(place) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place) else { return };
         port.started = true;
-        if self.receiving {
+        if self.datagrams.receiving {
             self.watch_datagrams(place, true);
         }
     }
@@ -106,15 +59,15 @@ impl State {
     /// Receives while nothing is against it.
     pub(crate) fn mind_datagrams(&mut self) {
         let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
-        let receives = !(self.rests || paused || self.drain.is_some());
-        if receives != self.receiving {
-            self.receiving = receives;
-            self.datagrams.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
+        let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
+        if receives != self.datagrams.receiving {
+            self.datagrams.receiving = receives;
+            self.datagrams.list.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
         }
     }
 
     fn watch_datagrams(&mut self, place: Place, watch: bool) {
-        let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
+        let Some(port) = self.datagrams.list.get(place).filter(|port| port.started) else { return };
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
@@ -134,14 +87,18 @@ impl State {
     /// A socket is readable, or has met an error.
     pub(crate) fn receive(&mut self, token: u64) {
         let (index, number) = token::place(token::DATAGRAMS, token);
-        let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
-        let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
+        let Some(place) = self.datagrams.list.at(index).filter(|place| self.is_started(*place)) else { return };
+        let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffers.read));
         if buffer.len() < READ {
             buffer.resize(READ, 0); // a loop with smaller reads
         }
         for _ in 0..DATAGRAMS {
             // It may have been closed, or the loop told to stop, in the last one's callback.
-            let Some(port) = self.datagrams.get(place).filter(|_| !self.rests && !self.stop && self.drain.is_none())
+            let Some(port) = self
+                .datagrams
+                .list
+                .get(place)
+                .filter(|_| !self.ports.rests && !self.stop.asked && self.stop.drain.is_none())
             else {
                 break;
             };
@@ -160,22 +117,22 @@ impl State {
                 break;
             }
         }
-        self.buffer = buffer;
+        self.buffers.read = buffer;
     }
 
     fn is_started(&self, place: Place) -> bool {
-        self.datagrams.get(place).is_some_and(|port| port.started)
+        self.datagrams.list.get(place).is_some_and(|port| port.started)
     }
 
     fn deliver(&mut self, place: Place, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
-        let connected = self.datagrams.get(place).and_then(Port::peer);
+        let connected = self.datagrams.list.get(place).and_then(Port::peer);
         if connected.is_some_and(|connected| *connected != peer) {
             return; // it came before the socket was connected
         }
         self.core.note_accepted(&peer);
-        self.received += 1;
+        self.datagrams.received += 1;
         let delivery = Delivery {
             number: Some(number),
             from: Some(peer.clone()),
@@ -192,7 +149,7 @@ impl State {
     }
 
     fn receive_failed(&mut self, place: Place, number: usize, e: io::Error) {
-        let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
+        let Some(listener) = self.datagrams.list.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
             self.core.monitor.report_accept_error(listener.local_addr(), &e, false);
@@ -204,8 +161,8 @@ impl State {
         match after_failure(&self.core, listener, e) {
             NextStep::GoOn => {}
             NextStep::Rest(time) => {
-                self.rests = true;
-                self.timers.set(self.now, time, Task::Rested);
+                self.ports.rests = true;
+                self.time.timers.set(self.time.now, time, Task::Rested);
             }
             NextStep::Lost(_) => self.close_datagrams(place),
         }
@@ -213,7 +170,7 @@ impl State {
 
     /// What was sent before was not taken.
     fn refused(&mut self, place: Place, number: usize) {
-        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        let connected = self.datagrams.list.get(place).and_then(|port| port.connected.as_ref());
         if connected.is_some_and(|(connected, _)| *connected == number) {
             let delivery = Delivery { number: Some(number), ..Delivery::default() };
             self.call_datagrams(place, delivery, "connection_refused", |p, t| p.connection_refused(t));
@@ -229,14 +186,14 @@ impl State {
         bytes: &[u8],
         source: Option<IpAddr>,
     ) -> io::Result<bool> {
-        let port = self.datagrams.get(place).ok_or_else(closed)?;
+        let port = self.datagrams.list.get(place).ok_or_else(closed)?;
         let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
-            self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.refused(place, number))));
+            self.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.refused(place, number))));
             sent = socket.send(bytes, to, source);
         }
         match sent {
@@ -244,7 +201,7 @@ impl State {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(e) if connected && is_refusal(&e) => Ok(false),
             Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
-                let peer = self.datagrams.get(place).and_then(Port::peer);
+                let peer = self.datagrams.list.get(place).and_then(Port::peer);
                 let longest = socket.longest_to(peer.filter(|_| *to == Addr::Unnamed).unwrap_or(to));
                 Err(DatagramTooLong::new(bytes.len(), longest).into())
             }
@@ -253,7 +210,7 @@ impl State {
     }
 
     pub(crate) fn connect_datagrams(&mut self, place: Place, delivering: Option<usize>, peer: &Addr) -> io::Result<()> {
-        let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
+        let port = self.datagrams.list.get_mut(place).ok_or_else(closed)?;
         let number = port.number_for(peer, delivering);
         let name = port.socket(number).ok_or_else(closed)?.connect(peer)?;
         port.connected = Some((number, name));
@@ -262,25 +219,27 @@ impl State {
 
     /// Closes the sockets; the protocol hears of it when no callback runs.
     pub(crate) fn close_datagrams(&mut self, place: Place) {
-        let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
-        self.soon.push_back(Soon::EndDatagrams(place));
+        self.queues.soon.push_back(Soon::EndDatagrams(place));
     }
 
     /// From outside of a callback.
     pub(crate) fn stop_datagrams(&mut self, place: Place) {
-        let Some(port) = self.datagrams.get_mut(place) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.end_datagrams(place);
     }
 
     pub(crate) fn stop_all_datagrams(&mut self) {
-        self.datagrams.ids().into_iter().for_each(|place| self.stop_datagrams(place));
+        self.datagrams.list.ids().into_iter().for_each(|place| self.stop_datagrams(place));
     }
 
     /// Once; one that has not begun hears of no end either.
     pub(crate) fn end_datagrams(&mut self, place: Place) {
-        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
+        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.list.remove(place) else {
+            return;
+        };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
         }
@@ -296,7 +255,7 @@ impl State {
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
         let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
-        if let Some(port) = self.datagrams.get(place) {
+        if let Some(port) = self.datagrams.list.get(place) {
             self.core.monitor.report_callback(port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
@@ -309,12 +268,12 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) -> Option<Outcome> {
-        let mut protocol = self.datagrams.get_mut(place)?.protocol.take()?;
+        let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let mut transport = DatagramTransport { cx: Context { state: self }, place, delivery };
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut transport)));
-        if let Some(port) = self.datagrams.get_mut(place) {
+        if let Some(port) = self.datagrams.list.get_mut(place) {
             port.protocol = Some(protocol);
         }
         self.note_stall(callback, peer.as_ref());
@@ -331,125 +290,97 @@ fn is_refusal(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::ConnectionRefused
 }
 
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::net::UdpSocket;
-    use std::rc::Rc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::event_loop::Reactor;
-
-    const HERE_V4: &str = "127.0.0.1:0";
-    const HERE_V6: &str = "[::1]:0";
-    const LONG: Option<Duration> = Some(Duration::from_secs(30));
-
-    /// Notes what it is called for, and connects to whom it is sent the address of.
-    #[derive(Clone, Default)]
-    struct Noting(Rc<RefCell<Vec<String>>>);
-
-    impl DatagramProtocol for Noting {
-        fn start_protocol(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
-            self.0.borrow_mut().push("start".into());
-            Ok(())
-        }
-
-        fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], _: &Addr) -> HandlerResult {
-            let text = String::from_utf8_lossy(data);
-            self.0.borrow_mut().push(text.to_string());
-            if let Ok(peer) = text.parse() {
-                t.connect(&peer)?;
-                t.write(b"hello")?;
-            }
-            Ok(())
-        }
-
-        fn connection_refused(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
-            self.0.borrow_mut().push("refused".into());
-            Ok(())
-        }
+impl Context<'_> {
+    /// As [`Reactor::listen_udp`](crate::Reactor::listen_udp); the protocol hears of its start when this callback has
+    /// returned. Give an IP address: a name is looked up at once, and the loop waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort, Error> {
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        let place = port.place;
+        self.state.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        Ok(port)
     }
 
-    fn client(address: &str) -> (UdpSocket, Addr) {
-        let client = UdpSocket::bind(address).unwrap();
-        client.set_read_timeout(LONG).unwrap();
-        let addr = client.local_addr().unwrap().into();
-        (client, addr)
+    /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
+    /// is dropped. As [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to).
+    ///
+    /// # Errors
+    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
+    pub fn send_datagram(&mut self, port: &DatagramPort, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        self.state.send_datagram(port.place, None, to, bytes, None)
     }
 
-    fn text_of(client: &UdpSocket) -> String {
-        let mut buf = [0; 100];
-        let (n, _) = client.recv_from(&mut buf).unwrap();
-        String::from_utf8_lossy(&buf[..n]).into()
-    }
-
-    fn addr_of(port: &Port, number: usize) -> Addr {
-        port.sockets[number].local_addr().clone()
-    }
-
-    /// A port of both families, IPv6 first, as of a name that has both addresses; none where there is no IPv6.
-    fn of_both(reactor: &mut Reactor, protocol: Noting) -> Option<DatagramPort> {
-        let mut sockets = bind(&HERE_V6.into(), BindOptions::datagrams()).ok()?;
-        sockets.extend(bind(&HERE_V4.into(), BindOptions::datagrams()).unwrap());
-        let port = reactor.listen_udp("127.0.0.1:0", protocol).unwrap();
-        reactor.state.datagrams.get_mut(port.place).unwrap().sockets = sockets;
-        Some(port)
-    }
-
-    #[test]
-    fn the_socket_is_chosen_by_the_family_and_by_whom_it_is_connected_to() {
-        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
-        let Some(port) = of_both(&mut reactor, noting.clone()) else { return };
-        let ((v4, v4_addr), (v6, v6_addr)) = (client(HERE_V4), client(HERE_V6));
-        let send = |reactor: &mut Reactor, to: &Addr| {
-            Context { state: &mut reactor.state }.send_datagram(&port, to, b"hello").unwrap()
-        };
-        assert!(send(&mut reactor, &v4_addr) && send(&mut reactor, &v6_addr));
-        assert_eq!((text_of(&v4), text_of(&v6)), ("hello".into(), "hello".into()));
-        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &Addr::Unnamed, b"").is_err());
-
-        // In the delivery by one family to a peer of the other, and from then on.
-        let own = reactor.state.datagrams.get(port.place).map(|port| [addr_of(port, 0), addr_of(port, 1)]).unwrap();
-        v6.send_to(v4_addr.to_string().as_bytes(), own[0].socket_addr().unwrap()).unwrap();
-        assert!(reactor.turn(LONG).unwrap());
-        assert_eq!(text_of(&v4), "hello");
-        assert!(send(&mut reactor, &Addr::Unnamed));
-        assert_eq!(text_of(&v4), "hello");
-        v6.send_to(b"a stranger", own[0].socket_addr().unwrap()).unwrap();
-        v4.send_to(b"friend", own[1].socket_addr().unwrap()).unwrap();
-        assert!(reactor.turn(LONG).unwrap());
-        drop(v4);
-        send(&mut reactor, &Addr::Unnamed);
-        assert!(reactor.turn(LONG).unwrap());
-        assert_eq!(noting.0.take(), ["start", v4_addr.to_string().as_str(), "friend", "refused"]);
-    }
-
-    #[test]
-    fn a_datagram_for_a_v4_address_may_leave_from_a_socket_of_both_kinds() {
-        let (mut reactor, (v4, addr)) = (Reactor::new().unwrap(), client(HERE_V4));
-        let Ok(port) = reactor.listen_udp("[::]:0", Noting::default()) else { return }; // no IPv6 here
-        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &addr, b"hello").unwrap());
-        assert_eq!(text_of(&v4), "hello");
-    }
-
-    #[test]
-    fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
-        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
-        let gone = reactor.listen_udp(HERE_V4, Noting::default()).unwrap();
-        let state = &mut reactor.state;
-        state.stop_datagrams(gone.place);
-        let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
-        assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
-        let (client, _) = client(HERE_V4);
-        client.send_to(b"early", port.local_addr().socket_addr().unwrap()).unwrap();
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
-        assert!(noting.0.borrow().is_empty(), "before it has begun");
-        state.start_datagrams(gone.place);
-        state.start_datagrams(port.place);
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0)); // in vain
-        state.receive(token::of(token::DATAGRAMS, port.place.index() + 1, 0));
-        assert_eq!(noting.0.take(), ["start", "early"]);
+    /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.
+    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
+        self.state.close_datagrams(port.place);
     }
 }
+
+impl DatagramTransport<'_> {
+    /// Sends a datagram, at once; a reply leaves from the address that was sent to, and what goes to an address of the other
+    /// family from a socket of that family, where the port has one. `false`: the kernel's queue, or that of
+    /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
+    ///
+    /// # Errors
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
+    /// way there, nobody has that Unix socket.
+    pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
+        self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source)
+    }
+
+    /// Sends to the peer that the socket is connected to, as [`send_to`](Self::send_to).
+    ///
+    /// # Errors
+    /// As there; where the socket is not connected, `EDESTADDRREQ` or [`io::ErrorKind::NotConnected`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
+    }
+
+    /// Talks to this peer only, from now on: others are not heard any more, and
+    /// [`connection_refused`](DatagramProtocol::connection_refused) tells when it is not there. Nothing is sent for it.
+    ///
+    /// # Errors
+    /// As connect(2) fails.
+    pub fn connect(&mut self, peer: &Addr) -> io::Result<()> {
+        self.cx.state.connect_datagrams(self.place, self.delivery.number, peer)
+    }
+
+    /// Where the datagram was sent to; outside of [`datagram_received`](DatagramProtocol::datagram_received) what the
+    /// socket is bound to.
+    pub fn local_addr(&self) -> Addr {
+        let bound = || self.cx.state.datagrams.list.get(self.place).map(|port| port.addr().clone());
+        self.delivery.to.clone().or_else(bound).unwrap_or(Addr::Unnamed)
+    }
+
+    /// Whether the datagram was longer than what is delivered.
+    pub fn is_truncated(&self) -> bool {
+        self.delivery.truncated
+    }
+
+    /// How many bytes the datagram had.
+    pub fn original_len(&self) -> usize {
+        self.delivery.original_len
+    }
+
+    /// The socket, for [`Context::send_datagram`] at other times.
+    pub fn port(&self) -> DatagramPort {
+        let addr = self.cx.state.datagrams.list.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
+        DatagramPort { place: self.place, addr }
+    }
+
+    /// Closes the socket. Nothing more is delivered, not even what the kernel has already;
+    /// [`stop_protocol`](DatagramProtocol::stop_protocol) follows when this callback has returned.
+    pub fn stop_listening(&mut self) {
+        self.cx.state.close_datagrams(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
-use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::conn::{Origin, Phase};
+use crate::event_loop::state::conn::Phase;
+use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::{Drain, State};
+use crate::event_loop::state::stop::Drain;
+use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {
@@ -27,10 +28,12 @@ impl State {
 
     /// A drain that is on already is not made longer. The limit holds for all loops of the server.
     pub(crate) fn shutdown(&mut self, grace: Duration) {
-        let deadline = self.clock.now() + grace.min(NEVER);
-        if !self.team.is_alone() {
-            self.team.limit_drain(deadline, grace);
-            self.team.tell_others(self.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
+        let deadline = self.time.clock.now() + grace.min(NEVER);
+        if !self.member.group.is_alone() {
+            self.member.group.limit_drain(deadline, grace);
+            self.member
+                .group
+                .tell_others(self.member.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
         }
         self.limit_drain(deadline, grace);
     }
@@ -44,7 +47,7 @@ impl State {
     pub(crate) fn drain_within(&mut self, deadline: Instant, grace: Duration) {
         let before = self.drain_deadline();
         self.begin_drain();
-        if let Some(drain) = &mut self.drain {
+        if let Some(drain) = &mut self.stop.drain {
             drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
             drain.grace = grace;
         }
@@ -52,17 +55,17 @@ impl State {
 
     pub(crate) fn begin_drain(&mut self) {
         self.poller.remove(&self.core.control.stop);
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             return;
         }
         let grace = self.core.settings.drain_timeout;
-        let by_hand = self.clock.set_by_hand().map(|now| now + grace);
-        let (deadline, grace) = match self.team.drain_limit() {
+        let by_hand = self.time.clock.set_by_hand().map(|now| now + grace);
+        let (deadline, grace) = match self.member.group.drain_limit() {
             Some((deadline, grace)) => (Some(deadline), grace),
             None => (by_hand, grace),
         };
-        self.drain = Some(Drain { deadline, grace, cut: false });
-        if !self.core.control.paused() && !self.accepts_one {
+        self.stop.drain = Some(Drain { deadline, grace, cut: false });
+        if !self.core.control.paused() && !self.ports.accepts_one {
             self.count_the_last();
         }
         self.watch_for_the_end_of_grace();
@@ -72,50 +75,31 @@ impl State {
         self.stop_connecting_all();
     }
 
-    /// A connection of a loop that drains, at the end of a turn: it is told once, and closed when it is idle. What the
-    /// peer has sent before is still served.
-    pub(crate) fn drain_one(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        if !std::mem::replace(&mut conn.told_to_shut_down, true) {
-            self.call(id, "shutting_down", |p, t| p.shutting_down(t));
-        }
-        let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
-        if !conn.heard && conn.origin == Origin::Accepted && self.core.ends_alone() {
-            return; // its first request is on its way
-        }
-        let has_more = !conn.paused.any() && self.read(id);
-        if has_more {
-            self.mark(id);
-        } else if !self.conns.get(id).is_some_and(|conn| conn.paused.by_rate) {
-            self.end(id, LostReason::Shutdown);
-        }
-    }
-
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(crate) fn gate_rung(&mut self) {
         if self.lent.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
-        if self.drain.is_some() && self.core.is_worker() {
+        if self.stop.drain.is_some() && self.core.is_worker() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
     }
 
     /// Once a turn: takes in the last of the queue, cuts at the limit, and ends the run when nothing is left.
     pub(crate) fn go_on_draining(&mut self) {
-        if self.drain.is_none() {
+        if self.stop.drain.is_none() {
             return;
         }
-        self.place.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
+        self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
         self.stop_all_datagrams();
         self.accept_one_of_the_last();
-        if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
+        if self.drain_deadline().is_some_and(|at| at <= self.time.clock.now()) && !self.is_cut() {
             self.cut();
         }
         if !self.has_connections() && !self.has_last() {
             self.end_connectors();
             self.stop_listening_all();
-            self.stop = true;
+            self.stop.asked = true;
         }
     }
 
@@ -123,10 +107,10 @@ impl State {
         if self.lent.is_none() || self.is_over_for_all() {
             self.core.control.cut();
         }
-        let Some(drain) = &mut self.drain else { return };
+        let Some(drain) = &mut self.stop.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
-        let left = self.conns.len() + self.aside.len();
+        let left = self.conns.len() + self.verdicts.len();
         self.turn_all_away();
         if left > 0 && self.lent.is_none() {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
@@ -138,5 +122,28 @@ impl State {
             }
         }
         self.settle();
+    }
+
+    /// Ends every connection at once; with the loop itself.
+    pub(crate) fn end_all(&mut self) {
+        let (deadline, grace) = (None, Duration::ZERO);
+        self.stop.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
+        self.turn_all_away();
+        for id in self.conns.ids() {
+            self.end(id, LostReason::Shutdown);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.phase = Phase::Over;
+            }
+            self.finish(id);
+        }
+        self.end_connectors();
+    }
+}
+
+impl Context<'_> {
+    /// Stops listening, tells every protocol, closes connections when they are idle, cuts those that are not when
+    /// `grace` has passed, and ends [`Reactor::run`](crate::Reactor::run).
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.state.shutdown(grace);
     }
 }

@@ -1,61 +1,38 @@
 //! Connections that wait for the verdict of `verify_request`, while the loop goes on.
 
-use std::collections::HashMap;
 use std::io;
 
 use crate::admit::Permit;
-use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::state::{State, Task};
-use crate::event_loop::turn::accept::Entrance;
+use crate::event_loop::state::asides::Aside;
+use crate::event_loop::state::ports::Entrance;
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::finish;
 use crate::hooks::{self, Verdict};
 use crate::net::Accepted;
-use crate::offload::Ticket;
 use crate::panics::forget;
-
-/// A connection nobody knows of yet; it has its place.
-struct Aside {
-    entrance: Entrance,
-    accepted: Accepted,
-    permit: Permit,
-    ticket: Ticket,
-    timer: TimerId,
-}
-
-/// All of them, by numbers that are never given again.
-#[derive(Default)]
-pub(crate) struct Asides {
-    all: HashMap<u64, Aside>,
-    next: u64,
-}
-
-impl Asides {
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-}
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
     pub(crate) fn put_aside(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        let (key, inbox) = (self.aside.next, self.inbox.clone());
-        self.aside.next += 1;
+        let (key, inbox) = (self.verdicts.next, self.member.inbox.clone());
+        self.verdicts.next += 1;
         let tell = move |verdict| {
             let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict)));
             // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(ticket) => {
-                let timer = self.timers.set(self.now, self.core.settings.verify_timeout, Task::Verify(key));
-                self.aside.all.insert(key, Aside { entrance, accepted, permit, ticket, timer });
+                let timer = self.time.timers.set(self.time.now, self.core.settings.verify_timeout, Task::Verify(key));
+                self.verdicts.all.insert(key, Aside { entrance, accepted, permit, ticket, timer });
             }
             Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }
 
     fn verdict(&mut self, key: u64, verdict: Verdict) {
-        let Some(Aside { entrance, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
-        self.timers.cancel(timer);
+        let Some(Aside { entrance, accepted, permit, timer, .. }) = self.verdicts.all.remove(&key) else { return };
+        self.time.timers.cancel(timer);
         match verdict.check() {
             Ok(()) => self.serve(entrance, accepted, permit),
             Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
@@ -63,15 +40,15 @@ impl State {
     }
 
     pub(crate) fn verdict_is_late(&mut self, key: u64) {
-        if let Some(aside) = self.aside.all.remove(&key) {
+        if let Some(aside) = self.verdicts.all.remove(&key) {
             self.turn_away(aside, &hooks::late(&self.core));
         }
     }
 
     /// The loop is at its end, or the drain is.
     pub(crate) fn turn_all_away(&mut self) {
-        for (_, aside) in std::mem::take(&mut self.aside.all) {
-            self.timers.cancel(aside.timer);
+        for (_, aside) in std::mem::take(&mut self.verdicts.all) {
+            self.time.timers.cancel(aside.timer);
             self.turn_away(aside, &hooks::server_stops());
         }
     }
@@ -80,35 +57,6 @@ impl State {
         self.core.verifying.forget(aside.ticket);
         finish::refuse_unverified(&self.core, aside.accepted, why);
         forget(aside.entrance);
-    }
-
-    /// Whether there is any, served or kept aside.
-    pub(crate) fn has_connections(&self) -> bool {
-        self.conns.len() + self.aside.len() > 0
-    }
-
-    /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
-    /// which takes all of them.
-    pub(crate) fn pace_actions(&mut self) {
-        if self.number > 0 && !self.core.is_worker() {
-            return;
-        }
-        if let Some(every) = hooks::every(&self.core) {
-            self.timers.set(self.clock.now(), every, Task::Actions);
-        }
-    }
-
-    pub(crate) fn act(&mut self) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.now = self.clock.now();
-        match self.core.worker() {
-            Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
-            None => hooks::perform(&self.core),
-        }
-        self.note_stall("service_actions", None);
-        self.pace_actions();
     }
 }
 
@@ -150,7 +98,7 @@ mod tests {
         });
         let port = reactor.listen_tcp("127.0.0.1:0", serves).unwrap();
         let _client = TcpStream::connect(port.local_addr().socket_addr().unwrap()).unwrap();
-        while reactor.state.aside.len() == 0 {
+        while reactor.state.verdicts.len() == 0 {
             assert!(reactor.turn(None).unwrap());
         }
         reactor.context().stop_listening(&port);
@@ -158,7 +106,7 @@ mod tests {
             reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");
         release.send(()).unwrap();
-        while reactor.state.aside.len() > 0 {
+        while reactor.state.verdicts.len() > 0 {
             assert!(reactor.turn(Some(Duration::from_secs(30))).unwrap());
         }
         assert_eq!((reactor.state.conns.len(), Rc::strong_count(&kept)), (1, 1), "and the factory is let go");
