@@ -8,8 +8,8 @@ use std::{fmt, io};
 
 use crate::config::{Limits, LingeringClose, ServerSettings};
 use crate::error::Result;
-use crate::event_loop::io::Io;
 use crate::event_loop::io::memory::{Memory, Script};
+use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::reactor::Reactor;
@@ -31,7 +31,8 @@ const TURNS: usize = 1000;
 /// ```
 /// use std::time::Duration;
 /// use socketserver::testing::TestLoop;
-/// use socketserver::{HandlerResult, Protocol, TimerId, Transport};
+/// use socketserver::{HandlerResult, Protocol, Transport};
+/// use socketserver::event_loop::TimerId;
 ///
 /// /// Repeats what it hears, a second later.
 /// #[derive(Default)]
@@ -107,7 +108,8 @@ impl TestLoop {
     /// use std::io::ErrorKind;
     /// use std::time::Duration;
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{factory, Connect, HandlerResult, Protocol, Reconnect, Transport};
+    /// use socketserver::{factory, HandlerResult, Protocol, Transport};
+    /// use socketserver::event_loop::{Connect, Reconnect};
     ///
     /// struct Greeter;
     /// impl Protocol for Greeter {

@@ -1,7 +1,7 @@
 //! [`Scoreboard`]: memory that a master shares with its workers. It outlives each process, and needs no lock.
 //!
-//! A wish for a change (a handle in any process, a signal, a worker that has served its time) is written
-//! here, and the master is woken. Two wishes at once need no protocol, and no wish is lost.
+//! A handle in any process, a signal or a worker may ask for a change. The request is written here, and the
+//! master is woken. Two requests at once need no protocol, and no request is lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -178,9 +178,9 @@ impl WorkerSlot {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
-    /// True if this is the worker's first request for a successor. It notes the request.
-    pub(crate) fn want_successor(&self) -> bool {
-        !self.wants_successor.swap(true, SeqCst)
+    /// Returns the flag that a worker sets to get a successor.
+    pub(crate) fn successor_wish(&self) -> &AtomicBool {
+        &self.wants_successor
     }
 
     pub(crate) fn wants_successor(&self) -> bool {

@@ -1,4 +1,8 @@
-//! Worker processes around any engine: supervised, replaced, reloaded.
+//! Worker processes around any engine: [`PreForking`], and what its hook is given.
+//!
+//! [`PreForking`] is at the crate's root as well. Come here for [`WorkerExit`], which
+//! [`on_worker_exit`](PreForking::on_worker_exit) gets. [The guide](crate::guide::forking) has the signals and the
+//! rules.
 
 mod shares;
 mod starts;
@@ -167,7 +171,7 @@ impl<E> PreForking<E> {
     /// must not take that long; with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits
     /// for the peer; with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread
     /// that runs no handlers, so handlers may take as long as they like, and one that hangs stays unnoticed. A strategy
-    /// of your own gives it where it accepts by [`Acceptor::run`](crate::Acceptor::run), and is left alone otherwise.
+    /// of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run), and is left alone otherwise.
     #[must_use]
     pub fn heartbeat(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.heartbeat = limit.into();

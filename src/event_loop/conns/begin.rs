@@ -5,11 +5,11 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Entry, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::{Factory, Peer};
 use crate::event_loop::state::protocol::Protocol;
+use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::observe::Outcome;
 use crate::panics::forget;

@@ -2,15 +2,16 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::config::{LingeringClose, FIRST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{FIRST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
+use crate::finish::plan::{plan, Close, Facts};
 use crate::observe::Outcome;
 use crate::panics::forget;
 
@@ -66,28 +67,27 @@ impl State {
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
     fn after_the_last_byte(&self, conn: &Conn) -> Phase {
-        if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
-            return Phase::Over; // a lent one is closed by who has lent it
+        if conn.io.is_lent() {
+            return Phase::Over; // its lender closes it
         }
-        if matches!(conn.end.reason, Some(LostReason::Shutdown)) {
-            return if conn.io.is_acknowledged() {
-                Phase::Over
-            } else {
-                Phase::Acknowledging { pause: FIRST_LOOK, until: self.time.now + LINGER_TOTAL }
-            };
-        }
-        let lingers = match self.core.settings.lingering_close {
-            LingeringClose::Never => false,
-            LingeringClose::Always => true,
-            LingeringClose::IfUnread => conn.watch.left_unread || conn.io.has_unread(),
+        let facts = Facts {
+            is_lost: false, // a connection whose sending has failed is over already
+            is_cut: self.is_cut(),
+            has_ended: conn.paused.at_eof,
+            is_stopped: matches!(conn.end.reason, Some(LostReason::Shutdown)),
+            leaves_unread: conn.watch.left_unread,
+            is_limit: matches!(conn.end.reason, Some(LostReason::TimedOut(_))),
         };
-        if !lingers {
-            return Phase::Over;
+        match plan(self.core.settings.lingering_close, facts, || conn.io.has_unread()) {
+            Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
+                Phase::Acknowledging { pause: FIRST_LOOK, until: self.time.now + within }
+            }
+            Close::AtOnce | Close::WhenAcknowledged { .. } => Phase::Over,
+            Close::Linger { within } => {
+                conn.io.shut_write();
+                Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + within }
+            }
         }
-        conn.io.shut_write();
-        let patience =
-            if matches!(conn.end.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
-        Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + patience }
     }
 
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
@@ -161,7 +161,7 @@ impl State {
 
 impl Transport<'_> {
     /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
-    /// still to read ([`LingeringClose`](crate::LingeringClose)). Once is enough.
+    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). Once is enough.
     pub fn close(&mut self) {
         self.cx.state.end(self.id, LostReason::Closed);
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::event_loop::io::outbox::WORTH_SHARING;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
 
 impl State {
     /// The members in this loop.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::config::{Limit, LimitExceeded, LAST_LOOK};
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Marks, Phase};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Tells the request limit and the drain that a request is in progress from here on, until

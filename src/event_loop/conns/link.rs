@@ -1,9 +1,9 @@
 //! Back-pressure from one connection to another: who forwards reads no faster than it can write.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// From now on this connection is read from only as fast as another one takes it: reading pauses while the

@@ -17,4 +17,3 @@ pub(crate) mod socket;
 pub(crate) mod switch;
 pub(crate) mod throttle;
 pub(crate) mod timers;
-

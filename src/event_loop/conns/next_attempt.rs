@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::clients::{Dial, Stage};
-use crate::event_loop::state::State;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
 
 impl State {
     /// The protocol has been told.

@@ -1,8 +1,8 @@
 //! Not to be read from, for a while.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
 
 impl State {
     pub(crate) fn pause(&mut self, id: ConnId) -> bool {

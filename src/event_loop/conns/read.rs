@@ -5,10 +5,10 @@ use std::io;
 use crate::config::LINGER_IDLE;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Phase, WriteHalf};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Eof;
+use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {

@@ -6,11 +6,12 @@ use std::io::{IoSlice, Read};
 use std::ops::RangeBounds;
 use std::rc::Rc;
 
+use crate::error::HandlerResult;
 use crate::event_loop::io::source::{FilePart, Source};
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::lost::{LostReason, WriteError};
 use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Queues several buffers, in their order, as one [`write`](Self::write) of all would: all of them or none.
@@ -84,6 +85,16 @@ impl Transport<'_> {
     /// [`resume_writing`](crate::Protocol::resume_writing).
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.cx.state.write(self.id, bytes)
+    }
+
+    /// Queues `line` and a line feed. The result is a callback's, so that it can be the last expression of one, as
+    /// [`Connection::send_line`](crate::Connection::send_line) can.
+    ///
+    /// # Errors
+    /// A [`WriteError`] inside, as [`write`](Self::write) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write(&[line.as_ref(), b"\n"].concat())?;
+        Ok(())
     }
 
     /// What `write!` and `writeln!` call.

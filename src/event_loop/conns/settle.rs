@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Origin, Phase};
 use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::State;
 
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.

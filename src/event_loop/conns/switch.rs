@@ -13,7 +13,7 @@ impl Transport<'_> {
     /// [`connection_made`](Protocol::connection_made), then it is given `leftover`, which is what the old one was
     /// given and did not consume, and then what is read; if the peer's stream has ended already,
     /// [`eof_received`](Protocol::eof_received) follows, and the old one's answer to that does not count. What
-    /// [`lines`](crate::lines) and [`strings`](crate::strings) keep of the input follows `leftover` by itself.
+    /// [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) keep of the input follows `leftover` by itself.
     ///
     /// The connection stays what it is: its id, its groups, its limits, its queue, a pause of reading. Timers that
     /// the old protocol has set are cancelled, and a [request](Self::request_begins) that it has begun is none of the
@@ -23,7 +23,8 @@ impl Transport<'_> {
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{lines, HandlerResult, LineReceiver, FramedTransport, Protocol, Transport};
+    /// use socketserver::{lines, HandlerResult, LineReceiver, Protocol, Transport};
+    /// use socketserver::event_loop::FramedTransport;
     ///
     /// struct Negotiation;
     /// impl LineReceiver for Negotiation {

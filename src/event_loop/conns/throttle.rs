@@ -4,11 +4,11 @@ use std::io;
 
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::rare::{Direction, Throttle};
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Reads no faster than this; connections that are given clones of the limit share it. What comes faster waits in

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 
 impl State {
     /// The connection's timers end with it. Those that have fired are swept out when the list has doubled.

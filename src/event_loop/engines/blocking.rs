@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::connection::{Connection, Wire};
 use crate::error::{Error, HandlerResult, Result};
 use crate::event_loop::conns::begin::NO_PROTOCOL;
-use crate::event_loop::io::Io;
 use crate::event_loop::io::lent::LentIo;
+use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::settings::Settings;
 use crate::event_loop::state::stop::Lender;
+use crate::event_loop::state::State;
 use crate::handler::StreamRequestHandler;
 use crate::observe::{NotServed, Outcome};
 use crate::sys::{lend, Poller};
@@ -67,13 +67,13 @@ use crate::sys::{lend, Poller};
 ///   [`link`](crate::Transport::link), [`post`](crate::Context::post), a [`Group`](crate::Group).
 ///   [`connections`](crate::Context::connections) counts them, and begins with one. **A broadcast reaches nobody else**,
 ///   and an id of another loop stands for nothing. Who talks to other connections keeps their
-///   [`ReactorHandle`](crate::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
+///   [`ReactorHandle`](crate::event_loop::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
 /// - [`blocking`](crate::Context::blocking) work is done by 10 threads at most for all connections together; what has not
 ///   begun ends with its connection. A callback that waits by itself is cheaper.
 /// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
 ///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
-///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
+///   They are told [`LostReason::Shutdown`](crate::event_loop::LostReason::Shutdown), unless they have been closed already. Attempts to connect end, sockets of
 ///   datagrams are closed, and timers, messages and work are dropped.
 /// - [`pause`](crate::ServerHandle::pause) pauses accepting, and nothing of this loop, its datagrams included.
 /// - [`Context::shutdown`](crate::Context::shutdown) stops the whole server, within the server's drain limit for the
@@ -87,7 +87,7 @@ use crate::sys::{lend, Poller};
 /// it has input that the kernel does not tell of.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
-/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::ConnectionWriter) that an
+/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::connection::ConnectionWriter) that an
 /// outer handler has made is served when the protocol is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Blocking<F>(pub F);

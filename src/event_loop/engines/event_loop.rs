@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::State;
 use crate::event_loop::state::factory::{Factory, Kept};
 use crate::event_loop::state::settings::EventLoop;
+use crate::event_loop::state::State;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 

@@ -2,8 +2,8 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ const MOST: usize = 512;
 /// # What is whose
 ///
 /// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
-///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::ConnId), by which every loop
+///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::event_loop::ConnId), by which every loop
 ///   reaches every connection ([`Context`](crate::Context) says how); [`stop`](crate::Context::stop) and
 ///   [`shutdown`](crate::Context::shutdown).
 /// - **The loop's**: timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the

@@ -3,4 +3,3 @@
 pub(crate) mod blocking;
 pub(crate) mod event_loop;
 pub(crate) mod loops;
-

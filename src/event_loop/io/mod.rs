@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::event_loop::io::input::Input;
 use crate::event_loop::io::lent::LentIo;
-use crate::net::{Addr, PeerCredentials, Socket};
-use crate::sys::socket;
 #[cfg(feature = "testing")]
 use crate::event_loop::io::memory::Memory;
+use crate::net::{Addr, PeerCredentials, Socket};
+use crate::sys::socket;
 
 /// A socket, or the connection of a blocking strategy; in tests, memory.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
-use crate::event_loop::io::Io;
 use crate::event_loop::io::source::Source;
+use crate::event_loop::io::Io;
 use crate::panics::forget;
 
 /// A piece up to this size takes further writes.

@@ -7,4 +7,3 @@ pub(crate) mod slab;
 pub(crate) mod team;
 pub(crate) mod timers;
 pub(crate) mod token;
-

@@ -15,7 +15,7 @@ use crate::mailbox::Closed;
 /// keep it, send it.
 ///
 /// Of the loops of [`EventLoops`](crate::EventLoops) each has its own, which [`Context::handle`] gives, in
-/// [`start_factory`](crate::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
+/// [`start_factory`](crate::event_loop::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
 /// connection goes to the loop that has it, whichever handle is used.
 ///
 /// ```

@@ -12,13 +12,13 @@ use crate::config::ServerSettings;
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::reactor::handle::ReactorHandle;
-use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol};
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::ListeningPort;
 use crate::event_loop::state::settings::EventLoop;
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
 use crate::net::Address;
@@ -184,8 +184,8 @@ impl Reactor {
     /// [`Error::System`] where the handlers cannot be installed.
     pub fn handle_signals(&mut self) -> Result<()> {
         if self.signals.is_none() {
-            let control = self.state.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.state.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())

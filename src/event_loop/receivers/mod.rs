@@ -4,4 +4,3 @@ pub(crate) mod framed;
 pub(crate) mod line_receiver;
 pub(crate) mod lines;
 pub(crate) mod string_receiver;
-

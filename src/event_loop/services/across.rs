@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, QueueFull};
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::net::Addr;
 
 /// How many times the most bytes of one connection may wait for a loop that does not come to take them.
@@ -115,11 +115,22 @@ impl Context<'_> {
         }
     }
 
+    /// As [`write_to`](Self::write_to), with a line feed after the line.
+    pub fn send_line_to(&mut self, id: ConnId, line: impl AsRef<[u8]>) -> bool {
+        self.write_to(id, &[line.as_ref(), b"\n"].concat())
+    }
+
+    /// As [`broadcast`](Self::broadcast), with a line feed after the line.
+    pub fn broadcast_line(&mut self, group: Group, line: impl AsRef<[u8]>, except: Option<ConnId>) -> usize {
+        self.broadcast(group, &[line.as_ref(), b"\n"].concat(), except)
+    }
+
     /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
     /// for each. What becomes of a member who does not read, [`Group`] says.
     ///
     /// ```
-    /// # use socketserver::{ConnId, Context, Group};
+    /// # use socketserver::{Context, Group};
+    /// # use socketserver::event_loop::ConnId;
     /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
     ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
     /// }

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::event_loop::clients::Stage;
 use crate::event_loop::clients::attempt::{connect, known, open, Attempt, Failed, Known};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::clients::connect_error::ConnectFailure;
+use crate::event_loop::clients::Stage;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::State;
 use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::listen::resolve;
 use crate::net::{Addr, Socket};
 use crate::sys::{socket, Readiness};

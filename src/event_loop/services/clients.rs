@@ -14,12 +14,12 @@ use crate::event_loop::clients::connect_error::{ConnectError, ConnectFailure};
 use crate::event_loop::clients::{Dial, Stage};
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
@@ -240,7 +240,7 @@ impl Context<'_> {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::ConnectFailure::Stopped)
+    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped)
     /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
     /// and is made again as the policy says when it is lost.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {

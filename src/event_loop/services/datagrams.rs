@@ -308,7 +308,7 @@ impl Context<'_> {
     }
 
     /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
-    /// is dropped. As [`DatagramTransport::send_to`](crate::DatagramTransport::send_to).
+    /// is dropped. As [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to).
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -328,7 +328,7 @@ impl DatagramTransport<'_> {
     /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
     ///
     /// # Errors
-    /// [`DatagramTooLong`](crate::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
     /// way there, nobody has that Unix socket.
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
         let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));

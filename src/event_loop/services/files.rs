@@ -3,14 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result};
-use crate::event_loop::io::Io;
 use crate::event_loop::io::input::Input;
+use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
 

@@ -7,4 +7,3 @@ pub(crate) mod datagrams;
 pub(crate) mod files;
 pub(crate) mod offload;
 pub(crate) mod ports;
-

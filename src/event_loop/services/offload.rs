@@ -5,9 +5,9 @@ use std::{fmt, io};
 
 use parking_lot::Mutex;
 
-use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
@@ -63,7 +63,7 @@ impl Context<'_> {
     /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
     ///
     /// `done` is called in a later turn, never within this callback. The connection that has asked may be gone by then:
-    /// keep its [`ConnId`](crate::ConnId), which stands for nothing in that case. A drain does not wait for work, only
+    /// keep its [`ConnId`](crate::event_loop::ConnId), which stands for nothing in that case. A drain does not wait for work, only
     /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
     /// for what runs, and `done` is dropped without a call.
     pub fn blocking<R: Send + 'static>(

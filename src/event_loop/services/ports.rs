@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
-use crate::event_loop::state::State;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::{ListeningPort, Port};
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::lifecycle::{Core, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 

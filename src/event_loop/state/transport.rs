@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
+use crate::event_loop::state::State;
 
 /// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
 ///

@@ -7,11 +7,11 @@ use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::State;
 use crate::event_loop::state::conn::Phase;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::stop::Drain;
+use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {

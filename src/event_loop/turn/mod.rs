@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::State;
 use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::panics::forget;
 use crate::sys::Readiness;
 

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::State;
 use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {

@@ -1,7 +1,7 @@
 //! What is due.
 
-use crate::event_loop::state::State;
 use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::hooks;
 
 impl State {

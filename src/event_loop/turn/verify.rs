@@ -3,10 +3,10 @@
 use std::io;
 
 use crate::admit::Permit;
-use crate::event_loop::state::State;
 use crate::event_loop::state::asides::Aside;
 use crate::event_loop::state::ports::Entrance;
 use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::finish;
 use crate::hooks::{self, Verdict};
 use crate::net::Accepted;

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
-use crate::event_loop::Peer;
+use super::*;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::test_loop::TestLoop;
-use super::*;
+use crate::event_loop::Peer;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

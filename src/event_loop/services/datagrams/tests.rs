@@ -5,8 +5,8 @@ use std::net::UdpSocket;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::event_loop::Reactor;
 use super::*;
+use crate::event_loop::Reactor;
 
 const HERE_V4: &str = "127.0.0.1:0";
 const HERE_V6: &str = "[::1]:0";
