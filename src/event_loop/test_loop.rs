@@ -298,7 +298,7 @@ impl TestLoop {
     fn is_settled(&mut self) -> bool {
         let (state, now) = (&mut self.reactor.state, self.now.get());
         let due = state.time.timers.next().is_some_and(|due| due <= now);
-        let busy = !state.queues.dirty.is_empty() || !state.queues.soon.is_empty() || due;
+        let busy = !state.queues.dirty.is_empty() || !state.queues.deferred.is_empty() || due;
         let ready = self.peers.iter().any(|(id, memory)| {
             let watched = state.conns.get(*id).and_then(|conn| conn.watch.interest);
             watched.is_some_and(|watched| memory.readiness(watched).is_some())

@@ -93,7 +93,7 @@ impl State {
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
     pub(crate) fn finish(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
-        let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
+        let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
         self.forget_all_of(id, &mut conn);
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
@@ -116,8 +116,8 @@ impl State {
             }
         }
         drop(permit);
-        if !self.member.group.is_alone() {
-            self.member.group.note_load(self.member.number, self.conns.len());
+        if !self.loops.group.is_alone() {
+            self.loops.group.note_load(self.loops.number, self.conns.len());
         }
         self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
@@ -146,11 +146,11 @@ impl State {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
         }
-        if let Some(rare) = conn.rare.take() {
-            self.unlink(id, &rare.links, &rare.linked);
-            self.let_go(rare.reading);
-            self.let_go(rare.writing);
-            forget(rare.next);
+        if let Some(cold) = conn.cold.take() {
+            self.unlink(id, &cold.links, &cold.linked);
+            self.let_go(cold.reading);
+            self.let_go(cold.writing);
+            forget(cold.next);
         }
         let limit = conn.limits.timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {

@@ -34,16 +34,16 @@ impl State {
 
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.groups.join(group, id);
-        if !self.member.group.is_alone() {
-            self.member.group.joined(self.member.number, group);
+        if !self.loops.group.is_alone() {
+            self.loops.group.joined(self.loops.number, group);
         }
     }
 
     /// `false` if it was not in.
     pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
         let left = self.groups.leave(group, id);
-        if left && !self.member.group.is_alone() {
-            self.member.group.left(self.member.number, group);
+        if left && !self.loops.group.is_alone() {
+            self.loops.group.left(self.loops.number, group);
         }
         left
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Limit, LimitExceeded, LAST_LOOK};
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Marks, Phase};
+use crate::event_loop::state::conn::{Phase, RequestMarks};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
@@ -18,7 +18,7 @@ impl Transport<'_> {
     pub fn request_begins(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
-            conn.request.marks = Marks::Explicit;
+            conn.request.marks = RequestMarks::Explicit;
             conn.limits.request_since = Some(now);
             conn.request.ends_when_sent = false;
         }
@@ -30,7 +30,7 @@ impl Transport<'_> {
     pub fn request_ends(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
-            conn.request.marks = Marks::Explicit;
+            conn.request.marks = RequestMarks::Explicit;
             if !conn.out.is_empty() {
                 conn.limits.request_since.get_or_insert(now);
                 conn.request.ends_when_sent = true;
@@ -96,7 +96,7 @@ impl State {
         let delay = due.saturating_duration_since(now);
         let timer = match armed {
             Some((timer, _)) if self.time.timers.reset(timer, now, delay) => timer,
-            _ => self.time.timers.set(now, delay, crate::event_loop::state::work::Task::Limit(id)),
+            _ => self.time.timers.set(now, delay, crate::event_loop::state::work::TimerTask::Limit(id)),
         };
         if let Some(conn) = self.conns.get_mut(id) {
             conn.limits.timer = Some((timer, due));

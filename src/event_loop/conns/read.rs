@@ -60,7 +60,7 @@ impl State {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let is_open = conn.is_open();
         let mut buffer = std::mem::take(&mut self.buffers.read);
-        let read = match conn.rare {
+        let read = match conn.cold {
             None => conn.recv(&mut buffer),
             Some(_) => self.recv_limited(id, &mut buffer),
         };
@@ -89,7 +89,9 @@ impl State {
         }
         conn.limits.since = now;
         conn.request.heard = true;
-        if conn.request.marks == crate::event_loop::state::conn::Marks::None && conn.limits.request_since.is_none() {
+        if conn.request.marks == crate::event_loop::state::conn::RequestMarks::None
+            && conn.limits.request_since.is_none()
+        {
             conn.limits.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));

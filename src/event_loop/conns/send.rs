@@ -141,7 +141,7 @@ impl State {
         self.room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_source(source, &mut self.buffers.spares);
-            conn.rare(); // so that it is looked after
+            conn.cold(); // so that it is looked after
         }
         self.mark(id);
         Ok(())

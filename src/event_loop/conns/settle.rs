@@ -10,7 +10,7 @@ use crate::event_loop::state::State;
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
     pub(crate) fn settle(&mut self) {
-        self.member.came_across = 0;
+        self.loops.came_across = 0;
         let mut ids = std::mem::replace(&mut self.queues.dirty, std::mem::take(&mut self.queues.spare_list));
         for id in ids.drain(..) {
             self.settle_one(id);
@@ -42,7 +42,7 @@ impl State {
     /// What few connections want.
     fn mind_the_rare(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        if conn.rare.is_some() {
+        if conn.cold.is_some() {
             self.tell_of_transfers(id);
             self.mind_the_linked(id);
         }

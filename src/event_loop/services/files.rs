@@ -9,7 +9,7 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
@@ -57,7 +57,7 @@ impl Context<'_> {
         if is_always_ready {
             state.unpolled.files.push(id);
         }
-        state.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
+        state.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
         Ok(id)
     }
 }

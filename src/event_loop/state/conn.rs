@@ -11,9 +11,9 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::state::cold::ColdState;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::rare::Rare;
 use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::Outcome;
@@ -78,7 +78,7 @@ pub(crate) enum WriteHalf {
 
 /// Who says when a request begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Marks {
+pub(crate) enum RequestMarks {
     /// Nobody: it begins with input, and ends with the answer's last byte.
     #[default]
     None,
@@ -138,7 +138,7 @@ pub(crate) struct Conn {
     pub(crate) end: End,
     pub(crate) timers: Vec<TimerId>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) cold: Option<Box<ColdState>>,
     /// True if it is in the list of those to be settled at the end of the turn.
     pub(crate) dirty: bool,
     /// True if `shutting_down` was called.
@@ -184,7 +184,7 @@ pub(crate) struct Flow {
 /// The request that it is at.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    pub(crate) marks: Marks,
+    pub(crate) marks: RequestMarks,
     /// True if the request is over once what is queued is sent: an answer belongs to its request.
     pub(crate) ends_when_sent: bool,
     /// True if anything has been read at all.
@@ -238,7 +238,7 @@ impl Conn {
             end: End::default(),
             timers: Vec::new(),
             groups: Vec::new(),
-            rare: None,
+            cold: None,
             dirty: false,
             told_to_shut_down: false,
         }
@@ -255,7 +255,7 @@ impl Conn {
 
     /// Whether a stop may close it: nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        let in_request = self.request.marks == Marks::Explicit && self.limits.request_since.is_some();
+        let in_request = self.request.marks == RequestMarks::Explicit && self.limits.request_since.is_some();
         // Whoever keeps the connection open after the end of the input has an answer to give.
         self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
     }
@@ -272,7 +272,7 @@ impl Conn {
 
     /// Where nothing is left to send, the answer to a request is complete.
     pub(crate) fn note_what_is_sent(&mut self) {
-        if self.out.is_empty() && (self.request.marks == Marks::None || self.request.ends_when_sent) {
+        if self.out.is_empty() && (self.request.marks == RequestMarks::None || self.request.ends_when_sent) {
             self.limits.request_since = None;
             self.request.ends_when_sent = false;
         }
@@ -301,7 +301,7 @@ impl Conn {
             return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }
         let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
-        let between = self.request.marks == Marks::None || self.limits.request_since.is_none();
+        let between = self.request.marks == RequestMarks::None || self.limits.request_since.is_none();
         let idle = at(self.limits.since, Limit::Idle, limits.idle).filter(|_| waits && between);
         let read =
             at(self.limits.since, Limit::Read, limits.read).filter(|_| waits && self.limits.request_since.is_some());
@@ -325,6 +325,6 @@ mod tests {
     fn its_parts_stay_small() {
         assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
         assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
-        assert!(size_of::<Rare>() <= 232, "{} bytes", size_of::<Rare>());
+        assert!(size_of::<ColdState>() <= 232, "{} bytes", size_of::<ColdState>());
     }
 }
