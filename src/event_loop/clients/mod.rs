@@ -42,6 +42,17 @@ impl<F> Dials<F> {
             _ => None,
         }
     }
+
+    /// Its connection is gone; the protocol is told next, and may ask for another.
+    pub(crate) fn has_lost_connection(&mut self, connector: Connector, now: Instant) {
+        let Some(dial) = self.all.get_mut(connector.0) else { return };
+        if let Stage::Connected { since, .. } = dial.stage {
+            if dial.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
+                dial.retries = 0;
+            }
+        }
+        dial.stage = Stage::Over { again: false };
+    }
 }
 
 /// One client.

@@ -1,9 +1,8 @@
 //! Another protocol takes a connection over.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Marks, Paused, WriteHalf};
-use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::protocol::{Eof, Protocol};
+use crate::event_loop::state::conn::{Conn, Marks, Paused};
+use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::{State, READ};
 use crate::panics::forget;
@@ -124,17 +123,6 @@ impl State {
             self.received(id, &leftover);
         } else if at_eof {
             self.stream_ended(id);
-        }
-    }
-
-    /// The peer's stream has ended, and the protocol says what follows.
-    pub(crate) fn stream_ended(&mut self, id: ConnId) {
-        let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
-        let Some(conn) = self.conns.get(id) else { return };
-        // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
-        // was that nothing can be written any more.
-        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.write_half == WriteHalf::Shut) {
-            self.end(id, LostReason::PeerClosed);
         }
     }
 }

@@ -15,9 +15,10 @@ use crate::event_loop::reactor::handle::ReactorHandle;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol};
 use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::ports::ListeningPort;
 use crate::event_loop::state::settings::EventLoop;
-use crate::event_loop::state::{Soon, State};
-use crate::event_loop::turn::accept::ListeningPort;
+use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
 use crate::net::Address;
@@ -303,5 +304,6 @@ impl Drop for Reactor {
         self.state.stop_listening_all();
         self.state.forget_work();
         self.state.inbox.close();
+        drop(self.state.inbox.take_all()); // handles live on, and what the calls hold shall not
     }
 }

@@ -18,7 +18,8 @@ use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::{Soon, State, Task};
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
@@ -159,58 +160,6 @@ impl State {
         let error = ConnectError { connector, address, reason, tried, retry_in };
         self.call_free("connection_failed", |cx| factory.connection_failed(cx, &error));
         self.go_on_after_the_end(connector, retry_in);
-    }
-
-    /// Its connection is gone; the protocol is told now, and may ask for another.
-    pub(crate) fn has_lost_connection(&mut self, connector: Connector) {
-        let now = self.clock.now();
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        if let Stage::Connected { since, .. } = dial.stage {
-            if dial.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
-                dial.retries = 0;
-            }
-        }
-        dial.stage = Stage::Over { again: false };
-    }
-
-    /// The protocol has been told.
-    pub(crate) fn after_the_connection(&mut self, connector: Connector) {
-        let delay = self.dials.all.get_mut(connector.0).and_then(Dial::next_delay);
-        self.go_on_after_the_end(connector, delay);
-    }
-
-    fn go_on_after_the_end(&mut self, connector: Connector, delay: Option<Duration>) {
-        let (now, drains) = (self.clock.now(), self.drain.is_some());
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let again = matches!(dial.stage, Stage::Over { again: true });
-        match delay.filter(|_| dial.to.reconnect.is_some()) {
-            _ if drains => self.release(connector),
-            _ if again => {
-                dial.stage = Stage::Queued;
-                self.soon.push_back(Soon::Connect(connector));
-            }
-            Some(delay) => dial.stage = Stage::Waiting(self.timers.set(now, delay, Task::Connect(connector))),
-            None => self.release(connector),
-        }
-    }
-
-    /// Nothing is left of it.
-    fn release(&mut self, connector: Connector) {
-        let Some(Dial { factory, .. }) = self.dials.all.remove(connector.0) else { return };
-        if self.users.remove(&factory) && !self.never_starts(&factory) {
-            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
-        }
-    }
-
-    /// Whether it has not been started yet; then it is not going to be.
-    fn never_starts(&mut self, factory: &Rc<dyn Factory>) -> bool {
-        let is_it = |soon: &Soon| matches!(soon, Soon::Start(other) if other.identity() == factory.identity());
-        let place = self.soon.iter().position(is_it);
-        place.is_some_and(|place| self.soon.remove(place).is_some())
-    }
-
-    pub(crate) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
-        self.call_free("start_factory", |cx| factory.start_factory(cx));
     }
 
     /// The loop stops: what is not connected yet is not connected any more.

@@ -6,3 +6,4 @@ pub(crate) mod clients;
 pub(crate) mod datagrams;
 pub(crate) mod files;
 pub(crate) mod offload;
+pub(crate) mod ports;

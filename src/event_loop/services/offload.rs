@@ -1,14 +1,13 @@
 //! Work that may wait, on threads beside the loop; what comes of it is told on the loop.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use parking_lot::Mutex;
 
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::{Call, Soon, State};
-use crate::offload::Ticket;
+use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
@@ -39,13 +38,6 @@ impl std::error::Error for BlockingError {
             Self::NoThread(e) => Some(e),
         }
     }
-}
-
-/// What the loop does when the work that it has given away is done, by numbers that are never given again.
-#[derive(Default)]
-pub(crate) struct Awaited {
-    due: HashMap<u64, (Call, Ticket)>,
-    next: u64,
 }
 
 impl Context<'_> {
