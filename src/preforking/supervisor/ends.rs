@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
-use super::super::WorkerExit;
 use super::{Supervisor, LOOK_AGAIN};
 use crate::error::Result;
 use crate::hooks;
 use crate::lifecycle::LostWith;
+use crate::preforking::worker::{State, Worker, AFTER_THE_DRAIN};
+use crate::preforking::WorkerExit;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
 

@@ -1,6 +1,8 @@
 //! The master: it starts workers, and sees that there are always as many as there should be.
 
 mod ends;
+mod hearts;
+mod limits;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::shares::{raise, share, Part};
-use super::starts::Starts;
-use super::worker::{Run, State, Worker};
-use super::{Settings, Workers};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Pace};
 use crate::lifecycle::{Core, Scoreboard, WorkerRole};
+use crate::preforking::settings::Settings;
+use crate::preforking::starts::Starts;
+use crate::preforking::worker::{Run, State, Worker};
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::shared::Shared;
@@ -32,7 +33,7 @@ pub(super) struct Supervisor<'a> {
     scoreboard: Arc<Shared<Scoreboard>>,
     /// How many connections one worker can serve.
     capacity: usize,
-    workers: Workers,
+    workers: Vec<Worker>,
     ends: Private<Epoll>,
     starts: Starts,
     child_signals: ChildSignals,
@@ -80,7 +81,7 @@ impl<'a> Supervisor<'a> {
             run,
             scoreboard,
             capacity,
-            workers: Workers::new(),
+            workers: Vec::new(),
             ends,
             starts: Starts::default(),
             child_signals: ChildSignals::of_this_process(&ignored),
@@ -228,36 +229,6 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Whose heart stands still is stuck; who does not even become ready in that time is ended.
-    fn mind_hearts(&mut self) {
-        let Some(limit) = self.settings.heartbeat else { return };
-        let now = Instant::now();
-        for worker in &mut self.workers {
-            match worker.state {
-                State::Starting if now.duration_since(worker.started) >= limit => {
-                    log::error!(
-                        target: "socketserver::preforking", "worker {} (process {}) did not become ready in {limit:?}",
-                        worker.place, worker.pid
-                    );
-                    process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
-                }
-                State::Ready => {
-                    let still = worker.stands_still(self.awake_since);
-                    let is_stuck = still >= limit;
-                    if is_stuck && !worker.is_stuck {
-                        log::error!(
-                            target: "socketserver::preforking",
-                            "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
-                            worker.place, worker.pid, still.as_millis()
-                        );
-                    }
-                    worker.is_stuck = is_stuck;
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// Workers that must be told something in a while; `None`: nothing will be due by itself.
     fn patience(&self) -> Option<Duration> {
         let now = Instant::now();
@@ -318,10 +289,10 @@ impl<'a> Supervisor<'a> {
 
     fn fork(&mut self, place: usize) -> Result<()> {
         let (core, settings) = (self.core(), self.settings);
-        super::check_threads()?;
+        crate::preforking::check_threads()?;
         if let Some(hook) = &settings.before_fork {
             hooks::call(core, "before_fork", || hook(place));
-            super::check_threads()?; // it may have started one
+            crate::preforking::check_threads()?; // it may have started one
         }
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
         let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
@@ -351,36 +322,6 @@ impl<'a> Supervisor<'a> {
             Err(e) => {
                 slot.give_back();
                 Err(Error::System { act: "fork".into(), source: e })
-            }
-        }
-    }
-
-    /// Divides the connection limit among those who are ready. First those are lowered who have too much.
-    fn share_out(&mut self) {
-        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
-        let part = |w: &Worker| {
-            let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
-            let permits = &w.core.admission.permits;
-            if permits.limit() > share {
-                permits.set_limit(share);
-                w.core.control.recall_permits(true);
-                w.core.control.wake_gate();
-                w.core.control.wake_supervisor();
-            }
-            Part { limit: permits.limit(), held: permits.held(), share }
-        };
-        let parts: Vec<Part> = self.workers.iter().map(part).collect();
-        let (raised, settled) = raise(limit, &parts);
-        self.settled = settled;
-        let resumes = self.core().control.resumes();
-        for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
-            let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
-            if new > part.limit {
-                worker.core.admission.permits.set_limit(new);
-            }
-            if is_news || new > part.limit {
-                worker.core.control.wake_gate();
-                worker.core.control.wake_supervisor();
             }
         }
     }
