@@ -14,7 +14,7 @@ use crate::lifecycle::{Awaited, Core, Scoreboard};
 use crate::listen::LISTENERS;
 use crate::server::{Bound, Engine, Single};
 use crate::sys::{self, process};
-use settings::Settings;
+use settings::PreForkingSettings;
 use supervisor::Supervisor;
 
 pub use settings::{PreForking, WorkerExit};
@@ -29,7 +29,7 @@ fn check_threads() -> Result<()> {
 
 /// What both runs need; refusals come before anything is forked.
 fn supervisor<'a>(
-    settings: &'a Settings,
+    settings: &'a PreForkingSettings,
     bound: &'a Bound,
     most: usize,
     run: worker::Run<'a>,

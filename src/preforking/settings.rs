@@ -70,11 +70,11 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// started is an error, [`Error::Workers`], at once.
 pub struct PreForking<E = Threading> {
     pub(super) engine: E,
-    pub(super) settings: Settings,
+    pub(super) settings: PreForkingSettings,
 }
 
 /// All but the engine.
-pub(super) struct Settings {
+pub(super) struct PreForkingSettings {
     pub(super) workers: usize,
     pub(super) max_requests: Option<u64>,
     pub(super) jitter: Option<u64>,
@@ -115,7 +115,7 @@ impl<E> PreForking<E> {
     /// processes (`kernel.pid_max`, `RLIMIT_NPROC`), and more than the master has descriptors for (8 each, of
     /// `RLIMIT_NOFILE`), are errors when the server is bound.
     pub fn new(workers: usize, engine: E) -> Self {
-        let settings = Settings {
+        let settings = PreForkingSettings {
             workers,
             max_requests: None,
             jitter: None,
@@ -208,7 +208,7 @@ impl<E> PreForking<E> {
     bound_settings!(settings.bounds);
 }
 
-impl Settings {
+impl PreForkingSettings {
     pub(super) fn check(&self) -> Result<()> {
         check_count("PreForking::new", self.workers)?;
         self.bounds.check()?;
@@ -230,7 +230,7 @@ impl Settings {
     }
 
     /// How many connections the next worker serves. The standard library's hash keys are as good as dice.
-    pub(super) fn requests(&self) -> Option<u64> {
+    pub(super) fn recycle_after(&self) -> Option<u64> {
         let least = self.max_requests?;
         let jitter = self.jitter.unwrap_or(least.div_ceil(10));
         let by_chance = RandomState::new().hash_one(least) % jitter.saturating_add(1);

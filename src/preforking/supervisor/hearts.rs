@@ -11,7 +11,7 @@ use crate::sys::process;
 
 impl Supervisor<'_> {
     /// Whose heart stands still is stuck; who does not even become ready in that time is ended.
-    pub(super) fn mind_hearts(&mut self) {
+    pub(super) fn check_heartbeats(&mut self) {
         let Some(limit) = self.settings.heartbeat else { return };
         let now = Instant::now();
         for worker in &mut self.workers {
@@ -19,18 +19,18 @@ impl Supervisor<'_> {
                 State::Starting if now.duration_since(worker.started) >= limit => {
                     log::error!(
                         target: "socketserver::preforking", "worker {} (process {}) did not become ready in {limit:?}",
-                        worker.place, worker.pid
+                        worker.index, worker.pid
                     );
                     process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
                 }
                 State::Ready => {
-                    let still = worker.stands_still(self.awake_since);
+                    let still = worker.time_since_beat(self.awake_since);
                     let is_stuck = still >= limit;
                     if is_stuck && !worker.is_stuck {
                         log::error!(
                             target: "socketserver::preforking",
                             "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
-                            worker.place, worker.pid, still.as_millis()
+                            worker.index, worker.pid, still.as_millis()
                         );
                     }
                     worker.is_stuck = is_stuck;

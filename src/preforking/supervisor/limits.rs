@@ -6,10 +6,10 @@ use crate::preforking::worker::Worker;
 
 impl Supervisor<'_> {
     /// Divides the connection limit among those who are ready. First those are lowered who have too much.
-    pub(super) fn share_out(&mut self) {
+    pub(super) fn distribute_limit(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
         let part = |w: &Worker| {
-            let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
+            let share = if w.is_ready() { share(limit, wanted, w.index, self.capacity) } else { 0 };
             let permits = &w.core.admission.permits;
             if permits.limit() > share {
                 permits.set_limit(share);
