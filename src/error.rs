@@ -7,15 +7,29 @@ use std::io;
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The result of a handler. `?` converts any error into it.
-pub type HandlerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// The result of handlers and callbacks. `?` converts any error into it. Callbacks that return a value have a
+/// `HandlerResult<T>`.
+pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The act of giving a Unix socket's file to another user, as an error names it. The error has a hint of its
 /// own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
-/// Why a server could not be built, bound or kept serving. It displays as one line that says what to do.
-#[derive(Debug)]
+/// Why a server could not be built, bound or kept serving.
+///
+/// [`Display`](fmt::Display) and [`Debug`] give one line that says what to do. So a
+/// `fn main() -> socketserver::Result<()>` shows it:
+///
+/// ```
+/// use socketserver::{handler, ServerBuilder};
+///
+/// let hello = || handler(|_conn| Ok(()));
+/// let first = ServerBuilder::new().bind("127.0.0.1:0", hello())?;
+/// let address = first.local_addr().to_string();
+/// let error = ServerBuilder::new().bind(address, hello()).unwrap_err();
+/// assert!(format!("{error:?}").ends_with("or choose another address"));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// A setting makes no sense. It is a mistake of the program, found when the server is bound.
@@ -119,6 +133,13 @@ impl fmt::Display for Error {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
         }
+    }
+}
+
+/// The same line as [`Display`](fmt::Display): it is what `main` prints of an error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

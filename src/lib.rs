@@ -46,7 +46,7 @@
 //!
 //! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
 //! [`Forking`], that of the connection, and with [`PreForking`] one worker; [the guide](guide::forking) tells what a handler may do there. A strategy of
-//! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
+//! your own implements [`ServingStrategy`](strategy::ServingStrategy). [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
 //! take the same handlers; a loop [takes protocols](#event-loop), as its handlers may not wait.
 //!
 //! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
@@ -90,12 +90,12 @@
 //! assert_eq!(&reply[..5], b"HELLO");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! In a loop, a [`DatagramProtocol`] is given to [`Reactor::listen_udp`].
+//! In a loop, a [`DatagramProtocol`](event_loop::DatagramProtocol) is given to [`Reactor::listen_udp`].
 //!
 //! # Event loop
 //!
-//! Twisted's and asyncio's way: a [`Protocol`] for each connection, made by a [`Factory`], and called when something
-//! has happened. It is lent its [`Transport`]; other connections it reaches by their [`ConnId`], or all of a [`Group`]:
+//! Twisted's and asyncio's way: a [`Protocol`] for each connection, made by a [`Factory`](event_loop::Factory), and called when something
+//! has happened. It is lent its [`Transport`]; other connections it reaches by their [`ConnId`](event_loop::ConnId), or all of a [`Group`]:
 //! ```
 //! # use std::io::{Read, Write};
 //! use socketserver::{factory, EventLoop, Group, HandlerResult, Protocol, ServerBuilder, Transport};
@@ -138,9 +138,9 @@
 //! assert_eq!(serving.join().unwrap()?.served, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! [`Blocking`] serves the same protocols with every other strategy. [`lines()`] and [`strings()`] make protocols of
+//! [`Blocking`] serves the same protocols with every other strategy. [`lines()`] and [`strings()`](event_loop::strings) make protocols of
 //! receivers of whole lines and strings. A [`Reactor`] is the loop
-//! without a server, with several listeners, timers and a [`ReactorHandle`] for other threads. The guide has [how a
+//! without a server, with several listeners, timers and a [`ReactorHandle`](event_loop::ReactorHandle) for other threads. The guide has [how a
 //! turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). For a loop of
 //! one's own there are [`selectors`].
 //!
@@ -155,7 +155,7 @@
 //! | request | [`request_timeout`](ServerBuilder::request_timeout) | none | `TimedOut`, [`Limit::Request`] |
 //! | verify | [`verify_timeout`](ServerBuilder::verify_timeout) | 10 s | nothing: the connection is refused |
 //! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
-//! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`] inside |
+//! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`](framing::LineTooLong) inside |
 //!
 //! A server that faces the internet should set idle and request. A handler that returns such an error ends its
 //! connection; it may also answer:
@@ -247,7 +247,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 // What users write.
 pub mod framing;
 pub mod guide;
-mod handler;
+pub mod handler;
 pub mod selectors;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -255,19 +255,19 @@ pub mod testing;
 // A connection's way.
 mod accept;
 mod admit;
-mod connection;
+pub mod connection;
 mod finish;
 mod hooks;
 mod listen;
 mod net;
 
 // What runs it.
-mod event_loop;
+pub mod event_loop;
 mod lifecycle;
 mod observe;
-mod preforking;
-mod server;
-mod strategy;
+pub mod preforking;
+pub mod server;
+pub mod strategy;
 
 // The ground.
 mod config;
@@ -282,28 +282,18 @@ mod sys;
 #[cfg(all(test, shuttle))]
 mod model;
 
-pub use accept::{AcceptEvent, Acceptor, Seat};
-pub use accept::{Rejected, Request, ServingStrategy};
-pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
-pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};
+pub use config::{AtLimit, Limit};
+pub use connection::{Connection, Datagram};
 pub use error::{Error, HandlerResult, Result};
 pub use event_loop::{
-    factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
-    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Framed, FramedTransport, Group,
-    LineReceiver, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
-    ReactorHandle, Reconnect, StringReceiver, Strings, TimerId, Transport, WriteError,
+    factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, Lost, Protocol, Reactor, Transport,
 };
-pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
-pub use framing::LineTooLong;
 pub use handler::{
-    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, PerConnection,
-    StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, DatagramRequestHandler, StreamRequestHandler, StreamRequestHandlerMut,
 };
 pub use lifecycle::{Incoming, ServerHandle};
-pub use net::{Addr, Address, PeerCredentials};
+pub use net::{Addr, Address};
 pub use observe::{Failure, Report, Stats};
-pub use preforking::{PreForking, WorkerExit};
-#[doc(hidden)]
-pub use server::Single;
-pub use server::{Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
+pub use preforking::PreForking;
+pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};

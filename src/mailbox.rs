@@ -1,7 +1,7 @@
 //! A queue between threads: any thread puts in, the owner takes out, and a descriptor wakes the owner.
 //!
-//! It knows neither what it carries nor what that costs: writers of a connection send bytes, an event loop is sent
-//! calls. Many messages cost one wake-up, that is one system call.
+//! It knows neither what it carries nor what that costs: writers of a connection send bytes, an event loop is
+//! sent calls. Many messages cost one wake-up, that is one system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -52,8 +52,8 @@ impl<T> Mailbox<T> {
 
     /// For the owner, before it takes: messages that come from now on wake it again.
     pub(crate) fn clear(&self) {
-        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that is long
-        // taken. So an owner who was woken clears the descriptor whatever the mark says.
+        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that is
+        // long taken. So an owner who was woken clears the descriptor whatever the mark says.
         self.wakeup.clear();
         self.is_woken.store(false, SeqCst);
     }

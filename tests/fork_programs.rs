@@ -14,10 +14,11 @@ use std::time::Duration;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 use programs::{Case, Program};
+use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
-    factory, handler, Blocking, ConnId, Connection, Context, Error, Factory, Failure, Forking, HandlerResult, Peer,
-    Protocol, ServerBuilder, ServerHandle, TcpServer, Transport,
+    factory, handler, Blocking, Connection, Context, Error, Failure, Forking, HandlerResult, Protocol, ServerBuilder,
+    ServerHandle, TcpServer, Transport,
 };
 
 const CASES: &[Case] = &[

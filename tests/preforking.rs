@@ -4,7 +4,9 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Mutex;
@@ -172,7 +174,10 @@ fn f13_the_file_of_a_unix_socket_is_free_after_the_master_s_death() {
     thread::sleep(500 * MS); // a quarter of its time: nothing shows from outside that a Unix client has been read
     server.signal("KILL");
     server.ended();
-    until("nobody accepts", || std::os::unix::net::UnixStream::connect(&path).is_err());
+    until("nobody accepts", || UnixStream::connect(&path).is_err());
+    // The first worker to hear of it ends the listening for all; each lets go of its own descriptor in its own time.
+    let let_go = || UnixDatagram::unbound().unwrap().connect(&path).unwrap_err().kind() == ErrorKind::ConnectionRefused;
+    until("nobody has the socket", let_go);
     let next = Server::start_at(&addr, "torture_server", &["--strategy", "preforking"]);
     assert_eq!(next.ask("ECHO again"), "again");
     assert_eq!(busy.line(), "slept");

@@ -19,12 +19,15 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::config::{Limit, ServerSettings};
+use crate::error::HandlerResult;
 use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, Hooks, ServerHandle};
-use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::net::{Accepted, Addr, Socket};
 
+pub use crate::config::{LimitExceeded, LingeringClose};
+pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use output::warm_up;
@@ -191,6 +194,22 @@ impl Connection {
     /// the same decoder for the next frame. [Reset](Decoder::reset) it if you read anything else after a call
     /// without a frame.
     ///
+    /// The frame is borrowed from the connection's buffer. To write while you hold a frame, take the
+    /// [`halves`](Self::halves):
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use socketserver::{framing::Netstrings, Connection, HandlerResult};
+    /// fn echo(conn: &mut Connection) -> HandlerResult {
+    ///     let (mut input, mut output) = conn.halves();
+    ///     let mut strings = Netstrings::new();
+    ///     while let Some(frame) = input.read_frame(&mut strings)? {
+    ///         output.write_all(frame)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// The decoder's limit bounds the buffer. If a time limit ends the wait, the next call goes on where this
     /// call stopped.
     ///
@@ -214,6 +233,31 @@ impl Connection {
     /// part can still be read. Time limits.
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(&self.wire, &self.output, decoder)
+    }
+
+    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a [`HandlerResult`], so
+    /// it can be the last expression of a handler:
+    ///
+    /// ```
+    /// use socketserver::{handler, Connection, StreamRequestHandler};
+    ///
+    /// let greet = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
+    /// let (mut conn, client) = Connection::pair()?;
+    /// greet.handle(&mut conn)?;
+    /// drop(conn);                                  // sends the buffer
+    /// assert!(std::io::read_to_string(client)?.starts_with("hello "));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same
+    /// for a protocol and for other threads.
+    ///
+    /// # Errors
+    /// An [`io::Error`] inside, as [`write_all`](Write::write_all) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write_all(line.as_ref())?;
+        self.write_all(b"\n")?;
+        Ok(())
     }
 
     /// Splits the connection into its two directions (Python's `rfile` and `wfile`), so that a loop can read

@@ -16,7 +16,7 @@ use crate::mailbox::Mailbox;
 /// use socketserver::Connection;
 /// let (mut conn, mut client) = Connection::pair()?;
 /// let writer = conn.writer()?;
-/// std::thread::spawn(move || writer.send(&b"news\n"[..])).join().unwrap()?;
+/// std::thread::spawn(move || writer.send_line("news")).join().unwrap()?;
 /// drop(conn);                                  // the queue is sent at the end, too
 /// let mut got = String::new();
 /// client.read_to_string(&mut got)?;
@@ -51,6 +51,14 @@ impl ConnectionWriter {
             return Err(SendError::Full);
         }
         self.mailbox.send(message).map_err(|_| SendError::Closed)
+    }
+
+    /// Queues a message and a line feed, as [`send`](Self::send) does.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_line(&self, line: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.send([line.as_ref(), b"\n"].concat())
     }
 
     /// Returns the number of bytes in the queue, 64 for each message included.

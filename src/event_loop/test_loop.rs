@@ -31,7 +31,8 @@ const TURNS: usize = 1000;
 /// ```
 /// use std::time::Duration;
 /// use socketserver::testing::TestLoop;
-/// use socketserver::{HandlerResult, Protocol, TimerId, Transport};
+/// use socketserver::{HandlerResult, Protocol, Transport};
+/// use socketserver::event_loop::TimerId;
 ///
 /// /// Repeats what it hears, a second later.
 /// #[derive(Default)]
@@ -107,7 +108,8 @@ impl TestLoop {
     /// use std::io::ErrorKind;
     /// use std::time::Duration;
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{factory, Connect, HandlerResult, Protocol, Reconnect, Transport};
+    /// use socketserver::{factory, HandlerResult, Protocol, Transport};
+    /// use socketserver::event_loop::{Connect, Reconnect};
     ///
     /// struct Greeter;
     /// impl Protocol for Greeter {

@@ -7,37 +7,29 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
-use crate::config::{LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE};
 use crate::connection::{Connection, Ending};
+use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
-/// Closes the connection. Its output has been flushed, as far as that was possible. A peer that a limit has
-/// cut gets less patience.
+/// Closes the connection. Its output has been flushed, as far as that was possible.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
-    // Nothing is left to save: the socket is broken, or a reset is wanted, or the drain limit has passed.
-    if wire.is_broken() || wire.ending() == Ending::Reset || core.control.is_cut() {
-        return;
-    }
-    if wire.is_stopped() {
-        // The peer may send its next request at any time. Once the socket is closed, or both its sides are
-        // shut, that input makes a reset. So the peer's kernel must have all of the output first. (A
-        // lingering close does not help here: an idle peer does not end, and would hold up the stop.)
-        let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
-        return;
-    }
-    // Waiting for the peer's end costs a thread's time. Most connections end with nothing unread: for them,
-    // one question to the kernel (`FIONREAD`) is all.
-    let lingers = match core.settings.lingering_close {
-        LingeringClose::Never => false,
-        LingeringClose::Always => !wire.has_ended(),
-        LingeringClose::IfUnread => !wire.has_ended() && (wire.ending() == Ending::LeavesUnread || wire.has_unread()),
+    let facts = Facts {
+        is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
+        is_cut: core.control.is_cut(),
+        has_ended: wire.has_ended(),
+        is_stopped: wire.is_stopped(),
+        leaves_unread: wire.ending() == Ending::LeavesUnread,
+        is_limit,
     };
-    if lingers {
-        let patience = if is_limit { LINGER_IDLE } else { LINGER_TOTAL };
-        let _ = linger(core, connection, Instant::now() + patience);
-    }
+    // An error of a wait is ignored: the socket is closed next.
+    let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
+        Close::AtOnce => Ok(()),
+        Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),
+        Close::Linger { within } => linger(core, connection, Instant::now() + within),
+    };
 }
 
 /// Shuts the writing side, and reads until the peer ends, is silent for too long, or takes too long in all.

@@ -5,6 +5,7 @@
 //! does not decide what a handler's error means: `observe::Outcome` does.
 
 mod close;
+pub(crate) mod plan;
 
 use std::io;
 use std::sync::Arc;

@@ -5,24 +5,21 @@
 //! clock.
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::sync::now;
 use crate::sys::process::{self, Private};
 use crate::sys::shared::SharedRef;
+use crate::sys::stop_switch::{StopLevel, StopSwitch};
 use crate::sys::EventFd;
-
-const RUN: u8 = 0;
-const DRAIN: u8 = 1;
-const NOW: u8 = 2;
 
 /// The stop and the pause as they stand, in memory that forked children see too.
 #[derive(Debug, Default)]
 pub(crate) struct StopState {
-    level: AtomicU8,
+    level: StopLevel,
     paused: AtomicBool,
     /// The number of calls of `resume`.
     resumed: AtomicU64,
@@ -34,29 +31,18 @@ pub(crate) struct StopState {
     cut: AtomicBool,
     /// True if a run has ended by this stop. The next run then starts afresh.
     obeyed: AtomicBool,
-    /// The time of the first request to stop: nanoseconds after the control's epoch, plus one. Zero before a
-    /// request.
-    stopped_at: AtomicU64,
 }
 
-/// Requests a stop or a pause, and wakes the threads that wait. Each eventfd wakes other threads.
+/// Requests a stop or a pause, and wakes the threads that wait. It is its [`StopSwitch`], and what no signal
+/// handler needs.
 #[derive(Debug)]
 pub(crate) struct Control {
+    switch: Arc<StopSwitch>,
     state: SharedRef<StopState>,
     /// The master's control. Its pause holds for the workers too.
     master: Option<Arc<Control>>,
-    epoch: Instant,
-    /// True if this is a forked child. A child keeps `stop` alone of the descriptors below.
-    in_child: AtomicBool,
-    /// Readable from the request to stop until the next run, for all threads. Every wait includes it.
-    pub(crate) stop: Private<EventFd>,
-    /// Readable from the urgent stop until the next run. Threads that know of the stop already wait for it.
-    pub(crate) now: Private<EventFd>,
     /// Set for the thread at the gate: a permit came back, the limit rose, or accepting resumed.
     pub(crate) gate: Private<EventFd>,
-    /// Set for the thread that supervises or drains: a connection or a worker ended, the limit was changed,
-    /// or the stop became urgent.
-    pub(crate) events: Private<EventFd>,
     /// In a worker: readable while waiting threads hold more permits than the limit allows.
     pub(crate) recall: Option<Private<EventFd>>,
 }
@@ -65,17 +51,10 @@ impl Control {
     pub(crate) fn new(state: SharedRef<StopState>, master: Option<Arc<Control>>) -> io::Result<Self> {
         let event_fd = || EventFd::new().map(Private::new);
         let recall = master.as_ref().map(|_| event_fd()).transpose()?;
-        Ok(Self {
-            state,
-            epoch: master.as_ref().map_or_else(now, |master| master.epoch),
-            master,
-            in_child: AtomicBool::new(false),
-            stop: event_fd()?,
-            now: event_fd()?,
-            gate: event_fd()?,
-            events: event_fd()?,
-            recall,
-        })
+        // One epoch for a master and its workers, which tell each other times.
+        let epoch = master.as_ref().map_or_else(now, |master| master.epoch);
+        let switch = Arc::new(StopSwitch::new(state.map(|state| &state.level), epoch)?);
+        Ok(Self { switch, state, master, gate: event_fd()?, recall })
     }
 
     /// Makes a control without a server.
@@ -85,10 +64,15 @@ impl Control {
         Self::new(SharedRef::new(&whole, |whole| &whole.stop), None).unwrap()
     }
 
+    /// Returns the part that signal handlers use.
+    pub(crate) fn switch(&self) -> &Arc<StopSwitch> {
+        &self.switch
+    }
+
     /// Closes the descriptors of all servers in a forked child. It keeps this server's `stop`, the master's
     /// eventfds, and the socket that a datagram is replied from.
     pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
-        self.in_child.store(true, SeqCst);
+        self.enter_child();
         let masters = self.master.iter().flat_map(|master| master.descriptors());
         let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
         process::close_private(&kept);
@@ -103,26 +87,10 @@ impl Control {
         [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
-    /// Returns the eventfd of the urgent stop. A forked child has none: its parent ends it instead.
-    pub(crate) fn urgent(&self) -> Option<BorrowedFd<'_>> {
-        (!self.in_child()).then(|| self.now.as_fd())
-    }
-
-    pub(crate) fn in_child(&self) -> bool {
-        self.in_child.load(SeqCst)
-    }
-
     /// Wakes the thread at the gate.
     pub(crate) fn wake_gate(&self) {
         if !self.in_child() {
             self.gate.set();
-        }
-    }
-
-    /// Wakes the thread that supervises or drains.
-    pub(crate) fn wake_supervisor(&self) {
-        if !self.in_child() {
-            self.events.set();
         }
     }
 
@@ -133,61 +101,6 @@ impl Control {
             recall.set();
         } else {
             recall.clear();
-        }
-    }
-
-    /// Returns `at` in milliseconds after the server was made. Children write times for their parent so.
-    pub(crate) fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Requests a drain. Async-signal-safe. It does not wait: it may be called in a handler, which a wait
-    /// would deadlock.
-    pub(crate) fn request_stop(&self) {
-        self.raise_to(DRAIN);
-    }
-
-    /// Requests an urgent stop, which waits for no connection. It also ends a drain in progress.
-    pub(crate) fn request_stop_now(&self) {
-        self.raise_to(NOW);
-    }
-
-    fn raise_to(&self, level: u8) {
-        let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
-        loop {
-            // The drain limit counts from the first request. A second one must not prolong the drain.
-            let _ = self.state.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
-            // The state comes before the eventfds: a thread that is woken must find it.
-            self.state.level.fetch_max(level, SeqCst);
-            // In a child the parent's `now` is closed, and its number may be another file.
-            if level == NOW && !self.in_child() {
-                self.now.set();
-            }
-            self.stop.set();
-            self.wake_supervisor();
-            // A run that began in between may have cleared a part of this. Then once more, for that run.
-            if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn stopping(&self) -> bool {
-        self.state.level.load(SeqCst) != RUN
-    }
-
-    /// True if the stop leaves connections no time.
-    pub(crate) fn is_urgent(&self) -> bool {
-        self.state.level.load(SeqCst) == NOW
-    }
-
-    /// Returns the time at which connections are cut, if a drain may take `limit`. `None` before a stop is
-    /// requested.
-    pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
-        match (self.state.stopped_at.load(SeqCst), self.state.level.load(SeqCst)) {
-            (0, _) | (_, RUN) => None,
-            (at, NOW) => Some(self.epoch + Duration::from_nanos(at - 1)),
-            (at, _) => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
         }
     }
 
@@ -231,21 +144,12 @@ impl Control {
     /// holds, or the server would never end.
     pub(crate) fn begin(&self) {
         if self.state.obeyed.swap(false, SeqCst) {
-            // The state first, then the eventfds: `raise_to` sets them in the same order, and looks again.
-            self.state.level.store(RUN, SeqCst);
-            self.state.stopped_at.store(0, SeqCst);
+            // The state first, then the eventfds: a request in between must show.
+            self.lower();
             self.state.woken.store(false, SeqCst);
             self.state.all_woken.store(false, SeqCst);
             self.state.cut.store(false, SeqCst);
-            self.stop.clear();
-            self.now.clear();
-            self.events.clear();
-            // A request that came in between is for this run. Its eventfds may have been cleared: set them
-            // again.
-            match self.state.level.load(SeqCst) {
-                RUN => {}
-                level => self.raise_to(level),
-            }
+            self.clear_eventfds();
         }
     }
 
@@ -255,11 +159,18 @@ impl Control {
     }
 }
 
+impl Deref for Control {
+    type Target = StopSwitch;
+
+    fn deref(&self) -> &StopSwitch {
+        &self.switch
+    }
+}
+
 impl StopState {
     /// Resets the state for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
-        self.level.store(RUN, SeqCst);
-        self.stopped_at.store(0, SeqCst);
+        self.level.clear();
         [&self.paused, &self.woken, &self.all_woken, &self.cut, &self.obeyed]
             .into_iter()
             .for_each(|on| on.store(false, SeqCst));

@@ -178,9 +178,9 @@ impl WorkerSlot {
         accepted >= self.recycle_at.load(SeqCst)
     }
 
-    /// True if this is the worker's first request for a successor. It notes the request.
-    pub(crate) fn want_successor(&self) -> bool {
-        !self.wants_successor.swap(true, SeqCst)
+    /// Returns the flag that a worker sets to get a successor.
+    pub(crate) fn successor_wish(&self) -> &AtomicBool {
+        &self.wants_successor
     }
 
     pub(crate) fn wants_successor(&self) -> bool {

@@ -11,6 +11,7 @@ use super::scoreboard::{Scoreboard, WorkerSlot};
 use crate::listen::QueueCounts;
 use crate::sys::process::Private;
 use crate::sys::shared::{Shared, SharedRef};
+use crate::sys::worker::SuccessorWish;
 
 /// The byte that a worker writes into its pipe when it is ready. All other bytes are its last error text.
 pub(crate) const READY: u8 = 0;
@@ -28,6 +29,7 @@ pub(crate) struct WorkerRole {
     /// The writing end of the pipe to its master. The master closes its own copy.
     pub(crate) pipe: Mutex<Option<Private>>,
     is_ready: AtomicBool,
+    pub(crate) successor: SuccessorWish,
 }
 
 impl WorkerRole {
@@ -39,7 +41,8 @@ impl WorkerRole {
         pipe: Private,
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
-        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready }
+        let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), master.control.switch());
+        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready, successor }
     }
 
     /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.
@@ -65,14 +68,7 @@ impl WorkerRole {
     /// for a successor.
     pub(crate) fn note_accepted(&self, accepted: u64) {
         if self.slot.is_to_be_recycled_at(accepted) {
-            self.want_successor();
-        }
-    }
-
-    /// Asks the master for a successor. Async-signal-safe.
-    pub(crate) fn want_successor(&self) {
-        if self.slot.want_successor() {
-            self.master.control.wake_supervisor();
+            self.successor.express();
         }
     }
 

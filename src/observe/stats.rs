@@ -92,16 +92,31 @@ pub struct Report {
     pub abandoned: u64,
 }
 
+/// One line. Counts that are zero are left out, but for the first two:
+/// `accepted 6, served 3, failed 2 (panicked 1), disconnected 1, drained 1`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accepted {}, served {}, failed {}, ", self.accepted, self.served, self.failed)?;
-        write!(
-            f,
-            "disconnected {}, refused {}, accept errors {}, ",
-            self.disconnected, self.refused, self.accept_errors
-        )?;
-        write!(f, "drained {}, forced {}, abandoned {}; ", self.drained, self.forced, self.abandoned)?;
-        write!(f, "of the failed: panicked {}, timed out {}, crashed {}", self.panicked, self.timed_out, self.crashed)
+        write!(f, "accepted {}, served {}", self.accepted, self.served)?;
+        if self.failed > 0 {
+            write!(f, ", failed {}", self.failed)?;
+            let kinds = [("panicked", self.panicked), ("timed out", self.timed_out), ("crashed", self.crashed)];
+            let mut kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
+            if let Some((name, count)) = kinds.next() {
+                write!(f, " ({name} {count}")?;
+                kinds.try_for_each(|(name, count)| write!(f, ", {name} {count}"))?;
+                f.write_str(")")?;
+            }
+        }
+        let rest = [
+            ("disconnected", self.disconnected),
+            ("refused", self.refused),
+            ("accept errors", self.accept_errors),
+            ("drained", self.drained),
+            ("forced", self.forced),
+            ("abandoned", self.abandoned),
+        ];
+        let mut rest = rest.into_iter().filter(|(_, count)| *count > 0);
+        rest.try_for_each(|(name, count)| write!(f, ", {name} {count}"))
     }
 }
 
@@ -160,5 +175,20 @@ impl Report {
             forced: self.forced - before.forced,
             abandoned: self.abandoned,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+
+    #[test]
+    fn the_line_of_a_report_leaves_out_what_did_not_happen() {
+        assert_eq!(Report::default().to_string(), "accepted 0, served 0");
+        let report =
+            Report { accepted: 6, served: 2, failed: 3, panicked: 1, crashed: 1, drained: 1, ..Report::default() };
+        assert_eq!(report.to_string(), "accepted 6, served 2, failed 3 (panicked 1, crashed 1), drained 1");
+        let report = Report { accepted: 2, served: 1, failed: 1, ..Report::default() };
+        assert_eq!(report.to_string(), "accepted 2, served 1, failed 1");
     }
 }

@@ -167,7 +167,7 @@ impl<E> PreForking<E> {
     /// must not take that long; with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits
     /// for the peer; with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread
     /// that runs no handlers, so handlers may take as long as they like, and one that hangs stays unnoticed. A strategy
-    /// of your own gives it where it accepts by [`Acceptor::run`](crate::Acceptor::run), and is left alone otherwise.
+    /// of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run), and is left alone otherwise.
     #[must_use]
     pub fn heartbeat(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.heartbeat = limit.into();

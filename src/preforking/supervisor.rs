@@ -64,10 +64,10 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Self> {
         let core = &bound.core;
         let failed = Error::system("prepare to watch workers");
-        let handled = signal::are_handled_by(&core.control);
+        let handled = signal::are_handled_by(core.control.switch());
         let make = || {
             let ends = Private::new(Epoll::new()?);
-            let signals = handled.then(|| MasterSignals::install(&core.control)).transpose()?;
+            let signals = handled.then(|| MasterSignals::install(core.control.switch())).transpose()?;
             Ok((ends, signals))
         };
         let (ends, signals) = make().map_err(failed)?;

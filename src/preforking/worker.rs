@@ -14,7 +14,7 @@ use crate::lifecycle::{Core, WorkerRole, READY};
 use crate::panics::panic_message;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
-use crate::sys::worker::{become_worker, pipe, set_name};
+use crate::sys::worker::{become_worker, pipe, set_name, WorkerSwitches};
 
 /// What a worker does, once it is one: the engine's run. Its number is for the master.
 pub(super) type Run<'a> = &'a mut dyn FnMut(&Bound) -> Result<u64>;
@@ -192,7 +192,10 @@ fn settle_in(
     process::close_private(&kept);
     drop(words);
     core.reserve.iter().for_each(|spare| spare.fill());
-    become_worker(core, &bound.listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
+    let switches = WorkerSwitches { stop: core.control.switch().clone(), successor: post.successor.clone() };
+    // Where somebody else has the socket too, listening goes on after the master's death.
+    let listeners: Vec<_> = bound.listeners.iter().map(|l| (l.as_fd(), !l.is_adopted())).collect();
+    become_worker(switches, &listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
     let name = format!("{}-{}", settings.name, post.place);
     set_name(&name).map_err(Error::system("name the process"))?;
     settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;

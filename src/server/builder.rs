@@ -169,7 +169,7 @@ impl<S> ServerBuilder<S> {
     }
 
     /// Sets the most bytes that other threads may queue through a
-    /// [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1 MiB.
+    /// [`ConnectionWriter`](crate::connection::ConnectionWriter). Defaults to 1 MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
         self.settings.writer_capacity = bytes;
         self
@@ -391,7 +391,7 @@ impl<S> ServerBuilder<S> {
     /// an error when the server is bound.
     ///
     /// [`handle_request`](crate::TcpServer::handle_request) does not call it, as in Python. A strategy of
-    /// your own calls it only if it accepts by [`Acceptor::run`](crate::Acceptor::run).
+    /// your own calls it only if it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
         self

@@ -27,7 +27,8 @@ pub use bind::ListeningSocket;
 pub use builder::ServerBuilder;
 #[cfg(all(test, shuttle))]
 pub(crate) use drain::drain;
-pub use engine::{Bound, Engine, Single};
+pub use engine::Engine;
+pub(crate) use engine::{Bound, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A server of connections. Handler `H` serves them, strategy `S` says where.
@@ -244,8 +245,8 @@ impl<H, S> TcpServer<H, S> {
 
     fn install_signals(&mut self) -> Result<()> {
         if self.handles_signals && self.signals.is_none() {
-            let control = self.bound.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.bound.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())

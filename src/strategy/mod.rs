@@ -12,6 +12,7 @@ mod sequential;
 mod thread_pool;
 mod threading;
 
+pub use crate::accept::{AcceptEvent, Acceptor, Rejected, Request, Seat, ServingStrategy};
 pub use forking::Forking;
 pub use sequential::Sequential;
 pub use thread_pool::ThreadPool;

@@ -3,7 +3,7 @@
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
 //! [`Poller`] (the event loop's set), [`lend`] (a reference for the time of a call), [`socket`] (sockets, options, counts
 //! of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
-//! [`shared`] (memory in common with children), [`signal`] (handlers), [`worker`] (signals of worker
+//! [`shared`] (memory in common with children), [`signal`] (handlers), [`stop_switch`] (what they turn), [`worker`] (signals of worker
 //! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
 
 pub(crate) mod datagram;
@@ -16,6 +16,7 @@ pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod stop_switch;
 pub(crate) mod watch;
 pub(crate) mod worker;
 

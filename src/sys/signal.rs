@@ -12,14 +12,14 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use parking_lot::Mutex;
 
-use crate::lifecycle::Control;
+use super::stop_switch::StopSwitch;
 
 const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
 /// More servers than this in one process share no signals; the next one gets an error.
 const SLOTS: usize = 64;
 
-static SERVERS: [AtomicPtr<Control>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
+static SERVERS: [AtomicPtr<StopSwitch>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
 /// Handlers running at this moment: a server is let go only when there is none.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// Whether a first signal has come.
@@ -83,8 +83,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         for server in &SERVERS {
             // SAFETY: a non-null pointer comes from an Arc that `Guard::drop` gives up only after it has cleared
             // the slot and seen INSIDE at zero; we are inside.
-            if let Some(control) = unsafe { server.load(SeqCst).as_ref() } {
-                control.request_stop();
+            if let Some(switch) = unsafe { server.load(SeqCst).as_ref() } {
+                switch.request_stop();
             }
         }
         INSIDE.fetch_sub(1, SeqCst);
@@ -115,8 +115,8 @@ pub(crate) fn are_handled() -> bool {
 }
 
 /// Whether this server's stop is one of those that signals ask for.
-pub(crate) fn are_handled_by(control: &Arc<Control>) -> bool {
-    SERVERS.iter().any(|server| server.load(SeqCst).cast_const() == Arc::as_ptr(control))
+pub(crate) fn are_handled_by(switch: &Arc<StopSwitch>) -> bool {
+    SERVERS.iter().any(|server| server.load(SeqCst).cast_const() == Arc::as_ptr(switch))
 }
 
 /// In a forked worker, whose handlers have been reset: nothing here is its own.
@@ -145,19 +145,19 @@ pub(crate) fn child_ends(pid: i32) {
 /// While it lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    control: Arc<Control>,
+    switch: Arc<StopSwitch>,
 }
 
 impl Guard {
-    pub(crate) fn install(control: Arc<Control>) -> io::Result<Self> {
+    pub(crate) fn install(switch: Arc<StopSwitch>) -> io::Result<Self> {
         let mut installed = INSTALLED.lock();
-        let pointer = Arc::as_ptr(&control).cast_mut();
+        let pointer = Arc::as_ptr(&switch).cast_mut();
         let free = SERVERS.iter().find(|s| s.compare_exchange(null_mut(), pointer, SeqCst, SeqCst).is_ok());
         if free.is_none() {
             return Err(io::Error::other("64 servers of this process handle signals already"));
         }
         installed.users += 1;
-        let guard = Self { control };
+        let guard = Self { switch };
         if installed.users == 1 {
             SEEN.store(false, SeqCst);
             OWNER.store(std::process::id() as i32, SeqCst);
@@ -189,7 +189,7 @@ fn install_handlers() -> io::Result<[SigAction; 2]> {
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut installed = INSTALLED.lock();
-        let pointer = Arc::as_ptr(&self.control).cast_mut();
+        let pointer = Arc::as_ptr(&self.switch).cast_mut();
         for server in &SERVERS {
             let _ = server.compare_exchange(pointer, null_mut(), SeqCst, SeqCst);
         }

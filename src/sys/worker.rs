@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -17,16 +17,43 @@ use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal
 use nix::unistd::pipe2;
 
 use super::process::Private;
+use super::shared::SharedRef;
+use super::stop_switch::StopSwitch;
 use super::{poll, signal};
-use crate::lifecycle::{Control, Core};
-use crate::listen::Listener;
 
-/// The worker that this process is.
-static WORKER: AtomicPtr<Core> = AtomicPtr::new(null_mut());
+/// A worker's wish for a successor, which lies in memory that its master sees too.
+#[derive(Debug, Clone)]
+pub(crate) struct SuccessorWish {
+    is_there: SharedRef<AtomicBool>,
+    master: Arc<StopSwitch>,
+}
+
+impl SuccessorWish {
+    pub(crate) fn new(is_there: SharedRef<AtomicBool>, master: &Arc<StopSwitch>) -> Self {
+        Self { is_there, master: master.clone() }
+    }
+
+    /// Wakes the master, at the first time. Async-signal-safe.
+    pub(crate) fn express(&self) {
+        if !self.is_there.swap(true, SeqCst) {
+            self.master.wake_supervisor();
+        }
+    }
+}
+
+/// What the handlers of a worker process turn.
+#[derive(Debug)]
+pub(crate) struct WorkerSwitches {
+    pub(crate) stop: Arc<StopSwitch>,
+    pub(crate) successor: SuccessorWish,
+}
+
+/// Those of the worker that this process is.
+static WORKER: AtomicPtr<WorkerSwitches> = AtomicPtr::new(null_mut());
 /// The sockets that it listens on, as many as are used.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
-/// Bit `i` is set if the death of the master shuts listener `i` for every process: one that the server itself has made.
+/// Bit `i` is set if the death of the master shuts listener `i` for every process.
 static SHUT: AtomicU64 = AtomicU64::new(0);
 
 /// Tells of the master's death.
@@ -37,15 +64,15 @@ static LIFELINE: AtomicI32 = AtomicI32::new(-1);
 /// orphans, and each finishes what it has.
 extern "C" fn on_worker_signal(number: c_int) {
     let errno = Errno::last_raw();
-    // SAFETY: a non-null pointer comes from an Arc that `become_worker` has given up for good.
-    if let Some(core) = unsafe { WORKER.load(SeqCst).as_ref() } {
+    // SAFETY: a non-null pointer comes from a box that `become_worker` has given up for good.
+    if let Some(worker) = unsafe { WORKER.load(SeqCst).as_ref() } {
         if number == libc::SIGIO {
             if master_is_dead() {
                 let_go_of_listeners();
-                core.control.request_stop();
+                worker.stop.request_stop();
             }
         } else {
-            core.worker().into_iter().for_each(|worker| worker.want_successor());
+            worker.successor.express();
         }
     }
     Errno::set_raw(errno);
@@ -76,18 +103,22 @@ fn let_go_of_listeners() {
 
 /// This process is a forked worker from here on: what the master does at signals is not for it. `lifeline` becomes
 /// readable when the master dies, whoever it runs as by then, and even where nobody waits for it. (Not so
-/// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.)
-pub(crate) fn become_worker(core: &Arc<Core>, listeners: &[Listener], lifeline: &Private) -> io::Result<()> {
+/// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.) Of each listener:
+/// whether it is shut for every process then, or only let go of here.
+pub(crate) fn become_worker(
+    switches: WorkerSwitches,
+    listeners: &[(BorrowedFd<'_>, bool)],
+    lifeline: &Private,
+) -> io::Result<()> {
     signal::forget();
-    for (place, listener) in LISTENERS.iter().zip(listeners) {
-        place.store(listener.as_fd().as_raw_fd(), SeqCst);
+    for (place, (listener, _)) in LISTENERS.iter().zip(listeners) {
+        place.store(listener.as_raw_fd(), SeqCst);
     }
-    // Where somebody else has the socket too, listening goes on.
-    let own = listeners.iter().enumerate().filter(|(_, listener)| !listener.is_adopted());
-    SHUT.store(own.take(LISTENERS.len()).fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
+    let shut = listeners.iter().take(LISTENERS.len()).enumerate().filter(|(_, (_, shut_for_all))| *shut_for_all);
+    SHUT.store(shut.fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
     LIFELINE.store(lifeline.as_raw_fd(), SeqCst);
-    WORKER.store(Arc::into_raw(core.clone()).cast_mut(), SeqCst);
+    WORKER.store(Box::into_raw(Box::new(switches)), SeqCst);
     handle(Signal::SIGTERM, on_worker_signal)?;
     handle(Signal::SIGIO, on_worker_signal)?;
     // SAFETY: fcntl with F_SETOWN takes three integers.
@@ -109,7 +140,7 @@ fn handle(signal: Signal, handler: extern "C" fn(c_int)) -> nix::Result<SigActio
 /// What a master is told by signals.
 pub(crate) const MASTER_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU];
 
-static MASTER: AtomicPtr<Control> = AtomicPtr::new(null_mut());
+static MASTER: AtomicPtr<StopSwitch> = AtomicPtr::new(null_mut());
 static RELOAD: AtomicBool = AtomicBool::new(false);
 static MORE: AtomicI32 = AtomicI32::new(0);
 
@@ -122,8 +153,8 @@ extern "C" fn on_master_signal(number: c_int) {
     }
     // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
     // lets go, on the only thread there is.
-    if let Some(control) = unsafe { MASTER.load(SeqCst).as_ref() } {
-        control.wake_supervisor();
+    if let Some(switch) = unsafe { MASTER.load(SeqCst).as_ref() } {
+        switch.wake_supervisor();
     }
     Errno::set_raw(errno);
 }
@@ -132,15 +163,15 @@ extern "C" fn on_master_signal(number: c_int) {
 #[derive(Debug)]
 pub(crate) struct MasterSignals {
     former: Vec<(Signal, SigAction)>,
-    _control: Arc<Control>,
+    _switch: Arc<StopSwitch>,
 }
 
 impl MasterSignals {
-    pub(crate) fn install(control: &Arc<Control>) -> io::Result<Self> {
-        MASTER.store(Arc::as_ptr(control).cast_mut(), SeqCst);
+    pub(crate) fn install(switch: &Arc<StopSwitch>) -> io::Result<Self> {
+        MASTER.store(Arc::as_ptr(switch).cast_mut(), SeqCst);
         RELOAD.store(false, SeqCst);
         MORE.store(0, SeqCst);
-        let mut this = Self { former: Vec::new(), _control: control.clone() };
+        let mut this = Self { former: Vec::new(), _switch: switch.clone() };
         for signal in MASTER_SIGNALS {
             this.former.push((signal, handle(signal, on_master_signal)?));
         }

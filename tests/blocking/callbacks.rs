@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::thread;
 
-use socketserver::LingeringClose;
+use socketserver::connection::LingeringClose;
 
 use crate::doer::BIG;
 use crate::kit::{expect, ms, read_all, until, Running};

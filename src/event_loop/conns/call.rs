@@ -4,11 +4,12 @@ use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
+use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, WriteError};
-use crate::event_loop::state::protocol::{BoxError, Protocol};
+use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::net::Addr;
@@ -20,7 +21,7 @@ impl State {
         &mut self,
         id: ConnId,
         callback: &'static str,
-        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
         let done = self.call_once(id, callback, call);
         if self.conns.get(id).is_some_and(Conn::is_switching) {
@@ -36,7 +37,7 @@ impl State {
         &mut self,
         id: ConnId,
         callback: &'static str,
-        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
         let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
         self.now = self.clock.now();

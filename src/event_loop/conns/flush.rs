@@ -4,10 +4,10 @@ use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
-use crate::event_loop::conns::throttle::Direction;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Phase;
 use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::rare::Direction;
 use crate::event_loop::state::State;
 
 /// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.

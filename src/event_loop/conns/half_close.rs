@@ -8,10 +8,10 @@ use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Ends the writing half (Twisted's `loseWriteConnection`, asyncio's `write_eof`): what is queued is sent, then
-    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::WriteError);
+    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::event_loop::WriteError);
     /// reading goes on. Once is enough.
     ///
-    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::Eof::KeepOpen)), nothing can
+    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::event_loop::Eof::KeepOpen)), nothing can
     /// follow: the connection is closed, whatever [`eof_received`](crate::Protocol::eof_received) returns then. A
     /// peer that never ends its half is bounded by the idle limit and by
     /// [`set_total_timeout`](Self::set_total_timeout); for a drain the connection is idle once all is sent.

@@ -1,12 +1,15 @@
 //! Writing more than one buffer: several at once, and what is read while it is sent.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{IoSlice, Read};
 use std::ops::RangeBounds;
+use std::rc::Rc;
 
+use crate::error::HandlerResult;
 use crate::event_loop::io::source::{FilePart, Source};
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::lost::WriteError;
+use crate::event_loop::state::lost::{LostReason, WriteError};
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
@@ -72,6 +75,54 @@ impl Transport<'_> {
     pub fn send_file(&mut self, file: File, range: impl RangeBounds<u64>) -> Result<(), WriteError> {
         self.send_reader(FilePart::new(file, &range))
     }
+
+    /// Queues bytes for the peer.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] when more than the loop's
+    /// limit (8 MiB) would be queued: nothing of it is, and the connection is aborted. A protocol that has more to say
+    /// than a peer may take at once writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
+    /// [`resume_writing`](crate::Protocol::resume_writing).
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.cx.state.write(self.id, bytes)
+    }
+
+    /// Queues `line` and a line feed. The result is a callback's, so that it can be the last expression of one, as
+    /// [`Connection::send_line`](crate::Connection::send_line) can.
+    ///
+    /// # Errors
+    /// A [`WriteError`] inside, as [`write`](Self::write) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write(&[line.as_ref(), b"\n"].concat())?;
+        Ok(())
+    }
+
+    /// What `write!` and `writeln!` call.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). A `Display` that fails writes what it had until then.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), WriteError> {
+        match text.as_str() {
+            Some(text) => self.write(text.as_bytes()),
+            None => {
+                let mut formatted = String::new();
+                let _ = fmt::write(&mut formatted, text);
+                self.write(formatted.as_bytes())
+            }
+        }
+    }
+
+    /// Bytes that are written and not yet taken by the kernel.
+    pub fn queued(&self) -> usize {
+        self.conn().map_or(0, |conn| conn.out.len())
+    }
+
+    /// Whether more than the high-water mark is queued, or has been and is not yet down to the low one: the time to
+    /// stop writing until [`resume_writing`](crate::Protocol::resume_writing).
+    pub fn is_writing_paused(&self) -> bool {
+        let high = self.cx.state.settings.high_water;
+        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.load() > high)
+    }
 }
 
 impl State {
@@ -94,5 +145,38 @@ impl State {
         }
         self.mark(id);
         Ok(())
+    }
+
+    pub(crate) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
+        self.room(id, bytes.len())?;
+        let left = self.send_at_once(id, bytes);
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.out.push(left, &mut self.spares);
+        }
+        self.mark(id);
+        Ok(())
+    }
+
+    pub(crate) fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
+        self.room(id, bytes.len())?;
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.out.push_shared(bytes, &mut self.spares);
+        }
+        self.mark(id);
+        Ok(())
+    }
+
+    /// Whether so much may be queued; whose queue is full is cut.
+    pub(crate) fn room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
+            return Err(WriteError::Closed);
+        };
+        let limit = self.settings.max_queued;
+        if conn.out.load().saturating_add(more) <= limit {
+            return Ok(());
+        }
+        let full = crate::event_loop::state::lost::QueueFull { limit };
+        self.end(id, LostReason::Overflow(full));
+        Err(WriteError::QueueFull(full))
     }
 }

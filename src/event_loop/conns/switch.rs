@@ -1,9 +1,8 @@
 //! Another protocol takes a connection over.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Marks, Paused, WriteHalf};
-use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::protocol::{Eof, Protocol};
+use crate::event_loop::state::conn::{Conn, Marks, Paused};
+use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::{State, READ};
 use crate::panics::forget;
@@ -14,7 +13,7 @@ impl Transport<'_> {
     /// [`connection_made`](Protocol::connection_made), then it is given `leftover`, which is what the old one was
     /// given and did not consume, and then what is read; if the peer's stream has ended already,
     /// [`eof_received`](Protocol::eof_received) follows, and the old one's answer to that does not count. What
-    /// [`lines`](crate::lines) and [`strings`](crate::strings) keep of the input follows `leftover` by itself.
+    /// [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) keep of the input follows `leftover` by itself.
     ///
     /// The connection stays what it is: its id, its groups, its limits, its queue, a pause of reading. Timers that
     /// the old protocol has set are cancelled, and a [request](Self::request_begins) that it has begun is none of the
@@ -24,7 +23,8 @@ impl Transport<'_> {
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{lines, HandlerResult, LineReceiver, FramedTransport, Protocol, Transport};
+    /// use socketserver::{lines, HandlerResult, LineReceiver, Protocol, Transport};
+    /// use socketserver::event_loop::FramedTransport;
     ///
     /// struct Negotiation;
     /// impl LineReceiver for Negotiation {
@@ -124,17 +124,6 @@ impl State {
             self.received(id, &leftover);
         } else if at_eof {
             self.stream_ended(id);
-        }
-    }
-
-    /// The peer's stream has ended, and the protocol says what follows.
-    pub(crate) fn stream_ended(&mut self, id: ConnId) {
-        let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
-        let Some(conn) = self.conns.get(id) else { return };
-        // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
-        // was that nothing can be written any more.
-        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.write_half == WriteHalf::Shut) {
-            self.end(id, LostReason::PeerClosed);
         }
     }
 }

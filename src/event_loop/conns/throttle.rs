@@ -1,44 +1,14 @@
 //! Connections under a rate limit: how much each may read and send now, and when it goes on.
 
 use std::io;
-use std::time::Instant;
 
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::rare::{Direction, Throttle};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::{State, Task};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Reading,
-    Writing,
-}
-
-/// One direction of a connection, and its place at the bucket.
-#[derive(Debug)]
-pub(crate) struct Throttle {
-    limit: RateLimit,
-    /// Until when it waits, and for how much, which is taken already.
-    wait: Option<(TimerId, usize)>,
-    /// What it has waited for and is to use now.
-    granted: usize,
-}
-
-impl Throttle {
-    fn new(limit: &RateLimit) -> Self {
-        Self { limit: limit.clone(), wait: None, granted: 0 }
-    }
-
-    /// What may pass now.
-    fn take(&mut self, now: Instant, most: usize) -> usize {
-        match std::mem::take(&mut self.granted) {
-            0 => self.limit.take(now, most),
-            granted => granted,
-        }
-    }
-}
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Reads no faster than this; connections that are given clones of the limit share it. What comes faster waits in

@@ -1,28 +1,25 @@
 //! Protocols on blocking strategies: a loop for one connection, which its handler has lent to it.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::panic::resume_unwind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::connection::{Connection, Wire};
 use crate::error::{Error, HandlerResult};
+use crate::event_loop::conns::begin::NO_PROTOCOL;
 use crate::event_loop::io::lent::LentIo;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
-use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::team::Team;
-use crate::event_loop::primitives::timers::NEVER;
-use crate::event_loop::primitives::token;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::factory::Factory;
-use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::settings::Settings;
-use crate::event_loop::state::{Lender, State};
-use crate::event_loop::turn::accept::NO_PROTOCOL;
+use crate::event_loop::state::stop::Lender;
+use crate::event_loop::state::State;
 use crate::handler::StreamRequestHandler;
 use crate::observe::{NotServed, Outcome};
-use crate::sys::{lend, Poller, Readiness};
+use crate::sys::{lend, Poller};
 
 /// The protocols of a [`Factory`] as a handler: one protocol, any strategy. Here a connection has the thread, or the
 /// process, that the strategy gives it, and on it a loop of its own.
@@ -70,13 +67,13 @@ use crate::sys::{lend, Poller, Readiness};
 ///   [`link`](crate::Transport::link), [`post`](crate::Context::post), a [`Group`](crate::Group).
 ///   [`connections`](crate::Context::connections) counts them, and begins with one. **A broadcast reaches nobody else**,
 ///   and an id of another loop stands for nothing. Who talks to other connections keeps their
-///   [`ReactorHandle`](crate::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
+///   [`ReactorHandle`](crate::event_loop::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
 /// - [`blocking`](crate::Context::blocking) work is done by 10 threads at most for all connections together; what has not
 ///   begun ends with its connection. A callback that waits by itself is cheaper.
 /// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
 ///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
-///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
+///   They are told [`LostReason::Shutdown`](crate::event_loop::LostReason::Shutdown), unless they have been closed already. Attempts to connect end, sockets of
 ///   datagrams are closed, and timers, messages and work are dropped.
 /// - [`pause`](crate::ServerHandle::pause) pauses accepting, and nothing of this loop, its datagrams included.
 /// - [`Context::shutdown`](crate::Context::shutdown) stops the whole server, within the server's drain limit for the
@@ -90,7 +87,7 @@ use crate::sys::{lend, Poller, Readiness};
 /// it has input that the kernel does not tell of.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
-/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::ConnectionWriter) that an
+/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::connection::ConnectionWriter) that an
 /// outer handler has made is served when the protocol is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Blocking<F>(pub F);
@@ -157,75 +154,5 @@ impl Reactor {
             .and_then(|state| state.watch_the_servers_stop().map(|()| state))
             .map_err(Error::system("make a loop for a connection"))?;
         Ok(Self::bare(state))
-    }
-}
-
-impl State {
-    /// A forked child does not have all of the switch.
-    fn watch_the_servers_stop(&self) -> io::Result<()> {
-        let control = &self.core.control;
-        self.poller.add(&control.stop, Readiness::READABLE, token::STOP)?;
-        control.urgent().map_or(Ok(()), |now| self.poller.add(now, Readiness::READABLE, token::NOW))
-    }
-
-    /// A worker that ends alone waits for a first request; unless its server follows.
-    pub(crate) fn watch_for_the_end_of_grace(&self) {
-        if self.lent.is_some() && self.core.ends_alone() {
-            let _ = self.poller.add(&self.core.server().control.stop, Readiness::READABLE, token::GATE);
-            // a list never fails
-        }
-    }
-
-    /// Others may have cut the connection already, which then looks as if the peer had ended it.
-    pub(crate) fn follow_the_cut(&mut self) {
-        if self.lent.is_some() && self.core.control.is_cut() && !self.is_cut() {
-            self.begin_drain();
-            self.cut();
-        }
-    }
-
-    /// Whether the server's own drain limit has passed.
-    pub(crate) fn is_over_for_all(&self) -> bool {
-        let limit = self.core.settings.drain_timeout;
-        self.core.control.drain_deadline(limit).is_some_and(|at| at <= Instant::now())
-    }
-
-    /// The lent connection, if it is to be read from and has input that the kernel does not tell of.
-    fn ahead(&self) -> Option<ConnId> {
-        let id = self.lent.as_ref()?.id;
-        self.conns.get(id).filter(|conn| conn.wanted().read && conn.io.has_ahead()).map(|_| id)
-    }
-
-    pub(crate) fn has_ahead(&self) -> bool {
-        self.ahead().is_some()
-    }
-
-    pub(crate) fn serve_ahead(&mut self) {
-        if let Some(id) = self.ahead() {
-            self.ready(id, Readiness::READABLE);
-        }
-    }
-
-    /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
-    fn end_the_others(&mut self, wire: &Wire) -> crate::Result<()> {
-        if self.stop || !self.has_connections() {
-            return Ok(());
-        }
-        wire.share_no_deadline(); // no request lasts any more
-        let grace = self.core.settings.drain_timeout;
-        self.drain_within(self.clock.now() + grace.min(NEVER), grace);
-        self.conns.ids().into_iter().for_each(|id| self.end(id, LostReason::Shutdown));
-        self.settle();
-        while self.has_connections() && !self.stop {
-            self.turn(wire.beat())?;
-        }
-        Ok(())
-    }
-
-    fn tell_request(&self, wire: &Wire) {
-        let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
-        if let Some(conn) = conn {
-            wire.tell_request(conn.request_since, self.limits_of(conn).request);
-        }
     }
 }

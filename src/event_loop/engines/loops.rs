@@ -12,10 +12,10 @@ use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::reactor::Reactor;
+use crate::event_loop::services::ports::queued_at_stop;
 use crate::event_loop::state::factory::{Factory, Kept};
 use crate::event_loop::state::settings::EventLoop;
 use crate::event_loop::state::{LoopTeam, State};
-use crate::event_loop::turn::accept::queued_at_stop;
 use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
@@ -91,7 +91,7 @@ const MOST: usize = 512;
 /// # What is whose
 ///
 /// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
-///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::ConnId), by which every loop
+///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::event_loop::ConnId), by which every loop
 ///   reaches every connection ([`Context`](crate::Context) says how); [`stop`](crate::Context::stop) and
 ///   [`shutdown`](crate::Context::shutdown).
 /// - **The loop's**: timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the

@@ -2,7 +2,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod group;
-pub(crate) mod inbox;
 pub(crate) mod rate;
 pub(crate) mod slab;
 pub(crate) mod team;

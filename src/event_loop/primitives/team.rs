@@ -10,13 +10,13 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::event_loop::primitives::group::Group;
-use crate::event_loop::primitives::inbox::Inbox;
+use crate::mailbox::Mailbox;
 
 /// What all loops of a team share.
 pub(crate) struct Team<C> {
     /// The number of the first loop in this process; the others have those that follow.
     first: u32,
-    inboxes: Vec<Arc<Inbox<C>>>,
+    inboxes: Vec<Arc<Mailbox<C>>>,
     groups: Mutex<HashMap<Group, Vec<Part>>>,
     /// How many connections each loop has.
     loads: Vec<CachePadded<AtomicUsize>>,
@@ -45,7 +45,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl<C> Team<C> {
     pub(crate) fn new(loops: usize) -> io::Result<Arc<Self>> {
-        let inboxes = (0..loops).map(|_| Inbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        let inboxes = (0..loops).map(|_| Mailbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {
             first: NEXT.fetch_add(loops as u32, Relaxed),
             inboxes,
@@ -66,12 +66,12 @@ impl<C> Team<C> {
         self.first.wrapping_add(number as u32)
     }
 
-    pub(crate) fn inbox(&self, number: usize) -> &Arc<Inbox<C>> {
+    pub(crate) fn inbox(&self, number: usize) -> &Arc<Mailbox<C>> {
         &self.inboxes[number]
     }
 
     /// Of the loop whose connections have this number in their ids; `None` if it is not in the team.
-    pub(crate) fn inbox_at(&self, home: u32) -> Option<&Arc<Inbox<C>>> {
+    pub(crate) fn inbox_at(&self, home: u32) -> Option<&Arc<Mailbox<C>>> {
         self.inboxes.get(home.wrapping_sub(self.first) as usize)
     }
 

@@ -5,17 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event_loop::primitives::inbox::ReactorGone;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::{LoopInbox, LoopTeam};
 use crate::lifecycle::{Core, ServerHandle};
+use crate::mailbox::Closed;
 
 /// The loop from other threads: the only way in, since a [`Reactor`](crate::Reactor) does not leave its own. Clone it,
 /// keep it, send it.
 ///
 /// Of the loops of [`EventLoops`](crate::EventLoops) each has its own, which [`Context::handle`] gives, in
-/// [`start_factory`](crate::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
+/// [`start_factory`](crate::event_loop::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
 /// connection goes to the loop that has it, whichever handle is used.
 ///
 /// ```
@@ -54,7 +54,7 @@ impl ReactorHandle {
     /// # Errors
     /// [`ReactorGone`] once the reactor has been dropped. A call that is sent at that very moment may be dropped.
     pub fn call_from_thread(&self, call: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Result<(), ReactorGone> {
-        self.inbox.send(Box::new(call))
+        self.inbox.send(Box::new(call)).map_err(gone)
     }
 
     /// Queues bytes for a connection. That it is gone by then does not show; use
@@ -65,9 +65,10 @@ impl ReactorHandle {
     /// As [`call_from_thread`](Self::call_from_thread).
     pub fn write(&self, id: ConnId, bytes: impl Into<Vec<u8>>) -> Result<(), ReactorGone> {
         let bytes = bytes.into();
-        self.inbox_of(id).send(Box::new(move |cx| {
+        let write = move |cx: &mut Context<'_>| {
             cx.write_to(id, &bytes);
-        }))
+        };
+        self.inbox_of(id).send(Box::new(write)).map_err(gone)
     }
 
     /// Sends a message to a connection's [`Protocol::message`](crate::Protocol::message). That the connection is gone by
@@ -76,9 +77,10 @@ impl ReactorHandle {
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).
     pub fn post(&self, id: ConnId, message: impl Any + Send) -> Result<(), ReactorGone> {
-        self.inbox_of(id).send(Box::new(move |cx| {
+        let post = move |cx: &mut Context<'_>| {
             cx.post(id, message);
-        }))
+        };
+        self.inbox_of(id).send(Box::new(post)).map_err(gone)
     }
 
     /// As [`Context::stop`].
@@ -103,8 +105,38 @@ impl ReactorHandle {
     }
 }
 
+/// Only a reactor that is dropped closes its inbox.
+fn gone(_: Closed) -> ReactorGone {
+    ReactorGone
+}
+
 impl fmt::Debug for ReactorHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReactorHandle").finish_non_exhaustive()
+    }
+}
+
+/// The reactor has been dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReactorGone;
+
+impl fmt::Display for ReactorGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reactor has been dropped")
+    }
+}
+
+impl std::error::Error for ReactorGone {}
+
+impl Context<'_> {
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
     }
 }

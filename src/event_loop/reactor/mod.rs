@@ -15,9 +15,10 @@ use crate::event_loop::reactor::handle::ReactorHandle;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol};
 use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::ports::ListeningPort;
 use crate::event_loop::state::settings::EventLoop;
-use crate::event_loop::state::{Soon, State};
-use crate::event_loop::turn::accept::ListeningPort;
+use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
 use crate::net::Address;
@@ -183,8 +184,8 @@ impl Reactor {
     /// [`Error::System`] where the handlers cannot be installed.
     pub fn handle_signals(&mut self) -> Result<()> {
         if self.signals.is_none() {
-            let control = self.state.core.control.clone();
-            let guard = signal::Guard::install(control).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let switch = self.state.core.control.switch().clone();
+            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             self.signals = Some(guard);
         }
         Ok(())
@@ -303,5 +304,6 @@ impl Drop for Reactor {
         self.state.stop_listening_all();
         self.state.forget_work();
         self.state.inbox.close();
+        drop(self.state.inbox.take_all()); // handles live on, and what the calls hold shall not
     }
 }

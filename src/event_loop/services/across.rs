@@ -1,12 +1,15 @@
 //! What a loop does to the connections of the other loops of its server: by a call in their inbox, in order.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, QueueFull};
+use crate::event_loop::state::work::Soon;
 use crate::event_loop::state::State;
+use crate::net::Addr;
 
 /// How many times the most bytes of one connection may wait for a loop that does not come to take them.
 const ROOM: usize = 8;
@@ -29,7 +32,7 @@ impl State {
         }
         let text = bytes.to_vec();
         let write = move |cx: &mut Context<'_>| {
-            cx.state.inbox.took(text.len());
+            cx.state.inbox.release(text.len());
             cx.write_to(id, &text);
         };
         Some(inbox.send(Box::new(write)).is_ok())
@@ -59,7 +62,7 @@ impl State {
         if inbox.reserve(text.len(), self.room_of_a_loop()) {
             let text = text.clone();
             let broadcast = move |cx: &mut Context<'_>| {
-                cx.state.inbox.took(text.len());
+                cx.state.inbox.release(text.len());
                 cx.state.broadcast(group, &text, except);
                 cx.state.settle_if_much_came(text.len());
             };
@@ -84,22 +87,6 @@ impl State {
         self.settings.max_queued.saturating_mul(ROOM)
     }
 
-    pub(crate) fn join(&mut self, group: Group, id: ConnId) {
-        self.groups.join(group, id);
-        if !self.team.is_alone() {
-            self.team.joined(self.number, group);
-        }
-    }
-
-    /// `false` if it was not in.
-    pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
-        let left = self.groups.leave(group, id);
-        if left && !self.team.is_alone() {
-            self.team.left(self.number, group);
-        }
-        left
-    }
-
     /// They have missed something.
     fn cut_the_members(&mut self, group: Group) {
         for id in self.groups.members(group).to_vec() {
@@ -116,5 +103,129 @@ impl State {
     pub(crate) fn stop_all(&mut self) {
         self.stop = true;
         self.team.tell_others(self.number, || Box::new(|cx| cx.state.stop = true));
+    }
+}
+
+impl Context<'_> {
+    /// Queues bytes for another connection; `false` if it is gone or closing, or did not keep up and is aborted now.
+    pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        match self.state.write_across(id, bytes) {
+            Some(sent) => sent,
+            None => self.state.write(id, bytes).is_ok(),
+        }
+    }
+
+    /// As [`write_to`](Self::write_to), with a line feed after the line.
+    pub fn send_line_to(&mut self, id: ConnId, line: impl AsRef<[u8]>) -> bool {
+        self.write_to(id, &[line.as_ref(), b"\n"].concat())
+    }
+
+    /// As [`broadcast`](Self::broadcast), with a line feed after the line.
+    pub fn broadcast_line(&mut self, group: Group, line: impl AsRef<[u8]>, except: Option<ConnId>) -> usize {
+        self.broadcast(group, &[line.as_ref(), b"\n"].concat(), except)
+    }
+
+    /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
+    /// for each. What becomes of a member who does not read, [`Group`] says.
+    ///
+    /// ```
+    /// # use socketserver::{Context, Group};
+    /// # use socketserver::event_loop::ConnId;
+    /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
+    ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
+    /// }
+    /// ```
+    ///
+    /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop; of them all
+    /// are counted who are members now, but the one that is left out.
+    pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
+        self.state.broadcast(group, bytes, except) + self.state.broadcast_across(group, bytes, except)
+    }
+
+    /// How many connections are in a group, those of other loops included.
+    pub fn members(&self, group: Group) -> usize {
+        if self.state.team.is_alone() {
+            self.state.groups.members(group).len()
+        } else {
+            self.state.team.members(group)
+        }
+    }
+
+    /// Sends `message` to another connection's [`Protocol::message`](crate::Protocol::message), which is called in this
+    /// turn or the next, never within this callback; `false` if the connection is gone or closing. One that
+    /// closes before gets none. For connections of this loop only; [`post_to`](Self::post_to) is for all.
+    pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
+        let there = self.state.is_open(id);
+        if there {
+            self.state.soon.push_back(Soon::Message(id, Box::new(message)));
+        }
+        there
+    }
+
+    /// As [`post`](Self::post), with a message that may go to another loop.
+    pub fn post_to(&mut self, id: ConnId, message: impl Any + Send) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.post(id, message));
+        }
+        self.post(id, message)
+    }
+
+    /// Closes another connection, as its own [`close`](crate::Transport::close) would; `false` if it is gone or
+    /// closing.
+    pub fn close_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.close_connection(id));
+        }
+        let open = self.state.is_open(id);
+        self.state.end(id, LostReason::Closed);
+        open
+    }
+
+    /// Cuts another connection, as its own [`abort`](crate::Transport::abort) would; `false` if it is gone.
+    pub fn abort_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.abort_connection(id));
+        }
+        let there = self.state.conns.get(id).is_some();
+        self.state.end(id, LostReason::Aborted);
+        there
+    }
+
+    /// Stops reading from a connection; `false` if it is gone or closing.
+    pub fn pause_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.pause_connection(id));
+        }
+        self.state.pause(id)
+    }
+
+    /// Reads from it again; `false` if it is gone or closing.
+    pub fn resume_connection(&mut self, id: ConnId) -> bool {
+        if self.state.is_of_another_loop(id) {
+            return self.state.across(id, move |cx| cx.resume_connection(id));
+        }
+        self.state.resume(id)
+    }
+
+    /// The address of a connection's peer; `None` if the connection is gone, or another loop's.
+    pub fn peer_of(&self, id: ConnId) -> Option<Addr> {
+        self.state.conns.get(id).map(|conn| conn.peer.clone())
+    }
+
+    /// How many bytes are queued for a connection; `None` if it is gone, or another loop's.
+    pub fn queued_of(&self, id: ConnId) -> Option<usize> {
+        self.state.conns.get(id).map(|conn| conn.out.len())
+    }
+
+    /// How many connections this loop has.
+    pub fn connections(&self) -> usize {
+        self.state.conns.len()
+    }
+
+    /// Ends [`Reactor::run`](crate::Reactor::run) with this turn. Connections and listeners stay as they are. In a
+    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever`, without a drain: [`shutdown`](Self::shutdown), or that
+    /// of [`server`](Self::server), is the way there.
+    pub fn stop(&mut self) {
+        self.state.stop_all();
     }
 }

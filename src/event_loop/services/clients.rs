@@ -3,100 +3,28 @@
 //! What a program asks for within a callback is only noted; the next step is taken when that has returned, so that a
 //! factory is never called within its own call.
 
-mod attempt;
-
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use attempt::Attempt;
-
+use crate::event_loop::clients::attempt::Attempt;
 use crate::event_loop::clients::connect::{Connect, Connector, ConnectorState};
 use crate::event_loop::clients::connect_error::{ConnectError, ConnectFailure};
+use crate::event_loop::clients::{Dial, Stage};
 use crate::event_loop::io::Io;
-use crate::event_loop::primitives::slab::{ConnId, Slab};
-use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::{Soon, State, Task};
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
 /// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
 /// not keep the loop busy.
 const REFUSED: Duration = Duration::from_millis(100);
-
-/// The loop's clients.
-pub(crate) struct Dials {
-    all: Slab<Dial>,
-    /// How many attempts have begun.
-    attempts: u64,
-    #[cfg(feature = "testing")]
-    pub(crate) script: Option<crate::event_loop::io::memory::Script>,
-}
-
-impl Dials {
-    pub(crate) fn new(home: u32) -> Self {
-        Self {
-            all: Slab::new(home),
-            attempts: 0,
-            #[cfg(feature = "testing")]
-            script: None,
-        }
-    }
-
-    #[cfg(feature = "testing")]
-    pub(crate) fn attempts(&self) -> u64 {
-        self.attempts
-    }
-}
-
-/// One client.
-struct Dial {
-    to: Connect,
-    factory: Rc<dyn Factory>,
-    stage: Stage,
-    /// How many attempts have followed by themselves on the first failure or loss, in a row.
-    retries: u32,
-}
-
-enum Stage {
-    /// An attempt begins when this callback has returned.
-    Queued,
-    Trying(Attempt),
-    Connected {
-        id: ConnId,
-        since: Instant,
-    },
-    /// The next attempt begins with this timer.
-    Waiting(TimerId),
-    /// The callbacks of the end are called; whether another attempt was asked for.
-    Over {
-        again: bool,
-    },
-    /// The program has stopped it, which is told when this callback has returned, if it was an attempt.
-    Stopped {
-        tell: bool,
-    },
-}
-
-impl Dials {
-    fn attempt(&mut self, connector: Connector) -> Option<&mut Attempt> {
-        match &mut self.all.get_mut(connector.0)?.stage {
-            Stage::Trying(attempt) => Some(attempt),
-            _ => None,
-        }
-    }
-}
-
-impl Dial {
-    /// In what time the next attempt follows by itself, if it does.
-    fn next_delay(&mut self) -> Option<Duration> {
-        let delay = self.to.reconnect?.delay(self.retries)?;
-        self.retries = self.retries.saturating_add(1);
-        Some(delay)
-    }
-}
 
 impl State {
     pub(crate) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
@@ -191,7 +119,7 @@ impl State {
     }
 
     /// Its protocol is made, and told.
-    fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
+    pub(crate) fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
         let since = self.clock.now();
         let mut conn = Conn::new(io, peer, None, None, since);
         conn.origin = Origin::Made(connector);
@@ -204,7 +132,7 @@ impl State {
         self.build_and_begin(&*factory, id);
     }
 
-    fn give_up(&mut self, connector: Connector, reason: ConnectFailure) {
+    pub(crate) fn give_up(&mut self, connector: Connector, reason: ConnectFailure) {
         let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
         let tried = match std::mem::replace(&mut dial.stage, Stage::Over { again: false }) {
             Stage::Trying(mut attempt) => {
@@ -234,58 +162,6 @@ impl State {
         self.go_on_after_the_end(connector, retry_in);
     }
 
-    /// Its connection is gone; the protocol is told now, and may ask for another.
-    pub(crate) fn has_lost_connection(&mut self, connector: Connector) {
-        let now = self.clock.now();
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        if let Stage::Connected { since, .. } = dial.stage {
-            if dial.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
-                dial.retries = 0;
-            }
-        }
-        dial.stage = Stage::Over { again: false };
-    }
-
-    /// The protocol has been told.
-    pub(crate) fn after_the_connection(&mut self, connector: Connector) {
-        let delay = self.dials.all.get_mut(connector.0).and_then(Dial::next_delay);
-        self.go_on_after_the_end(connector, delay);
-    }
-
-    fn go_on_after_the_end(&mut self, connector: Connector, delay: Option<Duration>) {
-        let (now, drains) = (self.clock.now(), self.drain.is_some());
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let again = matches!(dial.stage, Stage::Over { again: true });
-        match delay.filter(|_| dial.to.reconnect.is_some()) {
-            _ if drains => self.release(connector),
-            _ if again => {
-                dial.stage = Stage::Queued;
-                self.soon.push_back(Soon::Connect(connector));
-            }
-            Some(delay) => dial.stage = Stage::Waiting(self.timers.set(now, delay, Task::Connect(connector))),
-            None => self.release(connector),
-        }
-    }
-
-    /// Nothing is left of it.
-    fn release(&mut self, connector: Connector) {
-        let Some(Dial { factory, .. }) = self.dials.all.remove(connector.0) else { return };
-        if self.users.remove(&factory) && !self.never_starts(&factory) {
-            self.call_free("stop_factory", |cx| factory.stop_factory(cx));
-        }
-    }
-
-    /// Whether it has not been started yet; then it is not going to be.
-    fn never_starts(&mut self, factory: &Rc<dyn Factory>) -> bool {
-        let is_it = |soon: &Soon| matches!(soon, Soon::Start(other) if other.identity() == factory.identity());
-        let place = self.soon.iter().position(is_it);
-        place.is_some_and(|place| self.soon.remove(place).is_some())
-    }
-
-    pub(crate) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
-        self.call_free("start_factory", |cx| factory.start_factory(cx));
-    }
-
     /// The loop stops: what is not connected yet is not connected any more.
     pub(crate) fn stop_connecting_all(&mut self) {
         for id in self.dials.all.ids() {
@@ -311,13 +187,13 @@ impl State {
 
     #[cfg(not(feature = "testing"))]
     #[allow(clippy::unused_self)]
-    fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
+    pub(crate) fn connect_in_memory(&mut self, _: Connector, _: &Address) -> bool {
         false
     }
 
     /// In a test's loop nothing connects but as the test says: whether this is one.
     #[cfg(feature = "testing")]
-    fn connect_in_memory(&mut self, connector: Connector, address: &Address) -> bool {
+    pub(crate) fn connect_in_memory(&mut self, connector: Connector, address: &Address) -> bool {
         let Some(script) = &mut self.dials.script else { return false };
         let outcome = script.outcomes.pop_front();
         let peer = address.to_string().parse().unwrap_or(Addr::Unnamed);
@@ -337,6 +213,68 @@ impl State {
             None => {} // until its time is over
         }
         true
+    }
+}
+
+impl Context<'_> {
+    /// Connects to `HOST:PORT`, and serves the connection with a protocol of this factory: 30 s for the name and the
+    /// connection, and one attempt. [`connect`](Self::connect) takes other settings.
+    ///
+    /// Nothing of it happens within this callback: then `start_factory`, if this is the factory's first use, and
+    /// `build_protocol` and the protocol's callbacks, or [`connection_failed`](Factory::connection_failed); and when
+    /// nothing is left, `stop_factory`.
+    pub fn connect_tcp(&mut self, address: impl Into<Address>, factory: impl Factory + 'static) -> Connector {
+        self.connect(Connect::to(address), factory)
+    }
+
+    /// Connects to a Unix socket. While the server's queue is full, it is tried again until the timeout (30 s).
+    pub fn connect_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Connector {
+        self.connect(Connect::to(path.into()), factory)
+    }
+
+    /// As [`connect_tcp`](Self::connect_tcp), with settings.
+    ///
+    /// A connection that this side has made takes no place under the connection limit, and is in none of the counters;
+    /// its errors and panics are logged and told to the error hook as those of others, and a stop drains it as others.
+    /// `TCP_NODELAY` and `SO_KEEPALIVE` are on.
+    pub fn connect(&mut self, to: Connect, factory: impl Factory + 'static) -> Connector {
+        self.state.connect(to, Rc::new(factory))
+    }
+
+    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped)
+    /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
+    /// and is made again as the policy says when it is lost.
+    pub fn stop_connecting(&mut self, connector: Connector) -> bool {
+        self.state.stop_connecting(connector)
+    }
+
+    /// As [`stop_connecting`](Self::stop_connecting), and no attempt follows any more (Twisted's `stopTrying`). A
+    /// connection stays. `false` if the connector is gone.
+    pub fn stop_reconnecting(&mut self, connector: Connector) -> bool {
+        self.state.stop_reconnecting(connector)
+    }
+
+    /// As [`stop_reconnecting`](Self::stop_reconnecting), and closes the connection, if there is one. `false` if the
+    /// connector is gone.
+    pub fn disconnect(&mut self, connector: Connector) -> bool {
+        self.state.disconnect(connector)
+    }
+
+    /// Connects again, at once: between two attempts, and in the callbacks that tell of the end, `connection_failed` and
+    /// `connection_lost` ([`Lost::connector`](crate::Lost::connector) says whose). `false` while there is an attempt or
+    /// a connection, when the connector is gone, and while the loop stops.
+    pub fn connect_again(&mut self, connector: Connector) -> bool {
+        self.state.connect_again(connector)
+    }
+
+    /// How far it is.
+    pub fn connector_state(&self, connector: Connector) -> ConnectorState {
+        self.state.connector_state(connector)
+    }
+
+    /// Its connection; `None` while it has none.
+    pub fn connection_of(&self, connector: Connector) -> Option<ConnId> {
+        self.state.connection_of(connector)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -14,9 +13,11 @@ use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
+use crate::event_loop::state::datagram_ports::{closed, Port};
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
-use crate::event_loop::state::{Soon, State, Task, READ};
-use crate::listen::{bind, AcceptError, BindOptions, Listener};
+use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::{State, READ};
+use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
 use crate::observe::Outcome;
 use crate::panics::forget;
@@ -25,54 +26,6 @@ use crate::sys::Readiness;
 /// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.
 const DATAGRAMS: usize = 64;
 const BYTES: usize = 256 << 10;
-
-/// The sockets of one address, which share a protocol.
-pub(crate) struct Port {
-    /// Empty once the port is closed, until the protocol has heard of it.
-    sockets: Vec<Listener>,
-    addr: Addr,
-    /// Out while it is called, and gone at the end.
-    protocol: Option<Box<dyn DatagramProtocol>>,
-    /// Whether it has heard that it begins: before that nothing is delivered.
-    started: bool,
-    /// Which socket is connected, and to whom.
-    connected: Option<(usize, Addr)>,
-}
-
-impl Port {
-    pub(crate) fn addr(&self) -> &Addr {
-        &self.addr
-    }
-
-    fn socket(&self, number: usize) -> Option<&Arc<DatagramSocket>> {
-        self.sockets.get(number)?.datagram_socket()
-    }
-
-    fn peer(&self) -> Option<&Addr> {
-        self.connected.as_ref().map(|(_, peer)| peer)
-    }
-
-    /// The socket to send from: the one that has the datagram in delivery, or else the one that is connected, or else the
-    /// first, but one of the address's family before any other.
-    fn number_for(&self, to: &Addr, delivering: Option<usize>) -> usize {
-        let connected = self.connected.as_ref().map(|(number, _)| *number);
-        let is_v4 = match to {
-            Addr::Ip(to) => to.is_ipv4(),
-            Addr::Unnamed => return connected.or(delivering).unwrap_or(0),
-            Addr::Unix(_) | Addr::Abstract(_) => return 0,
-        };
-        let is_of_the_family = |number: &usize| {
-            let addr = self.sockets.get(*number).and_then(|socket| socket.local_addr().socket_addr());
-            addr.is_some_and(|addr| addr.is_ipv4() == is_v4)
-        };
-        let mut by_rank = delivering.into_iter().chain(connected).chain(0..self.sockets.len());
-        by_rank.find(is_of_the_family).or(delivering).or(connected).unwrap_or(0)
-    }
-}
-
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
-}
 
 impl State {
     pub(crate) fn listen_udp(
@@ -331,125 +284,97 @@ fn is_refusal(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::ConnectionRefused
 }
 
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::net::UdpSocket;
-    use std::rc::Rc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::event_loop::Reactor;
-
-    const HERE_V4: &str = "127.0.0.1:0";
-    const HERE_V6: &str = "[::1]:0";
-    const LONG: Option<Duration> = Some(Duration::from_secs(30));
-
-    /// Notes what it is called for, and connects to whom it is sent the address of.
-    #[derive(Clone, Default)]
-    struct Noting(Rc<RefCell<Vec<String>>>);
-
-    impl DatagramProtocol for Noting {
-        fn start_protocol(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
-            self.0.borrow_mut().push("start".into());
-            Ok(())
-        }
-
-        fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], _: &Addr) -> HandlerResult {
-            let text = String::from_utf8_lossy(data);
-            self.0.borrow_mut().push(text.to_string());
-            if let Ok(peer) = text.parse() {
-                t.connect(&peer)?;
-                t.write(b"hello")?;
-            }
-            Ok(())
-        }
-
-        fn connection_refused(&mut self, _: &mut DatagramTransport<'_>) -> HandlerResult {
-            self.0.borrow_mut().push("refused".into());
-            Ok(())
-        }
+impl Context<'_> {
+    /// As [`Reactor::listen_udp`](crate::Reactor::listen_udp); the protocol hears of its start when this callback has
+    /// returned. Give an IP address: a name is looked up at once, and the loop waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_udp(
+        &mut self,
+        address: impl Into<Address>,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<DatagramPort, Error> {
+        let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
+        let place = port.place;
+        self.state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        Ok(port)
     }
 
-    fn client(address: &str) -> (UdpSocket, Addr) {
-        let client = UdpSocket::bind(address).unwrap();
-        client.set_read_timeout(LONG).unwrap();
-        let addr = client.local_addr().unwrap().into();
-        (client, addr)
+    /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
+    /// is dropped. As [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to).
+    ///
+    /// # Errors
+    /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
+    pub fn send_datagram(&mut self, port: &DatagramPort, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        self.state.send_datagram(port.place, None, to, bytes, None)
     }
 
-    fn text_of(client: &UdpSocket) -> String {
-        let mut buf = [0; 100];
-        let (n, _) = client.recv_from(&mut buf).unwrap();
-        String::from_utf8_lossy(&buf[..n]).into()
-    }
-
-    fn addr_of(port: &Port, number: usize) -> Addr {
-        port.sockets[number].local_addr().clone()
-    }
-
-    /// A port of both families, IPv6 first, as of a name that has both addresses; none where there is no IPv6.
-    fn of_both(reactor: &mut Reactor, protocol: Noting) -> Option<DatagramPort> {
-        let mut sockets = bind(&HERE_V6.into(), BindOptions::datagrams()).ok()?;
-        sockets.extend(bind(&HERE_V4.into(), BindOptions::datagrams()).unwrap());
-        let port = reactor.listen_udp("127.0.0.1:0", protocol).unwrap();
-        reactor.state.datagrams.get_mut(port.place).unwrap().sockets = sockets;
-        Some(port)
-    }
-
-    #[test]
-    fn the_socket_is_chosen_by_the_family_and_by_whom_it_is_connected_to() {
-        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
-        let Some(port) = of_both(&mut reactor, noting.clone()) else { return };
-        let ((v4, v4_addr), (v6, v6_addr)) = (client(HERE_V4), client(HERE_V6));
-        let send = |reactor: &mut Reactor, to: &Addr| {
-            Context { state: &mut reactor.state }.send_datagram(&port, to, b"hello").unwrap()
-        };
-        assert!(send(&mut reactor, &v4_addr) && send(&mut reactor, &v6_addr));
-        assert_eq!((text_of(&v4), text_of(&v6)), ("hello".into(), "hello".into()));
-        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &Addr::Unnamed, b"").is_err());
-
-        // In the delivery by one family to a peer of the other, and from then on.
-        let own = reactor.state.datagrams.get(port.place).map(|port| [addr_of(port, 0), addr_of(port, 1)]).unwrap();
-        v6.send_to(v4_addr.to_string().as_bytes(), own[0].socket_addr().unwrap()).unwrap();
-        assert!(reactor.turn(LONG).unwrap());
-        assert_eq!(text_of(&v4), "hello");
-        assert!(send(&mut reactor, &Addr::Unnamed));
-        assert_eq!(text_of(&v4), "hello");
-        v6.send_to(b"a stranger", own[0].socket_addr().unwrap()).unwrap();
-        v4.send_to(b"friend", own[1].socket_addr().unwrap()).unwrap();
-        assert!(reactor.turn(LONG).unwrap());
-        drop(v4);
-        send(&mut reactor, &Addr::Unnamed);
-        assert!(reactor.turn(LONG).unwrap());
-        assert_eq!(noting.0.take(), ["start", v4_addr.to_string().as_str(), "friend", "refused"]);
-    }
-
-    #[test]
-    fn a_datagram_for_a_v4_address_may_leave_from_a_socket_of_both_kinds() {
-        let (mut reactor, (v4, addr)) = (Reactor::new().unwrap(), client(HERE_V4));
-        let Ok(port) = reactor.listen_udp("[::]:0", Noting::default()) else { return }; // no IPv6 here
-        assert!(Context { state: &mut reactor.state }.send_datagram(&port, &addr, b"hello").unwrap());
-        assert_eq!(text_of(&v4), "hello");
-    }
-
-    #[test]
-    fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
-        let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
-        let gone = reactor.listen_udp(HERE_V4, Noting::default()).unwrap();
-        let state = &mut reactor.state;
-        state.stop_datagrams(gone.place);
-        let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
-        assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
-        let (client, _) = client(HERE_V4);
-        client.send_to(b"early", port.local_addr().socket_addr().unwrap()).unwrap();
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
-        assert!(noting.0.borrow().is_empty(), "before it has begun");
-        state.start_datagrams(gone.place);
-        state.start_datagrams(port.place);
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));
-        state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0)); // in vain
-        state.receive(token::of(token::DATAGRAMS, port.place.index() + 1, 0));
-        assert_eq!(noting.0.take(), ["start", "early"]);
+    /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.
+    pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
+        self.state.close_datagrams(port.place);
     }
 }
+
+impl DatagramTransport<'_> {
+    /// Sends a datagram, at once; a reply leaves from the address that was sent to, and what goes to an address of the other
+    /// family from a socket of that family, where the port has one. `false`: the kernel's queue, or that of
+    /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
+    ///
+    /// # Errors
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
+    /// way there, nobody has that Unix socket.
+    pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
+        let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
+        self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source)
+    }
+
+    /// Sends to the peer that the socket is connected to, as [`send_to`](Self::send_to).
+    ///
+    /// # Errors
+    /// As there; where the socket is not connected, `EDESTADDRREQ` or [`io::ErrorKind::NotConnected`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
+    }
+
+    /// Talks to this peer only, from now on: others are not heard any more, and
+    /// [`connection_refused`](DatagramProtocol::connection_refused) tells when it is not there. Nothing is sent for it.
+    ///
+    /// # Errors
+    /// As connect(2) fails.
+    pub fn connect(&mut self, peer: &Addr) -> io::Result<()> {
+        self.cx.state.connect_datagrams(self.place, self.delivery.number, peer)
+    }
+
+    /// Where the datagram was sent to; outside of [`datagram_received`](DatagramProtocol::datagram_received) what the
+    /// socket is bound to.
+    pub fn local_addr(&self) -> Addr {
+        let bound = || self.cx.state.datagrams.get(self.place).map(|port| port.addr().clone());
+        self.delivery.to.clone().or_else(bound).unwrap_or(Addr::Unnamed)
+    }
+
+    /// Whether the datagram was longer than what is delivered.
+    pub fn is_truncated(&self) -> bool {
+        self.delivery.truncated
+    }
+
+    /// How many bytes the datagram had.
+    pub fn original_len(&self) -> usize {
+        self.delivery.original_len
+    }
+
+    /// The socket, for [`Context::send_datagram`] at other times.
+    pub fn port(&self) -> DatagramPort {
+        let addr = self.cx.state.datagrams.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
+        DatagramPort { place: self.place, addr }
+    }
+
+    /// Closes the socket. Nothing more is delivered, not even what the kernel has already;
+    /// [`stop_protocol`](DatagramProtocol::stop_protocol) follows when this callback has returned.
+    pub fn stop_listening(&mut self) {
+        self.cx.state.close_datagrams(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::{Soon, State};
+use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
 

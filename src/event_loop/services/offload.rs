@@ -1,14 +1,13 @@
 //! Work that may wait, on threads beside the loop; what comes of it is told on the loop.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use parking_lot::Mutex;
 
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::{Call, Soon, State};
-use crate::offload::Ticket;
+use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::State;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
@@ -41,13 +40,6 @@ impl std::error::Error for BlockingError {
     }
 }
 
-/// What the loop does when the work that it has given away is done, by numbers that are never given again.
-#[derive(Default)]
-pub(crate) struct Awaited {
-    due: HashMap<u64, (Call, Ticket)>,
-    next: u64,
-}
-
 impl Context<'_> {
     /// Has `work` done on a thread of a small pool, and then calls `done` on the loop with what it returned: for what
     /// would hold up the loop, as a file, a database or a long computation does (Twisted's `deferToThread`, asyncio's
@@ -71,7 +63,7 @@ impl Context<'_> {
     /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
     ///
     /// `done` is called in a later turn, never within this callback. The connection that has asked may be gone by then:
-    /// keep its [`ConnId`](crate::ConnId), which stands for nothing in that case. A drain does not wait for work, only
+    /// keep its [`ConnId`](crate::event_loop::ConnId), which stands for nothing in that case. A drain does not wait for work, only
     /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
     /// for what runs, and `done` is dropped without a call.
     pub fn blocking<R: Send + 'static>(

@@ -1,8 +1,8 @@
 //! What a user writes for datagrams, and what it is lent.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
-use std::{fmt, io};
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::Place;
@@ -17,7 +17,8 @@ use crate::net::Addr;
 /// the server's hook; the protocol goes on with the next datagram.
 ///
 /// ```
-/// use socketserver::{Addr, DatagramProtocol, DatagramTransport, HandlerResult, Reactor};
+/// use socketserver::{Addr, HandlerResult, Reactor};
+/// use socketserver::event_loop::{DatagramProtocol, DatagramTransport};
 ///
 /// struct Echo;
 ///
@@ -103,66 +104,6 @@ pub struct DatagramTransport<'a> {
     pub(crate) cx: Context<'a>,
     pub(crate) place: Place,
     pub(crate) delivery: Delivery,
-}
-
-impl DatagramTransport<'_> {
-    /// Sends a datagram, at once; a reply leaves from the address that was sent to, and what goes to an address of the other
-    /// family from a socket of that family, where the port has one. `false`: the kernel's queue, or that of
-    /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
-    ///
-    /// # Errors
-    /// [`DatagramTooLong`](crate::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
-    /// way there, nobody has that Unix socket.
-    pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
-        let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
-        self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source)
-    }
-
-    /// Sends to the peer that the socket is connected to, as [`send_to`](Self::send_to).
-    ///
-    /// # Errors
-    /// As there; where the socket is not connected, `EDESTADDRREQ` or [`io::ErrorKind::NotConnected`].
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
-    }
-
-    /// Talks to this peer only, from now on: others are not heard any more, and
-    /// [`connection_refused`](DatagramProtocol::connection_refused) tells when it is not there. Nothing is sent for it.
-    ///
-    /// # Errors
-    /// As connect(2) fails.
-    pub fn connect(&mut self, peer: &Addr) -> io::Result<()> {
-        self.cx.state.connect_datagrams(self.place, self.delivery.number, peer)
-    }
-
-    /// Where the datagram was sent to; outside of [`datagram_received`](DatagramProtocol::datagram_received) what the
-    /// socket is bound to.
-    pub fn local_addr(&self) -> Addr {
-        let bound = || self.cx.state.datagrams.get(self.place).map(|port| port.addr().clone());
-        self.delivery.to.clone().or_else(bound).unwrap_or(Addr::Unnamed)
-    }
-
-    /// Whether the datagram was longer than what is delivered.
-    pub fn is_truncated(&self) -> bool {
-        self.delivery.truncated
-    }
-
-    /// How many bytes the datagram had.
-    pub fn original_len(&self) -> usize {
-        self.delivery.original_len
-    }
-
-    /// The socket, for [`Context::send_datagram`] at other times.
-    pub fn port(&self) -> DatagramPort {
-        let addr = self.cx.state.datagrams.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
-        DatagramPort { place: self.place, addr }
-    }
-
-    /// Closes the socket. Nothing more is delivered, not even what the kernel has already;
-    /// [`stop_protocol`](DatagramProtocol::stop_protocol) follows when this callback has returned.
-    pub fn stop_listening(&mut self) {
-        self.cx.state.close_datagrams(self.place);
-    }
 }
 
 impl<'a> Deref for DatagramTransport<'a> {

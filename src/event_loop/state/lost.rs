@@ -5,7 +5,6 @@ use std::{fmt, io};
 use crate::config::LimitExceeded;
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::protocol::BoxError;
 use crate::net::Addr;
 use crate::observe::Outcome;
 
@@ -43,7 +42,7 @@ pub enum LostReason {
     /// More was queued for it than the loop keeps for a peer that does not read.
     Overflow(QueueFull),
     /// A callback returned this error.
-    Error(BoxError),
+    Error(Box<dyn std::error::Error + Send + Sync>),
     /// A callback panicked, with this text.
     Panic(String),
     /// The loop was shut down, or dropped.

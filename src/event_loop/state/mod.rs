@@ -1,98 +1,51 @@
 //! What a loop knows: its connections, listeners, timers, and what is left to do.
 
+pub(crate) mod asides;
 pub(crate) mod conn;
 pub(crate) mod context;
+pub(crate) mod datagram_ports;
 pub(crate) mod datagram_protocol;
 pub(crate) mod factory;
 pub(crate) mod lost;
+pub(crate) mod ports;
 pub(crate) mod protocol;
 pub(crate) mod rare;
 pub(crate) mod settings;
+pub(crate) mod stop;
 pub(crate) mod transport;
+pub(crate) mod work;
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::admit::Permit;
 use crate::config::Limits;
-use crate::event_loop::clients::connect::Connector;
-use crate::event_loop::conns::throttle::Direction;
+use crate::event_loop::clients::Dials;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
-use crate::event_loop::primitives::inbox::Inbox;
-use crate::event_loop::primitives::slab::{ConnId, Place, Slab};
+use crate::event_loop::primitives::slab::{ConnId, Slab};
 use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::timers::Timers;
 use crate::event_loop::primitives::token;
-use crate::event_loop::services::clients::Dials;
-use crate::event_loop::services::datagrams;
-use crate::event_loop::services::offload::Awaited;
+use crate::event_loop::state::asides::Asides;
 use crate::event_loop::state::conn::Conn;
-use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::{Factory, Users};
 use crate::event_loop::state::settings::Settings;
-use crate::event_loop::turn::accept::Port;
-use crate::event_loop::turn::verify::Asides;
+use crate::event_loop::state::stop::{Drain, Lender};
+use crate::event_loop::state::work::{Awaited, SentCall, Soon, Task};
 use crate::lifecycle::{AtGate, Core};
-use crate::observe::Outcome;
+use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
 /// Most bytes that one connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
-pub(crate) type Call = Box<dyn FnOnce(&mut Context<'_>)>;
-
-/// A call from another thread.
-pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
-pub(crate) type LoopInbox = Inbox<SentCall>;
+pub(crate) type LoopInbox = Mailbox<SentCall>;
 pub(crate) type LoopTeam = Team<SentCall>;
-
-/// What a timer does.
-pub(crate) enum Task {
-    Call(Call),
-    Protocol(ConnId),
-    /// A client's time is over, or its next attempt due.
-    Connect(Connector),
-    /// A limit of this connection may be over.
-    Limit(ConnId),
-    /// A rate limit lets this connection go on.
-    Throttle(ConnId, Direction),
-    /// Accepting has rested enough.
-    Rested,
-    /// The time is over in which `verify_request` may decide about a connection.
-    Verify(u64),
-    /// The server's `service_actions`.
-    Actions,
-}
-
-/// What is done later in this turn, or in the next.
-pub(crate) enum Soon {
-    Call(Call),
-    Message(ConnId, Box<dyn Any>),
-    Connect(Connector),
-    /// The first client of a factory was made within a callback.
-    Start(Rc<dyn Factory>),
-    /// A factory's last port was closed.
-    Stop(Rc<dyn Factory>),
-    /// A port of datagrams was closed.
-    EndDatagrams(Place),
-}
-
-/// A stop in progress.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    /// The limit that [`Reactor::shutdown`](crate::Reactor::shutdown) was given; otherwise the server's holds.
-    pub(crate) deadline: Option<Instant>,
-    /// How long it may take.
-    pub(crate) grace: Duration,
-    /// Whether the time is over, and connections are cut.
-    pub(crate) cut: bool,
-}
 
 /// A loop, without what may be done with it only from outside a turn.
 pub(crate) struct State {
@@ -114,18 +67,18 @@ pub(crate) struct State {
     pub(crate) conns: Slab<Conn>,
     /// Connections that `verify_request` has still to decide about.
     pub(crate) aside: Asides,
-    pub(crate) ports: Slab<Port>,
+    pub(crate) ports: Slab<ports::Port>,
     /// In a worker process: the place for the connection that it waits for.
     pub(crate) place: Option<Permit>,
     /// Who uses each factory: ports and clients.
     pub(crate) users: Users,
-    pub(crate) dials: Dials,
+    pub(crate) dials: Dials<Rc<dyn Factory>>,
     /// Files, which epoll does not watch.
     pub(crate) always_ready: Vec<ConnId>,
     /// Whether the listeners are watched.
     pub(crate) listening: bool,
     /// Sockets of datagrams, with their protocols.
-    pub(crate) datagrams: Slab<datagrams::Port>,
+    pub(crate) datagrams: Slab<datagram_ports::Port>,
     /// Whether they are watched.
     pub(crate) receiving: bool,
     /// How many datagrams have come, which are counted as accepted.
@@ -187,7 +140,7 @@ impl State {
         read: usize,
     ) -> io::Result<Self> {
         let (home, inbox) = (team.home(number), team.inbox(number).clone());
-        poller.add(&inbox.bell, Readiness::READABLE, token::INBOX)?;
+        poller.add(&*inbox, Readiness::READABLE, token::INBOX)?;
         Ok(Self {
             core,
             at_gate: None,
@@ -258,26 +211,25 @@ impl State {
         }
     }
 
-    /// How long the next wait may be.
-    pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept = self.has_last() && !self.core.admission.permits.full();
-        let has_more = !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty();
-        if self.stop || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
-            return Some(Duration::ZERO);
-        }
-        let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
-        let left = due.map(|due| due.saturating_duration_since(self.clock.now()));
-        left.into_iter().chain(timeout).min()
-    }
-
     pub(crate) fn is_cut(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.cut)
     }
-}
 
-/// Of a loop that has been lent its connection.
-pub(crate) struct Lender {
-    pub(crate) id: ConnId,
-    /// How the connection has ended.
-    pub(crate) outcome: Option<Outcome>,
+    /// Whether the id is none of this loop's.
+    pub(crate) fn is_of_another_loop(&self, id: ConnId) -> bool {
+        id.home() != self.conns.home()
+    }
+
+    pub(crate) fn takes_output(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.takes_output())
+    }
+
+    pub(crate) fn is_open(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.is_open())
+    }
+
+    /// Whether there is any, served or kept aside.
+    pub(crate) fn has_connections(&self) -> bool {
+        self.conns.len() + self.aside.len() > 0
+    }
 }

@@ -1,7 +1,10 @@
 //! What few connections have: kept apart, so that the others do not pay for it.
 
-use crate::event_loop::conns::throttle::Throttle;
+use std::time::Instant;
+
+use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::protocol::Protocol;
 
@@ -29,4 +32,34 @@ impl Conn {
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_with(Box::default)
     }
+}
+
+/// One direction of a connection, and its place at the bucket.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    pub(crate) limit: RateLimit,
+    /// Until when it waits, and for how much, which is taken already.
+    pub(crate) wait: Option<(TimerId, usize)>,
+    /// What it has waited for and is to use now.
+    pub(crate) granted: usize,
+}
+
+impl Throttle {
+    pub(crate) fn new(limit: &RateLimit) -> Self {
+        Self { limit: limit.clone(), wait: None, granted: 0 }
+    }
+
+    /// What may pass now.
+    pub(crate) fn take(&mut self, now: Instant, most: usize) -> usize {
+        match std::mem::take(&mut self.granted) {
+            0 => self.limit.take(now, most),
+            granted => granted,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Reading,
+    Writing,
 }

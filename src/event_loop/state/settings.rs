@@ -25,7 +25,7 @@ impl Default for Settings {
     }
 }
 
-/// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`] of
+/// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`](crate::event_loop::Factory) of
 /// [`Protocol`](crate::Protocol)s.
 ///
 /// ```

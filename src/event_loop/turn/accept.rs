@@ -1,152 +1,27 @@
 //! The loop's listeners: one connection is accepted from each at a time, with a permit in hand.
 
-use std::collections::VecDeque;
 use std::io;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::accept::{after_failure, NextStep};
 use crate::admit::Permit;
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
-use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
-use crate::event_loop::primitives::slab::{ConnId, Place};
-use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
-use crate::event_loop::state::conn::{Conn, Origin};
-use crate::event_loop::state::context::Context;
-use crate::event_loop::state::factory::{Factory, Peer};
-use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::{Soon, State, Task};
+use crate::event_loop::primitives::slab::Place;
+use crate::event_loop::primitives::token;
+use crate::event_loop::services::ports::queued_at_stop;
+use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::ports::{Entrance, Port};
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::finish::refuse;
-use crate::lifecycle::{AtGate, Core, WorkerRole};
-use crate::listen::{AcceptError, Listener, QueuedAtStop};
-use crate::net::{Accepted, Addr};
-use crate::observe::Outcome;
+use crate::lifecycle::AtGate;
+use crate::listen::{AcceptError, Listener};
+use crate::net::Accepted;
 use crate::panics::forget;
 
-/// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
-/// nothing.
-#[derive(Debug, Clone)]
-pub struct ListeningPort {
-    pub(crate) place: Place,
-    pub(crate) addr: Addr,
-}
-
-impl ListeningPort {
-    /// The address, with the real port.
-    pub fn local_addr(&self) -> &Addr {
-        &self.addr
-    }
-}
-
-/// The listeners of one address, which share a factory.
-pub(crate) struct Port {
-    factory: Rc<dyn Factory>,
-    /// The server's, in a server's loop.
-    listeners: Arc<Vec<Listener>>,
-    /// Shared by all loops that have the listeners.
-    queued: Arc<QueuedAtStop>,
-}
-
-impl Port {
-    /// Of one of its listeners.
-    pub(crate) fn local_addr(&self, number: usize) -> Addr {
-        self.listeners.get(number).map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
-    }
-}
-
-/// Where a connection has come in. The port may be closed before it is served.
-pub(crate) struct Entrance {
-    place: Place,
-    /// Of the listener there.
-    number: usize,
-    factory: Rc<dyn Factory>,
-}
-
-/// For the listeners of a port; in a worker process its master counts for all.
-pub(crate) fn queued_at_stop(core: &Core) -> Arc<QueuedAtStop> {
-    Arc::new(QueuedAtStop::new(core.worker().map(WorkerRole::queue_counts)))
-}
-
-/// Why a connection is refused.
-pub(crate) const NO_PROTOCOL: &str = "the factory made no protocol for it";
-
 impl State {
-    pub(crate) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
-        let queued = queued_at_stop(&self.core);
-        self.listen_with(listeners, factory, queued)
-    }
-
-    /// As one of several loops, which serve what is queued at a stop together.
-    pub(crate) fn listen_with(
-        &mut self,
-        listeners: Arc<Vec<Listener>>,
-        factory: Rc<dyn Factory>,
-        queued: Arc<QueuedAtStop>,
-    ) -> Result<ListeningPort> {
-        if listeners.len() > PER_PORT || self.ports.len() >= AT_A_TIME {
-            let why =
-                format!("a loop takes {PER_PORT} listeners in one port, and {AT_A_TIME} ports at a time, at most");
-            return Err(Error::setting("listen", why));
-        }
-        let port = Port { factory: factory.clone(), listeners, queued };
-        let addr = port.local_addr(0);
-        let place = self.ports.insert(port);
-        if self.listening {
-            if let Err(e) = self.watch_port(place, true) {
-                self.ports.remove(place);
-                return Err(e);
-            }
-        }
-        // One that has several ports is told of the first and of the last.
-        if self.users.add(&factory) {
-            self.start_factory(&factory);
-        }
-        Ok(ListeningPort { place, addr })
-    }
-
-    /// The factory is told when no callback runs.
-    pub(crate) fn stop_listening(&mut self, place: Place) {
-        if let Some(factory) = self.close_port(place) {
-            self.soon.push_back(Soon::Stop(factory));
-        }
-    }
-
-    pub(crate) fn stop_factory(&mut self, factory: Rc<dyn Factory>) {
-        self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
-    }
-
-    /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
-    pub(crate) fn end_closed_ports(&mut self) {
-        let is_an_end = |soon: &Soon| matches!(soon, Soon::Stop(_) | Soon::EndDatagrams(_));
-        let (ends, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.soon).into_iter().partition(is_an_end);
-        self.soon = others;
-        for end in ends {
-            match end {
-                Soon::Stop(factory) => self.stop_factory(factory),
-                Soon::EndDatagrams(place) => self.end_datagrams(place),
-                _ => {}
-            }
-        }
-    }
-
-    /// The factory, if this was its last port.
-    fn close_port(&mut self, place: Place) -> Option<Rc<dyn Factory>> {
-        let Port { factory, listeners, .. } = self.ports.remove(place)?;
-        if self.listening {
-            listeners.iter().for_each(|listener| self.poller.remove(listener));
-        }
-        Some(factory).filter(|factory| self.users.remove(factory))
-    }
-
-    pub(crate) fn stop_listening_all(&mut self) {
-        self.ports.ids().into_iter().for_each(|place| self.stop_listening(place));
-        self.end_closed_ports();
-    }
-
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
     pub(crate) fn mind_listeners(&mut self) -> Result<()> {
@@ -193,20 +68,6 @@ impl State {
             self.place = Permit::reserve(&self.core);
         }
         self.place.is_some()
-    }
-
-    fn watch_port(&self, place: Place, watch: bool) -> Result<()> {
-        let Some(port) = self.ports.get(place) else { return Ok(()) };
-        for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
-            if watch {
-                self.poller
-                    .add_exclusive(listener, token::of(token::PORTS, place.index(), number))
-                    .map_err(Error::system("watch a listener"))?;
-            } else {
-                self.poller.remove(listener);
-            }
-        }
-        Ok(())
     }
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
@@ -293,53 +154,6 @@ impl State {
         forget(factory);
     }
 
-    pub(crate) fn build_and_begin(&mut self, factory: &dyn Factory, id: ConnId) {
-        match self.build(factory, id) {
-            Ok(Some(protocol)) => self.begin(id, protocol),
-            Ok(None) => self.refuse_new(id, None),
-            Err(text) => self.refuse_new(id, Some(text)),
-        }
-    }
-
-    pub(crate) fn build(
-        &mut self,
-        factory: &dyn Factory,
-        id: ConnId,
-    ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
-        let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
-        let peer = Peer { addr, id };
-        self.now = self.clock.now();
-        let build = || factory.build_protocol(&mut Context { state: self }, &peer);
-        let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
-        self.note_stall_of("build_protocol", id);
-        built
-    }
-
-    pub(crate) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
-        match self.conns.get_mut(id) {
-            Some(conn) if conn.is_open() => conn.protocol = Some(protocol),
-            _ => forget(protocol), // closed by the factory: it hears of nothing
-        }
-        self.call(id, "connection_made", |p, t| p.connection_made(t));
-        self.mark(id);
-    }
-
-    fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
-        let Some(conn) = self.conns.remove(id) else { return };
-        let Conn { origin, io, peer, permit, .. } = conn;
-        drop(io);
-        drop(permit);
-        match (panic, origin) {
-            (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
-            (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
-        }
-        if let Origin::Made(connector) = origin {
-            self.has_lost_connection(connector);
-            self.after_the_connection(connector);
-        }
-    }
-
     /// At a stop: what the kernel's queues hold now is still served.
     pub(crate) fn count_the_last(&mut self) {
         for port in self.ports.values_mut() {
@@ -385,7 +199,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
-    use crate::event_loop::Reactor;
+    use crate::event_loop::{Context, Factory, Peer, Protocol, Reactor};
 
     /// Serves nobody.
     struct Refusing;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
-use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::conn::{Origin, Phase};
+use crate::event_loop::state::conn::Phase;
+use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::{Drain, State};
+use crate::event_loop::state::stop::Drain;
+use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {
@@ -72,25 +73,6 @@ impl State {
         self.stop_connecting_all();
     }
 
-    /// A connection of a loop that drains, at the end of a turn: it is told once, and closed when it is idle. What the
-    /// peer has sent before is still served.
-    pub(crate) fn drain_one(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        if !std::mem::replace(&mut conn.told_to_shut_down, true) {
-            self.call(id, "shutting_down", |p, t| p.shutting_down(t));
-        }
-        let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
-        if !conn.heard && conn.origin == Origin::Accepted && self.core.ends_alone() {
-            return; // its first request is on its way
-        }
-        let has_more = !conn.paused.any() && self.read(id);
-        if has_more {
-            self.mark(id);
-        } else if !self.conns.get(id).is_some_and(|conn| conn.paused.by_rate) {
-            self.end(id, LostReason::Shutdown);
-        }
-    }
-
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(crate) fn gate_rung(&mut self) {
         if self.lent.is_some() {
@@ -138,5 +120,28 @@ impl State {
             }
         }
         self.settle();
+    }
+
+    /// Ends every connection at once; with the loop itself.
+    pub(crate) fn end_all(&mut self) {
+        let (deadline, grace) = (None, Duration::ZERO);
+        self.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
+        self.turn_all_away();
+        for id in self.conns.ids() {
+            self.end(id, LostReason::Shutdown);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.phase = Phase::Over;
+            }
+            self.finish(id);
+        }
+        self.end_connectors();
+    }
+}
+
+impl Context<'_> {
+    /// Stops listening, tells every protocol, closes connections when they are idle, cuts those that are not when
+    /// `grace` has passed, and ends [`Reactor::run`](crate::Reactor::run).
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.state.shutdown(grace);
     }
 }

@@ -1,39 +1,16 @@
 //! Connections that wait for the verdict of `verify_request`, while the loop goes on.
 
-use std::collections::HashMap;
 use std::io;
 
 use crate::admit::Permit;
-use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::state::{State, Task};
-use crate::event_loop::turn::accept::Entrance;
+use crate::event_loop::state::asides::Aside;
+use crate::event_loop::state::ports::Entrance;
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::finish;
 use crate::hooks::{self, Verdict};
 use crate::net::Accepted;
-use crate::offload::Ticket;
 use crate::panics::forget;
-
-/// A connection nobody knows of yet; it has its place.
-struct Aside {
-    entrance: Entrance,
-    accepted: Accepted,
-    permit: Permit,
-    ticket: Ticket,
-    timer: TimerId,
-}
-
-/// All of them, by numbers that are never given again.
-#[derive(Default)]
-pub(crate) struct Asides {
-    all: HashMap<u64, Aside>,
-    next: u64,
-}
-
-impl Asides {
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-}
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
@@ -80,35 +57,6 @@ impl State {
         self.core.verifying.forget(aside.ticket);
         finish::refuse_unverified(&self.core, aside.accepted, why);
         forget(aside.entrance);
-    }
-
-    /// Whether there is any, served or kept aside.
-    pub(crate) fn has_connections(&self) -> bool {
-        self.conns.len() + self.aside.len() > 0
-    }
-
-    /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
-    /// which takes all of them.
-    pub(crate) fn pace_actions(&mut self) {
-        if self.number > 0 && !self.core.is_worker() {
-            return;
-        }
-        if let Some(every) = hooks::every(&self.core) {
-            self.timers.set(self.clock.now(), every, Task::Actions);
-        }
-    }
-
-    pub(crate) fn act(&mut self) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.now = self.clock.now();
-        match self.core.worker() {
-            Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
-            None => hooks::perform(&self.core),
-        }
-        self.note_stall("service_actions", None);
-        self.pace_actions();
     }
 }
 

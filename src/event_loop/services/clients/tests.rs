@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
 
 use super::*;
 use crate::event_loop::state::context::Context;

@@ -4,45 +4,24 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::socket::{SockaddrStorage, UnixAddr};
-
-use super::{Connector, Stage};
+use crate::event_loop::clients::attempt::{connect, known, open, Attempt, Failed, Known};
+use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::clients::connect_error::ConnectFailure;
+use crate::event_loop::clients::Stage;
 use crate::event_loop::io::Io;
-use crate::event_loop::primitives::timers::{TimerId, NEVER};
+use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::{State, Task};
+use crate::event_loop::state::work::Task;
+use crate::event_loop::state::State;
 use crate::listen::resolve;
-use crate::net::{Addr, Address, Socket};
-use crate::offload::Ticket;
+use crate::net::{Addr, Socket};
 use crate::sys::{socket, Readiness};
 
 /// While a Unix server's queue is full, the first pause between two tries, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
-
-pub(crate) struct Attempt {
-    pub(crate) number: u64,
-    pub(crate) since: Instant,
-    pub(crate) deadline: Instant,
-    /// For the end of its time, of an address's share of it, or of a pause.
-    pub(crate) timer: TimerId,
-    /// The addresses that are still to be tried.
-    pub(crate) rest: VecDeque<Addr>,
-    pub(crate) tried: Vec<(Addr, io::Error)>,
-    /// The address that is being tried; `None` while the name is being resolved.
-    pub(crate) current: Option<Addr>,
-    pub(crate) socket: Option<Socket>,
-    /// The last pause, where the server's queue is full.
-    pub(crate) pause: Option<Duration>,
-    /// The name on its way through the resolver.
-    pub(crate) lookup: Option<Ticket>,
-}
-
-/// At which act it has failed, and the system's answer.
-type Failed = (&'static str, io::Error);
 
 impl State {
     pub(crate) fn begin_attempt(&mut self, connector: Connector) {
@@ -232,40 +211,5 @@ impl State {
             return self.has_failed(connector, ("connect to", refused));
         }
         self.serve_connected(connector, Io::Socket(socket), addr);
-    }
-}
-
-enum Known {
-    Address(Addr),
-    /// To be resolved.
-    Name(String),
-}
-
-fn known(address: &Address) -> io::Result<Known> {
-    address.check()?;
-    Ok(match address {
-        Address::Tcp(text) => {
-            text.parse().map_or_else(|_| Known::Name(text.clone()), |ip| Known::Address(Addr::Ip(ip)))
-        }
-        Address::Unix(path) => Known::Address(Addr::Unix(path.clone())),
-        Address::Abstract(name) => Known::Address(Addr::Abstract(name.clone())),
-    })
-}
-
-fn open(to: &Addr, from: Option<SocketAddr>) -> Result<Socket, Failed> {
-    match to.socket_addr() {
-        Some(addr) => socket::open_tcp(addr, from).map(|fd| Socket::Tcp(fd.into())),
-        None => socket::open_unix().map(|fd| Socket::Unix(fd.into())),
-    }
-}
-
-/// Whether it is connected already.
-fn connect(socket: &Socket, to: &Addr) -> io::Result<bool> {
-    let fd = socket.as_fd();
-    match to {
-        Addr::Ip(addr) => socket::connect(fd, &SockaddrStorage::from(*addr)),
-        Addr::Unix(path) => socket::connect(fd, &UnixAddr::new(path)?),
-        Addr::Abstract(name) => socket::connect(fd, &UnixAddr::new_abstract(name)?),
-        Addr::Unnamed => Err(io::ErrorKind::InvalidInput.into()),
     }
 }

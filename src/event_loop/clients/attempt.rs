@@ -1,0 +1,70 @@
+//! One attempt, as data: from an address to a socket that is connected.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{SockaddrStorage, UnixAddr};
+
+use crate::event_loop::primitives::timers::TimerId;
+use crate::net::{Addr, Address, Socket};
+use crate::offload::Ticket;
+use crate::sys::socket;
+
+pub(crate) struct Attempt {
+    pub(crate) number: u64,
+    pub(crate) since: Instant,
+    pub(crate) deadline: Instant,
+    /// For the end of its time, of an address's share of it, or of a pause.
+    pub(crate) timer: TimerId,
+    /// The addresses that are still to be tried.
+    pub(crate) rest: VecDeque<Addr>,
+    pub(crate) tried: Vec<(Addr, io::Error)>,
+    /// The address that is being tried; `None` while the name is being resolved.
+    pub(crate) current: Option<Addr>,
+    pub(crate) socket: Option<Socket>,
+    /// The last pause, where the server's queue is full.
+    pub(crate) pause: Option<Duration>,
+    /// The name on its way through the resolver.
+    pub(crate) lookup: Option<Ticket>,
+}
+
+/// At which act it has failed, and the system's answer.
+pub(crate) type Failed = (&'static str, io::Error);
+
+pub(crate) enum Known {
+    Address(Addr),
+    /// To be resolved.
+    Name(String),
+}
+
+pub(crate) fn known(address: &Address) -> io::Result<Known> {
+    address.check()?;
+    Ok(match address {
+        Address::Tcp(text) => {
+            text.parse().map_or_else(|_| Known::Name(text.clone()), |ip| Known::Address(Addr::Ip(ip)))
+        }
+        Address::Unix(path) => Known::Address(Addr::Unix(path.clone())),
+        Address::Abstract(name) => Known::Address(Addr::Abstract(name.clone())),
+    })
+}
+
+pub(crate) fn open(to: &Addr, from: Option<SocketAddr>) -> Result<Socket, Failed> {
+    match to.socket_addr() {
+        Some(addr) => socket::open_tcp(addr, from).map(|fd| Socket::Tcp(fd.into())),
+        None => socket::open_unix().map(|fd| Socket::Unix(fd.into())),
+    }
+}
+
+/// Whether it is connected already.
+pub(crate) fn connect(socket: &Socket, to: &Addr) -> io::Result<bool> {
+    let fd = socket.as_fd();
+    match to {
+        Addr::Ip(addr) => socket::connect(fd, &SockaddrStorage::from(*addr)),
+        Addr::Unix(path) => socket::connect(fd, &UnixAddr::new(path)?),
+        Addr::Abstract(name) => socket::connect(fd, &UnixAddr::new_abstract(name)?),
+        Addr::Unnamed => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}

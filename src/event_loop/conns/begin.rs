@@ -1,0 +1,67 @@
+//! A connection begins: its protocol is made, and told.
+
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use crate::event_loop::conns::call::take_message;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::context::Context;
+use crate::event_loop::state::factory::{Factory, Peer};
+use crate::event_loop::state::protocol::Protocol;
+use crate::event_loop::state::State;
+use crate::net::Addr;
+use crate::observe::Outcome;
+use crate::panics::forget;
+
+impl State {
+    pub(crate) fn build_and_begin(&mut self, factory: &dyn Factory, id: ConnId) {
+        match self.build(factory, id) {
+            Ok(Some(protocol)) => self.begin(id, protocol),
+            Ok(None) => self.refuse_new(id, None),
+            Err(text) => self.refuse_new(id, Some(text)),
+        }
+    }
+
+    pub(crate) fn build(
+        &mut self,
+        factory: &dyn Factory,
+        id: ConnId,
+    ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
+        let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
+        let peer = Peer { addr, id };
+        self.now = self.clock.now();
+        let build = || factory.build_protocol(&mut Context { state: self }, &peer);
+        let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
+        self.note_stall_of("build_protocol", id);
+        built
+    }
+
+    pub(crate) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
+        match self.conns.get_mut(id) {
+            Some(conn) if conn.is_open() => conn.protocol = Some(protocol),
+            _ => forget(protocol), // closed by the factory: it hears of nothing
+        }
+        self.call(id, "connection_made", |p, t| p.connection_made(t));
+        self.mark(id);
+    }
+
+    fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        let Conn { origin, io, peer, permit, .. } = conn;
+        drop(io);
+        drop(permit);
+        match (panic, origin) {
+            (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
+            (None, Origin::Made(_) | Origin::Adopted) => {}
+            (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
+        }
+        if let Origin::Made(connector) = origin {
+            self.dials.has_lost_connection(connector, self.clock.now());
+            self.after_the_connection(connector);
+        }
+    }
+}
+
+/// Why a connection is refused.
+pub(crate) const NO_PROTOCOL: &str = "the factory made no protocol for it";

@@ -1,0 +1,73 @@
+//! Groups: who is in them, and what all are sent.
+
+use std::rc::Rc;
+
+use crate::event_loop::io::outbox::WORTH_SHARING;
+use crate::event_loop::primitives::group::Group;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::transport::Transport;
+use crate::event_loop::state::State;
+
+impl State {
+    /// The members in this loop.
+    pub(crate) fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
+        let shared: Option<Rc<[u8]>> = (bytes.len() >= WORTH_SHARING).then(|| bytes.into());
+        let mut reached = 0;
+        for place in 0..self.groups.members(group).len() {
+            let Some(&id) = self.groups.members(group).get(place) else { break };
+            let misses = group.is_lossy() && self.is_behind(id);
+            if Some(id) == except || misses {
+                continue;
+            }
+            let queued = match &shared {
+                Some(shared) => self.write_shared(id, shared),
+                None => self.write(id, bytes),
+            };
+            reached += usize::from(queued.is_ok());
+        }
+        reached
+    }
+
+    fn is_behind(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.load() > self.settings.high_water)
+    }
+
+    pub(crate) fn join(&mut self, group: Group, id: ConnId) {
+        self.groups.join(group, id);
+        if !self.team.is_alone() {
+            self.team.joined(self.number, group);
+        }
+    }
+
+    /// `false` if it was not in.
+    pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
+        let left = self.groups.leave(group, id);
+        if left && !self.team.is_alone() {
+            self.team.left(self.number, group);
+        }
+        left
+    }
+}
+
+impl Transport<'_> {
+    /// Joins a group; `false` if it is in it already.
+    pub fn join(&mut self, group: Group) -> bool {
+        let joined = self.conn_mut().is_some_and(|conn| {
+            let joins = !conn.groups.contains(&group);
+            if joins {
+                conn.groups.push(group);
+            }
+            joins
+        });
+        if joined {
+            self.cx.state.join(group, self.id);
+        }
+        joined
+    }
+
+    /// Leaves a group; `false` if it is not in it.
+    pub fn leave(&mut self, group: Group) -> bool {
+        self.conn_mut().into_iter().for_each(|conn| conn.groups.retain(|g| *g != group));
+        self.cx.state.leave(group, self.id)
+    }
+}

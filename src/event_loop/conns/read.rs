@@ -1,0 +1,123 @@
+//! A connection has something to tell, and is read.
+
+use std::io;
+
+use crate::config::LINGER_IDLE;
+use crate::event_loop::io::Io;
+use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::conn::{Phase, WriteHalf};
+use crate::event_loop::state::lost::LostReason;
+use crate::event_loop::state::protocol::Eof;
+use crate::event_loop::state::State;
+use crate::sys::Readiness;
+
+impl State {
+    /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
+    /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
+    /// come.
+    pub(crate) fn ready(&mut self, id: ConnId, ready: Readiness) {
+        // An event of a connection that was closed in this turn has an id that stands for nothing.
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let is_listed = std::mem::replace(&mut conn.dirty, true);
+        if ready.write || ready.hangup {
+            conn.blocked = false;
+        }
+        conn.more |= ready.more || ready.hangup;
+        conn.unread |= ready.read || ready.hangup;
+        let reads = conn.wanted().read;
+        if conn.listed && reads {
+            // It is read in this turn, once.
+        } else if reads && (ready.read || ready.hangup) {
+            self.read(id);
+        } else if ready.hangup {
+            self.hung_up(id);
+        }
+        if !is_listed {
+            self.settle_one(id);
+        }
+    }
+
+    /// A connection that is not read from is broken, or the peer has closed it in order.
+    fn hung_up(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let broken = conn.io.hang_up(conn.write_half == WriteHalf::Shut);
+        let is_input = matches!(conn.io, Io::Input(_));
+        let reason = match broken {
+            None if is_input || (conn.paused.holds_input() && !conn.paused.at_eof) => {
+                // It is read when reading goes on. Until then epoll would tell of it in every turn.
+                conn.io.with_fd(|fd| self.poller.remove(fd));
+                (conn.hung_up, conn.watched) = (true, None);
+                return;
+            }
+            None if conn.paused.at_eof && conn.out.is_empty() => LostReason::PeerClosed,
+            error => LostReason::of_broken(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())),
+        };
+        self.end(id, reason);
+    }
+
+    /// Reads once; whether something has come.
+    pub(crate) fn read(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let is_open = conn.is_open();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = match conn.rare {
+            None => conn.recv(&mut buffer),
+            Some(_) => self.recv_limited(id, &mut buffer),
+        };
+        let came = match read {
+            Ok(n) if is_open => {
+                self.received(id, buffer.get(..n).unwrap_or_default());
+                true
+            }
+            Ok(n) => self.discarded(id, n),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
+            Err(e) => {
+                self.end(id, LostReason::of_broken(e));
+                false
+            }
+        };
+        self.buffer = buffer;
+        came
+    }
+
+    pub(crate) fn received(&mut self, id: ConnId, data: &[u8]) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if data.is_empty() {
+            conn.paused.at_eof = true;
+            return self.stream_ended(id);
+        }
+        conn.since = now;
+        conn.heard = true;
+        if conn.marks == crate::event_loop::state::conn::Marks::None && conn.request_since.is_none() {
+            conn.request_since = Some(now);
+        }
+        self.call(id, "data_received", |p, t| p.data_received(t, data));
+        let now = self.now;
+        self.conns.get_mut(id).into_iter().for_each(|conn| conn.since = now); // its own time is no idling
+    }
+
+    /// Input of a connection that is half-closed; whether there was any.
+    pub(crate) fn discarded(&mut self, id: ConnId, n: usize) -> bool {
+        let now = self.now;
+        if let Some(conn) = self.conns.get_mut(id) {
+            match &mut conn.phase {
+                Phase::Lingering { idle, .. } if n > 0 => *idle = now + LINGER_IDLE,
+                phase => *phase = Phase::Over,
+            }
+        }
+        self.mark(id);
+        n > 0
+    }
+
+    /// The peer's stream has ended, and the protocol says what follows.
+    pub(crate) fn stream_ended(&mut self, id: ConnId) {
+        let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
+        let Some(conn) = self.conns.get(id) else { return };
+        // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
+        // was that nothing can be written any more.
+        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.write_half == WriteHalf::Shut) {
+            self.end(id, LostReason::PeerClosed);
+        }
+    }
+}

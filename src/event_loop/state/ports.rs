@@ -1,0 +1,48 @@
+//! The loop's listeners.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::event_loop::primitives::slab::Place;
+use crate::event_loop::state::factory::Factory;
+use crate::listen::{Listener, QueuedAtStop};
+use crate::net::Addr;
+
+/// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
+/// nothing.
+#[derive(Debug, Clone)]
+pub struct ListeningPort {
+    pub(crate) place: Place,
+    pub(crate) addr: Addr,
+}
+
+impl ListeningPort {
+    /// The address, with the real port.
+    pub fn local_addr(&self) -> &Addr {
+        &self.addr
+    }
+}
+
+/// The listeners of one address, which share a factory.
+pub(crate) struct Port {
+    pub(crate) factory: Rc<dyn Factory>,
+    /// The server's, in a server's loop.
+    pub(crate) listeners: Arc<Vec<Listener>>,
+    /// Shared by all loops that have the listeners.
+    pub(crate) queued: Arc<QueuedAtStop>,
+}
+
+impl Port {
+    /// Of one of its listeners.
+    pub(crate) fn local_addr(&self, number: usize) -> Addr {
+        self.listeners.get(number).map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
+    }
+}
+
+/// Where a connection has come in. The port may be closed before it is served.
+pub(crate) struct Entrance {
+    pub(crate) place: Place,
+    /// Of the listener there.
+    pub(crate) number: usize,
+    pub(crate) factory: Rc<dyn Factory>,
+}

@@ -1,0 +1,153 @@
+//! [`StopSwitch`]: the request to stop, as far as a signal handler makes it.
+//!
+//! A handler may use atomics, read the clock and `write` to an eventfd (signal-safety(7)). It may not lock,
+//! allocate or panic. So the stop has no condition variable: every wait is a wait for a descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::process::Private;
+use super::shared::SharedRef;
+use super::EventFd;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
+use crate::sync::now;
+
+const RUN: u8 = 0;
+const DRAIN: u8 = 1;
+const NOW: u8 = 2;
+
+/// The stop as it stands, in memory that forked children see too.
+#[derive(Debug, Default)]
+pub(crate) struct StopLevel {
+    level: AtomicU8,
+    /// The time of the first request to stop: nanoseconds after the switch's epoch, plus one. Zero before a
+    /// request.
+    stopped_at: AtomicU64,
+}
+
+impl StopLevel {
+    pub(crate) fn clear(&self) {
+        self.level.store(RUN, SeqCst);
+        self.stopped_at.store(0, SeqCst);
+    }
+}
+
+/// Requests a stop, and wakes the threads that wait. Each eventfd wakes other threads.
+#[derive(Debug)]
+pub(crate) struct StopSwitch {
+    state: SharedRef<StopLevel>,
+    /// Times in shared memory count from here.
+    pub(crate) epoch: Instant,
+    /// True if this is a forked child. A child keeps `stop` alone of the descriptors below.
+    in_child: AtomicBool,
+    /// Readable from the request to stop until the next run, for all threads. Every wait includes it.
+    pub(crate) stop: Private<EventFd>,
+    /// Readable from the urgent stop until the next run. Threads that know of the stop already wait for it.
+    pub(crate) now: Private<EventFd>,
+    /// Set for the thread that supervises or drains: a connection or a worker ended, the limit was changed,
+    /// or the stop became urgent.
+    pub(crate) events: Private<EventFd>,
+}
+
+impl StopSwitch {
+    pub(crate) fn new(state: SharedRef<StopLevel>, epoch: Instant) -> io::Result<Self> {
+        let event_fd = || EventFd::new().map(Private::new);
+        let (stop, now, events) = (event_fd()?, event_fd()?, event_fd()?);
+        Ok(Self { state, epoch, in_child: AtomicBool::new(false), stop, now, events })
+    }
+
+    /// Marks a forked child, which closes `now` and `events`.
+    pub(crate) fn enter_child(&self) {
+        self.in_child.store(true, SeqCst);
+    }
+
+    pub(crate) fn in_child(&self) -> bool {
+        self.in_child.load(SeqCst)
+    }
+
+    /// Returns the eventfd of the urgent stop. A forked child has none: its parent ends it instead.
+    pub(crate) fn urgent(&self) -> Option<BorrowedFd<'_>> {
+        (!self.in_child()).then(|| self.now.as_fd())
+    }
+
+    /// Wakes the thread that supervises or drains. Async-signal-safe.
+    pub(crate) fn wake_supervisor(&self) {
+        if !self.in_child() {
+            self.events.set();
+        }
+    }
+
+    /// Returns `at` in milliseconds after the server was made. Children write times for their parent so.
+    pub(crate) fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Requests a drain. Async-signal-safe. It does not wait: it may be called in a handler, which a wait
+    /// would deadlock.
+    pub(crate) fn request_stop(&self) {
+        self.raise_to(DRAIN);
+    }
+
+    /// Requests an urgent stop, which waits for no connection. It also ends a drain in progress.
+    pub(crate) fn request_stop_now(&self) {
+        self.raise_to(NOW);
+    }
+
+    fn raise_to(&self, level: u8) {
+        let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
+        loop {
+            // The drain limit counts from the first request. A second one must not prolong the drain.
+            let _ = self.state.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
+            // The state comes before the eventfds: a thread that is woken must find it.
+            self.state.level.fetch_max(level, SeqCst);
+            // In a child the parent's `now` is closed, and its number may be another file.
+            if level == NOW && !self.in_child() {
+                self.now.set();
+            }
+            self.stop.set();
+            self.wake_supervisor();
+            // A run that began in between may have cleared a part of this. Then once more, for that run.
+            if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.state.level.load(SeqCst) != RUN
+    }
+
+    /// True if the stop leaves connections no time.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.state.level.load(SeqCst) == NOW
+    }
+
+    /// Returns the time at which connections are cut, if a drain may take `limit`. `None` before a stop is
+    /// requested.
+    pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
+        match (self.state.stopped_at.load(SeqCst), self.state.level.load(SeqCst)) {
+            (0, _) | (_, RUN) => None,
+            (at, NOW) => Some(self.epoch + Duration::from_nanos(at - 1)),
+            (at, _) => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
+        }
+    }
+
+    /// Takes back a stop that a run has obeyed. [`clear_eventfds`](Self::clear_eventfds) must follow: `raise_to`
+    /// has the same order, and looks again.
+    pub(crate) fn lower(&self) {
+        self.state.clear();
+    }
+
+    /// Clears what announced the stop that was lowered.
+    pub(crate) fn clear_eventfds(&self) {
+        self.stop.clear();
+        self.now.clear();
+        self.events.clear();
+        // A request that came in between is for this run. Its eventfds may have been cleared: set them again.
+        match self.state.level.load(SeqCst) {
+            RUN => {}
+            level => self.raise_to(level),
+        }
+    }
+}
