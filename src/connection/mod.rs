@@ -1,9 +1,13 @@
-//! Stage 4: [`Connection`] and [`Datagram`], through which a handler talks to its peer.
+//! A connection or a datagram, as its handler sees it.
 //!
-//! `Connection` is the face: `Input` (read buffer), `Output` (write buffer) and `Wire` (socket, limits,
-//! waits). This folder does not decide when a connection ends or how it is counted: `finish` does. The walk
-//! of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv` → `recv_ahead` (flush first) →
-//! `recv_blocking`, or `recv_watching` if this thread must watch the stop or a queue itself.
+//! [`Connection`] reads and writes with buffers and time limits, [`Datagram`] is a message and its reply. The
+//! halves of a connection, its writer for other threads and the errors of its limits are here too.
+
+// Stage 4 of a connection's way. `Connection` is the face of three parts: `Input` (read buffer), `Output`
+// (write buffer) and `Wire` (socket, limits, waits). This folder does not decide when a connection ends or
+// how it is counted: `finish` does. The walk of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv`
+// → `recv_ahead` (flush first) → `recv_blocking`. If this thread must watch the stop or a mailbox itself, the
+// last step is `recv_watching`.
 
 mod datagram;
 mod halves;

@@ -1,8 +1,11 @@
-//! The traits that users implement: handlers of connections and of datagrams.
+//! Handlers of connections and of datagrams: the traits, and adapters for closures and for values per
+//! connection.
 //!
-//! [`StreamRequestHandler`] is shared by all connections, [`StreamRequestHandlerMut`] is made for each
-//! connection, and [`handler`] and [`datagram_handler`] wrap closures. [`run`] calls the methods of one
-//! request in order. Nothing here knows where a request runs or how it is counted.
+//! One [`StreamRequestHandler`] serves all connections. A [`StreamRequestHandlerMut`] is made for each
+//! connection, by [`per_connection()`]. [`handler()`] and [`datagram_handler`] make handlers from closures.
+
+// `run` calls the methods of one request in order. This folder does not know where a request runs or how it
+// is counted.
 
 mod datagram;
 mod function;

@@ -1,9 +1,12 @@
-//! The server: it joins listeners, handler and strategy.
+//! Servers and their settings.
 //!
-//! [`ServerBuilder`] collects settings, `ServerBuilder::bind` makes a [`TcpServer`] or a [`UdpServer`], and
-//! `serve_forever` runs it: `Core::begin` → `Engine::run` → `ServingStrategy::serve` →
-//! [`drain()`](drain::drain) → the report. This folder knows neither `event_loop` nor `preforking`: they
-//! stand above it, and are engines.
+//! [`ServerBuilder`] collects settings, and its `bind` methods make a [`TcpServer`] or a [`UdpServer`]. A
+//! server joins listeners, a handler and a strategy. [`Engine`] is the bound that a strategy and a handler
+//! must fit.
+
+// The walk: `ServerBuilder::bind` → `serve_forever` → `Core::begin` → `Engine::run` →
+// `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor `preforking`:
+// they stand above it, and are engines.
 
 mod bind;
 mod builder;

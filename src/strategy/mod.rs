@@ -1,10 +1,12 @@
-//! The strategies: where a request runs. They stand for Python's `ThreadingMixIn` and `ForkingMixIn`.
+//! Strategies: they say where a request runs, as Python's `ThreadingMixIn` and `ForkingMixIn` do.
 //!
 //! [`Sequential`] runs it on the accepting thread, [`Threading`] and [`ThreadPool`] on threads that accept
-//! themselves (a crew), [`Forking`] in a child process. Their trait stands in `accept`, whose loop they run
-//! on. A strategy knows nothing of handlers, and nothing of what a request is. The walk of a crew: `serve` →
-//! `Crew::supervise` → `hire` → `Member::work` → `next_request` → `Seat::next` → `leave_seat_with` (hire a
-//! successor) → `Request::run` → `wait_again`.
+//! themselves, [`Forking`] in a child process. A strategy of your own implements [`ServingStrategy`].
+
+// The trait stands in `accept`, whose loop the strategies run on. A strategy knows nothing of handlers, and
+// nothing of what a request is. The walk of a crew (`Threading`, `ThreadPool`): `serve` → `Crew::supervise` →
+// `hire` → `Member::work` → `next_request` → `Seat::next` → `leave_seat_with` (hire a successor) →
+// `Request::run` → `wait_again`.
 
 mod crew;
 pub(crate) mod forking;
