@@ -1,7 +1,12 @@
-//! A connection or a datagram, as its handler sees it.
+//! A connection or a datagram, as its handler sees it, and the types around them.
 //!
-//! [`Connection`] reads and writes with buffers and time limits, [`Datagram`] is a message and its reply. The
-//! halves of a connection, its writer for other threads and the errors of its limits are here too.
+//! Most code needs only [`Connection`] and [`Datagram`], which are at the crate's root too. Look here for:
+//! - the handle that other threads write through ([`ConnectionWriter`]), whose queue may refuse with
+//!   [`SendError`];
+//! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
+//! - the process at the other end of a Unix socket ([`PeerCredentials`]);
+//! - the errors and settings with names of their own: [`LimitExceeded`] inside an [`io::Error`],
+//!   [`DatagramTooLong`], [`LingeringClose`].
 
 // Stage 4 of a connection's way. `Connection` is the face of three parts: `Input` (read buffer), `Output`
 // (write buffer) and `Wire` (socket, limits, waits). This folder does not decide when a connection ends or

@@ -81,7 +81,7 @@ impl TestLoop {
         let limits = Limits { write: Some(Duration::from_secs(30)), ..Limits::default() };
         let config = ServerSettings { limits, lingering_close: LingeringClose::IfUnread, ..ServerSettings::default() };
         let mut reactor = Reactor::with_clock(settings, config, Hooks::default(), Clock::Manual(now.clone()))?;
-        reactor.state.dials.script = Some(Script::default());
+        reactor.state.clients.script = Some(Script::default());
         Ok(Self { reactor, now, peers: HashMap::new() })
     }
 
@@ -131,20 +131,20 @@ impl TestLoop {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn answer_connects(&mut self, outcomes: impl IntoIterator<Item = io::Result<()>>) {
-        self.reactor.state.dials.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
+        self.reactor.state.clients.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
     }
 
     /// How many attempts to connect have begun.
     pub fn attempts(&self) -> u64 {
-        self.reactor.state.dials.attempts()
+        self.reactor.state.clients.attempts()
     }
 
     fn new_client(&mut self, peer: Addr) -> ConnId {
         let (memory, now) = (Memory::default(), self.now.get());
         let state = &mut self.reactor.state;
-        state.now = now;
+        state.time.now = now;
         let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, None, now));
-        state.in_memory.push(id);
+        state.unpolled.memory.push(id);
         self.peers.insert(id, memory);
         id
     }
@@ -244,12 +244,12 @@ impl TestLoop {
     fn next_due(&mut self) -> Option<Instant> {
         let state = &mut self.reactor.state;
         let drain = state.drain_deadline().filter(|_| !state.is_cut());
-        state.timers.next().into_iter().chain(drain).min()
+        state.time.timers.next().into_iter().chain(drain).min()
     }
 
     /// How many timers are pending, those of limits included.
     pub fn timers(&self) -> usize {
-        self.reactor.state.timers.len()
+        self.reactor.state.time.timers.len()
     }
 
     /// How many connections there are.
@@ -276,7 +276,7 @@ impl TestLoop {
     #[allow(clippy::expect_used)] // a test wants to fail here
     pub fn turn(&mut self) {
         self.reactor.turn(Some(Duration::ZERO)).expect("a turn of the loop");
-        let script = self.reactor.state.dials.script.iter_mut();
+        let script = self.reactor.state.clients.script.iter_mut();
         self.peers.extend(script.flat_map(|script| script.made.drain(..)));
     }
 
@@ -297,8 +297,8 @@ impl TestLoop {
 
     fn is_settled(&mut self) -> bool {
         let (state, now) = (&mut self.reactor.state, self.now.get());
-        let due = state.timers.next().is_some_and(|due| due <= now);
-        let busy = !state.dirty.is_empty() || !state.soon.is_empty() || due;
+        let due = state.time.timers.next().is_some_and(|due| due <= now);
+        let busy = !state.queues.dirty.is_empty() || !state.queues.soon.is_empty() || due;
         let ready = self.peers.iter().any(|(id, memory)| {
             let watched = state.conns.get(*id).and_then(|conn| conn.watched);
             watched.is_some_and(|watched| memory.readiness(watched).is_some())

@@ -1,8 +1,9 @@
-//! Handlers of connections and of datagrams: the traits, and adapters for closures and for values per
-//! connection.
+//! The handlers of connections and of datagrams: the code that you write.
 //!
-//! One [`StreamRequestHandler`] serves all connections. A [`StreamRequestHandlerMut`] is made for each
-//! connection, by [`per_connection()`]. [`handler()`] and [`datagram_handler`] make handlers from closures.
+//! One [`StreamRequestHandler`] serves all connections. [`per_connection()`] makes a
+//! [`StreamRequestHandlerMut`] for each. [`handler()`] and [`datagram_handler()`] make a handler from a
+//! closure. All of these are at the crate's root too. Look here for the types that these functions return, to
+//! name one in a field or a signature: [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
 
 // `run` calls the methods of one request in order. This folder does not know where a request runs or how it
 // is counted.

@@ -1,4 +1,8 @@
-//! Worker processes around any engine: supervised, replaced, reloaded.
+//! Worker processes around any engine: [`PreForking`], and what its hook is given.
+//!
+//! [`PreForking`] is at the crate's root as well. Come here for [`WorkerExit`], which
+//! [`on_worker_exit`](PreForking::on_worker_exit) gets. [The guide](crate::guide::forking) has the signals and the
+//! rules.
 
 mod shares;
 mod starts;

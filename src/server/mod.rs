@@ -1,8 +1,8 @@
-//! Servers and their settings.
+//! Servers and their builder.
 //!
-//! [`ServerBuilder`] collects settings, and its `bind` methods make a [`TcpServer`] or a [`UdpServer`]. A
-//! server joins listeners, a handler and a strategy. [`Engine`] is the bound that a strategy and a handler
-//! must fit.
+//! [`ServerBuilder`], [`TcpServer`], [`UdpServer`] and their names for Unix sockets are at the crate's root
+//! too. Look here for two names in signatures. [`Engine`] is the bound of a function that is generic over
+//! strategies and event loops. [`ListeningSocket`] is the argument of [`ServerBuilder::from_listener`].
 
 // The walk: `ServerBuilder::bind` → `serve_forever` → `Core::begin` → `Engine::run` →
 // `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor `preforking`:

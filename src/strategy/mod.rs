@@ -1,7 +1,12 @@
-//! Strategies: they say where a request runs, as Python's `ThreadingMixIn` and `ForkingMixIn` do.
+//! Strategies say where a request runs. Here are the strategies, and the parts of a strategy of your own.
 //!
-//! [`Sequential`] runs it on the accepting thread, [`Threading`] and [`ThreadPool`] on threads that accept
-//! themselves, [`Forking`] in a child process. A strategy of your own implements [`ServingStrategy`].
+//! The strategies themselves ([`Sequential`], [`Threading`], [`ThreadPool`], [`Forking`]) are at the crate's
+//! root too. They stand for Python's `ThreadingMixIn` and `ForkingMixIn`.
+//!
+//! A strategy of your own implements [`ServingStrategy`]. It gets each [`Request`], runs it somewhere, and
+//! may hand one back as [`Rejected`]. If its threads accept themselves, they take a [`Seat`] from the
+//! [`Acceptor`], and each [`AcceptEvent`] from the seat. `examples/custom_strategy.rs` is a strategy in a few
+//! lines.
 
 // The trait stands in `accept`, whose loop the strategies run on. A strategy knows nothing of handlers, and
 // nothing of what a request is. The walk of a crew (`Threading`, `ThreadPool`): `serve` → `Crew::supervise` →

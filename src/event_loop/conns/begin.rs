@@ -30,7 +30,7 @@ impl State {
     ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let build = || factory.build_protocol(&mut Context { state: self }, &peer);
         let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
         self.note_stall_of("build_protocol", id);
@@ -57,7 +57,7 @@ impl State {
             (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
-            self.dials.has_lost_connection(connector, self.clock.now());
+            self.clients.has_lost_connection(connector, self.time.clock.now());
             self.after_the_connection(connector);
         }
     }

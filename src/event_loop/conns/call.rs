@@ -40,7 +40,7 @@ impl State {
         call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
         let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
         if let Some(conn) = self.conns.get_mut(id) {
             conn.protocol = Some(protocol);
@@ -58,7 +58,7 @@ impl State {
 
     /// Calls what belongs to no connection.
     pub(crate) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
             let text = take_message(payload);
             log::error!(target: "socketserver::event_loop", "{what} panicked: {}", text.escape_debug());
@@ -81,8 +81,8 @@ impl State {
     }
 
     fn stall(&mut self) -> Option<Duration> {
-        let before = std::mem::replace(&mut self.now, self.clock.now());
-        let took = self.now.saturating_duration_since(before);
+        let before = std::mem::replace(&mut self.time.now, self.time.clock.now());
+        let took = self.time.now.saturating_duration_since(before);
         (took >= self.settings.slow_callback).then_some(took)
     }
 }

@@ -80,12 +80,12 @@ impl State {
         };
         match plan(self.core.settings.lingering_close, facts, || conn.io.has_unread()) {
             Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
-                Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + within }
+                Phase::Acknowledging { pause: FIRST_LOOK, until: self.time.now + within }
             }
             Close::AtOnce | Close::WhenAcknowledged { .. } => Phase::Over,
             Close::Linger { within } => {
                 conn.io.shut_write();
-                Phase::Lingering { idle: self.now + LINGER_IDLE, until: self.now + within }
+                Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + within }
             }
         }
     }
@@ -94,18 +94,18 @@ impl State {
     pub(crate) fn finish(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
-        conn.out.clear(&mut self.spares);
+        conn.out.clear(&mut self.buffers.spares);
         self.forget_all_of(id, &mut conn);
         let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
         self.watch_no_more(&io);
         let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         if let Some(connector) = connector {
-            self.dials.has_lost_connection(connector, self.clock.now());
+            self.clients.has_lost_connection(connector, self.time.clock.now());
         }
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
-            self.now = self.clock.now();
+            self.time.now = self.time.clock.now();
             let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
             let told = catch_unwind(AssertUnwindSafe(tell));
             self.note_stall("connection_lost", Some(&lost.peer));
@@ -115,10 +115,10 @@ impl State {
             }
         }
         drop(permit);
-        if !self.team.is_alone() {
-            self.team.note_load(self.number, self.conns.len());
+        if !self.member.group.is_alone() {
+            self.member.group.note_load(self.member.number, self.conns.len());
         }
-        self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
+        self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         if is_lent {
             if let Some(lent) = &mut self.lent {
@@ -153,7 +153,7 @@ impl State {
         }
         let limit = conn.limit_timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {
-            self.timers.cancel(timer);
+            self.time.timers.cancel(timer);
         }
     }
 }

@@ -20,7 +20,7 @@ impl State {
     /// Offers a large piece to the kernel before it is queued, which would copy it: all of it that comes first in the
     /// queue and under no rate limit. What is left.
     pub(crate) fn send_at_once<'a>(&mut self, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return bytes };
         let is_limited = conn.rare.as_ref().is_some_and(|rare| rare.writing.is_some());
         if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.blocked || is_limited {
@@ -83,9 +83,9 @@ impl State {
     }
 
     fn send(&mut self, id: ConnId, at_most: usize) -> usize {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
-        let sent = conn.out.send(&conn.io, &mut self.spares, at_most);
+        let sent = conn.out.send(&conn.io, &mut self.buffers.spares, at_most);
         conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
         match sent {
             Ok((n, whole)) => {
@@ -108,7 +108,7 @@ impl State {
     /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has
     /// come, and when it fails, that of the connection's end.
     fn read_on(&mut self, id: ConnId) -> usize {
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         let Some(source) = conn.out.hungry() else { return 0 };
         let filled = catch_unwind(AssertUnwindSafe(|| source.fill()));
@@ -124,7 +124,7 @@ impl State {
         };
         if let Some(conn) = self.conns.get_mut(id) {
             conn.rare().given_up = conn.out.len();
-            conn.out.clear(&mut self.spares);
+            conn.out.clear(&mut self.buffers.spares);
         }
         self.end(id, why);
         0
@@ -132,7 +132,7 @@ impl State {
 
     fn transferred(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.out.pop_source(&mut self.spares);
+        conn.out.pop_source(&mut self.buffers.spares);
         conn.rare().transfers += 1;
         conn.note_what_is_sent();
     }

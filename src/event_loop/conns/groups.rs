@@ -34,16 +34,16 @@ impl State {
 
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.groups.join(group, id);
-        if !self.team.is_alone() {
-            self.team.joined(self.number, group);
+        if !self.member.group.is_alone() {
+            self.member.group.joined(self.member.number, group);
         }
     }
 
     /// `false` if it was not in.
     pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
         let left = self.groups.leave(group, id);
-        if left && !self.team.is_alone() {
-            self.team.left(self.number, group);
+        if left && !self.member.group.is_alone() {
+            self.member.group.left(self.member.number, group);
         }
         left
     }

@@ -84,19 +84,19 @@ impl State {
     pub(crate) fn mind_limits(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let due = match conn.phase {
-            Phase::Acknowledging { pause, until } => Some((self.now + pause).min(until)),
+            Phase::Acknowledging { pause, until } => Some((self.time.now + pause).min(until)),
             Phase::Lingering { idle, until } => Some(idle.min(until)),
             _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
         };
         let Some(due) = due else { return };
-        let (now, armed) = (self.now, conn.limit_timer);
+        let (now, armed) = (self.time.now, conn.limit_timer);
         if armed.is_some_and(|(_, at)| at <= due) {
             return;
         }
         let delay = due.saturating_duration_since(now);
         let timer = match armed {
-            Some((timer, _)) if self.timers.reset(timer, now, delay) => timer,
-            _ => self.timers.set(now, delay, crate::event_loop::state::work::Task::Limit(id)),
+            Some((timer, _)) if self.time.timers.reset(timer, now, delay) => timer,
+            _ => self.time.timers.set(now, delay, crate::event_loop::state::work::Task::Limit(id)),
         };
         if let Some(conn) = self.conns.get_mut(id) {
             conn.limit_timer = Some((timer, due));
@@ -106,7 +106,7 @@ impl State {
     /// The timer for a limit has fired; the limit itself may be later. Time counts until the wait of this turn: input
     /// that has come while another callback held the loop up is read first.
     pub(crate) fn limit_is_due(&mut self, id: ConnId) {
-        let now = self.woke;
+        let now = self.time.woke;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.limit_timer = None;
         match &mut conn.phase {

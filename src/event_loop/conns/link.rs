@@ -55,7 +55,7 @@ impl State {
         let Some(conn) = self.conns.get(id) else { return };
         let links = conn.rare.as_ref().map_or(&[][..], |rare| &rare.links);
         let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.told_to_pause));
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let by_output = conn.told_to_pause && !conn.is_linked();
         let before = (conn.paused.by_link, conn.paused.by_output);

@@ -59,7 +59,7 @@ impl State {
     pub(crate) fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let is_open = conn.is_open();
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = std::mem::take(&mut self.buffers.read);
         let read = match conn.rare {
             None => conn.recv(&mut buffer),
             Some(_) => self.recv_limited(id, &mut buffer),
@@ -76,12 +76,12 @@ impl State {
                 false
             }
         };
-        self.buffer = buffer;
+        self.buffers.read = buffer;
         came
     }
 
     pub(crate) fn received(&mut self, id: ConnId, data: &[u8]) {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if data.is_empty() {
             conn.paused.at_eof = true;
@@ -93,13 +93,13 @@ impl State {
             conn.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));
-        let now = self.now;
+        let now = self.time.now;
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.since = now); // its own time is no idling
     }
 
     /// Input of a connection that is half-closed; whether there was any.
     pub(crate) fn discarded(&mut self, id: ConnId, n: usize) -> bool {
-        let now = self.now;
+        let now = self.time.now;
         if let Some(conn) = self.conns.get_mut(id) {
             match &mut conn.phase {
                 Phase::Lingering { idle, .. } if n > 0 => *idle = now + LINGER_IDLE,

@@ -130,7 +130,7 @@ impl State {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         self.room(id, len)?;
         if let Some(conn) = self.conns.get_mut(id) {
-            parts.iter().for_each(|part| conn.out.push(part, &mut self.spares));
+            parts.iter().for_each(|part| conn.out.push(part, &mut self.buffers.spares));
         }
         self.mark(id);
         Ok(())
@@ -140,7 +140,7 @@ impl State {
         let load = self.conns.get(id).map_or(0, |conn| conn.out.load_of(&source));
         self.room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push_source(source, &mut self.spares);
+            conn.out.push_source(source, &mut self.buffers.spares);
             conn.rare(); // so that it is looked after
         }
         self.mark(id);
@@ -151,7 +151,7 @@ impl State {
         self.room(id, bytes.len())?;
         let left = self.send_at_once(id, bytes);
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push(left, &mut self.spares);
+            conn.out.push(left, &mut self.buffers.spares);
         }
         self.mark(id);
         Ok(())
@@ -160,7 +160,7 @@ impl State {
     pub(crate) fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
         self.room(id, bytes.len())?;
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push_shared(bytes, &mut self.spares);
+            conn.out.push_shared(bytes, &mut self.buffers.spares);
         }
         self.mark(id);
         Ok(())

@@ -10,12 +10,12 @@ use crate::event_loop::state::State;
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
     pub(crate) fn settle(&mut self) {
-        self.came_across = 0;
-        let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare_list));
+        self.member.came_across = 0;
+        let mut ids = std::mem::replace(&mut self.queues.dirty, std::mem::take(&mut self.queues.spare_list));
         for id in ids.drain(..) {
             self.settle_one(id);
         }
-        self.spare_list = ids;
+        self.queues.spare_list = ids;
     }
 
     pub(crate) fn settle_one(&mut self, id: ConnId) {
@@ -31,7 +31,7 @@ impl State {
         self.flush(id);
         self.mind_the_fall(id);
         self.mind_the_rare(id);
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             self.drain_one(id);
         }
         self.advance(id);
@@ -80,7 +80,7 @@ impl State {
         let wanted = conn.wanted();
         if conn.watched == Some(wanted) {
             if conn.unread && wanted.read && wanted.edge && !std::mem::replace(&mut conn.listed, true) {
-                self.unread.push(id);
+                self.queues.unread.push(id);
             }
             return;
         }

@@ -32,7 +32,7 @@ impl Transport<'_> {
     /// [`Blocking`](crate::Blocking), that of this end.
     pub fn local_addr(&self) -> Addr {
         let Some(conn) = self.conn() else { return Addr::Unnamed };
-        let of_port = |(place, number)| Some(self.cx.state.ports.get(place)?.local_addr(number as usize));
+        let of_port = |(place, number)| Some(self.cx.state.ports.list.get(place)?.local_addr(number as usize));
         conn.port.and_then(of_port).unwrap_or_else(|| conn.io.local_addr())
     }
 

@@ -94,7 +94,7 @@ impl State {
         (conn.request_since, conn.ends_when_sent) = (None, false);
         (conn.resumed, conn.told_to_shut_down) = (false, false);
         for timer in std::mem::take(&mut conn.timers) {
-            self.timers.cancel(timer);
+            self.time.timers.cancel(timer);
         }
         forget(old);
         self.mark(id);

@@ -64,13 +64,13 @@ impl State {
     /// Gives up a place at a bucket.
     pub(crate) fn let_go(&mut self, throttle: Option<Throttle>) {
         let Some(Throttle { limit, wait: Some((timer, reserved)), .. }) = throttle else { return };
-        self.timers.cancel(timer);
+        self.time.timers.cancel(timer);
         limit.give_back(reserved);
     }
 
     /// How much may pass now, up to `most`. Where that is nothing, the connection has got in line.
     pub(crate) fn allowed(&mut self, id: ConnId, direction: Direction, most: usize) -> usize {
-        let now = self.now;
+        let now = self.time.now;
         let throttle = self.conns.get_mut(id).and_then(|conn| conn.throttle(direction));
         let Some(throttle) = throttle.filter(|throttle| throttle.wait.is_none()) else { return 0 };
         match throttle.take(now, most) {
@@ -83,19 +83,19 @@ impl State {
     }
 
     fn get_in_line(&mut self, id: ConnId, direction: Direction, most: usize) {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.paused.by_rate |= direction == Direction::Reading;
         let Some(throttle) = conn.throttle(direction) else { return };
         let (reserved, wait) = throttle.limit.reserve(now, most);
-        throttle.wait = Some((self.timers.set(now, wait, Task::Throttle(id, direction)), reserved));
+        throttle.wait = Some((self.time.timers.set(now, wait, Task::Throttle(id, direction)), reserved));
         self.mark(id);
     }
 
     /// Its turn has come.
     pub(crate) fn may_go_on(&mut self, id: ConnId, direction: Direction) {
-        self.now = self.clock.now();
-        let now = self.now;
+        self.time.now = self.time.clock.now();
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Some(throttle) = conn.throttle(direction) else { return };
         throttle.granted = throttle.wait.take().map_or(0, |(_, reserved)| reserved);

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use crate::connection::{Connection, Wire};
-use crate::error::{Error, HandlerResult};
+use crate::error::{Error, HandlerResult, Result};
 use crate::event_loop::conns::begin::NO_PROTOCOL;
 use crate::event_loop::io::lent::LentIo;
 use crate::event_loop::io::Io;
@@ -107,10 +107,10 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
 }
 
 /// Runs the loop until the protocol's part is done.
-fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcome> {
+fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
     let mut reactor = Reactor::of_lent(wire)?;
     let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.now);
+    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.time.now);
     let id = state.conns.insert(conn);
     state.lent = Some(Lender { id, outcome: None });
     if let Some(conn) = state.conns.get_mut(id) {
@@ -132,7 +132,7 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
     }
     state.settle();
     loop {
-        if state.stop {
+        if state.stop.asked {
             state.end_all();
         }
         if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {
@@ -145,7 +145,7 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
 }
 
 impl Reactor {
-    fn of_lent(wire: &Wire) -> crate::Result<Self> {
+    fn of_lent(wire: &Wire) -> Result<Self> {
         let core = wire.server().core.clone();
         let settings = Settings { slow_callback: Duration::MAX, ..Settings::default() };
         let size = core.settings.read_buffer;

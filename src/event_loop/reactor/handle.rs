@@ -116,6 +116,18 @@ impl fmt::Debug for ReactorHandle {
     }
 }
 
+impl Context<'_> {
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.member.group, self.state.member.number, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+}
+
 /// The reactor has been dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,15 +140,3 @@ impl fmt::Display for ReactorGone {
 }
 
 impl std::error::Error for ReactorGone {}
-
-impl Context<'_> {
-    /// A handle for other threads.
-    pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
-    }
-
-    /// The server's remote control: its counters, its limits, its stop.
-    pub fn server(&self) -> ServerHandle {
-        ServerHandle { core: self.state.core.clone() }
-    }
-}

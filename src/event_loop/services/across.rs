@@ -20,19 +20,19 @@ impl State {
         let call = move |cx: &mut Context<'_>| {
             call(cx); // the answer is nobody's here
         };
-        self.team.inbox_at(id.home()).is_some_and(|inbox| inbox.send(Box::new(call)).is_ok())
+        self.member.group.inbox_at(id.home()).is_some_and(|inbox| inbox.send(Box::new(call)).is_ok())
     }
 
     /// Bytes for a connection of another loop; `None` if it is none, `false` if too much waits there, and it is cut.
     pub(crate) fn write_across(&self, id: ConnId, bytes: &[u8]) -> Option<bool> {
-        let inbox = self.team.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
+        let inbox = self.member.group.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
         if !inbox.reserve(bytes.len(), self.room_of_a_loop()) {
             let _ = inbox.send(Box::new(move |cx| cx.state.overflow(id)));
             return Some(false);
         }
         let text = bytes.to_vec();
         let write = move |cx: &mut Context<'_>| {
-            cx.state.inbox.release(text.len());
+            cx.state.member.inbox.release(text.len());
             cx.write_to(id, &text);
         };
         Some(inbox.send(Box::new(write)).is_ok())
@@ -40,7 +40,7 @@ impl State {
 
     /// A text for the members of a group in the other loops: one copy and one call for each loop. How many there are.
     pub(crate) fn broadcast_across(&self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
-        let others = self.team.members_elsewhere(self.number, group);
+        let others = self.member.group.members_elsewhere(self.member.number, group);
         if others.is_empty() {
             return 0;
         }
@@ -48,7 +48,7 @@ impl State {
         let mut reached = 0;
         for (number, members) in others {
             if self.send_text(number, group, &text, except) {
-                let is_there = except.is_some_and(|id| id.home() == self.team.home(number));
+                let is_there = except.is_some_and(|id| id.home() == self.member.group.home(number));
                 reached += members.saturating_sub(usize::from(is_there));
             }
         }
@@ -58,17 +58,17 @@ impl State {
     /// Whether the loop gets it. One that stands still must not fill the memory, so at some point its members are those
     /// who do not read.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
-        let inbox = self.team.inbox(number);
+        let inbox = self.member.group.inbox(number);
         if inbox.reserve(text.len(), self.room_of_a_loop()) {
             let text = text.clone();
             let broadcast = move |cx: &mut Context<'_>| {
-                cx.state.inbox.release(text.len());
+                cx.state.member.inbox.release(text.len());
                 cx.state.broadcast(group, &text, except);
                 cx.state.settle_if_much_came(text.len());
             };
             return inbox.send(Box::new(broadcast)).is_ok();
         }
-        if !group.is_lossy() && self.team.set_behind(number, group, true) {
+        if !group.is_lossy() && self.member.group.set_behind(number, group, true) {
             let _ = inbox.send(Box::new(move |cx| cx.state.cut_the_members(group)));
         }
         false
@@ -77,8 +77,8 @@ impl State {
     /// Many texts may have come while this loop was busy. They are no reason to cut who reads them, and so they are sent
     /// before more is queued than should be.
     fn settle_if_much_came(&mut self, bytes: usize) {
-        self.came_across += bytes;
-        if self.came_across > self.settings.high_water {
+        self.member.came_across += bytes;
+        if self.member.came_across > self.settings.high_water {
             self.settle();
         }
     }
@@ -92,7 +92,7 @@ impl State {
         for id in self.groups.members(group).to_vec() {
             self.overflow(id);
         }
-        self.team.set_behind(self.number, group, false);
+        self.member.group.set_behind(self.member.number, group, false);
     }
 
     fn overflow(&mut self, id: ConnId) {
@@ -101,8 +101,8 @@ impl State {
 
     /// The other loops end when this one does.
     pub(crate) fn stop_all(&mut self) {
-        self.stop = true;
-        self.team.tell_others(self.number, || Box::new(|cx| cx.state.stop = true));
+        self.stop.asked = true;
+        self.member.group.tell_others(self.member.number, || Box::new(|cx| cx.state.stop.asked = true));
     }
 }
 
@@ -144,10 +144,10 @@ impl Context<'_> {
 
     /// How many connections are in a group, those of other loops included.
     pub fn members(&self, group: Group) -> usize {
-        if self.state.team.is_alone() {
+        if self.state.member.group.is_alone() {
             self.state.groups.members(group).len()
         } else {
-            self.state.team.members(group)
+            self.state.member.group.members(group)
         }
     }
 
@@ -157,7 +157,7 @@ impl Context<'_> {
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.is_open(id);
         if there {
-            self.state.soon.push_back(Soon::Message(id, Box::new(message)));
+            self.state.queues.soon.push_back(Soon::Message(id, Box::new(message)));
         }
         there
     }

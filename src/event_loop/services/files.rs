@@ -52,13 +52,13 @@ impl Context<'_> {
         let state = &mut *self.state;
         let input = Input::new(input.into(), &state.poller).map_err(Error::system("watch a descriptor"))?;
         let is_always_ready = input.is_always_ready;
-        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.clock.now());
+        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.time.clock.now());
         conn.origin = Origin::Adopted;
         let id = state.conns.insert(conn);
         if is_always_ready {
-            state.always_ready.push(id);
+            state.unpolled.files.push(id);
         }
-        state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
+        state.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
         Ok(id)
     }
 }
@@ -66,7 +66,7 @@ impl Context<'_> {
 impl State {
     /// Whether a file is to be read, for which no event comes.
     pub(crate) fn reads_a_file(&self) -> bool {
-        self.always_ready.iter().any(|id| self.waits_for_input(*id))
+        self.unpolled.files.iter().any(|id| self.waits_for_input(*id))
     }
 
     fn waits_for_input(&self, id: ConnId) -> bool {
@@ -75,9 +75,9 @@ impl State {
 
     /// Those that epoll does not tell of.
     pub(crate) fn read_files(&mut self) {
-        for id in std::mem::take(&mut self.always_ready) {
+        for id in std::mem::take(&mut self.unpolled.files) {
             if self.conns.get(id).is_some() {
-                self.always_ready.push(id);
+                self.unpolled.files.push(id);
             }
             if self.waits_for_input(id) {
                 self.ready(id, Readiness::READABLE);

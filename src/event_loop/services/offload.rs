@@ -81,11 +81,11 @@ impl State {
         work: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
     ) {
-        let key = self.awaited.next;
-        self.awaited.next += 1;
+        let key = self.offloaded.next;
+        self.offloaded.next += 1;
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
-        let inbox = self.inbox.clone();
+        let inbox = self.member.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
             let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
@@ -96,17 +96,17 @@ impl State {
                     let Some(result) = result.lock().take() else { return };
                     done(cx, result);
                 };
-                self.awaited.due.insert(key, (Box::new(tell), ticket));
+                self.offloaded.due.insert(key, (Box::new(tell), ticket));
             }
             Err(e) => {
                 let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
-                self.soon.push_back(Soon::Call(Box::new(tell)));
+                self.queues.soon.push_back(Soon::Call(Box::new(tell)));
             }
         }
     }
 
     fn work_is_done(&mut self, key: u64) {
-        if let Some((done, _)) = self.awaited.due.remove(&key) {
+        if let Some((done, _)) = self.offloaded.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
     }
@@ -115,7 +115,7 @@ impl State {
 impl State {
     /// The loop is at its end: nobody waits for what it has given away.
     pub(crate) fn forget_work(&self) {
-        self.awaited.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
+        self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }
 }
 

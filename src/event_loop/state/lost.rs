@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::config::LimitExceeded;
+use crate::config::{Limit, LimitExceeded};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::net::Addr;
@@ -88,7 +88,7 @@ impl LostReason {
     pub(crate) fn flushes(&self) -> bool {
         match self {
             Self::PeerClosed | Self::Closed | Self::Error(_) | Self::Panic(_) | Self::Shutdown => true,
-            Self::TimedOut(e) => e.limit != crate::Limit::Write && e.limit != crate::Limit::Drain,
+            Self::TimedOut(e) => e.limit != Limit::Write && e.limit != Limit::Drain,
             Self::Aborted | Self::Reset(_) | Self::Overflow(_) => false,
         }
     }
@@ -107,7 +107,7 @@ impl LostReason {
     pub(crate) fn resets(&self) -> bool {
         match self {
             Self::Aborted | Self::Overflow(_) => true,
-            Self::TimedOut(e) => e.limit == crate::Limit::Write,
+            Self::TimedOut(e) => e.limit == Limit::Write,
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
 //! What is still to be done: later in this turn, or in another.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::event_loop::clients::connect::Connector;
@@ -52,4 +52,16 @@ pub(crate) enum Soon {
     Stop(Rc<dyn Factory>),
     /// A port of datagrams was closed.
     EndDatagrams(Place),
+}
+
+/// Lists of what the loop is to do.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Connections with something to send, to tell or to decide at the end of the turn.
+    pub(crate) dirty: Vec<ConnId>,
+    /// Connections that may have input which epoll has told of already: read in the next turn.
+    pub(crate) unread: Vec<ConnId>,
+    /// The other list of dirty ones, while one is gone through.
+    pub(crate) spare_list: Vec<ConnId>,
+    pub(crate) soon: VecDeque<Soon>,
 }

@@ -8,21 +8,21 @@ impl State {
     /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
     /// which takes all of them.
     pub(crate) fn pace_actions(&mut self) {
-        if self.number > 0 && !self.core.is_worker() {
+        if self.member.number > 0 && !self.core.is_worker() {
             return;
         }
         if let Some(every) = hooks::every(&self.core) {
-            self.timers.set(self.clock.now(), every, Task::Actions);
+            self.time.timers.set(self.time.clock.now(), every, Task::Actions);
         }
     }
 
     pub(crate) fn act(&mut self) {
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             return;
         }
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         match self.core.worker() {
-            Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
+            Some(post) => post.beat_at(self.member.group.beat(self.member.number, post.millis())),
             None => hooks::perform(&self.core),
         }
         self.note_stall("service_actions", None);
@@ -31,14 +31,14 @@ impl State {
 
     /// Those that are due, and were set before this turn.
     pub(crate) fn fire_timers(&mut self, mark: u64) {
-        let now = self.woke;
-        while let Some((timer, task)) = self.timers.pop(now, mark) {
+        let now = self.time.woke;
+        while let Some((timer, task)) = self.time.timers.pop(now, mark) {
             match task {
                 Task::Call(call) => self.call_free("a timer's call", call),
                 Task::Limit(id) => self.limit_is_due(id),
                 Task::Throttle(id, direction) => self.may_go_on(id, direction),
                 Task::Connect(connector) => self.connect_is_due(connector),
-                Task::Rested => self.rests = false,
+                Task::Rested => self.ports.rests = false,
                 Task::Verify(key) => self.verdict_is_late(key),
                 Task::Actions => self.act(),
                 Task::Protocol(id) => {
