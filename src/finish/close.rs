@@ -13,8 +13,7 @@ use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
-/// Closes the connection. Its output has been flushed, as far as that was possible. A peer that a limit has
-/// cut gets less patience.
+/// Closes the connection. Its output has been flushed, as far as that was possible.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
     let facts = Facts {
@@ -26,7 +25,7 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
         leaves_unread: wire.ending() == Ending::LeavesUnread,
         is_limit,
     };
-    // An error of these waits is no news: the socket is closed next.
+    // An error of a wait is ignored: the socket is closed next.
     let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
         Close::AtOnce => Ok(()),
         Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),

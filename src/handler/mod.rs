@@ -1,11 +1,12 @@
-//! What you write: the handlers of connections and of datagrams.
+//! The handlers of connections and of datagrams: the code that you write.
 //!
-//! One [`StreamRequestHandler`] serves all connections; [`per_connection()`] makes a [`StreamRequestHandlerMut`] for
-//! each. [`handler()`] and [`datagram_handler()`] make a handler of a closure. All of these are at the crate's root as
-//! well. Come here for the names of the types that those functions return, to write one into a field or a signature:
-//! [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
+//! One [`StreamRequestHandler`] serves all connections. [`per_connection()`] makes a
+//! [`StreamRequestHandlerMut`] for each. [`handler()`] and [`datagram_handler()`] make a handler from a
+//! closure. All of these are at the crate's root too. Look here for the types that these functions return, to
+//! name one in a field or a signature: [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
 
-// Within: `run` calls the methods of one request in order. Nothing here knows where a request runs or how it is counted.
+// `run` calls the methods of one request in order. This folder does not know where a request runs or how it
+// is counted.
 
 mod datagram;
 mod function;
