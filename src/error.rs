@@ -7,8 +7,8 @@ use std::io;
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The result of a handler or a callback. `?` converts any error into it. `HandlerResult<T>` is the result of a callback
-/// that answers something.
+/// The result of handlers and callbacks. `?` converts any error into it. Callbacks that return a value have a
+/// `HandlerResult<T>`.
 pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The act of giving a Unix socket's file to another user, as an error names it. The error has a hint of its
@@ -17,7 +17,7 @@ pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
 /// Why a server could not be built, bound or kept serving.
 ///
-/// Both [`Display`](fmt::Display) and [`Debug`] give one line that says what to do, so that a
+/// [`Display`](fmt::Display) and [`Debug`] give one line that says what to do. So a
 /// `fn main() -> socketserver::Result<()>` shows it:
 ///
 /// ```
@@ -25,8 +25,9 @@ pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 ///
 /// let hello = || handler(|_conn| Ok(()));
 /// let first = ServerBuilder::new().bind("127.0.0.1:0", hello())?;
-/// let error = ServerBuilder::new().bind(first.local_addr().to_string(), hello()).unwrap_err();
-/// assert!(format!("{error:?}").ends_with("another program listens there; stop it, or choose another address"));
+/// let address = first.local_addr().to_string();
+/// let error = ServerBuilder::new().bind(address, hello()).unwrap_err();
+/// assert!(format!("{error:?}").ends_with("or choose another address"));
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[non_exhaustive]

@@ -1,15 +1,18 @@
-//! What a handler talks through, and the types around it.
+//! A connection or a datagram, as its handler sees it, and the types around them.
 //!
-//! Everyday code needs [`Connection`] and [`Datagram`] alone, which the crate's root has as well. Come here for the
-//! handle that other threads write through ([`ConnectionWriter`], whose queue may refuse with [`SendError`]), for the
-//! two directions of a connection apart ([`ReadHalf`], [`WriteHalf`]), for the process at the other end of a Unix
-//! socket ([`PeerCredentials`]), and for the errors and settings that carry a name of their own: [`LimitExceeded`]
-//! inside an [`io::Error`], [`DatagramTooLong`], [`LingeringClose`].
+//! Most code needs only [`Connection`] and [`Datagram`], which are at the crate's root too. Look here for:
+//! - the handle that other threads write through ([`ConnectionWriter`]), whose queue may refuse with
+//!   [`SendError`];
+//! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
+//! - the process at the other end of a Unix socket ([`PeerCredentials`]);
+//! - the errors and settings with names of their own: [`LimitExceeded`] inside an [`io::Error`],
+//!   [`DatagramTooLong`], [`LingeringClose`].
 
-// Within: `Connection` is the face of `Input` (read buffer), `Output` (write buffer) and `Wire` (socket, limits, waits).
-// This folder does not decide when a connection ends or how it is counted: `finish` does. The walk of a read:
-// `Connection::fill_buf` → `Input::fill` → `Wire::recv` → `recv_ahead` (flush first) → `recv_blocking`, or
-// `recv_watching` if this thread must watch the stop or a queue itself.
+// Stage 4 of a connection's way. `Connection` is the face of three parts: `Input` (read buffer), `Output`
+// (write buffer) and `Wire` (socket, limits, waits). This folder does not decide when a connection ends or
+// how it is counted: `finish` does. The walk of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv`
+// → `recv_ahead` (flush first) → `recv_blocking`. If this thread must watch the stop or a mailbox itself, the
+// last step is `recv_watching`.
 
 mod datagram;
 mod halves;
@@ -50,6 +53,9 @@ use output::Output;
 /// full, at a [`flush`](Write::flush), **before a read that must wait**, and when the handler
 /// is done. So a dialogue needs no flush, and a thousand pipelined requests are answered in a few system
 /// calls. A write to a peer that has closed is an error, never a `SIGPIPE`.
+///
+/// Lines and frames are bounded. The other methods of [`BufRead`] (`read_until`, `read_to_end`) are not: they
+/// collect into the buffer that the caller gives.
 ///
 /// It is one type for TCP, Unix sockets and a test's socket pair, so a handler serves all of them without a
 /// type parameter.
@@ -200,7 +206,8 @@ impl Connection {
     /// the same decoder for the next frame. [Reset](Decoder::reset) it if you read anything else after a call
     /// without a frame.
     ///
-    /// The frame is borrowed from the connection's buffer. To write while a frame is at hand, lend both directions apart:
+    /// The frame is borrowed from the connection's buffer. To write while you hold a frame, take the
+    /// [`halves`](Self::halves):
     ///
     /// ```
     /// # use std::io::Write;
@@ -240,8 +247,8 @@ impl Connection {
         self.input.frame(&self.wire, &self.output, decoder)
     }
 
-    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a handler's, so that it can be the
-    /// last expression of one:
+    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a [`HandlerResult`], so
+    /// it can be the last expression of a handler:
     ///
     /// ```
     /// use socketserver::{handler, Connection, StreamRequestHandler};
@@ -249,13 +256,13 @@ impl Connection {
     /// let greet = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
     /// let (mut conn, client) = Connection::pair()?;
     /// greet.handle(&mut conn)?;
-    /// drop(conn);                                  // sends what is buffered
+    /// drop(conn);                                  // sends the buffer
     /// assert!(std::io::read_to_string(client)?.starts_with("hello "));
     /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     /// ```
     ///
-    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same for a
-    /// protocol and for other threads.
+    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same
+    /// for a protocol and for other threads.
     ///
     /// # Errors
     /// An [`io::Error`] inside, as [`write_all`](Write::write_all) returns it.
@@ -268,6 +275,7 @@ impl Connection {
     /// Splits the connection into its two directions (Python's `rfile` and `wfile`), so that a loop can read
     /// from one and write to the other. A read still flushes the writing half before it waits, so both stay
     /// on one thread. To write from another thread, use [`writer`](Self::writer).
+    // Not `split`: `BufRead::split` exists, and means something else.
     pub fn halves(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         let Self { input, output, wire } = self;
         (ReadHalf::new(input, output, wire), WriteHalf::new(output, wire))

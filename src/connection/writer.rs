@@ -53,10 +53,10 @@ impl ConnectionWriter {
         self.mailbox.send(message).map_err(|_| SendError::Closed)
     }
 
-    /// As [`send`](Self::send), with a line feed after the message.
+    /// Queues a message and a line feed, as [`send`](Self::send) does.
     ///
     /// # Errors
-    /// As there.
+    /// As [`send`](Self::send).
     pub fn send_line(&self, line: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send([line.as_ref(), b"\n"].concat())
     }

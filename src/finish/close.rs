@@ -13,20 +13,20 @@ use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
-/// Closes the connection. Its output has been flushed, as far as that was possible. A peer that a limit has
-/// cut gets less patience.
+/// Closes the connection. Its output has been flushed, as far as that was possible.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
     let facts = Facts {
         is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
         is_cut: core.control.is_cut(),
-        // A stop shuts the reading side of an idle connection, which then reads as ended. Its peer has not ended.
+        // A stop shuts the reading side of an idle connection, which then reads as ended. Its peer has not
+        // ended.
         has_ended: wire.has_ended() && !wire.is_stopped(),
         is_stopped: wire.is_stopped(),
         leaves_unread: wire.ending() == Ending::LeavesUnread,
         is_limit,
     };
-    // An error of these waits is no news: the socket is closed next.
+    // An error of a wait is ignored: the socket is closed next.
     let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
         Close::AtOnce => Ok(()),
         Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),

@@ -1,11 +1,12 @@
-//! What you write: the handlers of connections and of datagrams.
+//! The handlers of connections and of datagrams: the code that you write.
 //!
-//! One [`StreamRequestHandler`] serves all connections; [`per_connection()`] makes a [`StreamRequestHandlerMut`] for
-//! each. [`handler()`] and [`datagram_handler()`] make a handler of a closure. All of these are at the crate's root as
-//! well. Come here for the names of the types that those functions return, to write one into a field or a signature:
-//! [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
+//! One [`StreamRequestHandler`] serves all connections. [`per_connection()`] makes a
+//! [`StreamRequestHandlerMut`] for each. [`handler()`] and [`datagram_handler()`] make a handler from a
+//! closure. All of these are at the crate's root too. Look here for the types that these functions return, to
+//! name one in a field or a signature: [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
 
-// Within: `run` calls the methods of one request in order. Nothing here knows where a request runs or how it is counted.
+// `run` calls the methods of one request in order. This folder does not know where a request runs or how it
+// is counted.
 
 mod datagram;
 mod function;
@@ -25,6 +26,9 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
 /// A handler of connections. One handler serves all of them, many at once if the strategy does so: hence
 /// `&self`. State that it changes lies behind a lock or an atomic. For a fresh value for each connection, see
 /// [`per_connection()`]; to make one from a closure, [`handler()`].
+///
+/// A handler is a value, not a class: it can hold configuration, be tested alone, and be asked for results
+/// afterwards ([`TcpServer::handler`](crate::TcpServer::handler)).
 ///
 /// The methods run in Python's order: `setup`, `handle`, `finish`. An error or a panic in one of them ends
 /// that connection only. Its output is sent first. The error is counted, logged, and reported to the

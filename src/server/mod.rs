@@ -1,12 +1,12 @@
 //! Servers and their builder.
 //!
-//! [`ServerBuilder`], [`TcpServer`], [`UdpServer`] and their names for Unix sockets are at the crate's root as well.
-//! Come here for two names in signatures: [`Engine`] is the bound of a function that is generic over strategies and
-//! event loops, and [`ListeningSocket`] is what [`ServerBuilder::from_listener`] takes over.
+//! [`ServerBuilder`], [`TcpServer`], [`UdpServer`] and their names for Unix sockets are at the crate's root
+//! too. Look here for two names in signatures. [`Engine`] is the bound of a function that is generic over
+//! strategies and event loops. [`ListeningSocket`] is the argument of [`ServerBuilder::from_listener`].
 
-// Within: the builder collects settings, `ServerBuilder::bind` makes a server, and `serve_forever` runs it: `Core::begin` →
-// `Engine::run` → `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor
-// `preforking`: they stand above it, and are engines.
+// The walk: `ServerBuilder::bind` → `serve_forever` → `Core::begin` → `Engine::run` →
+// `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor `preforking`:
+// they stand above it, and are engines.
 
 mod bind;
 mod builder;

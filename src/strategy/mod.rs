@@ -1,14 +1,16 @@
-//! Where a request runs: the strategies, and what a strategy of your own is made of.
+//! Strategies say where a request runs. Here are the strategies, and the parts of a strategy of your own.
 //!
-//! The strategies themselves ([`Sequential`], [`Threading`], [`ThreadPool`], [`Forking`]) are at the crate's root as
-//! well. They stand for Python's `ThreadingMixIn` and `ForkingMixIn`. Come here to write another one: it implements
-//! [`ServingStrategy`], gets each [`Request`] to run somewhere, and may hand one back as [`Rejected`]. A strategy whose
-//! threads accept for themselves takes a [`Seat`] from the [`Acceptor`], and each [`AcceptEvent`] from the seat.
-//! `examples/custom_strategy.rs` is one in a few lines.
+//! The strategies themselves ([`Sequential`], [`Threading`], [`ThreadPool`], [`Forking`]) are at the crate's
+//! root too. They stand for Python's `ThreadingMixIn` and `ForkingMixIn`.
+//!
+//! A strategy of your own implements [`ServingStrategy`]. It gets each [`Request`], runs it somewhere, and
+//! may hand one back as [`Rejected`]. If its threads accept themselves, they take a [`Seat`] from the
+//! [`Acceptor`], and each [`AcceptEvent`] from the seat. `examples/custom_strategy.rs` is a strategy in a few
+//! lines.
 
-// Within: a strategy knows nothing of handlers, and nothing of what a request is. Its trait stands in `accept`, whose loop
-// it runs on, and is handed on here. The walk of a crew, which `Threading` and `ThreadPool` are: `serve` →
-// `Crew::supervise` → `hire` → `Member::work` → `next_request` → `Seat::next` → `leave_seat_with` (hire a successor) →
+// The trait stands in `accept`, whose loop the strategies run on. A strategy knows nothing of handlers, and
+// nothing of what a request is. The walk of a crew (`Threading`, `ThreadPool`): `serve` → `Crew::supervise` →
+// `hire` → `Member::work` → `next_request` → `Seat::next` → `leave_seat_with` (hire a successor) →
 // `Request::run` → `wait_again`.
 
 mod crew;
