@@ -1,7 +1,7 @@
 //! The system calls, and the only place where `unsafe` is allowed.
 //!
 //! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
-//! [`Poller`] (the event loop's set), [`lend`] (a reference for the time of a call), [`socket`] (sockets, options, counts
+//! [`Poller`] (the event loop's set), [`socket`] (sockets, options, counts
 //! of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
 //! [`shared`] (memory in common with children), [`signal`] (handlers), [`stop_switch`] (what they turn), [`worker`] (signals of worker
 //! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
@@ -9,7 +9,6 @@
 pub(crate) mod datagram;
 mod event;
 mod events;
-mod lent;
 pub(crate) mod limits;
 mod poller;
 pub(crate) mod process;
@@ -30,7 +29,6 @@ pub(crate) mod real {
 pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use event::{read_if_ready, Interest};
 pub use events::Events;
-pub(crate) use lent::{lend, Lent};
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{poll, Epoll, EventFd};
 pub(crate) use poller::{Poller, Readiness};

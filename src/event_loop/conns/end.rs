@@ -1,14 +1,16 @@
 //! The end of a turn for each connection that it has touched, and the end of a connection.
 
+use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::config::{FIRST_LOOK, LINGER_IDLE};
+use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
+use crate::event_loop::state::solo::SoloEnd;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::finish::plan::{plan, Close, Facts};
@@ -24,7 +26,7 @@ impl State {
             Phase::Open | Phase::Flushing if !holds => {
                 conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
-                    conn.io.reset_at_close();
+                    conn.reset_at_close();
                 }
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
@@ -32,7 +34,7 @@ impl State {
             Phase::Flushing if !reason.flushes() => {
                 conn.end.phase = Phase::Over;
                 if reason.resets() {
-                    conn.io.reset_at_close();
+                    conn.reset_at_close();
                 }
                 forget(reason);
             }
@@ -54,7 +56,7 @@ impl State {
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
-            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(conn),
+            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(id, conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
@@ -66,9 +68,9 @@ impl State {
     }
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
-    fn phase_after_sending(&self, conn: &Conn) -> Phase {
-        if conn.io.is_lent() {
-            return Phase::Over; // its lender closes it
+    fn phase_after_sending(&self, id: ConnId, conn: &Conn) -> Phase {
+        if self.is_solo(id) {
+            return Phase::Over; // its owner closes it
         }
         let facts = Facts {
             is_lost: false, // a connection whose sending has failed is over already
@@ -95,11 +97,13 @@ impl State {
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
+        let happened = self.is_solo(id).then(|| conn.happened());
         self.release_parts(id, &mut conn);
-        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
         self.unwatch(&io);
-        let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        // The socket of a solo connection is closed by its owner, all others here, before the protocol hears of it.
+        let solo = happened.map(|happened| (happened, io.into_socket()));
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.lose_connection(connector, self.time.clock.now());
@@ -121,10 +125,8 @@ impl State {
         }
         self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
-        if is_lent {
-            if let Some(lent) = &mut self.lent {
-                lent.outcome = Some(outcome);
-            }
+        if let (Some((happened, socket)), Some(solo)) = (solo, &mut self.solo) {
+            solo.ended = Some(SoloEnd { outcome, socket, happened });
             return;
         }
         origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -132,6 +134,21 @@ impl State {
             forget(e);
         }
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
+    }
+
+    /// Why a connection is broken. At the drain limit the registry of a server shuts the socket of a solo connection,
+    /// which looks as if the peer had.
+    pub(crate) fn reason_of_break(&self, id: ConnId, e: io::Error) -> LostReason {
+        if self.is_cut_outside(id) {
+            let after = self.core.settings.drain_timeout;
+            return LostReason::TimedOut(LimitExceeded { limit: Limit::Drain, after });
+        }
+        LostReason::Reset(e)
+    }
+
+    /// True if the registry of the server may have shut the socket.
+    pub(crate) fn is_cut_outside(&self, id: ConnId) -> bool {
+        self.is_solo(id) && self.core.control.is_cut()
     }
 
     /// It is closed next.

@@ -38,8 +38,9 @@ impl State {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => {
+                conn.flow.broken = true;
                 conn.cold().given_up += bytes.len();
-                self.end(id, LostReason::of_broken(e)); // the kernel tells it once
+                self.end(id, self.reason_of_break(id, e)); // the kernel tells it once
                 &[]
             }
         }
@@ -100,7 +101,10 @@ impl State {
                 conn.limits.blocked_since = now;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => self.end(id, LostReason::of_broken(e)),
+            Err(e) => {
+                conn.flow.broken = true;
+                self.end(id, self.reason_of_break(id, e));
+            }
         }
         0
     }

@@ -1,6 +1,6 @@
 //! Time limits of a connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Limit, LimitExceeded, LAST_LOOK};
 use crate::event_loop::primitives::slab::ConnId;
@@ -133,7 +133,7 @@ impl State {
         let was_open = self.is_open(id);
         self.end(id, LostReason::TimedOut(exceeded));
         if let Some(conn) = self.conns.get_mut(id).filter(|_| !was_open) {
-            conn.io.reset_at_close();
+            conn.reset_at_close();
             conn.end.phase = Phase::Over;
         }
     }
@@ -145,5 +145,14 @@ impl State {
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);
         let sent = self.flush(id);
         sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.flow.blocked)
+    }
+
+    /// In a forked child: tells the parent when the request of the solo connection must have ended, so that it can end a
+    /// child that hangs.
+    pub(crate) fn share_request(&self, since: Option<Instant>) {
+        let Some(solo) = &self.solo else { return };
+        let (Some(deadline), Some(conn)) = (&solo.parent_deadline, self.conns.get(solo.id)) else { return };
+        let at = |since: Instant| since.checked_add(self.limits_of(conn).request?);
+        deadline.set(since.and_then(at).map_or(0, |at| self.core.control.millis(at).max(1)));
     }
 }

@@ -1,25 +1,22 @@
-//! Protocols on blocking strategies: a loop for one connection, which its handler has lent to it.
+//! Protocols on blocking strategies: a loop for one connection, whose socket moves into it and back.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::{Connection, Wire};
+use crate::connection::{Connection, GivenBack};
 use crate::error::{Error, HandlerResult, Result};
-use crate::event_loop::conns::begin::NO_PROTOCOL;
-use crate::event_loop::io::lent::LentIo;
-use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::loop_group::LoopGroup;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::settings::LoopSettings;
-use crate::event_loop::state::stop::Lender;
 use crate::event_loop::state::State;
 use crate::handler::StreamRequestHandler;
-use crate::observe::{NotServed, Outcome};
-use crate::sys::{lend, Poller};
+use crate::lifecycle::Core;
+use crate::observe::Outcome;
+use crate::sys::Poller;
 
 /// The protocols of a [`Factory`] as a handler: one protocol, any strategy. Here a connection has the thread, or the
 /// process, that the strategy gives it, and on it a loop of its own.
@@ -82,9 +79,8 @@ use crate::sys::{lend, Poller};
 /// - [`connection_lost`](crate::Protocol::connection_lost) is told when the protocol's part is done, and the connection
 ///   is closed after it, as the server closes all.
 ///
-/// All bytes go through the [`Connection`], so a protocol does not see what is between that and the socket: neither input
-/// that an outer handler has read ahead, nor, once there is such a thing, encryption. The loop asks the connection whether
-/// it has input that the kernel does not tell of.
+/// The socket moves into the loop, and back when the protocol's part is done. What an outer handler has written is sent
+/// before, and input that it has read ahead is delivered first.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
 /// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::connection::ConnectionWriter) that an
@@ -94,10 +90,9 @@ pub struct Blocking<F>(pub F);
 
 impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-        conn.flush()?;
-        let ahead = conn.take_unread();
-        let outcome = lend(conn.wire(), |wire| serve(&self.0, conn.wire(), LentIo::new(wire, ahead)))?;
-        match outcome {
+        conn.flush()?; // what an outer handler has written goes first
+        let mut reactor = Reactor::solo(conn.server().core.clone())?;
+        match serve(&self.0, &mut reactor.state, conn)? {
             Outcome::Served => Ok(()),
             Outcome::Failed(e) => Err(e),
             Outcome::NotServed(e) => Err(e.into()),
@@ -106,51 +101,37 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
     }
 }
 
-/// Runs the loop until the protocol's part is done.
-fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
-    let mut reactor = Reactor::of_lent(wire)?;
-    let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), Origin::Accepted(None), None, state.time.now);
-    let id = state.conns.insert(conn);
-    state.lent = Some(Lender { id, outcome: None });
-    if let Some(conn) = state.conns.get_mut(id) {
-        conn.limits.own = Some(Box::new(wire.limits()));
+/// Moves the socket into the loop, runs that until the protocol's part is done, and takes the socket back.
+fn serve(factory: &dyn Factory, state: &mut State, conn: &mut Connection) -> Result<Outcome> {
+    let away = Away(conn);
+    let Some(handed) = away.0.hand_over() else {
+        return Err(Error::system("take the socket of a connection")(io::ErrorKind::NotConnected.into()));
+    };
+    let id = state.take_over(handed, away.0.wire().peer().clone());
+    let result = state.run_solo(factory, id, away.0.wire());
+    // However the loop has ended, the connection has not: its owner closes it.
+    let Some((end, parent_deadline)) = state.end_solo(id) else { return result.map(|()| Outcome::Served) };
+    if let Some(socket) = end.socket {
+        away.0.take_back(GivenBack { socket, parent_deadline, happened: end.happened });
     }
-    match state.build(factory, id) {
-        Ok(Some(protocol)) => state.begin(id, protocol),
-        Ok(None) => {
-            state.conns.remove(id);
-            return Ok(Outcome::NotServed(NotServed(NO_PROTOCOL)));
-        }
-        Err(text) => {
-            state.conns.remove(id);
-            return Ok(Outcome::Panicked(text));
-        }
-    }
-    if state.core.control.stopping() {
-        state.begin_drain();
-    }
-    state.settle();
-    loop {
-        if state.stop.asked {
-            state.end_all();
-        }
-        if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {
-            state.drain_others(wire)?;
-            return Ok(outcome);
-        }
-        state.share_request(wire);
-        state.turn(wire.beat())?;
+    result.map(|()| end.outcome)
+}
+
+/// A connection whose socket is away. The registry must not know a socket that does not come back.
+struct Away<'a>(&'a mut Connection);
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        self.0.leave_if_away();
     }
 }
 
 impl Reactor {
-    fn of_lent(wire: &Wire) -> Result<Self> {
-        let core = wire.server().core.clone();
+    fn solo(core: Arc<Core>) -> Result<Self> {
         let settings = LoopSettings { slow_callback: Duration::MAX, ..LoopSettings::default() };
         let size = core.settings.read_buffer;
         let state = LoopGroup::new(1)
-            .and_then(|team| State::with(core, settings, Clock::System, (team, 0), Poller::few(), size))
+            .and_then(|group| State::with(core, settings, Clock::System, (group, 0), Poller::few(), size))
             .and_then(|state| state.watch_server_stop().map(|()| state))
             .map_err(Error::system("make a loop for a connection"))?;
         Ok(Self::bare(state))

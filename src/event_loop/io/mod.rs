@@ -1,7 +1,6 @@
 //! Where a connection's bytes come from and go to.
 
 pub(crate) mod input;
-pub(crate) mod lent;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 pub(crate) mod outbox;
@@ -12,20 +11,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::event_loop::io::input::Input;
-use crate::event_loop::io::lent::LentIo;
 #[cfg(feature = "testing")]
 use crate::event_loop::io::memory::Memory;
 use crate::net::{Addr, PeerCredentials, Socket};
 use crate::sys::socket;
 
-/// A socket, or the connection of a blocking strategy; in tests, memory.
+/// A socket, or what is only read from; in tests, memory.
 #[derive(Debug)]
 pub(crate) enum Io {
     Socket(Socket),
     /// To be read only.
     Input(Input),
-    /// Boxed: every connection has room for the others.
-    Lent(Box<LentIo>),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
@@ -36,7 +32,6 @@ impl Io {
         match self {
             Self::Socket(socket) => Some(act(socket.as_fd())),
             Self::Input(input) => input.fd().map(act),
-            Self::Lent(lent) => lent.with_fd(act),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
         }
@@ -53,7 +48,6 @@ impl Io {
     pub(crate) fn local_addr(&self) -> Addr {
         match self {
             Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
-            Self::Lent(lent) => lent.local_addr().unwrap_or(Addr::Unnamed),
             Self::Input(_) => Addr::Unnamed,
             #[cfg(feature = "testing")]
             Self::Memory(_) => Addr::Unnamed,
@@ -65,15 +59,9 @@ impl Io {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
             Self::Input(_) => Ok(None),
-            Self::Lent(lent) => lent.peer_credentials(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(None),
         }
-    }
-
-    /// Whether input is there that the kernel does not tell of.
-    pub(crate) fn has_ahead(&self) -> bool {
-        matches!(self, Self::Lent(lent) if lent.has_ahead())
     }
 
     /// Reads once, without a wait.
@@ -81,7 +69,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
             Self::Input(input) => input.read(buf),
-            Self::Lent(lent) => lent.recv(buf),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.recv(buf),
         }
@@ -92,7 +79,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
             Self::Input(_) => Err(read_only()),
-            Self::Lent(lent) => lent.send(bytes),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
         }
@@ -102,7 +88,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
             Self::Input(_) => Err(read_only()),
-            Self::Lent(lent) => lent.send_parts(parts),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
         }
@@ -113,7 +98,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Input(_) => false,
-            Self::Lent(_) => false, // who has lent it looks, at the close
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
@@ -124,7 +108,6 @@ impl Io {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Socket(Socket::Unix(_)) | Self::Input(_) => true,
-            Self::Lent(_) => true, // likewise
             #[cfg(feature = "testing")]
             Self::Memory(_) => true,
         }
@@ -135,7 +118,6 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
             Self::Input(_) => {}
-            Self::Lent(lent) => lent.shut_write(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.shut_write(),
         }
@@ -146,7 +128,6 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
             Self::Input(_) => {}
-            Self::Lent(lent) => lent.reset_at_close(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.reset(),
         }
@@ -158,7 +139,6 @@ impl Io {
         match self {
             Self::Socket(socket) => socket.hang_up(shut),
             Self::Input(_) => None,
-            Self::Lent(lent) => lent.hang_up(shut),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
         }
@@ -168,7 +148,6 @@ impl Io {
     pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_no_delay(on),
-            Self::Lent(lent) => lent.set_no_delay(on),
             _ => Ok(()),
         }
     }
@@ -177,22 +156,15 @@ impl Io {
     pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_keep_alive(time),
-            Self::Lent(lent) => lent.set_keep_alive(time),
             _ => Ok(()),
         }
     }
 
-    /// Whether it is another's, who closes it.
-    pub(crate) fn is_lent(&self) -> bool {
-        matches!(self, Self::Lent(_))
-    }
-
-    /// Closes it; whether that is for another to do, and to count.
-    pub(crate) fn give_back(self, left_unread: bool, by_the_stop: bool) -> bool {
-        if let Self::Lent(lent) = &self {
-            lent.give_back(left_unread, by_the_stop);
+    pub(crate) fn into_socket(self) -> Option<Socket> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            _ => None,
         }
-        self.is_lent()
     }
 }
 

@@ -58,7 +58,7 @@ impl State {
 
     /// Receives while nothing is against it.
     pub(crate) fn sync_datagrams(&mut self) {
-        let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
+        let paused = self.core.control.paused() && self.solo.is_none(); // who is being served goes on
         let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
         if receives != self.datagrams.receiving {
             self.datagrams.receiving = receives;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
+use crate::connection::{Ending, Happened};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::io::outbox::Outbox;
 use crate::event_loop::io::Io;
@@ -167,6 +168,8 @@ pub(crate) struct Watch {
     pub(crate) hung_up: bool,
     /// True if input was thrown away at the close, so that more of it may be on its way.
     pub(crate) left_unread: bool,
+    /// True if reading has failed.
+    pub(crate) failed: bool,
 }
 
 /// How its output flows.
@@ -179,6 +182,10 @@ pub(crate) struct Flow {
     pub(crate) sent: bool,
     /// True if `pause_writing` was the last that the protocol heard.
     pub(crate) told_to_pause: bool,
+    /// True if sending has failed.
+    pub(crate) broken: bool,
+    /// True if the close is to be a reset.
+    pub(crate) resets: bool,
 }
 
 /// The request that it is at.
@@ -268,6 +275,30 @@ impl Conn {
             Err(e) => e.kind() == io::ErrorKind::Interrupted,
         };
         read
+    }
+
+    /// The close that follows resets the connection.
+    pub(crate) fn reset_at_close(&mut self) {
+        self.flow.resets = true;
+        self.io.reset_at_close();
+    }
+
+    /// What its owner must know to close it, where that is not the loop.
+    pub(crate) fn happened(&self) -> Happened {
+        let keeps_input = self.cold.as_ref().is_some_and(|cold| !cold.leftover.is_empty());
+        let ending = match (self.flow.resets, self.watch.left_unread || keeps_input) {
+            (true, _) => Ending::Reset,
+            (false, true) => Ending::LeavesUnread,
+            (false, false) => Ending::Usual,
+        };
+        Happened {
+            heard: self.request.heard,
+            ended: self.paused.at_eof,
+            broken: self.flow.broken,
+            failed: self.watch.failed,
+            stopped: matches!(self.end.reason, None | Some(LostReason::Shutdown)),
+            ending,
+        }
     }
 
     /// Where nothing is left to send, the answer to a request is complete.

@@ -76,14 +76,6 @@ impl fmt::Display for Lost {
 }
 
 impl LostReason {
-    /// What a failing read or write means: the end of a lent connection may also be the drain limit's work.
-    pub(crate) fn of_broken(e: io::Error) -> Self {
-        match e.get_ref().and_then(|inner| inner.downcast_ref::<LimitExceeded>()) {
-            Some(limit) => Self::TimedOut(*limit),
-            None => Self::Reset(e),
-        }
-    }
-
     /// Whether what is queued is still to be sent: not to a peer that is gone, nor by a connection that was cut.
     pub(crate) fn flushes(&self) -> bool {
         match self {

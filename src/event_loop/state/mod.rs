@@ -11,6 +11,7 @@ pub(crate) mod lost;
 pub(crate) mod ports;
 pub(crate) mod protocol;
 pub(crate) mod settings;
+pub(crate) mod solo;
 pub(crate) mod stop;
 pub(crate) mod transport;
 pub(crate) mod verdicts;
@@ -35,7 +36,8 @@ use crate::event_loop::state::datagram_ports::DatagramPorts;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::Ports;
 use crate::event_loop::state::settings::LoopSettings;
-use crate::event_loop::state::stop::{Lender, Stop};
+use crate::event_loop::state::solo::Solo;
+use crate::event_loop::state::stop::Stop;
 use crate::event_loop::state::verdicts::PendingVerdicts;
 use crate::event_loop::state::work::{Offloaded, Queues, SentCall};
 use crate::lifecycle::Core;
@@ -72,8 +74,8 @@ pub(crate) struct State {
     /// Connections that the poller does not tell of.
     pub(crate) unpolled: Unpolled,
     pub(crate) stop: Stop,
-    /// Where the loop is one connection's, which was lent to it.
-    pub(crate) lent: Option<Lender>,
+    /// Where the loop is for one connection of a blocking strategy.
+    pub(crate) solo: Option<Solo>,
 }
 
 /// This loop among the loops of its server.
@@ -150,7 +152,7 @@ impl State {
             offloaded: Offloaded::default(),
             unpolled: Unpolled::default(),
             stop: Stop::default(),
-            lent: None,
+            solo: None,
         })
     }
 
@@ -184,6 +186,11 @@ impl State {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.stop.drain.as_ref().is_some_and(|drain| drain.cut)
+    }
+
+    /// True if the loop is for this connection, of a blocking strategy.
+    pub(crate) fn is_solo(&self, id: ConnId) -> bool {
+        self.solo.as_ref().is_some_and(|solo| solo.id == id)
     }
 
     /// Whether the id is none of this loop's.

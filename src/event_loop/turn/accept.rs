@@ -25,7 +25,7 @@ impl State {
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
     pub(crate) fn sync_listeners(&mut self) -> Result<()> {
-        if self.lent.is_some() {
+        if self.solo.is_some() {
             return Ok(()); // it has none, and takes no place for a connection
         }
         let full = self.is_full();

@@ -39,7 +39,7 @@ impl State {
     }
 
     fn limit_drain(&mut self, deadline: Instant, grace: Duration) {
-        let core = if self.lent.is_some() { self.core.server() } else { &self.core };
+        let core = if self.solo.is_some() { self.core.server() } else { &self.core };
         core.control.request_stop();
         self.drain_within(deadline, grace);
     }
@@ -77,7 +77,7 @@ impl State {
 
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
     pub(crate) fn hear_gate(&mut self) {
-        if self.lent.is_some() {
+        if self.solo.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
         if self.stop.drain.is_some() && self.core.is_worker() {
@@ -104,7 +104,7 @@ impl State {
     }
 
     pub(crate) fn cut(&mut self) {
-        if self.lent.is_none() || self.is_server_drain_over() {
+        if self.solo.is_none() || self.is_server_drain_over() {
             self.core.control.cut();
         }
         let Some(drain) = &mut self.stop.drain else { return };
@@ -112,7 +112,7 @@ impl State {
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len() + self.verdicts.len();
         self.refuse_all_pending();
-        if left > 0 && self.lent.is_none() {
+        if left > 0 && self.solo.is_none() {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
         }
         for id in self.conns.ids() {

@@ -5,7 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod drain;
-pub(crate) mod one_connection;
+pub(crate) mod solo;
 pub(crate) mod timers;
 pub(crate) mod verify;
 
@@ -41,7 +41,6 @@ impl State {
             }
         }
         self.read_left_unread(unread);
-        self.serve_ahead();
         self.serve_memory();
         self.read_files();
         self.fire_timers(mark);
@@ -120,7 +119,7 @@ impl State {
         let may_accept = self.has_queued() && !self.core.admission.permits.full();
         let has_more =
             !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
-        if self.stop.asked || may_accept || has_more || self.has_ahead() || self.has_readable_file() {
+        if self.stop.asked || may_accept || has_more || self.has_readable_file() {
             return Some(Duration::ZERO);
         }
         let due = self.time.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
