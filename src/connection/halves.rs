@@ -1,4 +1,4 @@
-//! The two directions of a connection, lent apart.
+//! The two directions of a connection, lent as two values.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Write};
@@ -89,7 +89,7 @@ impl<'a> WriteHalf<'a> {
 }
 
 impl Write for WriteHalf<'_> {
-    /// Takes all of `data`, always.
+    /// Always takes all of `data`.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.output.borrow_mut().write(self.wire, data)
     }

@@ -1,52 +1,56 @@
-//! How a connection is closed, decided from what is known of it. Threads and event loops wait in ways of their own.
+//! [`plan`] decides how a connection is closed, from facts alone. Threads and event loops then wait in their
+//! own way.
 
 use std::time::Duration;
 
 use crate::config::{LingeringClose, LINGER_IDLE, LINGER_TOTAL};
 
-/// What is known of a connection whose output has been sent.
+/// The facts about a connection whose output has been sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
-    /// True if nothing more reaches the peer: sending has failed, or the close is a reset.
+    /// True if no more output reaches the peer: sending has failed, or the close is a reset.
     pub(crate) is_lost: bool,
-    /// True if the server has cut all that was left at the drain limit.
+    /// True if the server has cut its connections at the drain limit.
     pub(crate) is_cut: bool,
     /// True if the peer has ended its stream, and all of it has been read.
     pub(crate) has_ended: bool,
     /// True if the stop ends the connection, and the peer does not know yet.
     pub(crate) is_stopped: bool,
-    /// True if input was thrown away: more of it may be on its way.
+    /// True if input was thrown away, and more may be on its way.
     pub(crate) leaves_unread: bool,
     /// True if a time limit ends the connection.
     pub(crate) is_limit: bool,
 }
 
-/// The way to close it.
+/// The way to close a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Close {
     AtOnce,
-    /// Once the peer's kernel has all of the output.
+    /// Wait until the peer's kernel has acknowledged all output.
     WhenAcknowledged {
         within: Duration,
     },
-    /// The writing side first, then the input is read into the void until it ends.
+    /// Shut the writing side, then read the input and throw it away until it ends.
     Linger {
         within: Duration,
     },
 }
 
-/// Decides. Unread input is looked for only where it matters, as that is a system call.
+/// Decides. It asks for unread input only if the answer matters, because that is a system call.
 pub(crate) fn plan(setting: LingeringClose, facts: Facts, has_unread: impl FnOnce() -> bool) -> Close {
-    // No care helps, or none is needed: a peer that has ended its stream sends nothing that could make a reset.
+    // No care helps, or none is needed: a peer that has ended its stream sends no input that could make a
+    // reset.
     if facts.is_lost || facts.is_cut || facts.has_ended {
         return Close::AtOnce;
     }
-    // The peer may send its next request at any time, and no one will read it: from the moment the socket is closed, or
-    // both its sides are shut, that makes a reset. So the peer's kernel must have all of the output before. A lingering
-    // close would not do: an idle peer does not end, and would hold the stop up.
+    // The peer may send its next request at any time. Once the socket is closed, or both its sides are shut,
+    // that input makes a reset. So the peer's kernel must have all of the output first. A lingering close
+    // does not help here: an idle peer does not end, and would hold up the stop.
     if facts.is_stopped {
         return Close::WhenAcknowledged { within: LINGER_TOTAL };
     }
+    // A lingering close costs a thread's time. Most connections end with nothing unread: for them, one
+    // question to the kernel (`FIONREAD`) is all.
     let lingers = match setting {
         LingeringClose::Never => false,
         LingeringClose::Always => true,
@@ -84,7 +88,7 @@ mod tests {
         let limit = Facts { is_limit: true, ..NONE };
         let (wait, long, short) =
             (WhenAcknowledged { within: LONG }, Linger { within: LONG }, Linger { within: SHORT });
-        let (nothing, unread) = (Some(false), Some(true)); // what is found; `None`: not to be looked for
+        let (nothing, unread) = (Some(false), Some(true)); // `None`: the plan must not ask
         let table = [
             (Never, NONE, None, AtOnce),
             (Never, left, None, AtOnce),

@@ -1,7 +1,7 @@
 //! [`Scoreboard`]: memory that a master shares with its workers. It outlives each process, and needs no lock.
 //!
-//! A wish for a change (a handle in any process, a signal, a worker that has served its time) is written
-//! here, and the master is woken. Two wishes at once need no protocol, and no wish is lost.
+//! A handle in any process, a signal or a worker may ask for a change. The request is written here, and the
+//! master is woken. Two requests at once need no protocol, and no request is lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};

@@ -23,7 +23,7 @@ pub(crate) struct WorkerRole {
     pub(crate) scoreboard: Arc<Shared<Scoreboard>>,
     pub(crate) slot: SharedRef<WorkerSlot>,
     /// Its number among the workers. Its successor has the same number.
-    pub(crate) place: usize,
+    pub(crate) index: usize,
     /// The longest time between two heartbeats.
     pub(crate) heartbeat: Option<Duration>,
     /// The writing end of the pipe to its master. The master closes its own copy.
@@ -36,13 +36,13 @@ impl WorkerRole {
     pub(crate) fn new(
         master: &Arc<Core>,
         (scoreboard, slot): (Arc<Shared<Scoreboard>>, SharedRef<WorkerSlot>),
-        place: usize,
+        index: usize,
         heartbeat: Option<Duration>,
         pipe: Private,
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
         let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), master.control.switch());
-        Self { master: master.clone(), scoreboard, slot, place, heartbeat, pipe, is_ready, successor }
+        Self { master: master.clone(), scoreboard, slot, index, heartbeat, pipe, is_ready, successor }
     }
 
     /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.

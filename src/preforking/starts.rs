@@ -11,10 +11,10 @@ const MANY: u32 = 5;
 
 /// What is remembered of each place.
 #[derive(Debug, Default)]
-pub(super) struct Starts(HashMap<usize, Place>);
+pub(super) struct Starts(HashMap<usize, Record>);
 
 #[derive(Debug, Default)]
-struct Place {
+struct Record {
     /// Workers that ended before they were ready, one after another.
     failures: u32,
     /// Workers that were ready, and ended very soon, one after another.
@@ -24,21 +24,21 @@ struct Place {
 
 impl Starts {
     /// Its worker has become ready.
-    pub(super) fn succeeded(&mut self, place: usize) {
-        self.0.entry(place).or_default().failures = 0;
+    pub(super) fn succeeded(&mut self, index: usize) {
+        self.0.entry(index).or_default().failures = 0;
     }
 
     /// Its worker has ended before it was ready, or could not even be forked: how many have, in a row.
-    pub(super) fn failed(&mut self, place: usize, now: Instant) -> u32 {
-        let place = self.0.entry(place).or_default();
+    pub(super) fn failed(&mut self, index: usize, now: Instant) -> u32 {
+        let place = self.0.entry(index).or_default();
         place.failures = place.failures.saturating_add(1);
         place.not_before = Some(now + rest_after(place.failures));
         place.failures
     }
 
     /// Its worker, which was ready, has lived so long.
-    pub(super) fn died(&mut self, place: usize, lived: Duration, now: Instant) {
-        let place = self.0.entry(place).or_default();
+    pub(super) fn died(&mut self, index: usize, lived: Duration, now: Instant) {
+        let place = self.0.entry(index).or_default();
         place.young = if lived < YOUNG { place.young.saturating_add(1) } else { 0 };
         if place.young > MANY {
             place.not_before = Some(now + rest_after(place.young - MANY));
@@ -46,8 +46,8 @@ impl Starts {
     }
 
     /// How long until a worker may be started there; `None`: it may now.
-    pub(super) fn rest(&self, place: usize, now: Instant) -> Option<Duration> {
-        self.0.get(&place)?.rest(now)
+    pub(super) fn rest(&self, index: usize, now: Instant) -> Option<Duration> {
+        self.0.get(&index)?.rest(now)
     }
 
     /// How long until the next place has rested; `None`: none rests.
@@ -56,7 +56,7 @@ impl Starts {
     }
 }
 
-impl Place {
+impl Record {
     fn rest(&self, now: Instant) -> Option<Duration> {
         self.not_before.map(|at| at.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
     }

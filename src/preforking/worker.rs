@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::Settings;
+use super::PreForkingSettings;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Core, WorkerRole, READY};
 use crate::panics::panic_message;
@@ -39,7 +39,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) core: Arc<Core>,
-    pub(super) place: usize,
+    pub(super) index: usize,
     pub(super) pid: Pid,
     /// Readable when it has ended.
     pub(super) pidfd: Private,
@@ -67,15 +67,15 @@ impl Worker {
         post: impl FnOnce(Private) -> WorkerRole,
         capacity: usize,
         signals: &ChildSignals,
-        settings: &Settings,
+        settings: &PreForkingSettings,
         run: Run<'_>,
     ) -> io::Result<Self> {
         let (pipe, words) = pipe()?;
         let (lifeline, ours) = self::pipe()?;
         let core = Core::of_worker(post(words), capacity)?;
         let Some(post) = core.worker() else { return Err(io::Error::other("no worker")) };
-        let (place, started) = (post.place, Instant::now());
-        let pid = process::fork_child(signals, || work(bound, &core, &lifeline, settings, run))?;
+        let (index, started) = (post.index, Instant::now());
+        let pid = process::fork_child(signals, || run_worker(bound, &core, &lifeline, settings, run))?;
         post.close_pipe();
         let pidfd = match process::pidfd(pid) {
             Ok(pidfd) => Private::new(pidfd),
@@ -86,7 +86,7 @@ impl Worker {
         };
         let (generation, words) = (0, Vec::new());
         Ok(Self {
-            place,
+            index,
             pid,
             pidfd,
             pipe,
@@ -104,7 +104,7 @@ impl Worker {
     }
 
     /// Takes what it has said; whether it has become ready by it.
-    pub(super) fn listen(&mut self) -> bool {
+    pub(super) fn read_pipe(&mut self) -> bool {
         let mut buffer = [0; 256];
         let mut is_ready = false;
         while let Ok(n @ 1..) = nix::unistd::read(&self.pipe, &mut buffer) {
@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Its last words, if it had any.
-    pub(super) fn words(&self) -> Option<String> {
+    pub(super) fn last_words(&self) -> Option<String> {
         Some(String::from_utf8_lossy(&self.words).into_owned()).filter(|words| !words.is_empty())
     }
 
@@ -136,7 +136,7 @@ impl Worker {
     }
 
     /// How long its heart has stood still, as far as was listened.
-    pub(super) fn stands_still(&self, listened_since: Instant) -> Duration {
+    pub(super) fn time_since_beat(&self, listened_since: Instant) -> Duration {
         let control = &self.core.control;
         let beat = self.post().and_then(|post| post.slot.beat());
         let since = beat.map(|beat| beat.max(control.millis(listened_since)));
@@ -158,9 +158,10 @@ impl Worker {
 pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
 
 /// In the worker; the exit code. Nothing that is the master's is dropped here: the caller exits.
-fn work(bound: &Bound, core: &Arc<Core>, lifeline: &Private, settings: &Settings, run: Run<'_>) -> i32 {
+fn run_worker(bound: &Bound, core: &Arc<Core>, lifeline: &Private, settings: &PreForkingSettings, run: Run<'_>) -> i32 {
     let Some(post) = core.worker() else { return 1 };
-    let serve = AssertUnwindSafe(|| settle_in(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
+    let serve =
+        AssertUnwindSafe(|| become_worker_process(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
     let (words, code) = match catch_unwind(serve) {
         Ok(Ok(result)) => {
             post.slot.set_result(result);
@@ -178,12 +179,12 @@ fn work(bound: &Bound, core: &Arc<Core>, lifeline: &Private, settings: &Settings
 }
 
 /// Lets go of what is the master's and the other workers', and becomes what the settings say.
-fn settle_in(
+fn become_worker_process(
     bound: &Bound,
     core: &Arc<Core>,
     post: &WorkerRole,
     lifeline: &Private,
-    settings: &Settings,
+    settings: &PreForkingSettings,
 ) -> Result<Bound> {
     let words = post.pipe.lock();
     let ours = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
@@ -196,11 +197,11 @@ fn settle_in(
     // Where somebody else has the socket too, listening goes on after the master's death.
     let listeners: Vec<_> = bound.listeners.iter().map(|l| (l.as_fd(), !l.is_adopted())).collect();
     become_worker(switches, &listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
-    let name = format!("{}-{}", settings.name, post.place);
+    let name = format!("{}-{}", settings.name, post.index);
     set_name(&name).map_err(Error::system("name the process"))?;
     settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;
     if let Some(hook) = &settings.after_fork {
-        hook(post.place);
+        hook(post.index);
     }
     Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
 }

@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::super::worker::{State, Worker, AFTER_THE_DRAIN};
-use super::super::WorkerExit;
-use super::{Supervisor, LOOK_AGAIN};
+use super::{Supervisor, CHECK_AGAIN};
 use crate::error::Result;
 use crate::hooks;
 use crate::lifecycle::LostWith;
+use crate::preforking::worker::{State, Worker, AFTER_THE_DRAIN};
+use crate::preforking::WorkerExit;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
 
@@ -17,17 +17,17 @@ const SOON: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     /// Accounts for a worker that has ended.
-    pub(super) fn bury(&mut self, mut worker: Worker, status: Status) {
-        self.ends.remove(&worker.pidfd);
-        self.ends.remove(&worker.pipe);
-        let became_ready = worker.listen();
+    pub(super) fn reap(&mut self, mut worker: Worker, status: Status) {
+        self.watch.remove(&worker.pidfd);
+        self.watch.remove(&worker.pipe);
+        let became_ready = worker.read_pipe();
         worker.was_ready |= became_ready;
         let how = match status {
             Status::Exited(code) => format!("exited with {code}"),
             Status::Killed(signal) => format!("was killed by {signal}"),
             Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
         };
-        let in_order = status == Status::Exited(0) && worker.words().is_none();
+        let in_order = status == Status::Exited(0) && worker.last_words().is_none();
         let lost = match worker.state {
             State::Killed { cut: true } => LostWith::Cut,
             State::Leaving(_) if in_order => LostWith::Left,
@@ -41,36 +41,36 @@ impl Supervisor<'_> {
         post.slot.give_back();
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
         let (now, lived) = (Instant::now(), worker.started.elapsed());
-        let failed_soon = worker.words().is_some() && lived < SOON;
-        let how = worker.words().map_or(how.clone(), |words| format!("{how}: {words}"));
-        self.tell_exit(&worker, status, is_asked);
+        let failed_soon = worker.last_words().is_some() && lived < SOON;
+        let how = worker.last_words().map_or(how.clone(), |words| format!("{how}: {words}"));
+        self.call_exit_hook(&worker, status, is_asked);
         if is_asked || (self.is_single && in_order) {
             log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.place, worker.pid
+                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.index, worker.pid
             );
         } else if worker.was_ready && !failed_soon {
-            self.core().monitor.report_lost_worker(worker.place, worker.pid.as_raw(), &how, connections);
-            self.starts.died(worker.place, lived, now);
+            self.core().monitor.report_lost_worker(worker.index, worker.pid.as_raw(), &how, connections);
+            self.starts.died(worker.index, lived, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
-            self.core().monitor.report_lost_worker(worker.place, worker.pid.as_raw(), &how, connections);
-            self.start_failed(worker.place, how);
+            self.core().monitor.report_lost_worker(worker.index, worker.pid.as_raw(), &how, connections);
+            self.start_failed(worker.index, how);
         }
     }
 
-    fn tell_exit(&self, worker: &Worker, status: Status, is_asked: bool) {
+    fn call_exit_hook(&self, worker: &Worker, status: Status, is_asked: bool) {
         let Some(hook) = &self.settings.on_worker_exit else { return };
         let (code, signal) = match status {
             Status::Exited(code) => (Some(code), None),
             Status::Killed(signal) => (None, Some(signal)),
             Status::Gone => (None, None),
         };
-        let exit = WorkerExit { index: worker.place, pid: worker.pid.as_raw(), code, signal, expected: is_asked };
+        let exit = WorkerExit { index: worker.index, pid: worker.pid.as_raw(), code, signal, expected: is_asked };
         hooks::call(self.core(), "on_worker_exit", || hook(&exit));
     }
 
     /// Ends all workers, under one deadline.
-    pub(super) fn end(mut self) -> Result<u64> {
+    pub(super) fn drain(mut self) -> Result<u64> {
         let core = self.core();
         let control = &core.control;
         if self.fault.is_some() {
@@ -81,20 +81,20 @@ impl Supervisor<'_> {
         }
         while !self.workers.is_empty() {
             control.events.clear();
-            // Who has no place for the last of the queue waits at its gate, and is told there that others have had it: not
+            // Who has no index for the last of the queue waits at its gate, and is told there that others have had it: not
             // by a ring that came before.
-            let looks = (!self.scoreboard.queued.is_empty()).then_some(LOOK_AGAIN);
-            self.pass_the_stop_on();
-            self.look();
+            let looks = (!self.scoreboard.queued.is_empty()).then_some(CHECK_AGAIN);
+            self.forward_stop();
+            self.poll_workers();
             if !self.workers.is_empty() {
-                self.wait(self.patience().into_iter().chain(looks).min())?;
+                self.wait(self.longest_wait().into_iter().chain(looks).min())?;
             }
         }
         self.scoreboard.queued.clear();
         self.fault.take().map_or(Ok(self.abandoned), Err)
     }
 
-    fn pass_the_stop_on(&mut self) {
+    fn forward_stop(&mut self) {
         let (core, now) = (self.core(), Instant::now());
         let end = core.drain_deadline();
         for worker in &mut self.workers {

@@ -1,6 +1,8 @@
 //! The master: it starts workers, and sees that there are always as many as there should be.
 
 mod ends;
+mod hearts;
+mod limits;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::shares::{raise, share, Part};
-use super::starts::Starts;
-use super::worker::{Run, State, Worker};
-use super::{Settings, Workers};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Pace};
 use crate::lifecycle::{Core, Scoreboard, WorkerRole};
+use crate::preforking::settings::PreForkingSettings;
+use crate::preforking::starts::Starts;
+use crate::preforking::worker::{Run, State, Worker};
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::shared::Shared;
@@ -22,18 +23,18 @@ use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
 use crate::sys::{self, signal, Epoll, Interest};
 
 /// While places of the limit are still held by those who are on their way out: when it is looked again.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the master knows, during one run.
 pub(super) struct Supervisor<'a> {
     bound: &'a Bound,
-    settings: &'a Settings,
+    settings: &'a PreForkingSettings,
     run: Run<'a>,
     scoreboard: Arc<Shared<Scoreboard>>,
     /// How many connections one worker can serve.
     capacity: usize,
-    workers: Workers,
-    ends: Private<Epoll>,
+    workers: Vec<Worker>,
+    watch: Private<Epoll>,
     starts: Starts,
     child_signals: ChildSignals,
     signals: Option<MasterSignals>,
@@ -51,13 +52,13 @@ pub(super) struct Supervisor<'a> {
 }
 
 /// What the kernel tells of a worker.
-const ENDS: u64 = 0;
-const SPEAKS: u64 = 1;
+const ENDED: u64 = 0;
+const SPOKE: u64 = 1;
 
 impl<'a> Supervisor<'a> {
     pub(super) fn new(
         bound: &'a Bound,
-        settings: &'a Settings,
+        settings: &'a PreForkingSettings,
         scoreboard: Arc<Shared<Scoreboard>>,
         capacity: usize,
         run: Run<'a>,
@@ -66,11 +67,11 @@ impl<'a> Supervisor<'a> {
         let failed = Error::system("prepare to watch workers");
         let handled = signal::are_handled_by(core.control.switch());
         let make = || {
-            let ends = Private::new(Epoll::new()?);
+            let watch = Private::new(Epoll::new()?);
             let signals = handled.then(|| MasterSignals::install(core.control.switch())).transpose()?;
-            Ok((ends, signals))
+            Ok((watch, signals))
         };
-        let (ends, signals) = make().map_err(failed)?;
+        let (watch, signals) = make().map_err(failed)?;
         let mut ignored = if handled { vec![Signal::SIGINT] } else { Vec::new() };
         ignored.extend(signals.iter().flat_map(|_| MASTER_SIGNALS));
         ignored.push(Signal::SIGTERM); // until it has a handler of its own
@@ -80,8 +81,8 @@ impl<'a> Supervisor<'a> {
             run,
             scoreboard,
             capacity,
-            workers: Workers::new(),
-            ends,
+            workers: Vec::new(),
+            watch,
             starts: Starts::default(),
             child_signals: ChildSignals::of_this_process(&ignored),
             signals,
@@ -104,19 +105,19 @@ impl<'a> Supervisor<'a> {
         let mut actions = Pace::begin(core);
         while !core.control.stopping() && self.fault.is_none() {
             core.control.events.clear();
-            self.look();
-            self.hear_signals();
-            self.mind_hearts();
-            self.arrange();
-            self.share_out();
+            self.poll_workers();
+            self.handle_signals();
+            self.check_heartbeats();
+            self.reconcile();
+            self.distribute_limit();
             if core.control.stopping() || self.fault.is_some() {
                 break;
             }
-            let patience = self.patience().into_iter().chain(actions.left()).min();
+            let patience = self.longest_wait().into_iter().chain(actions.left()).min();
             self.wait(patience)?;
             actions.act();
         }
-        self.end()
+        self.drain()
     }
 
     /// One worker, until it has ended; what its run has returned, if it came to that.
@@ -125,23 +126,23 @@ impl<'a> Supervisor<'a> {
         self.start(0);
         while !self.workers.is_empty() && !self.core().control.stopping() {
             self.core().control.events.clear();
-            self.look();
-            self.mind_hearts();
+            self.poll_workers();
+            self.check_heartbeats();
             for stuck in self.workers.iter_mut().filter(|w| w.is_stuck && w.is_ready()) {
                 stuck.kill(false); // nobody succeeds it
             }
-            self.share_out();
+            self.distribute_limit();
             if !self.workers.is_empty() {
-                self.wait(self.patience())?;
+                self.wait(self.longest_wait())?;
             }
         }
-        let answer = self.end()?;
+        let answer = self.drain()?;
         Ok(Some(answer).filter(|n| *n > 0))
     }
 
     fn wait(&mut self, patience: Option<Duration>) -> Result<()> {
         let began = Instant::now();
-        let wait = [Some(self.core().control.events.as_fd()), Some(self.ends.as_fd())];
+        let wait = [Some(self.core().control.events.as_fd()), Some(self.watch.as_fd())];
         sys::poll(wait, None, patience).map(drop).map_err(Error::system("wait for workers"))?;
         // Who was stopped or frozen himself, with his workers perhaps, knows nothing of their hearts.
         let late = patience.map_or(Duration::ZERO, |patience| began.elapsed().saturating_sub(patience));
@@ -152,18 +153,18 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Takes in what the workers have said, and who has ended.
-    fn look(&mut self) {
+    fn poll_workers(&mut self) {
         self.looked = Instant::now();
         let mut tokens = [0; 32];
-        while let Ok(told) = self.ends.ready(&mut tokens) {
+        while let Ok(told) = self.watch.ready(&mut tokens) {
             for token in told {
                 let is_meant = |w: &Worker| w.pid.as_raw() as u64 == token >> 1;
-                let Some(place) = self.workers.iter().position(is_meant) else { continue };
-                if token & 1 == SPEAKS {
-                    self.listen_to(place);
-                } else if let Some(status) = ends::ended(&self.workers[place]) {
-                    let worker = self.workers.swap_remove(place);
-                    self.bury(worker, status);
+                let Some(index) = self.workers.iter().position(is_meant) else { continue };
+                if token & 1 == SPOKE {
+                    self.read_pipe_of(index);
+                } else if let Some(status) = ends::ended(&self.workers[index]) {
+                    let worker = self.workers.swap_remove(index);
+                    self.reap(worker, status);
                 }
             }
             if told.len() < 32 {
@@ -172,28 +173,29 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn listen_to(&mut self, place: usize) {
-        let worker = &mut self.workers[place];
-        if !worker.listen() {
-            self.ends.remove(&worker.pipe); // last words, or the end of it; its own end is told apart
+    fn read_pipe_of(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        if !worker.read_pipe() {
+            self.watch.remove(&worker.pipe); // last words, or the end of it; its own end is told apart
         } else if worker.state == State::Starting {
             worker.state = State::Ready;
             worker.was_ready = true;
             log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) is ready", worker.place, worker.pid
+                target: "socketserver::preforking", "worker {} (process {}) is ready", worker.index, worker.pid
             );
-            let (place, pid) = (worker.place, worker.pid);
-            self.starts.succeeded(place);
-            self.succeed(place, pid);
+            let (index, pid) = (worker.index, worker.pid);
+            self.starts.succeeded(index);
+            self.retire_predecessors(index, pid);
         }
     }
 
-    /// A new worker is ready: the one before it in the same place may go.
-    fn succeed(&mut self, place: usize, new: nix::unistd::Pid) {
+    /// A new worker is ready: the one before it in the same index may go.
+    fn retire_predecessors(&mut self, index: usize, new: nix::unistd::Pid) {
         let (core, now) = (self.core(), Instant::now());
-        for old in self.workers.iter_mut().filter(|w| w.place == place && w.pid != new && w.is_ready()) {
-            if old.is_stuck && old.stands_still(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX) {
-                core.monitor.report_lost_worker(place, old.pid.as_raw(), "is stuck, and was killed", open(old));
+        for old in self.workers.iter_mut().filter(|w| w.index == index && w.pid != new && w.is_ready()) {
+            if old.is_stuck && old.time_since_beat(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX)
+            {
+                core.monitor.report_lost_worker(index, old.pid.as_raw(), "is stuck, and was killed", open(old));
                 old.kill(false);
             } else {
                 old.dismiss(now);
@@ -201,16 +203,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// A place that cannot get a worker ends the run after so many attempts, unless other workers serve.
-    fn start_failed(&mut self, place: usize, how: String) {
-        let failures = self.starts.failed(place, Instant::now());
+    /// A index that cannot get a worker ends the run after so many attempts, unless other workers serve.
+    fn start_failed(&mut self, index: usize, how: String) {
+        let failures = self.starts.failed(index, Instant::now());
         let is_served = self.workers.iter().any(Worker::is_ready);
         if (failures >= self.settings.start_failures && !is_served) || self.is_single {
             self.fault = Some(Error::Workers { failures, cause: how });
         }
     }
 
-    fn hear_signals(&mut self) {
+    fn handle_signals(&mut self) {
         let Some(signals) = &self.signals else { return };
         let (reload, more) = signals.asked();
         if reload {
@@ -228,43 +230,13 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Whose heart stands still is stuck; who does not even become ready in that time is ended.
-    fn mind_hearts(&mut self) {
-        let Some(limit) = self.settings.heartbeat else { return };
-        let now = Instant::now();
-        for worker in &mut self.workers {
-            match worker.state {
-                State::Starting if now.duration_since(worker.started) >= limit => {
-                    log::error!(
-                        target: "socketserver::preforking", "worker {} (process {}) did not become ready in {limit:?}",
-                        worker.place, worker.pid
-                    );
-                    process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
-                }
-                State::Ready => {
-                    let still = worker.stands_still(self.awake_since);
-                    let is_stuck = still >= limit;
-                    if is_stuck && !worker.is_stuck {
-                        log::error!(
-                            target: "socketserver::preforking",
-                            "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
-                            worker.place, worker.pid, still.as_millis()
-                        );
-                    }
-                    worker.is_stuck = is_stuck;
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// Workers that must be told something in a while; `None`: nothing will be due by itself.
-    fn patience(&self) -> Option<Duration> {
+    fn longest_wait(&self) -> Option<Duration> {
         let now = Instant::now();
         let hearts = self.settings.heartbeat.iter().flat_map(|limit| {
             self.workers.iter().filter_map(move |w| match w.state {
                 State::Starting => Some((w.started + *limit).saturating_duration_since(now)),
-                State::Ready if !w.is_stuck => Some(limit.saturating_sub(w.stands_still(self.awake_since))),
+                State::Ready if !w.is_stuck => Some(limit.saturating_sub(w.time_since_beat(self.awake_since))),
                 _ => None,
             })
         });
@@ -272,13 +244,13 @@ impl<'a> Supervisor<'a> {
             State::Leaving(Some(at)) => Some(at.saturating_duration_since(now)),
             _ => None,
         });
-        let unsettled = (!self.settled).then_some(LOOK_AGAIN);
+        let unsettled = (!self.settled).then_some(CHECK_AGAIN);
         let least = hearts.chain(kills).map(|time| time.max(Duration::from_millis(1)));
         least.chain(self.starts.next(now)).chain(unsettled).min()
     }
 
     /// Starts who is missing, and who is to succeed another; ends who is too many, or too slow to end.
-    fn arrange(&mut self) {
+    fn reconcile(&mut self) {
         let now = Instant::now();
         for worker in &mut self.workers {
             if matches!(worker.state, State::Leaving(Some(at)) if at <= now) {
@@ -286,54 +258,54 @@ impl<'a> Supervisor<'a> {
             }
         }
         let wanted = self.scoreboard.wanted();
-        let extra = |w: &&mut Worker| w.place >= wanted && matches!(w.state, State::Starting | State::Ready);
+        let extra = |w: &&mut Worker| w.index >= wanted && matches!(w.state, State::Starting | State::Ready);
         self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
-        for place in 0..wanted {
+        for index in 0..wanted {
             if self.fault.is_some() || self.core().control.stopping() {
                 return;
             }
-            if self.starts.rest(place, now).is_none() && self.needs_a_worker(place) {
-                self.start(place);
+            if self.starts.rest(index, now).is_none() && self.needs_a_worker(index) {
+                self.start(index);
             }
         }
     }
 
-    fn needs_a_worker(&self, place: usize) -> bool {
-        if self.workers.iter().any(|w| w.place == place && w.state == State::Starting) {
+    fn needs_a_worker(&self, index: usize) -> bool {
+        if self.workers.iter().any(|w| w.index == index && w.state == State::Starting) {
             return false;
         }
-        let Some(now) = self.workers.iter().find(|w| w.place == place && w.is_ready()) else { return true };
+        let Some(now) = self.workers.iter().find(|w| w.index == index && w.is_ready()) else { return true };
         // One after another at a reload, so that there are never twice as many.
         let is_old =
             now.generation < self.scoreboard.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
         is_old || now.is_stuck || now.post().is_some_and(|post| post.slot.wants_successor())
     }
 
-    fn start(&mut self, place: usize) {
-        if let Err(why) = self.fork(place) {
-            log::error!(target: "socketserver::preforking", "cannot start worker {place}: {why}");
-            self.start_failed(place, format!("could not be forked: {why}"));
+    fn start(&mut self, index: usize) {
+        if let Err(why) = self.fork(index) {
+            log::error!(target: "socketserver::preforking", "cannot start worker {index}: {why}");
+            self.start_failed(index, format!("could not be forked: {why}"));
         }
     }
 
-    fn fork(&mut self, place: usize) -> Result<()> {
+    fn fork(&mut self, index: usize) -> Result<()> {
         let (core, settings) = (self.core(), self.settings);
-        super::check_threads()?;
+        crate::preforking::check_threads()?;
         if let Some(hook) = &settings.before_fork {
-            hooks::call(core, "before_fork", || hook(place));
-            super::check_threads()?; // it may have started one
+            hooks::call(core, "before_fork", || hook(index));
+            crate::preforking::check_threads()?; // it may have started one
         }
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
         let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
-        slot.prepare(settings.requests());
+        slot.prepare(settings.recycle_after());
         let post =
-            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), place, settings.heartbeat, pipe);
+            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), index, settings.heartbeat, pipe);
         let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
         let watched = started.and_then(|worker| {
             let pid = worker.pid.as_raw();
             let token = (pid as u64) << 1;
-            let watched = self.ends.add(&worker.pidfd, Interest::Read, token | ENDS);
-            match watched.and_then(|()| self.ends.add(&worker.pipe, Interest::Read, token | SPEAKS)) {
+            let watched = self.watch.add(&worker.pidfd, Interest::Read, token | ENDED);
+            match watched.and_then(|()| self.watch.add(&worker.pipe, Interest::Read, token | SPOKE)) {
                 Ok(()) => Ok(worker),
                 Err(e) => {
                     process::end_now(worker.pid);
@@ -351,36 +323,6 @@ impl<'a> Supervisor<'a> {
             Err(e) => {
                 slot.give_back();
                 Err(Error::System { act: "fork".into(), source: e })
-            }
-        }
-    }
-
-    /// Divides the connection limit among those who are ready. First those are lowered who have too much.
-    fn share_out(&mut self) {
-        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
-        let part = |w: &Worker| {
-            let share = if w.is_ready() { share(limit, wanted, w.place, self.capacity) } else { 0 };
-            let permits = &w.core.admission.permits;
-            if permits.limit() > share {
-                permits.set_limit(share);
-                w.core.control.recall_permits(true);
-                w.core.control.wake_gate();
-                w.core.control.wake_supervisor();
-            }
-            Part { limit: permits.limit(), held: permits.held(), share }
-        };
-        let parts: Vec<Part> = self.workers.iter().map(part).collect();
-        let (raised, settled) = raise(limit, &parts);
-        self.settled = settled;
-        let resumes = self.core().control.resumes();
-        for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
-            let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
-            if new > part.limit {
-                worker.core.admission.permits.set_limit(new);
-            }
-            if is_news || new > part.limit {
-                worker.core.control.wake_gate();
-                worker.core.control.wake_supervisor();
             }
         }
     }

@@ -1,0 +1,37 @@
+//! The connection limit, divided.
+
+use super::Supervisor;
+use crate::preforking::shares::{raise, share, Part};
+use crate::preforking::worker::Worker;
+
+impl Supervisor<'_> {
+    /// Divides the connection limit among those who are ready. First those are lowered who have too much.
+    pub(super) fn distribute_limit(&mut self) {
+        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
+        let part = |w: &Worker| {
+            let share = if w.is_ready() { share(limit, wanted, w.index, self.capacity) } else { 0 };
+            let permits = &w.core.admission.permits;
+            if permits.limit() > share {
+                permits.set_limit(share);
+                w.core.control.recall_permits(true);
+                w.core.control.wake_gate();
+                w.core.control.wake_supervisor();
+            }
+            Part { limit: permits.limit(), held: permits.held(), share }
+        };
+        let parts: Vec<Part> = self.workers.iter().map(part).collect();
+        let (raised, settled) = raise(limit, &parts);
+        self.settled = settled;
+        let resumes = self.core().control.resumes();
+        for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
+            let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
+            if new > part.limit {
+                worker.core.admission.permits.set_limit(new);
+            }
+            if is_news || new > part.limit {
+                worker.core.control.wake_gate();
+                worker.core.control.wake_supervisor();
+            }
+        }
+    }
+}
