@@ -419,7 +419,7 @@ fn refuses_and_goes_on(program: &mut Program) {
     }
     assert_eq!(program.ask("on"), "on");
     let told = program.stop();
-    assert!(told.contains("accepted 5, served 2, failed 0, disconnected 0, refused 3"), "{told}");
+    assert!(told.contains("accepted 5, served 2, refused 3"), "{told}");
     assert!(told.contains("threads 1\n"), "the server has started a thread: {told}");
     let parts = ["PermissionDenied", "said no", "no such name", "TimedOut", "took longer than 600ms"];
     parts.iter().for_each(|part| assert!(told.contains(part), "{part:?} is not in {told}"));
@@ -562,7 +562,7 @@ fn answers_by_a_client(program: &mut Program) {
     assert!(others.trim_end().parse::<u32>().is_ok() && others != own, "{own}{others}");
     drop(client);
     let told = program.stop();
-    assert!(told.contains("accepted 3, served 3, failed 0"), "{told}");
+    assert!(told.contains("accepted 3, served 3"), "{told}");
 }
 
 fn with_a_protocol() {
@@ -587,9 +587,9 @@ fn serves_by_a_protocol(program: &mut Program) {
         assert_eq!(answer, word);
     }
     let told = program.stop();
-    assert!(told.contains("accepted 7, served 3, failed 4, disconnected 0, refused 0"), "{told}");
-    assert!(told.contains("panicked 1, timed out 1, crashed 1"), "{told}");
-    assert!(told.contains("drained 2, forced 0"), "{told}: who is idle is ended at once");
+    // Idle connections are ended at once: two of the three that were served.
+    let report = "accepted 7, served 3, failed 4 (panicked 1, timed out 1, crashed 1), drained 2";
+    assert!(told.lines().any(|line| line.ends_with(report)), "{told}");
 }
 
 struct Nobody;

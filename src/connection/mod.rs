@@ -54,6 +54,9 @@ use output::Output;
 /// is done. So a dialogue needs no flush, and a thousand pipelined requests are answered in a few system
 /// calls. A write to a peer that has closed is an error, never a `SIGPIPE`.
 ///
+/// Lines and frames are bounded. The other methods of [`BufRead`] (`read_until`, `read_to_end`) are not: they
+/// collect into the buffer that the caller gives.
+///
 /// It is one type for TCP, Unix sockets and a test's socket pair, so a handler serves all of them without a
 /// type parameter.
 ///
@@ -272,6 +275,7 @@ impl Connection {
     /// Splits the connection into its two directions (Python's `rfile` and `wfile`), so that a loop can read
     /// from one and write to the other. A read still flushes the writing half before it waits, so both stay
     /// on one thread. To write from another thread, use [`writer`](Self::writer).
+    // Not `split`: `BufRead::split` exists, and means something else.
     pub fn halves(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         let Self { input, output, wire } = self;
         (ReadHalf::new(input, output, wire), WriteHalf::new(output, wire))

@@ -13,7 +13,7 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::conn::{Conn, Origin, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::protocol::Protocol;
@@ -143,7 +143,7 @@ impl TestLoop {
         let (memory, now) = (Memory::default(), self.now.get());
         let state = &mut self.reactor.state;
         state.time.now = now;
-        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, None, now));
+        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, Origin::Accepted(None), None, now));
         state.unpolled.memory.push(id);
         self.peers.insert(id, memory);
         id
@@ -219,13 +219,13 @@ impl TestLoop {
     /// Whether the loop reads from the client.
     pub fn is_reading(&self, client: ConnId) -> bool {
         let conn = self.reactor.state.conns.get(client);
-        conn.is_some_and(|conn| conn.phase == Phase::Open && conn.wanted().read)
+        conn.is_some_and(|conn| conn.end.phase == Phase::Open && conn.wanted().read)
     }
 
     /// How long a request has been in progress, if one is: see
     /// [`Transport::request_begins`](crate::Transport::request_begins).
     pub fn request_age(&self, client: ConnId) -> Option<Duration> {
-        let since = self.reactor.state.conns.get(client)?.request_since?;
+        let since = self.reactor.state.conns.get(client)?.limits.request_since?;
         Some(self.now.get().saturating_duration_since(since))
     }
 
@@ -298,9 +298,9 @@ impl TestLoop {
     fn is_settled(&mut self) -> bool {
         let (state, now) = (&mut self.reactor.state, self.now.get());
         let due = state.time.timers.next().is_some_and(|due| due <= now);
-        let busy = !state.queues.dirty.is_empty() || !state.queues.soon.is_empty() || due;
+        let busy = !state.queues.dirty.is_empty() || !state.queues.deferred.is_empty() || due;
         let ready = self.peers.iter().any(|(id, memory)| {
-            let watched = state.conns.get(*id).and_then(|conn| conn.watched);
+            let watched = state.conns.get(*id).and_then(|conn| conn.watch.interest);
             watched.is_some_and(|watched| memory.readiness(watched).is_some())
         });
         !busy && !ready

@@ -19,7 +19,8 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let facts = Facts {
         is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
         is_cut: core.control.is_cut(),
-        // A stop shuts the reading side of an idle connection, which then reads as ended. Its peer has not ended.
+        // A stop shuts the reading side of an idle connection, which then reads as ended. Its peer has not
+        // ended.
         has_ended: wire.has_ended() && !wire.is_stopped(),
         is_stopped: wire.is_stopped(),
         leaves_unread: wire.ending() == Ending::LeavesUnread,

@@ -46,6 +46,7 @@ impl FrameBuffer {
         if len > self.limit {
             return Err(FrameError::TooLong { limit: self.limit, len });
         }
+        // Room at the front is used before the buffer grows.
         self.compact();
         self.buf.extend_from_slice(chunk);
         Ok(())

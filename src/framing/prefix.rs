@@ -57,6 +57,7 @@ impl LengthPrefixed {
     fn read_prefix(&mut self, prefix: &[u8]) -> Result<usize, FrameError> {
         examined(prefix.len());
         let len = prefix.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+        // Refused before any byte of the payload is buffered.
         if len > self.max_length {
             return Err(FrameError::TooLong { limit: self.max_length, len });
         }

@@ -1,4 +1,7 @@
 //! [`handler`]: closures as handlers.
+//!
+//! No implementation of the trait covers all closures. A reference to a closure and a box of one are closures
+//! too, so it would overlap with implementations for pointers to handlers.
 
 use super::StreamRequestHandler;
 use crate::connection::Connection;

@@ -27,6 +27,9 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
 /// `&self`. State that it changes lies behind a lock or an atomic. For a fresh value for each connection, see
 /// [`per_connection()`]; to make one from a closure, [`handler()`].
 ///
+/// A handler is a value, not a class: it can hold configuration, be tested alone, and be asked for results
+/// afterwards ([`TcpServer::handler`](crate::TcpServer::handler)).
+///
 /// The methods run in Python's order: `setup`, `handle`, `finish`. An error or a panic in one of them ends
 /// that connection only. Its output is sent first. The error is counted, logged, and reported to the
 /// [`handle_error`](crate::ServerBuilder::handle_error) hook.

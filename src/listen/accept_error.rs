@@ -78,10 +78,13 @@ impl AcceptBackoff {
 
     /// Returns how long accepting rests after this error. `None`: it goes on at once.
     pub(crate) fn rest_after(&self, error: AcceptError) -> Option<Duration> {
+        // The shift is bounded: ten doublings are more than the longest rest already.
         let growing = |times: u32| LONGEST_REST.min(FIRST_REST * (1 << times.min(10)));
         match error {
             AcceptError::Nothing | AcceptError::Fatal => None,
             AcceptError::NoDescriptor => Some(REST),
+            // A rest for each of them would let a client slow down the server. Many in a row are a lasting
+            // state.
             AcceptError::Gone => {
                 let before = self.in_a_row.fetch_add(1, Relaxed);
                 before.checked_sub(GONE_IN_A_ROW).map(growing)

@@ -81,6 +81,7 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
 pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for addr in text.to_socket_addrs()? {
+        // A resolver may give an address once for each protocol.
         if !found.contains(&addr) {
             found.push(addr);
         }
@@ -118,6 +119,7 @@ fn bind_each(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<
             }
             Err(failed) => return Err(failed),
         };
+        // With port 0, the first listener has chosen the port for all.
         port = listener.local_addr().port().unwrap_or(port);
         listeners.push(listener);
     }

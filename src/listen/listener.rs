@@ -26,7 +26,7 @@ enum Kind {
 /// A socket that connections or datagrams come to. It is non-blocking: several threads or processes may be
 /// woken for one connection, and the losers of the race must not hang in `accept`. Accepted sockets are
 /// blocking, so a read is one system call. The listener stays open between two runs: clients wait in the
-/// kernel's queue for the next run.
+/// kernel's queue for the next run. No stop closes it: a close would not wake a thread that waits for it.
 #[derive(Debug)]
 pub(crate) struct Listener {
     kind: Kind,
@@ -101,10 +101,13 @@ impl Listener {
     }
 
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        // A failure that a test has set comes before the connection, which stays in the queue.
         #[cfg(feature = "testing")]
         if let Some(errno) = self.script.as_ref().and_then(super::failing::Failures::next) {
             return Err(io::Error::from_raw_os_error(errno));
         }
+        // Linux hands the listener's `TCP_NODELAY` and `SO_KEEPALIVE` on to the accepted socket, but not its
+        // `O_NONBLOCK`. So a connection costs no call for any of them.
         match &self.kind {
             Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted { socket: Socket::Tcp(s), peer: Addr::Ip(peer) }),
             Kind::Unix(l) => {
@@ -157,6 +160,7 @@ fn adopt<A>(fd: &impl AsFd, local: io::Result<A>, unblocked: io::Result<()>) -> 
     let failed = |act, source| Error::Listen { act, address: "the given socket".to_owned(), source };
     let local = local.map_err(|e| failed("ask for the address of", e))?;
     unblocked.map_err(|e| failed("make non-blocking", e))?;
+    // Otherwise the mistake would show as EINVAL at the first accept, when the server serves already.
     match socket::is_listening_stream(fd.as_fd()) {
         Ok(true) => Ok(local),
         Ok(false) => Err(failed("use", io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))),

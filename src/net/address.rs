@@ -76,6 +76,7 @@ impl From<(IpAddr, u16)> for Address {
 
 impl From<(&str, u16)> for Address {
     fn from((host, port): (&str, u16)) -> Self {
+        // An IPv6 address needs brackets, or its last group would read as the port.
         if host.contains(':') && !host.starts_with('[') {
             Self::Tcp(format!("[{host}]:{port}"))
         } else {
@@ -237,6 +238,7 @@ impl FromStr for Addr {
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for anything else.
     fn from_str(text: &str) -> io::Result<Self> {
+        // As an `Address` this is an error: an unnamed socket can only be a peer.
         if text == "unix:" {
             return Ok(Self::Unnamed);
         }

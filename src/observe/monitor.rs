@@ -102,6 +102,7 @@ impl Monitor {
     /// `info`.
     pub(crate) fn report_unverified(&self, peer: &Addr, error: &io::Error) {
         self.count_refused(peer);
+        // The kinds are throttled apart: many "no"s must not hide a hook that hangs.
         let said_no = error.kind() == io::ErrorKind::PermissionDenied;
         let level = if said_no { Level::Info } else { Level::Warn };
         self.report_throttled(Kind::Unverified { said_no }, level, &Failure::Refused { peer, error });
@@ -161,6 +162,7 @@ impl Monitor {
 
     /// Counts and reports a connection that is closed. `lost` is true if its peer had left before.
     pub(crate) fn report_end(&self, peer: &Addr, lost: bool, outcome: &Outcome, phase: StopPhase) {
+        // The handler did not serve at all: that is a refusal, and no end of a served connection.
         if let Outcome::NotServed(why) = outcome {
             return self.report_refused(peer, &why.into());
         }
@@ -277,6 +279,7 @@ impl Monitor {
     fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
         log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
         let Some(hook) = &self.handle_error else { return };
+        // A hook that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);
         // A panic of the hook must not end the serving thread.
         if let Err(message) = caught(|| hook(failure)) {

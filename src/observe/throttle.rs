@@ -52,6 +52,7 @@ impl LogThrottle {
                 *left_out += 1;
                 None
             }
+            // The number goes with this line, so the count starts again.
             Some((at, left_out)) => {
                 *at = now;
                 Some(std::mem::take(left_out))

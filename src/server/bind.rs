@@ -89,7 +89,7 @@ impl<S> ServerBuilder<S> {
     /// [`bind_unix`](Self::bind_unix).
     ///
     /// # Errors
-    /// As there.
+    /// As [`bind_unix`](Self::bind_unix).
     pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
     where
         H: DatagramRequestHandler,

@@ -122,7 +122,7 @@ impl<H: DatagramRequestHandler, S: ServingStrategy> UdpServer<H, S> {
     /// next run.
     ///
     /// # Errors
-    /// As there.
+    /// As [`TcpServer::serve_forever`].
     pub fn serve_forever(&mut self) -> Result<Report> {
         self.server.serve_forever()
     }
@@ -132,7 +132,7 @@ impl<H: DatagramRequestHandler, S: ServingStrategy> UdpServer<H, S> {
     /// was asked to stop.
     ///
     /// # Errors
-    /// As there.
+    /// As [`TcpServer::handle_request`].
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool> {
         self.server.handle_request(timeout)
     }

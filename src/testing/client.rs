@@ -32,6 +32,7 @@ impl TestClient {
         let socket = match to {
             Addr::Ip(addr) => {
                 let stream = TcpStream::connect_timeout(addr, LIMIT)?;
+                // A test's small writes must not wait for acknowledgements.
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(LIMIT))?;
                 stream.set_write_timeout(Some(LIMIT))?;

@@ -59,6 +59,7 @@ pub fn converse<H: StreamRequestHandler + ?Sized>(handler: &H, input: &[u8]) -> 
 
 fn serve<H: StreamRequestHandler + ?Sized>(handler: &H, mut conn: Connection) -> Outcome {
     let core = conn.server().core.clone();
+    // As on a server: a handler that waits for the server's end gets an error.
     let outcome = {
         let _inside = InHandler::of(core.monitor.server);
         contain(|| handler::run(&mut &*handler, &mut conn))

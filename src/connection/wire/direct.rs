@@ -15,6 +15,7 @@ impl Wire {
     pub(crate) fn recv_direct(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self.recv_now(buf) {
             Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            // The cut has shut the socket: that is not the peer's end.
             Ok(Some(0)) | Err(_) if self.control().is_cut() => Err(self.drain_exceeded()),
             Ok(Some(n)) => {
                 self.note(|p| p.heard = p.heard || n > 0);

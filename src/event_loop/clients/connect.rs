@@ -1,4 +1,4 @@
-//! Clients: what a program asks for. How it is done stands in `dial`.
+//! Clients: what a program asks for. How it is done stands in `services::clients`.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::conn::{Conn, Entry, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::{Factory, Peer};
 use crate::event_loop::state::protocol::Protocol;
@@ -48,13 +48,13 @@ impl State {
 
     fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
         let Some(conn) = self.conns.remove(id) else { return };
-        let Conn { origin, io, peer, permit, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, .. } = conn;
         drop(io);
         drop(permit);
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
+            (None, Origin::Accepted(_)) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
             self.clients.has_lost_connection(connector, self.time.clock.now());

@@ -6,7 +6,7 @@ use crate::config::{FIRST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
 use crate::event_loop::state::transport::Transport;
@@ -19,30 +19,30 @@ impl State {
     /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
     pub(crate) fn end(&mut self, id: ConnId, reason: LostReason) {
         let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
-        let holds = conn.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
-        match conn.phase {
+        let holds = conn.end.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
+        match conn.end.phase {
             Phase::Open | Phase::Flushing if !holds => {
-                conn.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
+                conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
-                conn.reason.replace(reason).into_iter().for_each(forget);
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // The first cause holds, but what is left cannot be sent.
             Phase::Flushing if !reason.flushes() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
                 forget(reason);
             }
             // An abort is no failure; that of the callback which has asked for it is one.
-            Phase::Over if matches!(conn.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
-                conn.reason.replace(reason).into_iter().for_each(forget);
+            Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // All has been sent: nothing that happens now is a reason, but the end.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 forget(reason);
             }
             _ => forget(reason),
@@ -53,12 +53,12 @@ impl State {
     /// A connection that is being closed, one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let phase = match conn.phase {
+        let phase = match conn.end.phase {
             Phase::Flushing if conn.out.is_empty() => self.after_the_last_byte(conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.phase = phase;
+            conn.end.phase = phase;
         }
         if phase == Phase::Over {
             self.finish(id);
@@ -74,9 +74,9 @@ impl State {
             is_lost: false, // a connection whose sending has failed is over already
             is_cut: self.is_cut(),
             has_ended: conn.paused.at_eof,
-            is_stopped: matches!(conn.reason, Some(LostReason::Shutdown)),
-            leaves_unread: conn.left_unread,
-            is_limit: matches!(conn.reason, Some(LostReason::TimedOut(_))),
+            is_stopped: matches!(conn.end.reason, Some(LostReason::Shutdown)),
+            leaves_unread: conn.watch.left_unread,
+            is_limit: matches!(conn.end.reason, Some(LostReason::TimedOut(_))),
         };
         match plan(self.core.settings.lingering_close, facts, || conn.io.has_unread()) {
             Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
@@ -93,12 +93,13 @@ impl State {
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
     pub(crate) fn finish(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
-        let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
+        let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
+        let reason = end.reason;
         self.watch_no_more(&io);
-        let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.has_lost_connection(connector, self.time.clock.now());
@@ -115,8 +116,8 @@ impl State {
             }
         }
         drop(permit);
-        if !self.member.group.is_alone() {
-            self.member.group.note_load(self.member.number, self.conns.len());
+        if !self.loops.group.is_alone() {
+            self.loops.group.note_load(self.loops.number, self.conns.len());
         }
         self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
@@ -145,13 +146,13 @@ impl State {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
         }
-        if let Some(rare) = conn.rare.take() {
-            self.unlink(id, &rare.links, &rare.linked);
-            self.let_go(rare.reading);
-            self.let_go(rare.writing);
-            forget(rare.next);
+        if let Some(cold) = conn.cold.take() {
+            self.unlink(id, &cold.links, &cold.linked);
+            self.let_go(cold.reading);
+            self.let_go(cold.writing);
+            forget(cold.next);
         }
-        let limit = conn.limit_timer.take().map(|(timer, _)| timer);
+        let limit = conn.limits.timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {
             self.time.timers.cancel(timer);
         }

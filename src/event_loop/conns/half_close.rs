@@ -43,7 +43,7 @@ impl Transport<'_> {
     pub fn shutdown_write(&mut self) {
         let id = self.id();
         if let Some(conn) = self.state.conns.get_mut(id).filter(|conn| conn.takes_output()) {
-            conn.write_half = WriteHalf::Closing;
+            conn.flow.write_half = WriteHalf::Closing;
             self.state.mark(id);
         }
     }
@@ -53,9 +53,9 @@ impl State {
     /// All is sent: the peer is told that no more comes. With that both halves may have ended.
     pub(crate) fn shut_when_sent(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
-        if conn.write_half == WriteHalf::Closing {
+        if conn.flow.write_half == WriteHalf::Closing {
             conn.io.shut_write();
-            conn.write_half = WriteHalf::Shut;
+            conn.flow.write_half = WriteHalf::Shut;
             if conn.paused.at_eof && !conn.paused.by_switch {
                 self.end(id, LostReason::PeerClosed);
             }

@@ -121,7 +121,7 @@ impl Transport<'_> {
     /// stop writing until [`resume_writing`](crate::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
-        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.load() > high)
+        self.conn().is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > high)
     }
 }
 
@@ -141,7 +141,7 @@ impl State {
         self.room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_source(source, &mut self.buffers.spares);
-            conn.rare(); // so that it is looked after
+            conn.cold(); // so that it is looked after
         }
         self.mark(id);
         Ok(())

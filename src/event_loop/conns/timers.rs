@@ -6,7 +6,7 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 
 impl State {
@@ -33,7 +33,7 @@ impl Context<'_> {
     /// A panic in it is contained and logged.
     pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
         let now = self.now();
-        self.state.time.timers.set(now, delay, Task::Call(Box::new(call)))
+        self.state.time.timers.set(now, delay, TimerTask::Call(Box::new(call)))
     }
 
     /// Cancels a timer; `false` if it has fired already, or was cancelled, or is another loop's.
@@ -59,7 +59,7 @@ impl Transport<'_> {
     /// the connection. [`cancel`](Context::cancel) and [`reset`](Context::reset) take it as well.
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         let (now, id) = (self.cx.now(), self.id);
-        let timer = self.cx.state.time.timers.set(now, delay, Task::Protocol(id));
+        let timer = self.cx.state.time.timers.set(now, delay, TimerTask::Protocol(id));
         self.cx.state.keep_timer(id, timer);
         timer
     }

@@ -10,11 +10,11 @@ use crate::event_loop::conns::begin::NO_PROTOCOL;
 use crate::event_loop::io::lent::LentIo;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
-use crate::event_loop::primitives::team::Team;
+use crate::event_loop::primitives::loop_group::LoopGroup;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::factory::Factory;
-use crate::event_loop::state::settings::Settings;
+use crate::event_loop::state::settings::LoopSettings;
 use crate::event_loop::state::stop::Lender;
 use crate::event_loop::state::State;
 use crate::handler::StreamRequestHandler;
@@ -110,11 +110,11 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
 fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
     let mut reactor = Reactor::of_lent(wire)?;
     let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.time.now);
+    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), Origin::Accepted(None), None, state.time.now);
     let id = state.conns.insert(conn);
     state.lent = Some(Lender { id, outcome: None });
     if let Some(conn) = state.conns.get_mut(id) {
-        conn.limits = Some(Box::new(wire.limits()));
+        conn.limits.own = Some(Box::new(wire.limits()));
     }
     match state.build(factory, id) {
         Ok(Some(protocol)) => state.begin(id, protocol),
@@ -147,9 +147,9 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
 impl Reactor {
     fn of_lent(wire: &Wire) -> Result<Self> {
         let core = wire.server().core.clone();
-        let settings = Settings { slow_callback: Duration::MAX, ..Settings::default() };
+        let settings = LoopSettings { slow_callback: Duration::MAX, ..LoopSettings::default() };
         let size = core.settings.read_buffer;
-        let state = Team::new(1)
+        let state = LoopGroup::new(1)
             .and_then(|team| State::with(core, settings, Clock::System, (team, 0), Poller::few(), size))
             .and_then(|state| state.watch_the_servers_stop().map(|()| state))
             .map_err(Error::system("make a loop for a connection"))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::{LoopInbox, LoopTeam};
+use crate::event_loop::state::{LoopInbox, SiblingLoops};
 use crate::lifecycle::{Core, ServerHandle};
 use crate::mailbox::Closed;
 
@@ -32,12 +32,12 @@ use crate::mailbox::Closed;
 #[derive(Clone)]
 pub struct ReactorHandle {
     inbox: Arc<LoopInbox>,
-    team: Arc<LoopTeam>,
+    team: Arc<SiblingLoops>,
     core: Arc<Core>,
 }
 
 impl ReactorHandle {
-    pub(crate) fn new(team: &Arc<LoopTeam>, number: usize, core: &Arc<Core>) -> Self {
+    pub(crate) fn new(team: &Arc<SiblingLoops>, number: usize, core: &Arc<Core>) -> Self {
         Self { inbox: team.inbox(number).clone(), team: team.clone(), core: core.clone() }
     }
 
@@ -119,7 +119,7 @@ impl fmt::Debug for ReactorHandle {
 impl Context<'_> {
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.member.group, self.state.member.number, &self.state.core)
+        ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
     }
 
     /// The server's remote control: its counters, its limits, its stop.

@@ -17,7 +17,7 @@ use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::ListeningPort;
 use crate::event_loop::state::settings::EventLoop;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
@@ -174,7 +174,7 @@ impl Reactor {
 
     /// Calls `call` in the first turn, in the order of these calls.
     pub fn call_when_running(&mut self, call: impl FnOnce(&mut Context<'_>) + 'static) {
-        self.state.queues.soon.push_back(Soon::Call(Box::new(call)));
+        self.state.queues.deferred.push_back(Deferred::Call(Box::new(call)));
     }
 
     /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
@@ -260,7 +260,7 @@ impl Reactor {
 
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.member.group, self.state.member.number, &self.state.core)
+        ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
     }
 
     /// The remote control that servers have: counters, limits, pause and stop.
@@ -303,7 +303,7 @@ impl Drop for Reactor {
         self.state.stop_all_datagrams();
         self.state.stop_listening_all();
         self.state.forget_work();
-        self.state.member.inbox.close();
-        drop(self.state.member.inbox.take_all()); // handles live on, and what the calls hold shall not
+        self.state.loops.inbox.close();
+        drop(self.state.loops.inbox.take_all()); // handles live on, and what the calls hold shall not
     }
 }

@@ -15,7 +15,7 @@ use crate::framing::{Encoder, FrameBuffer, LineDecoder};
 pub trait Parser {
     /// Takes a frame, or a part of one, from the front of what is unread, which is not empty, and counts it in `taken`
     /// before it calls the receiver. `false` where it needs more.
-    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> HandlerResult<bool>;
+    fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool>;
 
     /// Whether a part of a frame is taken, or announced.
     fn mid_frame(&self) -> bool;
@@ -24,7 +24,7 @@ pub trait Parser {
     fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> HandlerResult<Eof>;
 
     /// Calls the receiver for what is no input. `unread` is what is kept.
-    fn call(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched);
+    fn call(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched);
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost);
 }
@@ -47,7 +47,7 @@ pub enum Callback {
 pub struct FramedTransport<'a, D: ?Sized + 'a = LineDecoder> {
     pub(crate) transport: Transport<'a>,
     pub(crate) framing: &'a mut D,
-    pub(crate) unread: Unread<'a>,
+    pub(crate) unread: Arrived<'a>,
     pub(crate) touched: Touched,
 }
 
@@ -91,12 +91,12 @@ impl<D: ?Sized> DerefMut for FramedTransport<'_, D> {
 
 /// What has arrived and is not taken: what can be parsed, and what follows it in the chunk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Unread<'a> {
+pub struct Arrived<'a> {
     pub(crate) front: &'a [u8],
     pub(crate) later: &'a [u8],
 }
 
-impl<'a> Unread<'a> {
+impl<'a> Arrived<'a> {
     pub(crate) fn all(front: &'a [u8]) -> Self {
         Self { front, later: &[] }
     }
@@ -144,7 +144,7 @@ fn may_parse(t: &Transport<'_>) -> bool {
 }
 
 /// Parses until `enough` bytes are taken, more is needed, or the receiver wants no more.
-fn run<P: Parser>(parser: &mut P, t: &mut Transport<'_>, unread: Unread<'_>, enough: usize) -> Run {
+fn run<P: Parser>(parser: &mut P, t: &mut Transport<'_>, unread: Arrived<'_>, enough: usize) -> Run {
     let mut run = Run { taken: 0, whole: false, outcome: Ok(()) };
     while run.taken < enough.min(unread.front.len()) && may_parse(t) {
         match parser.step(t, unread.after(run.taken), &mut run.taken) {
@@ -177,7 +177,7 @@ impl<P: Parser> Framed<P> {
     /// Calls the receiver, and parses what is kept if the call has made that possible.
     fn call(&mut self, t: &mut Transport<'_>, callback: Callback) -> HandlerResult {
         let paused = t.is_reading_paused();
-        let (outcome, touched) = self.parser.call(t, Unread::all(self.kept.unread()), callback);
+        let (outcome, touched) = self.parser.call(t, Arrived::all(self.kept.unread()), callback);
         if touched.cleared {
             self.kept.clear();
         }
@@ -226,7 +226,7 @@ impl<P: Parser> Framed<P> {
     }
 
     fn parse_kept(&mut self, t: &mut Transport<'_>) -> HandlerResult<bool> {
-        let run = run(&mut self.parser, t, Unread::all(self.kept.unread()), usize::MAX);
+        let run = run(&mut self.parser, t, Arrived::all(self.kept.unread()), usize::MAX);
         self.kept.consume(run.taken);
         self.keep(t, &[])?;
         run.outcome.map(|()| run.whole)
@@ -239,8 +239,8 @@ impl<P: Parser> Framed<P> {
             whole |= self.join(t, rest)?;
         }
         if self.kept.is_empty() {
-            let run = run(&mut self.parser, t, Unread::all(rest), usize::MAX);
-            *rest = Unread::all(rest).after(run.taken).front;
+            let run = run(&mut self.parser, t, Arrived::all(rest), usize::MAX);
+            *rest = Arrived::all(rest).after(run.taken).front;
             run.outcome?;
             whole |= run.whole;
         }
@@ -252,10 +252,10 @@ impl<P: Parser> Framed<P> {
         let old = self.kept.unread().len();
         let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
         self.kept.push(piece)?;
-        let run = run(&mut self.parser, t, Unread { front: self.kept.unread(), later }, old);
+        let run = run(&mut self.parser, t, Arrived { front: self.kept.unread(), later }, old);
         if run.taken >= old {
             self.kept.clear();
-            *rest = Unread::all(rest).after(run.taken - old).front;
+            *rest = Arrived::all(rest).after(run.taken - old).front;
         } else {
             self.kept.consume(run.taken);
             *rest = later;

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::receivers::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use crate::event_loop::receivers::framed::{Arrived, Callback, Framed, FramedTransport, Parser, Touched};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
 use crate::event_loop::state::protocol::Eof;
@@ -146,7 +146,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
         call: impl FnOnce(&mut R, &mut FramedTransport<'_, dyn Encoder>) -> T,
     ) -> T {
         let framing: &mut dyn Encoder = &mut self.framing;
-        let (unread, touched) = (Unread::default(), Touched::default());
+        let (unread, touched) = (Arrived::default(), Touched::default());
         call(&mut self.receiver, &mut FramedTransport { transport: t.reborrow(), framing, unread, touched })
     }
 
@@ -165,7 +165,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
 }
 
 impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
-    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> HandlerResult<bool> {
+    fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool> {
         let decoded = self.framing.decode(unread.front);
         self.refused &= decoded.is_err();
         match decoded {
@@ -189,7 +189,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
         self.with(t, |r, t| r.eof_received(t, part))
     }
 
-    fn call(&mut self, t: &mut Transport<'_>, _unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+    fn call(&mut self, t: &mut Transport<'_>, _unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched) {
         let outcome = self.with(t, |r, t| match callback {
             Callback::ConnectionMade => r.connection_made(t),
             Callback::PauseWriting => r.pause_writing(t),

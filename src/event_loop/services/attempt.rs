@@ -13,7 +13,7 @@ use crate::event_loop::clients::Stage;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::listen::resolve;
 use crate::net::{Addr, Socket};
@@ -27,13 +27,13 @@ impl State {
     pub(crate) fn begin_attempt(&mut self, connector: Connector) {
         self.clients.attempts += 1;
         let (number, since) = (self.clients.attempts, self.time.clock.now());
-        let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
-        let time = dial.to.timeout.min(NEVER);
-        dial.stage = Stage::Trying(Attempt {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let time = client.to.timeout.min(NEVER);
+        client.stage = Stage::Trying(Attempt {
             number,
             since,
             deadline: since + time,
-            timer: self.time.timers.set(since, time, Task::Connect(connector)),
+            timer: self.time.timers.set(since, time, TimerTask::Connect(connector)),
             rest: VecDeque::new(),
             tried: Vec::new(),
             current: None,
@@ -41,7 +41,7 @@ impl State {
             pause: None,
             lookup: None,
         });
-        let address = dial.to.address.clone();
+        let address = client.to.address.clone();
         if self.connect_in_memory(connector, &address) {
             return;
         }
@@ -53,7 +53,7 @@ impl State {
     }
 
     fn resolve(&mut self, connector: Connector, number: u64, name: String) {
-        let inbox = self.member.inbox.clone();
+        let inbox = self.loops.inbox.clone();
         let lookup = move || {
             let found = resolve(&name);
             // Fails where the loop is gone.
@@ -85,9 +85,9 @@ impl State {
     }
 
     pub(crate) fn has_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
-        let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
-        if let Some(local) = dial.to.bind_address {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
+        if let Some(local) = client.to.bind_address {
             found.retain(|addr| addr.socket_addr().map_or(true, |addr| addr.is_ipv4() == local.is_ipv4()));
         }
         attempt.rest = found;
@@ -102,13 +102,13 @@ impl State {
     /// Tries the next address: it has its share of the time that is left.
     fn try_next(&mut self, connector: Connector) {
         let now = self.time.clock.now();
-        let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
         let left = attempt.deadline.saturating_duration_since(now);
         let share = left / u32::try_from(attempt.rest.len()).unwrap_or(u32::MAX).max(1);
         self.time.timers.reset(attempt.timer, now, share);
         let Some(addr) = attempt.rest.pop_front() else { return };
-        let opened = open(&addr, dial.to.bind_address);
+        let opened = open(&addr, client.to.bind_address);
         attempt.current = Some(addr);
         match opened {
             Ok(socket) => {
@@ -163,8 +163,8 @@ impl State {
     /// The timer of a client has fired.
     pub(crate) fn connect_is_due(&mut self, connector: Connector) {
         let now = self.time.woke;
-        let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
-        let attempt = match &mut dial.stage {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let attempt = match &mut client.stage {
             Stage::Trying(attempt) => attempt,
             Stage::Waiting(_) => return self.begin_attempt(connector),
             _ => return self.go_on_connecting(connector),
@@ -172,9 +172,9 @@ impl State {
         let is_over = attempt.deadline <= now;
         // Popped timers are gone: the attempt has another one for what follows.
         attempt.timer =
-            self.time.timers.set(now, attempt.deadline.saturating_duration_since(now), Task::Connect(connector));
+            self.time.timers.set(now, attempt.deadline.saturating_duration_since(now), TimerTask::Connect(connector));
         if attempt.current.is_none() {
-            let why = format!("no answer within {:?}", dial.to.timeout);
+            let why = format!("no answer within {:?}", client.to.timeout);
             self.give_up(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
         } else if attempt.pause.is_some() && !is_over {
             self.call_server(connector);
@@ -186,8 +186,8 @@ impl State {
     /// The address that was tried does not answer: the next one, or the end of the attempt.
     pub(crate) fn has_failed(&mut self, connector: Connector, (act, e): Failed) {
         let now = self.time.clock.now();
-        let Some(dial) = self.clients.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
         attempt.socket.take().into_iter().for_each(|socket| self.poller.forget(&socket));
         attempt.pause = None;
         let addr = attempt.current.take().unwrap_or(Addr::Unnamed);
@@ -195,7 +195,7 @@ impl State {
             attempt.tried.push((addr, e));
             return self.try_next(connector);
         }
-        let spent = now.saturating_duration_since(attempt.since).min(dial.to.timeout);
+        let spent = now.saturating_duration_since(attempt.since).min(client.to.timeout);
         self.give_up(connector, ConnectFailure::of(act, e, spent));
     }
 

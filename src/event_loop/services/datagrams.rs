@@ -15,7 +15,7 @@ use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_ports::{closed, Port};
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
-use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
@@ -162,7 +162,7 @@ impl State {
             NextStep::GoOn => {}
             NextStep::Rest(time) => {
                 self.ports.rests = true;
-                self.time.timers.set(self.time.now, time, Task::Rested);
+                self.time.timers.set(self.time.now, time, TimerTask::Rested);
             }
             NextStep::Lost(_) => self.close_datagrams(place),
         }
@@ -193,7 +193,7 @@ impl State {
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
-            self.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.refused(place, number))));
+            self.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.refused(place, number))));
             sent = socket.send(bytes, to, source);
         }
         match sent {
@@ -221,7 +221,7 @@ impl State {
     pub(crate) fn close_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.list.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
-        self.queues.soon.push_back(Soon::EndDatagrams(place));
+        self.queues.deferred.push_back(Deferred::EndDatagrams(place));
     }
 
     /// From outside of a callback.
@@ -303,7 +303,7 @@ impl Context<'_> {
     ) -> Result<DatagramPort, Error> {
         let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
         let place = port.place;
-        self.state.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        self.state.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
         Ok(port)
     }
 

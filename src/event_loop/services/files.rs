@@ -9,7 +9,7 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
@@ -52,13 +52,12 @@ impl Context<'_> {
         let state = &mut *self.state;
         let input = Input::new(input.into(), &state.poller).map_err(Error::system("watch a descriptor"))?;
         let is_always_ready = input.is_always_ready;
-        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.time.clock.now());
-        conn.origin = Origin::Adopted;
+        let conn = Conn::new(Io::Input(input), Addr::Unnamed, Origin::Adopted, None, state.time.clock.now());
         let id = state.conns.insert(conn);
         if is_always_ready {
             state.unpolled.files.push(id);
         }
-        state.queues.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
+        state.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
         Ok(id)
     }
 }
@@ -70,7 +69,7 @@ impl State {
     }
 
     fn waits_for_input(&self, id: ConnId) -> bool {
-        self.conns.get(id).and_then(|conn| conn.watched).is_some_and(|watched| watched.read)
+        self.conns.get(id).and_then(|conn| conn.watch.interest).is_some_and(|watched| watched.read)
     }
 
     /// Those that epoll does not tell of.

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use parking_lot::Mutex;
 
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::panics::caught;
 
@@ -85,7 +85,7 @@ impl State {
         self.offloaded.next += 1;
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
-        let inbox = self.member.inbox.clone();
+        let inbox = self.loops.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
             let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
@@ -100,7 +100,7 @@ impl State {
             }
             Err(e) => {
                 let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
-                self.queues.soon.push_back(Soon::Call(Box::new(tell)));
+                self.queues.deferred.push_back(Deferred::Call(Box::new(tell)));
             }
         }
     }

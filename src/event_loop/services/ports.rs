@@ -10,7 +10,7 @@ use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::{ListeningPort, Port};
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::lifecycle::{Core, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
@@ -50,7 +50,7 @@ impl State {
             }
         }
         // One that has several ports is told of the first and of the last.
-        if self.ports.users.add(&factory) {
+        if self.ports.factory_refs.add(&factory) {
             self.start_factory(&factory);
         }
         Ok(ListeningPort { place, addr })
@@ -59,7 +59,7 @@ impl State {
     /// The factory is told when no callback runs.
     pub(crate) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
-            self.queues.soon.push_back(Soon::Stop(factory));
+            self.queues.deferred.push_back(Deferred::Stop(factory));
         }
     }
 
@@ -69,14 +69,14 @@ impl State {
 
     /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
     pub(crate) fn end_closed_ports(&mut self) {
-        let is_an_end = |soon: &Soon| matches!(soon, Soon::Stop(_) | Soon::EndDatagrams(_));
+        let is_an_end = |soon: &Deferred| matches!(soon, Deferred::Stop(_) | Deferred::EndDatagrams(_));
         let (ends, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.queues.soon).into_iter().partition(is_an_end);
-        self.queues.soon = others;
+            std::mem::take(&mut self.queues.deferred).into_iter().partition(is_an_end);
+        self.queues.deferred = others;
         for end in ends {
             match end {
-                Soon::Stop(factory) => self.stop_factory(factory),
-                Soon::EndDatagrams(place) => self.end_datagrams(place),
+                Deferred::Stop(factory) => self.stop_factory(factory),
+                Deferred::EndDatagrams(place) => self.end_datagrams(place),
                 _ => {}
             }
         }
@@ -88,7 +88,7 @@ impl State {
         if self.ports.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
         }
-        Some(factory).filter(|factory| self.ports.users.remove(factory))
+        Some(factory).filter(|factory| self.ports.factory_refs.remove(factory))
     }
 
     pub(crate) fn stop_listening_all(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::timers::Timers;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 
 /// The loop's time.
 pub(crate) struct Clockwork {
@@ -13,7 +13,7 @@ pub(crate) struct Clockwork {
     pub(crate) now: Instant,
     /// When the wait of this turn ended.
     pub(crate) woke: Instant,
-    pub(crate) timers: Timers<Task>,
+    pub(crate) timers: Timers<TimerTask>,
 }
 
 impl Clockwork {

@@ -1,7 +1,7 @@
 //! What a loop knows: its connections, listeners, timers, and what is left to do.
 
-pub(crate) mod asides;
 pub(crate) mod clockwork;
+pub(crate) mod cold;
 pub(crate) mod conn;
 pub(crate) mod context;
 pub(crate) mod datagram_ports;
@@ -10,10 +10,10 @@ pub(crate) mod factory;
 pub(crate) mod lost;
 pub(crate) mod ports;
 pub(crate) mod protocol;
-pub(crate) mod rare;
 pub(crate) mod settings;
 pub(crate) mod stop;
 pub(crate) mod transport;
+pub(crate) mod verdicts;
 pub(crate) mod work;
 
 use std::io;
@@ -22,22 +22,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Limits;
-use crate::event_loop::clients::Dials;
+use crate::event_loop::clients::Clients;
 use crate::event_loop::io::outbox::Spares;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::group::Groups;
+use crate::event_loop::primitives::loop_group::LoopGroup;
 use crate::event_loop::primitives::slab::{ConnId, Slab};
-use crate::event_loop::primitives::team::Team;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::asides::Asides;
 use crate::event_loop::state::clockwork::Clockwork;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::datagram_ports::DatagramPorts;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::Ports;
-use crate::event_loop::state::settings::Settings;
+use crate::event_loop::state::settings::LoopSettings;
 use crate::event_loop::state::stop::{Lender, Stop};
-use crate::event_loop::state::work::{Awaited, Queues, SentCall};
+use crate::event_loop::state::verdicts::PendingVerdicts;
+use crate::event_loop::state::work::{Offloaded, Queues, SentCall};
 use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
@@ -46,14 +46,14 @@ use crate::sys::{Poller, Readiness};
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;
-pub(crate) type LoopTeam = Team<SentCall>;
+pub(crate) type SiblingLoops = LoopGroup<SentCall>;
 
 /// A loop: what it knows and is to do. The floors above are its methods.
 pub(crate) struct State {
     pub(crate) core: Arc<Core>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: LoopSettings,
     /// This loop among the loops of its server.
-    pub(crate) member: Member,
+    pub(crate) loops: Loops,
     pub(crate) poller: Poller,
     pub(crate) time: Clockwork,
     pub(crate) conns: Slab<Conn>,
@@ -64,11 +64,11 @@ pub(crate) struct State {
     pub(crate) ports: Ports,
     /// Sockets of datagrams, with their protocols.
     pub(crate) datagrams: DatagramPorts,
-    pub(crate) clients: Dials<Rc<dyn Factory>>,
+    pub(crate) clients: Clients<Rc<dyn Factory>>,
     /// Connections that `verify_request` has still to decide about.
-    pub(crate) verdicts: Asides,
+    pub(crate) verdicts: PendingVerdicts,
     /// Work on other threads.
-    pub(crate) offloaded: Awaited,
+    pub(crate) offloaded: Offloaded,
     /// Connections that the poller does not tell of.
     pub(crate) unpolled: Unpolled,
     pub(crate) stop: Stop,
@@ -77,8 +77,8 @@ pub(crate) struct State {
 }
 
 /// This loop among the loops of its server.
-pub(crate) struct Member {
-    pub(crate) group: Arc<LoopTeam>,
+pub(crate) struct Loops {
+    pub(crate) group: Arc<SiblingLoops>,
     /// Of this loop in the group.
     pub(crate) number: usize,
     pub(crate) inbox: Arc<LoopInbox>,
@@ -105,15 +105,15 @@ pub(crate) struct Unpolled {
 
 impl State {
     /// Of a loop by itself.
-    pub(crate) fn new(core: Arc<Core>, settings: Settings, clock: Clock) -> io::Result<Self> {
-        Self::in_team(core, settings, clock, (Team::new(1)?, 0))
+    pub(crate) fn new(core: Arc<Core>, settings: LoopSettings, clock: Clock) -> io::Result<Self> {
+        Self::in_team(core, settings, clock, (LoopGroup::new(1)?, 0))
     }
 
     pub(crate) fn in_team(
         core: Arc<Core>,
-        settings: Settings,
+        settings: LoopSettings,
         clock: Clock,
-        place: (Arc<LoopTeam>, usize),
+        place: (Arc<SiblingLoops>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
         // Nobody silences it, and other loops hear it too: each ring is told once to each.
@@ -125,9 +125,9 @@ impl State {
     /// With what it waits by, and how much it reads at once.
     pub(crate) fn with(
         core: Arc<Core>,
-        settings: Settings,
+        settings: LoopSettings,
         clock: Clock,
-        (group, number): (Arc<LoopTeam>, usize),
+        (group, number): (Arc<SiblingLoops>, usize),
         poller: Poller,
         read: usize,
     ) -> io::Result<Self> {
@@ -136,7 +136,7 @@ impl State {
         Ok(Self {
             core,
             settings,
-            member: Member { group, number, inbox, came_across: 0 },
+            loops: Loops { group, number, inbox, came_across: 0 },
             poller,
             time: Clockwork::new(clock, home),
             conns: Slab::new(home),
@@ -145,9 +145,9 @@ impl State {
             buffers: Buffers { read: vec![0; read], spares: Spares::default() },
             ports: Ports::new(home),
             datagrams: DatagramPorts::new(home),
-            clients: Dials::new(home),
-            verdicts: Asides::default(),
-            offloaded: Awaited::default(),
+            clients: Clients::new(home),
+            verdicts: PendingVerdicts::default(),
+            offloaded: Offloaded::default(),
             unpolled: Unpolled::default(),
             stop: Stop::default(),
             lent: None,
@@ -169,7 +169,7 @@ impl State {
     }
 
     pub(crate) fn limits_of(&self, conn: &Conn) -> Limits {
-        conn.limits.as_deref().copied().unwrap_or(self.core.settings.limits)
+        conn.limits.own.as_deref().copied().unwrap_or(self.core.settings.limits)
     }
 
     /// When connections are cut; `None` while nothing stops.

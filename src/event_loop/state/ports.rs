@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::admit::Permit;
 use crate::event_loop::primitives::slab::{Place, Slab};
-use crate::event_loop::state::factory::{Factory, Users};
+use crate::event_loop::state::factory::{Factory, FactoryRefs};
 use crate::lifecycle::AtGate;
 use crate::listen::{Listener, QueuedAtStop};
 use crate::net::Addr;
@@ -42,7 +42,7 @@ impl Port {
 }
 
 /// Where a connection has come in. The port may be closed before it is served.
-pub(crate) struct Entrance {
+pub(crate) struct AcceptedOn {
     pub(crate) place: Place,
     /// Of the listener there.
     pub(crate) number: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Ports {
     /// While there is no permit, and another loop may give one back.
     pub(crate) at_gate: Option<AtGate>,
     /// How many ports and clients use each factory.
-    pub(crate) users: Users,
+    pub(crate) factory_refs: FactoryRefs,
 }
 
 impl Ports {
@@ -75,7 +75,7 @@ impl Ports {
             accepts_one: false,
             reserved: None,
             at_gate: None,
-            users: Users::default(),
+            factory_refs: FactoryRefs::default(),
         }
     }
 }

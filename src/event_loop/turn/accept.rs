@@ -11,9 +11,9 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token;
 use crate::event_loop::services::ports::queued_at_stop;
-use crate::event_loop::state::conn::Conn;
-use crate::event_loop::state::ports::{Entrance, Port};
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::ports::{AcceptedOn, Port};
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::finish::refuse;
 use crate::lifecycle::AtGate;
@@ -43,7 +43,7 @@ impl State {
     /// Whether there is no place. The loop hears of one that another loop gives back from then on.
     fn is_full(&mut self) -> bool {
         let full = !self.has_a_place();
-        if self.member.group.is_alone() || full == self.ports.at_gate.is_some() {
+        if self.loops.group.is_alone() || full == self.ports.at_gate.is_some() {
             return full;
         }
         self.ports.at_gate = full.then(|| AtGate::enter(&self.core));
@@ -78,7 +78,7 @@ impl State {
             return Ok(());
         }
         let Some(place) = self.ports.list.at(index) else { return Ok(()) }; // closed in this turn
-        let Some((listeners, entrance)) = self.entrance(place, number) else { return Ok(()) };
+        let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
         let permit = self.ports.reserved.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
@@ -90,7 +90,7 @@ impl State {
             (Ok(accepted), Some(mut permit)) => {
                 permit.engage();
                 self.core.backoff.is_over();
-                self.admit(entrance, accepted, permit);
+                self.admit(accepted_on, accepted, permit);
                 self.step_back(listener, token)?;
             }
             (Ok(accepted), None) => {
@@ -104,17 +104,17 @@ impl State {
         Ok(())
     }
 
-    fn entrance(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, Entrance)> {
+    fn accepted_on(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, AcceptedOn)> {
         let Port { listeners, factory, .. } = self.ports.list.get(place)?;
-        Some((listeners.clone(), Entrance { place, number, factory: factory.clone() }))
+        Some((listeners.clone(), AcceptedOn { place, number, factory: factory.clone() }))
     }
 
     /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
     /// than another queues up anew.
     fn step_back(&self, listener: &Listener, token: u64) -> Result<()> {
-        if self.member.group.is_alone()
+        if self.loops.group.is_alone()
             || !self.ports.listening
-            || !self.member.group.note_load(self.member.number, self.conns.len())
+            || !self.loops.group.note_load(self.loops.number, self.conns.len())
         {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl State {
             NextStep::GoOn => {}
             NextStep::Rest(time) => {
                 if !std::mem::replace(&mut self.ports.rests, true) {
-                    self.time.timers.set(self.time.now, time, Task::Rested);
+                    self.time.timers.set(self.time.now, time, TimerTask::Rested);
                 }
             }
             NextStep::Lost(error)
@@ -141,20 +141,20 @@ impl State {
     }
 
     /// A new connection: it is served, unless the server's hook is to decide about that first.
-    fn admit(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
+    fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
         if self.core.hooks.verify_request.is_some() {
-            self.put_aside(entrance, accepted, permit);
+            self.put_aside(accepted_on, accepted, permit);
         } else {
-            self.serve(entrance, accepted, permit);
+            self.serve(accepted_on, accepted, permit);
         }
     }
 
     /// Its protocol is made, and told.
-    pub(crate) fn serve(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        let (Accepted { socket, peer }, Entrance { place, number, factory }) = (accepted, entrance);
-        let port = Some((place, number as u32)); // less than PER_PORT
-        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.time.now));
+    pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+        let (Accepted { socket, peer }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
+        let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
+        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now));
         self.build_and_begin(&*factory, id);
         forget(factory);
     }
@@ -162,7 +162,7 @@ impl State {
     /// At a stop: what the kernel's queues hold now is still served.
     pub(crate) fn count_the_last(&mut self) {
         for port in self.ports.list.values_mut() {
-            if self.member.group.is_alone() {
+            if self.loops.group.is_alone() {
                 port.queued = queued_at_stop(&self.core); // not that of an earlier run
             }
             port.queued.count(&port.listeners, self.core.settings.backlog);
@@ -179,13 +179,13 @@ impl State {
             let queued = port.queued.clone();
             let Some(number) = queued.next() else { continue };
             let Some(permit) = Permit::take(&self.core) else { return };
-            let Some((listeners, entrance)) = self.entrance(place, number) else { break };
+            let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { break };
             let Some(listener) = listeners.get(number) else { continue };
             if !queued.take(number) {
                 return; // another worker was faster
             }
             match listener.accept() {
-                Ok(accepted) => self.admit(entrance, accepted, permit),
+                Ok(accepted) => self.admit(accepted_on, accepted, permit),
                 Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
                 Err(_) => queued.clear(number), // no time is left to wait for better
             }

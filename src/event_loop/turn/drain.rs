@@ -29,11 +29,11 @@ impl State {
     /// A drain that is on already is not made longer. The limit holds for all loops of the server.
     pub(crate) fn shutdown(&mut self, grace: Duration) {
         let deadline = self.time.clock.now() + grace.min(NEVER);
-        if !self.member.group.is_alone() {
-            self.member.group.limit_drain(deadline, grace);
-            self.member
+        if !self.loops.group.is_alone() {
+            self.loops.group.limit_drain(deadline, grace);
+            self.loops
                 .group
-                .tell_others(self.member.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
+                .tell_others(self.loops.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
         }
         self.limit_drain(deadline, grace);
     }
@@ -60,7 +60,7 @@ impl State {
         }
         let grace = self.core.settings.drain_timeout;
         let by_hand = self.time.clock.set_by_hand().map(|now| now + grace);
-        let (deadline, grace) = match self.member.group.drain_limit() {
+        let (deadline, grace) = match self.loops.group.drain_limit() {
             Some((deadline, grace)) => (Some(deadline), grace),
             None => (by_hand, grace),
         };
@@ -118,7 +118,7 @@ impl State {
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
         }
         self.settle();
@@ -132,7 +132,7 @@ impl State {
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
             self.finish(id);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::panics::forget;
 use crate::sys::Readiness;
@@ -64,8 +64,8 @@ impl State {
         for place in 0..listed {
             let Some(id) = self.queues.unread.get(place).copied() else { break };
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.listed = false;
-            if conn.unread && conn.wanted().read {
+            conn.watch.listed = false;
+            if conn.watch.unread && conn.wanted().read {
                 self.ready(id, Readiness::READABLE);
             }
         }
@@ -74,24 +74,24 @@ impl State {
 
     /// From other threads: what is there now; what comes meanwhile is for the next turn.
     fn take_calls(&mut self) {
-        for call in self.member.inbox.take_all() {
+        for call in self.loops.inbox.take_all() {
             self.call_free("a call from a thread", call);
         }
     }
 
     fn do_what_was_put_off(&mut self) {
-        for _ in 0..self.queues.soon.len() {
-            match self.queues.soon.pop_front() {
-                Some(Soon::Call(call)) => self.call_free("a call", call),
-                Some(Soon::Message(id, message)) if self.is_open(id) => {
+        for _ in 0..self.queues.deferred.len() {
+            match self.queues.deferred.pop_front() {
+                Some(Deferred::Call(call)) => self.call_free("a call", call),
+                Some(Deferred::Message(id, message)) if self.is_open(id) => {
                     self.call(id, "message", |p, t| p.message(t, message));
                     self.mark(id);
                 }
-                Some(Soon::Message(_, message)) => forget(message),
-                Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
-                Some(Soon::Start(factory)) => self.start_factory(&factory),
-                Some(Soon::Stop(factory)) => self.stop_factory(factory),
-                Some(Soon::EndDatagrams(place)) => self.end_datagrams(place),
+                Some(Deferred::Message(_, message)) => forget(message),
+                Some(Deferred::Connect(connector)) => self.go_on_connecting(connector),
+                Some(Deferred::Start(factory)) => self.start_factory(&factory),
+                Some(Deferred::Stop(factory)) => self.stop_factory(factory),
+                Some(Deferred::EndDatagrams(place)) => self.end_datagrams(place),
                 None => {}
             }
         }
@@ -107,7 +107,7 @@ impl State {
         for id in std::mem::take(&mut self.unpolled.memory) {
             let Some(conn) = self.conns.get(id) else { continue };
             self.unpolled.memory.push(id);
-            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watched) {
+            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watch.interest) {
                 if let Some(ready) = memory.readiness(watched) {
                     self.ready(id, ready);
                 }
@@ -118,7 +118,8 @@ impl State {
     /// How long the next wait may be.
     pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.admission.permits.full();
-        let has_more = !self.queues.dirty.is_empty() || !self.queues.soon.is_empty() || !self.queues.unread.is_empty();
+        let has_more =
+            !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
         if self.stop.asked || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
             return Some(Duration::ZERO);
         }

@@ -77,7 +77,7 @@ impl State {
     pub(crate) fn tell_request(&self, wire: &Wire) {
         let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
         if let Some(conn) = conn {
-            wire.tell_request(conn.request_since, self.limits_of(conn).request);
+            wire.tell_request(conn.limits.request_since, self.limits_of(conn).request);
         }
     }
 }
