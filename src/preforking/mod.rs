@@ -1,4 +1,18 @@
-//! Worker processes around any engine: supervised, replaced, reloaded.
+//! [`PreForking`]: worker processes around any engine. A master supervises them, replaces them and reloads
+//! them.
+//!
+//! It is an engine around engines and no [`ServingStrategy`](crate::ServingStrategy). A strategy says where
+//! one request runs; pre-forking says how many accept loops there are. So it takes any engine, an event loop
+//! too, and runs it once in each worker. Engines start their threads when they run, never when they are made:
+//! so the forks come before any thread.
+//!
+//! The walk: `run` makes a [`Supervisor`], whose loop forks workers ([`worker`]) and looks after them
+//! ([`supervisor`]). A worker lets go of what is the master's, and runs the engine. The two share a core: its
+//! eventfds and its memory (`lifecycle::Scoreboard`). Rules without a process stand apart, and are tested
+//! alone: [`starts`] and [`shares`].
+//!
+//! What may not stand here: how connections are accepted or served, and `unsafe` (signal handlers are in
+//! `sys::worker`).
 
 mod settings;
 mod shares;
@@ -6,6 +20,7 @@ mod starts;
 mod supervisor;
 mod worker;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,32 +33,6 @@ use settings::PreForkingSettings;
 use supervisor::Supervisor;
 
 pub use settings::{PreForking, WorkerExit};
-
-/// Other threads than this one make a fork unsafe.
-fn check_threads() -> Result<()> {
-    match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
-        0 | 1 => Ok(()),
-        count => Err(Error::Threads { others: count - 1 }),
-    }
-}
-
-/// What both runs need; refusals come before anything is forked.
-fn supervisor<'a>(
-    settings: &'a PreForkingSettings,
-    bound: &'a Bound,
-    most: usize,
-    run: worker::Run<'a>,
-) -> Result<Supervisor<'a>> {
-    check_threads()?;
-    if bound.listeners.len() > LISTENERS {
-        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
-        return Err(Error::setting("listen", why));
-    }
-    let Some(pool) = bound.core.scoreboard() else {
-        return Err(Error::setting("PreForking", "the server was not made for it"));
-    };
-    Supervisor::new(bound, settings, pool.clone(), most, run)
-}
 
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
@@ -63,9 +52,9 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
         let (each, most) = self.engine.connection_limits()?;
         let limit = (!follows).then(|| bound.core.admission.permits.limit());
-        let pool = Scoreboard::for_server(self.settings.workers, limit, each, most)
+        let scoreboard = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
-        bound.core.become_master(pool);
+        bound.core.become_master(scoreboard);
         Ok(())
     }
 
@@ -76,11 +65,10 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
             let _serving = bound.core.begin();
             engine.run(bound, handler)
         };
-        let supervisor = supervisor(settings, bound, most, &mut run)?;
-        supervisor.serve()
+        supervisor(settings, bound, most, &mut run)?.serve()
     }
 
-    /// In a worker of its own, which ends with the connection; returns then.
+    /// Serves one connection in a worker of its own. Returns when that worker has ended.
     fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single> {
         let (_, most) = self.engine.connection_limits()?;
         let Self { engine, settings } = self;
@@ -92,24 +80,52 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
         bound.core.control.begin();
         let before = bound.core.totals().accepted;
         let answer = supervisor(settings, bound, most, &mut run)?.serve_once();
+        // A stop ends one call, as it ends one `serve_forever`.
         if bound.core.control.stopping() {
-            bound.core.control.end(); // so that a stop is told once, as serve_forever does
+            bound.core.control.end();
         }
         let single = answer?.and_then(|code| CODES.get(code as usize - 1).copied());
         match single {
             Some(single) => Ok(single),
+            // It died without an answer. If a connection came, its handler is to blame, and that is counted.
             None if bound.core.totals().accepted > before => Ok(Single::Taken),
             None => Ok(Single::Stopped),
         }
     }
 }
 
-/// As a worker tells them its master.
+/// A worker's answer to its master is a place in this list, from one.
 const CODES: [Single; 3] = [Single::Taken, Single::TimedOut, Single::Stopped];
 
-/// The one connection may be served elsewhere than where it was accepted.
+/// Makes the supervisor of a run. It refuses before anything is forked.
+fn supervisor<'a>(
+    settings: &'a PreForkingSettings,
+    bound: &'a Bound,
+    most: usize,
+    run: worker::Run<'a>,
+) -> Result<Supervisor<'a>> {
+    check_threads()?;
+    if bound.listeners.len() > LISTENERS {
+        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
+        return Err(Error::setting("listen", why));
+    }
+    let Some(scoreboard) = bound.core.scoreboard() else {
+        return Err(Error::setting("PreForking", "the server was not made for it"));
+    };
+    Supervisor::new(bound, settings, scoreboard.clone(), most, run)
+}
+
+/// Refuses a fork beside other threads: it would copy the locks that they hold, but not the threads.
+fn check_threads() -> Result<()> {
+    match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
+        0 | 1 => Ok(()),
+        count => Err(Error::Threads { others: count - 1 }),
+    }
+}
+
+/// Waits for the end of the one connection. The engine may serve it on another thread than the one that
+/// accepted it.
 fn wait_until_idle(core: &Core) -> Result<()> {
-    use std::os::fd::AsFd;
     let _gate = core.admission.gate.lock();
     core.admission.permits.await_return(Awaited::End);
     loop {
