@@ -150,7 +150,10 @@ class Api:
         OURS.update(i["name"] for i in doc["index"].values() if i["crate_id"] == 0 and kind(i["inner"])[0] in TYPES)
         self.impls = {i["id"] for i in doc["index"].values() if i["crate_id"] == 0 and "impl" in i["inner"]}
         self.index, self.lines = doc["index"], set()  # lines: sorted by what they are about
-        self.walk(self.item(doc["root"]), "socketserver")
+        self.homes = {}  # by number: the shortest path, under which an item is described
+        for describe in (False, True):
+            self.describe = describe
+            self.walk(self.item(doc["root"]), "socketserver")
         for number in sorted(self.impls):
             if self.item(number)["inner"]["impl"]["trait"]:
                 self.impl(self.item(number), "socketserver::~")  # for types of other crates
@@ -183,8 +186,16 @@ class Api:
                 self.lines.add((f"{at}::{it['name']}", f"use {at}::{it['name']} = {it['source']}"))
             return
         full = f"{at}::{item['name']}"
+        shorter = lambda path: (path.count("::"), path)
+        home = self.homes[item["id"]] = min(self.homes.get(item["id"], full), full, key=shorter)
+        if not self.describe and tag != "module":
+            return
+        if full != home:
+            self.lines.add((full, f"use {full} = {home}"))
+            return
         if tag == "module":
-            self.say(item, full, f"mod {full}")
+            if self.describe:
+                self.say(item, full, f"mod {full}")
             return self.walk(item, full)
         if tag == "function":
             return self.function(item, full)

@@ -10,8 +10,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use common::Outcome;
-use socketserver::{ConnId, Connect, ConnectError, Context, Factory, HandlerResult};
-use socketserver::{Lost, LostReason, Peer, Protocol, Reactor, Transport};
+use socketserver::event_loop::{ConnId, Connect, ConnectError, Factory};
+use socketserver::event_loop::{LostReason, Peer};
+use socketserver::{Context, HandlerResult};
+use socketserver::{Lost, Protocol, Reactor, Transport};
 
 /// Why the client ends, if not in order.
 type Failure = Rc<RefCell<Option<String>>>;

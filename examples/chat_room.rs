@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use common::chat::{check_name, printable, HELP};
-use socketserver::{factory, lines, ConnId, Context, EventLoop, Group, HandlerResult};
-use socketserver::{FramedTransport, LineReceiver, Lost, Peer};
+use socketserver::event_loop::ConnId;
+use socketserver::event_loop::{FramedTransport, Peer};
+use socketserver::{factory, lines, Context, EventLoop, Group, HandlerResult};
+use socketserver::{LineReceiver, Lost};
 
 /// What all members share: they live in one thread, so no lock is needed.
 struct Room {

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 
-use socketserver::{handler, Rejected, Request, ServingStrategy};
+use socketserver::handler;
+use socketserver::strategy::{Rejected, Request, ServingStrategy};
 
 struct PerCore;
 

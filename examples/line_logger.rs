@@ -5,7 +5,8 @@ mod common;
 
 use std::process::ExitCode;
 
-use socketserver::{factory, lines, Context, FramedTransport, HandlerResult, LineReceiver, Lost, Reactor};
+use socketserver::event_loop::FramedTransport;
+use socketserver::{factory, lines, Context, HandlerResult, LineReceiver, Lost, Reactor};
 
 struct LineLogger;
 

@@ -7,8 +7,10 @@ use std::any::Any;
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{factory, BoxError, ConnId, ConnectError, Connector, Context, Eof, EventLoop, Factory};
-use socketserver::{HandlerResult, Lost, LostReason, Peer, Protocol, Transport};
+use socketserver::event_loop::{ConnId, ConnectError, Connector, Eof, Factory};
+use socketserver::event_loop::{LostReason, Peer};
+use socketserver::{factory, Context, EventLoop};
+use socketserver::{HandlerResult, Lost, Protocol, Transport};
 
 /// One side of a forwarded connection.
 struct Side {
@@ -57,7 +59,7 @@ impl Protocol for Side {
         Ok(())
     }
 
-    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> HandlerResult<Eof> {
         if let Other::Is(other) = self.other {
             transport.post(other, Word::End);
         }

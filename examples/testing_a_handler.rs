@@ -8,9 +8,8 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use socketserver::{
-    factory, lines, Connection, FramedTransport, HandlerResult, LineReceiver, StreamRequestHandler, TimerId,
-};
+use socketserver::event_loop::{FramedTransport, TimerId};
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, StreamRequestHandler};
 
 /// The sum of the numbers of a line.
 fn sum(line: &str) -> Result<i64, String> {

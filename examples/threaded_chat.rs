@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::chat::{check_name, printable, HELP};
-use socketserver::{Connection, ConnectionWriter, HandlerResult, SendError, StreamRequestHandler, Threading};
+use socketserver::connection::{ConnectionWriter, SendError};
+use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading};
 
 type Members = BTreeMap<u64, (String, ConnectionWriter)>;
 

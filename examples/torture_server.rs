@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use std::thread::sleep;
 
 use common::trouble::{answer, Answer, Facts};
-use socketserver::{factory, lines, Connection, FramedTransport, HandlerResult, LineReceiver, StreamRequestHandler};
-use socketserver::{BoxError, Eof, TimerId, Transport, WriteError};
+use socketserver::event_loop::FramedTransport;
+use socketserver::event_loop::{Eof, TimerId, WriteError};
+use socketserver::Transport;
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, StreamRequestHandler};
 
 /// For most strategies.
 struct Torture {
@@ -80,7 +82,7 @@ impl LineReceiver for TortureProtocol {
         Ok(())
     }
 
-    fn eof_received(&mut self, _transport: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _transport: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         match partial {
             [] => Ok(Eof::Close),
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()), // half a line is no request

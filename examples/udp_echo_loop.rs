@@ -4,7 +4,8 @@ mod common;
 
 use std::process::ExitCode;
 
-use socketserver::{Addr, Context, DatagramProtocol, DatagramTransport, HandlerResult, Reactor};
+use socketserver::event_loop::{DatagramProtocol, DatagramTransport};
+use socketserver::{Addr, Context, HandlerResult, Reactor};
 
 /// Twisted's first example of UDP.
 #[derive(Default)]

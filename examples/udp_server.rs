@@ -6,9 +6,8 @@ mod common;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-use socketserver::{
-    Datagram, DatagramRequestHandler, Forking, HandlerResult, Sequential, ServingStrategy, ThreadPool, Threading,
-};
+use socketserver::strategy::ServingStrategy;
+use socketserver::{Datagram, DatagramRequestHandler, Forking, HandlerResult, Sequential, ThreadPool, Threading};
 
 /// Python's example: its `MyUDPHandler`.
 struct Upper;

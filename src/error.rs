@@ -1,4 +1,4 @@
-//! What can go wrong with a server, as opposed to one of its connections.
+//! [`Error`]: the errors of a server, as opposed to those of one connection.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,15 +7,17 @@ use std::io;
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a handler returns: `?` takes any error.
-pub type HandlerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// The result of handlers and callbacks. `?` converts any error into it. Callbacks that return a value have a
+/// `HandlerResult<T>`.
+pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The act of giving a Unix socket's file to another user. An error names it so, and has a hint of its own for it.
+/// The act of giving a Unix socket's file to another user, as an error names it. The error has a hint of its
+/// own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
 /// Why a server could not be built, bound or kept serving.
 ///
-/// Both [`Display`](fmt::Display) and [`Debug`] give one line that says what to do, so that a
+/// [`Display`](fmt::Display) and [`Debug`] give one line that says what to do. So a
 /// `fn main() -> socketserver::Result<()>` shows it:
 ///
 /// ```
@@ -23,36 +25,37 @@ pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 ///
 /// let hello = || handler(|_conn| Ok(()));
 /// let first = ServerBuilder::new().bind("127.0.0.1:0", hello())?;
-/// let error = ServerBuilder::new().bind(first.local_addr().to_string(), hello()).unwrap_err();
-/// assert!(format!("{error:?}").ends_with("another program listens there; stop it, or choose another address"));
+/// let address = first.local_addr().to_string();
+/// let error = ServerBuilder::new().bind(address, hello()).unwrap_err();
+/// assert!(format!("{error:?}").ends_with("or choose another address"));
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[non_exhaustive]
 pub enum Error {
-    /// A setting makes no sense. The program's mistake, found when the server is bound.
+    /// A setting makes no sense. It is a mistake of the program, found when the server is bound.
     Setting {
-        /// The setting, as the method that sets it is called.
+        /// The name of the method that sets it.
         name: &'static str,
-        /// What is wrong with the value, and what would be right.
+        /// The fault of the value, and a right value.
         why: String,
     },
     /// An address could not be listened on.
     Listen {
         /// The act that failed: resolve, bind, listen on, …
         act: &'static str,
-        /// The address, as it was given.
+        /// The address as it was given.
         address: String,
         /// The system's answer.
         source: io::Error,
     },
-    /// Accepting failed in a way that waiting does not mend (`EBADF`, `EINVAL`, `ENOTSOCK`, …).
+    /// Accepting failed, and waiting does not help (`EBADF`, `EINVAL`, `ENOTSOCK`, …).
     Accept {
         /// The address of the listener.
         address: String,
         /// The system's answer.
         source: io::Error,
     },
-    /// The system refused something else that the server needs.
+    /// The system refused another thing that the server needs.
     System {
         /// The act that failed.
         act: Cow<'static, str>,
@@ -61,17 +64,19 @@ pub enum Error {
     },
     /// The worker processes of [`PreForking`](crate::PreForking) end before they are ready, again and again.
     Workers {
-        /// How many attempts in a row have failed.
+        /// The number of attempts in a row that have failed.
         failures: u32,
-        /// What has become of the last one, and what it said.
+        /// How the last one ended, and its error text.
         cause: String,
     },
-    /// [`Forking`](crate::Forking) or [`PreForking`](crate::PreForking) in a process with other threads, whose locks a child would find locked for ever.
+    /// [`Forking`](crate::Forking) or [`PreForking`](crate::PreForking) in a process with other threads. A
+    /// child would find their locks locked for ever.
     Threads {
-        /// How many threads there are besides the serving one.
+        /// The number of threads besides the serving one.
         others: u64,
     },
-    /// [`ServerHandle::wait`](crate::ServerHandle::wait) in a handler of the same server: it would wait for itself.
+    /// [`ServerHandle::wait`](crate::ServerHandle::wait) was called in a handler of the same server. It would
+    /// wait for itself.
     WaitInHandler,
 }
 
@@ -86,7 +91,7 @@ impl Error {
     }
 }
 
-/// What a person can do about an error of a listener.
+/// Returns a hint for people about an error of a listener.
 fn hint(act: &str, source: &io::Error) -> &'static str {
     match source.kind() {
         _ if act == CHANGE_OWNER => "another user's takes root's rights (CAP_CHOWN), a group's membership",

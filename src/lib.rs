@@ -1,12 +1,26 @@
-//! Network servers without an async runtime: write one small handler, name in one word how connections are served.
+//! Network servers without an async runtime: write one small handler, and name in one word how connections are served.
+//!
+//! ```no_run
+//! use socketserver::{handler, ServerBuilder};
+//!
+//! fn main() -> socketserver::Result<()> {
+//!     let greet = handler(|conn| conn.send_line("Thank you for connecting"));
+//!     let mut server = ServerBuilder::new()
+//!         .handle_signals()
+//!         .bind("127.0.0.1:1234", greet)?;
+//!     println!("{}", server.serve_forever()?); // until Ctrl-C
+//!     Ok(())
+//! }
+//! ```
 //!
 //! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
-//! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. It runs on Linux, over
-//! TCP, UDP and Unix sockets.
+//! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. The crate runs on Linux,
+//! over TCP, UDP and Unix sockets. The same server with a handler type, as Python writes it:
 //!
 //! ```
 //! use std::io::{Read, Write};
-//! use socketserver::{Connection, HandlerResult, StreamRequestHandler, TcpServer, Threading};
+//! use socketserver::{Connection, HandlerResult, StreamRequestHandler};
+//! use socketserver::{TcpServer, Threading};
 //!
 //! struct Greeter;
 //!
@@ -17,10 +31,13 @@
 //!     }
 //! }
 //!
-//! type Server = TcpServer<Greeter, Threading>; // Python: class Server(ThreadingMixIn, TCPServer): pass
+//! // Python: class Server(ThreadingMixIn, TCPServer): pass
+//! type Server = TcpServer<Greeter, Threading>;
 //!
-//! let mut server = Server::bind("127.0.0.1:0", Greeter)?; // it listens from here on; port 0: any free one
-//! let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+//! // It listens from here on. Port 0 is any free port.
+//! let mut server = Server::bind("127.0.0.1:0", Greeter)?;
+//! let addr = server.local_addr().socket_addr().unwrap();
+//! let handle = server.handle();
 //! let serving = std::thread::spawn(move || server.serve_forever());
 //!
 //! let mut greeting = String::new();
@@ -36,18 +53,18 @@
 //!
 //! | strategy | one connection is | default limit | suits |
 //! |---|---|---|---|
-//! | [`Sequential`] | the accepting thread's work | 1 | tests, tools with one client, handlers that must not overlap |
-//! | [`Threading`] | a thread, kept for the next one | 1024, or 64 less than `RLIMIT_NOFILE` | most servers; connections that stay |
-//! | [`ThreadPool`] | a turn of one of N threads (16) | N | short connections on a fixed number of threads |
+//! | [`Sequential`] | work of the accepting thread | 1 | tests, tools with one client |
+//! | [`Threading`] | a thread, kept for the next connection | 1024, or `RLIMIT_NOFILE` less 64 if that is lower | most servers; connections that stay |
+//! | [`ThreadPool`] | one of N threads (16), idle clients included | N | short connections |
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
 //! | [`PreForking<E>`](PreForking) | what `E` makes of it, in one of N worker processes | N times `E`'s | servers that must outlive a crash, a leak, a hang of their own code |
-//! | [`EventLoop`] | a [`Protocol`]'s, on one thread for all | 64 less than `RLIMIT_NOFILE` | thousands of connections, idle most of the time; chats and broadcasts |
-//! | [`EventLoops`] | a [`Protocol`]'s, in one of N loops with a thread each | the same, less 2 for each further loop | the same, where one processor is not enough |
+//! | [`EventLoop`] | a [`Protocol`], on one thread for all | `RLIMIT_NOFILE` less 64 | thousands of connections, mostly idle; chats and broadcasts |
+//! | [`EventLoops`] | a [`Protocol`], in one of N loops with a thread each | the same, less 2 for each further loop | the same on several processors |
 //!
-//! All survive an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process: with
-//! [`Forking`], that of the connection, and with [`PreForking`] one worker; [the guide](guide::forking) tells what a handler may do there. A strategy of
-//! your own implements [`ServingStrategy`]. [`ServerBuilder`] takes strategies with settings. All but [`EventLoop`]
-//! take the same handlers; a loop [takes protocols](#event-loop), as its handlers may not wait.
+//! Every strategy survives an error or a panic in a handler. An abort, a segfault or a stack overflow ends the process.
+//! With [`Forking`] that is the process of one connection, and with [`PreForking`] one worker; [the
+//! guide](guide::forking) says what a handler may do there. A strategy of your own implements
+//! [`ServingStrategy`](strategy::ServingStrategy). [`ServerBuilder`] takes strategies with settings.
 //!
 //! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
 //! [logging](guide::logging), [when not to use this](guide::not_for).
@@ -55,24 +72,26 @@
 //! # Handlers
 //!
 //! [`StreamRequestHandler`] has `setup`, `handle` and `finish`, with `&self`: one value serves all connections, many at
-//! once. [`handler()`] makes one of a closure, and [`per_connection()`] gives each connection a fresh value with
-//! `&mut self` methods ([`StreamRequestHandlerMut`]), as Python does. `?` takes any error.
+//! once. [`handler()`] makes one of a closure. [`per_connection()`] gives each connection a fresh value with `&mut self`
+//! methods ([`StreamRequestHandlerMut`]), as Python does. `?` takes any error.
 //!
 //! # The connection
 //!
 //! A [`Connection`] reads as [`BufRead`](std::io::BufRead) and writes as [`Write`](std::io::Write), buffered both ways.
 //! Output is sent when its buffer is full, at a flush, **before a read that may wait for the peer**, and at the end.
-//! - [`next_line`](Connection::next_line) and [`read_line`](Connection::read_line) are bounded.
+//! - [`next_line`](Connection::next_line) and [`read_line`](Connection::read_line) are bounded;
+//!   [`send_line`](Connection::send_line) writes a line.
 //! - [`read_frame`](Connection::read_frame) reads netstrings, length prefixes and other [`framing`], bounded too.
-//! - [`next_request`](Connection::next_request) marks where a request ends and the next begins: for the limits, and for
-//!   a stop, which ends the wait between two requests and lets a request finish.
+//! - [`next_request`](Connection::next_request) marks where a request ends and the next begins. Limits count from there,
+//!   and a stop ends the wait between two requests.
 //! - [`halves`](Connection::halves) lends both directions apart (Python's `rfile` and `wfile`).
-//! - [`writer`](Connection::writer) gives a handle for other threads; what they send is queued.
+//! - [`writer`](Connection::writer) gives a handle for other threads, whose messages are queued.
 //!
 //! # Datagrams
 //!
-//! [`UdpServer`] and [`UnixDatagramServer`] serve them with the same strategies (all but [`PreForking`] and [`EventLoop`]):
-//! each [`Datagram`] is a request, given to a [`DatagramRequestHandler`]; what that writes is sent back as one.
+//! [`UdpServer`] and [`UnixDatagramServer`] serve them with the same strategies, but for [`PreForking`] and
+//! [`EventLoop`]. Each [`Datagram`] is a request for a [`DatagramRequestHandler`]. What the handler writes is sent back as
+//! one datagram.
 //! ```
 //! # use std::io::Write;
 //! use socketserver::{datagram_handler, ServerBuilder, ThreadPool};
@@ -81,7 +100,9 @@
 //!     let upper = datagram.data().to_ascii_uppercase();
 //!     Ok(datagram.write_all(&upper)?)
 //! });
-//! let mut server = ServerBuilder::new().strategy(ThreadPool::new(4)).bind_udp("127.0.0.1:0", upper)?;
+//! let mut server = ServerBuilder::new()
+//!     .strategy(ThreadPool::new(4))
+//!     .bind_udp("127.0.0.1:0", upper)?;
 //! let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
 //! client.send_to(b"hello", server.local_addr().socket_addr().unwrap())?;
 //! assert!(server.handle_request(None)?);
@@ -90,28 +111,30 @@
 //! assert_eq!(&reply[..5], b"HELLO");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! In a loop, a [`DatagramProtocol`] is given to [`Reactor::listen_udp`].
+//! In a loop, a [`DatagramProtocol`](event_loop::DatagramProtocol) is given to [`Reactor::listen_udp`].
 //!
 //! # Event loop
 //!
-//! Twisted's and asyncio's way: a [`Protocol`] for each connection, made by a [`Factory`], and called when something
-//! has happened. It is lent its [`Transport`]; other connections it reaches by their [`ConnId`], or all of a [`Group`]:
+//! Twisted's and asyncio's way: a [`Factory`](event_loop::Factory) makes a [`Protocol`] for each connection, and the loop
+//! calls it when something has happened. Each callback is lent a [`Transport`]. It reaches other connections by their
+//! [`ConnId`](event_loop::ConnId), or all members of a [`Group`]:
 //! ```
 //! # use std::io::{Read, Write};
-//! use socketserver::{factory, EventLoop, Group, HandlerResult, Protocol, ServerBuilder, Transport};
+//! use socketserver::{factory, EventLoop, Group, HandlerResult};
+//! use socketserver::{Protocol, ServerBuilder, Transport};
 //!
 //! /// Passes on to all others what one of them sends.
 //! struct Member(Group);
 //!
 //! impl Protocol for Member {
-//!     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
-//!         transport.join(self.0);
-//!         Ok(writeln!(transport, "{} here", transport.members(self.0))?)
+//!     fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+//!         t.join(self.0);
+//!         t.send_line(format!("{} here", t.members(self.0)))
 //!     }
 //!
-//!     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-//!         let me = transport.id();
-//!         transport.broadcast(self.0, data, Some(me));
+//!     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+//!         let me = t.id();
+//!         t.broadcast(self.0, data, Some(me));
 //!         Ok(())
 //!     }
 //! }
@@ -120,7 +143,8 @@
 //! let mut server = ServerBuilder::new()
 //!     .strategy(EventLoop::new())
 //!     .bind_tcp("127.0.0.1:0", factory(move |_peer| Member(room)))?;
-//! let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+//! let addr = server.local_addr().socket_addr().unwrap();
+//! let handle = server.handle();
 //! let serving = std::thread::spawn(move || server.serve_forever());
 //!
 //! let mut text = [0; 7];
@@ -138,11 +162,11 @@
 //! assert_eq!(serving.join().unwrap()?.served, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! [`Blocking`] serves the same protocols with every other strategy. [`lines()`] and [`strings()`] make protocols of
-//! receivers of whole lines and strings. A [`Reactor`] is the loop
-//! without a server, with several listeners, timers and a [`ReactorHandle`] for other threads. The guide has [how a
-//! turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). For a loop of
-//! one's own there are [`selectors`].
+//! [`lines()`] and [`strings()`](event_loop::strings) make protocols of receivers of whole lines and strings. [`Blocking`]
+//! serves the same protocols with the other strategies, each connection in a loop of its own. A [`Reactor`] is the loop
+//! without a server: several listeners, timers, and a [`ReactorHandle`](event_loop::ReactorHandle) for other threads. The
+//! guide has [how a turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). A
+//! loop of your own is made of [`selectors`].
 //!
 //! # Limits
 //!
@@ -155,22 +179,25 @@
 //! | request | [`request_timeout`](ServerBuilder::request_timeout) | none | `TimedOut`, [`Limit::Request`] |
 //! | verify | [`verify_timeout`](ServerBuilder::verify_timeout) | 10 s | nothing: the connection is refused |
 //! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
-//! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`] inside |
+//! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`](framing::LineTooLong) inside |
 //!
 //! A server that faces the internet should set idle and request. A handler that returns such an error ends its
 //! connection; it may also answer:
 //! ```
-//! # use std::{io::{Read, Write}, time::Duration};
+//! # use std::{io::Read, time::Duration};
 //! use socketserver::{handler, Limit, ServerBuilder};
 //!
-//! let mut server = ServerBuilder::new().max_connections(100).idle_timeout(Duration::from_millis(50)).bind_tcp(
-//!     "127.0.0.1:0",
-//!     handler(|conn| match conn.next_request() {
-//!         Err(e) if Limit::of(&e) == Some(Limit::Idle) => Ok(writeln!(conn, "too slow: {e}")?),
+//! let mut server = ServerBuilder::new()
+//!     .max_connections(100)
+//!     .idle_timeout(Duration::from_millis(50))
+//!     .bind_tcp("127.0.0.1:0", handler(|conn| match conn.next_request() {
+//!         Err(e) if Limit::of(&e) == Some(Limit::Idle) => {
+//!             conn.send_line(format!("too slow: {e}"))
+//!         }
 //!         other => Ok(other.map(|_| ())?),
-//!     }),
-//! )?;
-//! let mut silent = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+//!     }))?;
+//! let addr = server.local_addr().socket_addr().unwrap();
+//! let mut silent = std::net::TcpStream::connect(addr)?;
 //! assert!(server.handle_request(None)?); // one connection, instead of all
 //! let mut reply = String::new();
 //! silent.read_to_string(&mut reply)?;
@@ -180,29 +207,34 @@
 //!
 //! # Hooks
 //!
-//! Python's, as settings: [`verify_request`](ServerBuilder::verify_request) says who is served, and may be slow;
-//! [`service_actions`](ServerBuilder::service_actions) is called now and then by the thread that serves;
-//! [`handle_timeout`](ServerBuilder::handle_timeout) when a [`handle_request`](TcpServer::handle_request) has waited in
-//! vain; [`handle_error`](ServerBuilder::handle_error) for what goes wrong. A panic in one of them is logged and told,
-//! and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of every name of Python's.
+//! They are Python's, as settings. [`verify_request`](ServerBuilder::verify_request) decides whether a connection is
+//! served, and may be slow. The serving thread calls [`service_actions`](ServerBuilder::service_actions) now and then.
+//! [`handle_timeout`](ServerBuilder::handle_timeout) is called when a [`handle_request`](TcpServer::handle_request) has
+//! waited in vain, and [`handle_error`](ServerBuilder::handle_error) when something goes wrong. A panic in a hook is
+//! logged and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of Python's names.
 //!
 //! # Stopping
 //!
-//! [`ServerHandle::shutdown`], from any thread or from a handler ([`Connection::server`]), never blocks. Who is queued
-//! is served, who waits for a request reads the end of the stream, requests may finish, and at the drain limit the rest
-//! is cut; then [`serve_forever`](TcpServer::serve_forever) returns a [`Report`]. With
+//! [`ServerHandle::shutdown`], from any thread or from a handler ([`Connection::server`]), never blocks. The server serves
+//! the connections already queued. An idle connection reads end of stream. A running request may finish. At the drain
+//! limit the server cuts the rest. Then [`serve_forever`](TcpServer::serve_forever) returns a [`Report`]. With
 //! [`ServerBuilder::handle_signals`], SIGINT and SIGTERM do the same.
 //!
 //! # Errors and logging
 //!
-//! [`Error`] is what keeps a server from being bound or from serving. What goes wrong with one connection is counted
-//! ([`Stats`], [`Report`]), told to the [`handle_error`](ServerBuilder::handle_error) hook as a [`Failure`], and logged
-//! to `socketserver::handler` (errors and panics: `error`; time limits: `info`; peers that went away: `debug`) or
-//! `socketserver::accept` (refusals, failing accepts: `warn`; a no of `verify_request`: `info`). The server itself
-//! warns in `socketserver::drain` (a stop has cut connections), `socketserver::limits` (`RLIMIT_NOFILE` is too low),
-//! `socketserver::event_loop` (a callback that holds up a loop; panics in its calls and timers: `error`) and
-//! `socketserver::server` (panics of hooks: `error`). With `env_logger`:
-//! `RUST_LOG=socketserver=info,socketserver::handler=debug`.
+//! [`Error`] says why a server could not be bound or could not go on. What goes wrong with one connection is counted
+//! ([`Stats`], [`Report`]), given to the [`handle_error`](ServerBuilder::handle_error) hook as a [`Failure`], and logged:
+//!
+//! | target | level and what |
+//! |---|---|
+//! | `socketserver::handler` | `error`: errors and panics; `info`: time limits; `debug`: peers that went away |
+//! | `socketserver::accept` | `warn`: refusals, failing accepts; `info`: a no of `verify_request` |
+//! | `socketserver::drain` | `warn`: a stop has cut connections |
+//! | `socketserver::limits` | `warn`: `RLIMIT_NOFILE` is too low |
+//! | `socketserver::event_loop` | `warn`: a callback held up a loop; `error`: panics in its calls and timers |
+//! | `socketserver::server` | `error`: panics of hooks |
+//!
+//! With `env_logger`: `RUST_LOG=socketserver=info,socketserver::handler=debug`.
 //!
 //! # Testing a handler
 //!
@@ -224,10 +256,9 @@
 //! assert_eq!(std::io::read_to_string(client)?, "hello");
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
-//! More is in the module `testing` (feature `testing`, for `[dev-dependencies]`): `converse` runs a handler on an input
-//! and gives its output, `TestServer` is a server for the time of a test, which names the connections that it leaves
-//! open, `FailingListener` fails to accept as a test says, and `TestLoop` is the event loop with connections in memory
-//! and a clock that the test moves.
+//! The module `testing` (feature `testing`, for `[dev-dependencies]`) has more. `converse` runs a handler on an input and
+//! gives its output. `TestServer` is a server for the time of a test, and names the connections that it leaves open.
+//! `FailingListener` fails to accept as a test says. `TestLoop` is the event loop in memory, with a manual clock.
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.
@@ -247,7 +278,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 // What users write.
 pub mod framing;
 pub mod guide;
-mod handler;
+pub mod handler;
 pub mod selectors;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -255,19 +286,19 @@ pub mod testing;
 // A connection's way.
 mod accept;
 mod admit;
-mod connection;
+pub mod connection;
 mod finish;
 mod hooks;
 mod listen;
 mod net;
 
 // What runs it.
-mod event_loop;
+pub mod event_loop;
 mod lifecycle;
 mod observe;
-mod preforking;
-mod server;
-mod strategy;
+pub mod preforking;
+pub mod server;
+pub mod strategy;
 
 // The ground.
 mod config;
@@ -282,28 +313,18 @@ mod sys;
 #[cfg(all(test, shuttle))]
 mod model;
 
-pub use accept::{AcceptEvent, Acceptor, Seat};
-pub use accept::{Rejected, Request, ServingStrategy};
-pub use config::{AtLimit, Limit, LimitExceeded, LingeringClose};
-pub use connection::{Connection, ConnectionWriter, Datagram, DatagramTooLong, ReadHalf, SendError, WriteHalf};
+pub use config::{AtLimit, Limit};
+pub use connection::{Connection, Datagram};
 pub use error::{Error, HandlerResult, Result};
 pub use event_loop::{
-    factory, lines, strings, Blocking, BlockingError, BoxError, ConnId, Connect, ConnectError, ConnectFailure,
-    Connector, ConnectorState, Context, Eof, EventLoop, EventLoops, Factory, Framed, FramedTransport, Group,
-    LineReceiver, Lines, ListeningPort, Lost, LostReason, Peer, Protocol, QueueFull, RateLimit, Reactor, ReactorGone,
-    ReactorHandle, Reconnect, StringReceiver, Strings, TimerId, Transport, WriteError,
+    factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, Lost, Protocol, Reactor, Transport,
 };
-pub use event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
-pub use framing::LineTooLong;
 pub use handler::{
-    datagram_handler, handler, per_connection, DatagramHandlerFn, DatagramRequestHandler, HandlerFn, PerConnection,
-    StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, DatagramRequestHandler, StreamRequestHandler, StreamRequestHandlerMut,
 };
 pub use lifecycle::{Incoming, ServerHandle};
-pub use net::{Addr, Address, PeerCredentials};
+pub use net::{Addr, Address};
 pub use observe::{Failure, Report, Stats};
-pub use preforking::{PreForking, WorkerExit};
-#[doc(hidden)]
-pub use server::Single;
-pub use server::{Bound, Engine, ListeningSocket, ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
+pub use preforking::PreForking;
+pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};

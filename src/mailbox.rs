@@ -1,7 +1,7 @@
-//! A queue between threads: any thread puts in, the owner takes out, and a descriptor wakes the owner.
+//! [`Mailbox`]: a queue between threads. Any thread sends, the owner takes, and a descriptor wakes the owner.
 //!
-//! It knows neither what it carries nor what that costs: writers of a connection send bytes, an event loop is sent
-//! calls. Many messages cost one wake-up, that is one system call.
+//! It does not know what it carries or what that costs: the writers of a connection send bytes, an event loop
+//! gets calls. Many messages cost one wake-up, which is one system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,15 +10,16 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::sync::SegQueue;
 use crate::sys::EventFd;
 
-/// A queue with one owner, who waits for its descriptor to become readable.
+/// A queue with one owner. The owner waits until its descriptor becomes readable.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     queue: SegQueue<T>,
     wakeup: EventFd,
-    /// True if a message has woken the owner since the last [`clear`](Self::clear): the next one need not.
+    /// True if a message has woken the owner since the last [`clear`](Self::clear). The next message need
+    /// not.
     is_woken: AtomicBool,
     is_closed: AtomicBool,
-    /// Bytes that are reserved, and not released yet.
+    /// The bytes that are reserved, and not released yet.
     bytes: AtomicUsize,
 }
 
@@ -42,7 +43,7 @@ impl<T> Mailbox<T> {
         if self.is_closed() {
             return Err(Closed);
         }
-        // First the message, then the mark: an owner who clears the mark before the swap finds the message.
+        // The message comes before the mark: an owner that clears the mark before the swap finds the message.
         self.queue.push(message);
         if !self.is_woken.swap(true, SeqCst) {
             self.wakeup.set();
@@ -50,22 +51,22 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
-    /// For the owner, before it takes: messages that come from now on wake it again.
+    /// Makes messages that come from now on wake the owner again. The owner calls it before it takes.
     pub(crate) fn clear(&self) {
-        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that is long
-        // taken. So an owner who was woken clears the descriptor whatever the mark says.
+        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that was
+        // taken long ago. So an owner that was woken clears the descriptor, whatever the mark says.
         self.wakeup.clear();
         self.is_woken.store(false, SeqCst);
     }
 
-    /// For an owner who passes by: as [`clear`](Self::clear), and no system call where no message has come.
+    /// As [`clear`](Self::clear), but without a system call if no message has come.
     pub(crate) fn clear_if_woken(&self) {
         if self.is_woken.load(SeqCst) {
             self.clear();
         }
     }
 
-    /// The next message.
+    /// Takes the next message.
     pub(crate) fn take(&self) -> Option<T> {
         self.queue.pop()
     }
@@ -76,23 +77,23 @@ impl<T> Mailbox<T> {
         std::iter::from_fn(|| self.take()).take(self.queue.len()).collect()
     }
 
-    /// Counts so many bytes more, unless more than `limit` would be reserved then.
+    /// True if no more than `limit` bytes are reserved together with these. They are reserved then.
     pub(crate) fn reserve(&self, bytes: usize, limit: usize) -> bool {
         let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= limit);
         self.bytes.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
-    /// Takes back what was reserved for a message that has been taken.
+    /// Gives back the bytes of a message that has been taken.
     pub(crate) fn release(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, SeqCst);
     }
 
-    /// How many bytes are reserved.
+    /// Returns the number of reserved bytes.
     pub(crate) fn reserved(&self) -> usize {
         self.bytes.load(SeqCst)
     }
 
-    /// Has further messages fail. What is queued stays until it is taken.
+    /// Makes further messages fail. Queued messages stay until they are taken.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, SeqCst);
     }
@@ -102,7 +103,7 @@ impl<T> Mailbox<T> {
     }
 }
 
-/// Readable once a message has come.
+/// The descriptor is readable once a message has come.
 impl<T> AsFd for Mailbox<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
@@ -111,7 +112,7 @@ impl<T> AsFd for Mailbox<T> {
 
 #[cfg(test)]
 impl<T> Mailbox<T> {
-    /// As a sender who was held up between its mark and its wake-up, until its message was taken.
+    /// Wakes as a sender does that was held up between its mark and its wake-up, until its message was taken.
     pub(crate) fn wake_late(&self) {
         self.wakeup.set();
     }
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
     use crate::sys;
 
-    /// How often the owner was woken since the last look.
+    /// Returns the number of wake-ups since the last look.
     fn wakes(mailbox: &Mailbox<usize>) -> u64 {
         let mut count = [0; 8];
         match sys::read_if_ready(mailbox.as_fd(), &mut count) {

@@ -1,4 +1,4 @@
-//! Threads for work that may wait: few, started on demand, kept for a while.
+//! [`Offload`]: threads for work that may wait. They are few, started on demand, and kept for a while.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,17 +15,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A piece of work. It must not panic.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A piece of work that was given away, to be [forgotten](Offload::forget). Numbers are never given again.
+/// The number of a piece of work, with which it can be [forgotten](Offload::forget). No number is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
-/// Threads for one kind of work. Threads without work end with this value; one whose job hangs ends when that returns.
+/// Threads for one kind of work. Threads without work end with this value. A thread whose job hangs ends when
+/// the job returns.
 pub(crate) struct Offload(Arc<Shared>);
 
 struct Shared {
     /// The name of the threads.
     name: &'static str,
-    /// How many threads there are at once. Jobs that hang cost no more threads than this.
+    /// The most threads at once. Jobs that hang cost no more threads than this.
     most: usize,
     state: Mutex<State>,
     work: Condvar,
@@ -46,14 +47,16 @@ impl Offload {
         Self(Arc::new(Shared { name, most, state: Mutex::default(), work: Condvar::new() }))
     }
 
-    /// Has the job run: by an idle thread, by a new one, or, where there are enough, by the next that is free.
+    /// Gives the job to an idle thread, to a new thread, or, at the limit, to the next thread that is free.
+    /// The queue has no bound: the caller knows best what to do with work that does not fit.
     ///
-    /// An error says that no thread could be started and none is there: the job has been dropped.
+    /// An error means that there is no thread and none could be started. The job has been dropped.
     pub(crate) fn give(&self, job: impl FnOnce() + Send + 'static) -> io::Result<Ticket> {
         let mut state = self.0.state.lock();
         let ticket = Ticket(state.next);
         state.next += 1;
         state.queue.push_back((ticket, Box::new(job)));
+        // Each job in the queue has an idle thread, and so has this one.
         if state.queue.len() <= state.idle {
             self.0.work.notify_one();
             return Ok(ticket);
@@ -70,23 +73,27 @@ impl Offload {
         let mut state = self.0.state.lock();
         state.threads -= 1;
         if state.threads > 0 {
-            return Ok(ticket); // another thread comes to it
+            // Another thread takes the job when it is free.
+            return Ok(ticket);
         }
         let job = state.take(ticket);
         drop(state);
         job.map_or(Ok(ticket), |_never_run| Err(e))
     }
 
-    /// Nobody waits for this job any more: if it has not begun, it does not begin.
+    /// Drops the job if it has not begun. A job that runs is not interrupted.
     pub(crate) fn forget(&self, ticket: Ticket) {
         let job = self.0.state.lock().take(ticket);
-        drop(job); // after the lock: it may hold the last reference to the server, whose end takes this lock
+        // Dropped without the lock: the job may hold the last reference to the server, whose end takes this
+        // lock.
+        drop(job);
     }
 }
 
 impl State {
     fn take(&mut self, ticket: Ticket) -> Option<Job> {
-        let index = self.queue.iter().position(|(other, _)| *other == ticket)?; // as a rule the first
+        // Usually the first one.
+        let index = self.queue.iter().position(|(other, _)| *other == ticket)?;
         self.queue.remove(index).map(|(_, job)| job)
     }
 }
@@ -115,7 +122,7 @@ impl Shared {
 }
 
 impl Drop for Offload {
-    /// Jobs that have not begun do not begin.
+    /// Drops the jobs that have not begun, and ends the idle threads.
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.closed = true;

@@ -1,5 +1,8 @@
-//! Locks, atomics, threads and the time for those parts whose schedules `src/model` tries: as everywhere, but for the
-//! model's own under `--cfg shuttle`.
+//! Locks, atomics, threads and the clock, for the parts that `src/model` tests under a scheduler.
+//!
+//! They are parking_lot's and the standard library's. Under `--cfg shuttle` they are the model's.
+//! parking_lot's locks are not poisoned, because a server goes on after a handler's panic, and its waits take
+//! deadlines.
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod model;
@@ -21,7 +24,7 @@ mod system {
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use system::{atomic, now, thread, thread_local, Condvar, Mutex, MutexGuard, SegQueue};
 
-/// How much time is left until then; `None` for ever.
+/// Returns the time left until the deadline. `None` without a deadline.
 pub(crate) fn left(deadline: Option<std::time::Instant>) -> Option<std::time::Duration> {
     deadline.map(|at| at.saturating_duration_since(now()))
 }

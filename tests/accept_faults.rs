@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use kit::until;
 use nix::libc::{EBADF, ECONNABORTED, EFAULT, EHOSTDOWN, EHOSTUNREACH, EINVAL, EMFILE, ENETDOWN, ENETUNREACH};
 use nix::libc::{EINTR, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOTSOCK, EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT};
+use socketserver::server::Engine;
+use socketserver::strategy::ServingStrategy;
 use socketserver::testing::{FailingListener, Failures, TestServer};
 use socketserver::{
-    factory, handler, AtLimit, Connection, Engine, Error, EventLoop, Failure, HandlerResult, Protocol, Sequential,
-    ServerBuilder, ServingStrategy, ThreadPool, Threading, Transport,
+    factory, handler, AtLimit, Connection, Error, EventLoop, Failure, HandlerResult, Protocol, Sequential,
+    ServerBuilder, ThreadPool, Threading, Transport,
 };
 
 /// Answers a line at a time.

@@ -14,9 +14,11 @@ use kit::{connect, ms, serve, Running, LONG};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
+use socketserver::event_loop::FramedTransport;
+use socketserver::event_loop::{Lines, Peer};
 use socketserver::selectors::{Events, Selector};
-use socketserver::{factory, lines, EventLoop, EventLoops, FramedTransport, Group, HandlerResult, LineReceiver};
-use socketserver::{Lines, Peer, ServerBuilder};
+use socketserver::ServerBuilder;
+use socketserver::{factory, lines, EventLoop, EventLoops, Group, HandlerResult, LineReceiver};
 
 /// Members who read, and members who do not.
 const READERS: usize = 1000;

@@ -6,7 +6,9 @@ use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use kit::{read_all, serve, strategies};
-use socketserver::{handler, Connection, HandlerResult, LineTooLong, LingeringClose, ServerBuilder};
+use socketserver::connection::LingeringClose;
+use socketserver::framing::LineTooLong;
+use socketserver::{handler, Connection, HandlerResult, ServerBuilder};
 
 const MAX: usize = 10;
 

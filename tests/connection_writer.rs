@@ -8,7 +8,8 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 
 use kit::{expect, read_all, serve, strategies, until, LONG};
-use socketserver::{handler, Connection, SendError, ServerBuilder};
+use socketserver::connection::SendError;
+use socketserver::{handler, Connection, ServerBuilder};
 
 #[test]
 fn messages_wake_a_reader_that_waits() {

@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use kit::datagrams::{client_of, next, next_unix, nothing_for, receive, send, unix_client, EchoBack, Receiving};
 use kit::{ms, strategies, until, AnyStrategy, Folder, LONG};
+use socketserver::connection::DatagramTooLong;
+use socketserver::strategy::{Rejected, Request, ServingStrategy};
 use socketserver::{
-    datagram_handler, Addr, AtLimit, Datagram, DatagramRequestHandler, DatagramTooLong, Error, Failure, HandlerResult,
-    Limit, Rejected, Request, Sequential, ServerBuilder, ServingStrategy, ThreadPool, Threading, UdpServer,
+    datagram_handler, Addr, AtLimit, Datagram, DatagramRequestHandler, Error, Failure, HandlerResult, Limit,
+    Sequential, ServerBuilder, ThreadPool, Threading, UdpServer,
 };
 
 const ANY: &str = "127.0.0.1:0";

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use kit::{expect, ms, threads_named, until, LONG};
 use script::with;
+use socketserver::event_loop::BlockingError;
 use socketserver::testing::TestLoop;
-use socketserver::{BlockingError, Reactor};
+use socketserver::Reactor;
 
 const MOST: usize = 10;
 

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{Journal, Script, CALLBACKS};
+use socketserver::event_loop::{ConnId, LostReason};
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, EventLoop, Group, LostReason, Transport};
+use socketserver::{EventLoop, Group, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -12,7 +12,8 @@ use kit::{descriptors, ms, until, Folder, LONG};
 use nix::sys::socket::{listen, Backlog};
 use script::clients::Client;
 use script::Journal;
-use socketserver::{Address, Connect, Connector, ConnectorState, Reactor};
+use socketserver::event_loop::{Connect, Connector, ConnectorState};
+use socketserver::{Address, Reactor};
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use kit::{expect, ms, read_all, Folder, LONG};
 use script::clients::Client;
 use script::{Journal, Script};
+use socketserver::event_loop::{Connect, ConnectorState, Factory, Peer};
 use socketserver::{
-    factory, Addr, Address, Connect, ConnectorState, Context, EventLoop, Factory, Failure, HandlerResult, Peer,
-    Protocol, Reactor, ServerBuilder, Transport,
+    factory, Addr, Address, Context, EventLoop, Failure, HandlerResult, Protocol, Reactor, ServerBuilder, Transport,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -13,7 +13,8 @@ use std::thread;
 
 use kit::{ms, Folder, LONG};
 use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
-use socketserver::{factory, BoxError, Eof, HandlerResult, Peer, Protocol, RateLimit, Reactor, TimerId, Transport};
+use socketserver::event_loop::{Eof, Peer, RateLimit, TimerId};
+use socketserver::{factory, HandlerResult, Protocol, Reactor, Transport};
 
 /// What a loop reads from one connection at a time.
 const READ: usize = 64 << 10;
@@ -72,7 +73,7 @@ impl Protocol for Counter {
         Ok(())
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.heard.end.set(true);
         self.stop_after_all(t);
         Ok(Eof::KeepOpen)
@@ -94,7 +95,7 @@ fn sizes() -> impl Iterator<Item = usize> {
     [1, READ - 1, READ, READ + 1, 2 * READ].into_iter()
 }
 
-fn only(counter: Counter) -> impl socketserver::Factory {
+fn only(counter: Counter) -> impl socketserver::event_loop::Factory {
     let counter = Cell::new(Some(counter));
     factory(move |_: &Peer| counter.take().unwrap())
 }

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{Journal, Script, CALLBACKS};
+use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, Context, EventLoop, Factory, HandlerResult, Peer, Protocol, Stats, Transport};
+use socketserver::{Context, EventLoop, HandlerResult, Protocol, Stats, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,8 +5,9 @@ mod script;
 use std::time::Instant;
 
 use script::{Journal, Script};
+use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, EventLoop, Group};
+use socketserver::{EventLoop, Group};
 
 fn members(test: &mut TestLoop, group: Group, n: usize) -> Vec<ConnId> {
     let member = || {

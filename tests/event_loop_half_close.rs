@@ -12,8 +12,9 @@ use std::time::Duration;
 use kit::connect;
 use script::teller::{assert_no_spin, made, next, until_lost, News};
 use script::{with, Echo, Journal, Script};
+use socketserver::event_loop::WriteError;
 use socketserver::testing::TestLoop;
-use socketserver::{factory, Group, HandlerResult, Protocol, Transport, WriteError};
+use socketserver::{factory, Group, HandlerResult, Protocol, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ANY: &str = "127.0.0.1:0";
@@ -162,7 +163,7 @@ impl Protocol for Half {
         self.0.data_received(t, data)
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<socketserver::Eof, socketserver::BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<socketserver::event_loop::Eof> {
         self.0.eof_received(t)
     }
 
@@ -214,10 +215,10 @@ fn p10_a_client_that_half_closes_gets_all_of_a_long_answer() {
         fn data_received(&mut self, t: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
             Ok(t.write(&vec![b'x'; 7 << 20])?)
         }
-        fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<socketserver::Eof, socketserver::BoxError> {
+        fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<socketserver::event_loop::Eof> {
             t.write(b"end")?;
             t.shutdown_write();
-            Ok(socketserver::Eof::KeepOpen)
+            Ok(socketserver::event_loop::Eof::KeepOpen)
         }
     }
     let looped = script::run(|reactor| {

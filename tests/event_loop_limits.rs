@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{with, Echo, Journal, Script};
+use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, Transport};
+use socketserver::Transport;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{Journal, Script};
+use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, EventLoop};
+use socketserver::EventLoop;
 
 const HIGH: usize = 64 << 10;
 const LOW: usize = 16 << 10;

@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use kit::{connect, Folder, LONG};
 use script::{Journal, Script};
-use socketserver::{
-    factory, Addr, Address, Context, DatagramPort, DatagramProtocol, DatagramTransport, Factory, HandlerResult,
-    ListeningPort, Peer, Protocol, Reactor,
-};
+use socketserver::event_loop::{DatagramPort, DatagramProtocol, DatagramTransport, Factory, ListeningPort, Peer};
+use socketserver::{factory, Addr, Address, Context, HandlerResult, Protocol, Reactor};
 
 const ANY: &str = "127.0.0.1:0";
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use script::teller::assert_no_spin;
 use script::{limited_reader as reader, Journal, Script};
+use socketserver::event_loop::{ConnId, RateLimit};
 use socketserver::testing::TestLoop;
-use socketserver::{factory, ConnId, HandlerResult, Protocol, RateLimit, Transport};
+use socketserver::{factory, HandlerResult, Protocol, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use kit::{connect, expect, ms, read_all, LONG};
 use script::{Echo, Journal, Looped};
-use socketserver::{
-    factory, Addr, Context, Factory, HandlerResult, ListeningPort, Peer, Protocol, Reactor, ReactorGone, Transport,
-};
+use socketserver::event_loop::{Factory, ListeningPort, Peer, ReactorGone};
+use socketserver::{factory, Addr, Context, HandlerResult, Protocol, Reactor, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,7 +123,7 @@ fn a_call_that_queues_itself_again_leaves_room_for_all_else() {
 #[test]
 fn ids_are_sent_across_threads() {
     let (made, ids) = mpsc::channel();
-    struct Tell(mpsc::Sender<socketserver::ConnId>);
+    struct Tell(mpsc::Sender<socketserver::event_loop::ConnId>);
     impl Protocol for Tell {
         fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
             Ok(self.0.send(t.id())?)

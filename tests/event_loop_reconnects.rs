@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use script::clients::Client;
 use script::{Journal, Script};
+use socketserver::event_loop::{Connect, Connector, ConnectorState, Reconnect};
 use socketserver::testing::TestLoop;
-use socketserver::{Connect, Connector, ConnectorState, Reconnect};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use kit::{connect, LONG};
 use script::{with, Journal, Script};
+use socketserver::event_loop::RateLimit;
+use socketserver::event_loop::{ConnId, ConnectError, Factory, Peer};
 use socketserver::testing::TestLoop;
-use socketserver::{factory, Addr, ConnId, ConnectError, Context, EventLoop, Factory, HandlerResult, Peer, Protocol};
-use socketserver::{RateLimit, ServerBuilder, Transport};
+use socketserver::{factory, Addr, Context, EventLoop, HandlerResult, Protocol};
+use socketserver::{ServerBuilder, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 

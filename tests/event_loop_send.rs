@@ -11,8 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{with, Journal, Script};
+use socketserver::event_loop::{ConnId, LostReason, WriteError};
 use socketserver::testing::TestLoop;
-use socketserver::{factory, ConnId, EventLoop, HandlerResult, LostReason, Protocol, Transport, WriteError};
+use socketserver::{factory, EventLoop, HandlerResult, Protocol, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HIGH: usize = 64 << 10;

@@ -10,9 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::{connect, expect, ms, read_all, serve, until, Running, LONG};
-use socketserver::{
-    factory, AtLimit, EventLoop, HandlerResult, LingeringClose, Protocol, Report, ServerBuilder, Transport,
-};
+use socketserver::connection::LingeringClose;
+use socketserver::{factory, AtLimit, EventLoop, HandlerResult, Protocol, Report, ServerBuilder, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 

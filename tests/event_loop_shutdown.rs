@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use kit::{connect, expect, ms, read_all, until};
 use script::{Journal, Looped, Script};
+use socketserver::event_loop::ListeningPort;
 use socketserver::testing::TestLoop;
-use socketserver::{factory, Context, HandlerResult, ListeningPort, Lost, Protocol, Reactor, Transport};
+use socketserver::{factory, Context, HandlerResult, Lost, Protocol, Reactor, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use kit::{expect, ms, serve};
 use script::Echo;
-use socketserver::{
-    factory, Context, EventLoop, Factory, Failure, HandlerResult, Peer, Protocol, Reactor, ServerBuilder, Transport,
-};
+use socketserver::event_loop::{Factory, Peer};
+use socketserver::{factory, Context, EventLoop, Failure, HandlerResult, Protocol, Reactor, ServerBuilder, Transport};
 
 const ANY: &str = "127.0.0.1:0";
 

@@ -7,12 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use script::{Journal, Script};
+use socketserver::event_loop::{strings, ConnId, Eof, FramedTransport, StringReceiver};
 use socketserver::framing::{Encoder, LengthPrefixed, Raw};
 use socketserver::testing::TestLoop;
-use socketserver::{
-    lines, strings, BoxError, ConnId, Eof, FramedTransport, Group, HandlerResult, LineReceiver, Protocol,
-    StringReceiver, Transport,
-};
+use socketserver::{lines, Group, HandlerResult, LineReceiver, Protocol, Transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_READ: usize = 64 << 10;
@@ -247,7 +245,7 @@ impl LineReceiver for Upgrade {
         Ok(())
     }
 
-    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> HandlerResult<usize> {
         if data.len() > 1 {
             t.switch_protocol(self.next.take().ok_or("once")?, b"<");
             return Ok(1);

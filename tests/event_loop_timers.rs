@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use script::{Journal, Script};
+use socketserver::event_loop::{ConnId, TimerId};
 use socketserver::testing::TestLoop;
-use socketserver::{ConnId, Context, Reactor, TimerId};
+use socketserver::{Context, Reactor};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

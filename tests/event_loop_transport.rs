@@ -5,8 +5,8 @@ mod script;
 use std::time::Duration;
 
 use script::{with, Journal, Script};
+use socketserver::event_loop::WriteError;
 use socketserver::testing::TestLoop;
-use socketserver::WriteError;
 
 const SECOND: Duration = Duration::from_secs(1);
 

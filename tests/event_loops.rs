@@ -119,7 +119,7 @@ impl Protocol for Slow {
         Ok(())
     }
 
-    fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::TimerId) -> HandlerResult {
+    fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::event_loop::TimerId) -> HandlerResult {
         t.write(b"answer")?;
         t.close();
         Ok(())

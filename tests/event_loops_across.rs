@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use kit::loops::{Client, Rig};
 use kit::{expect, ms, read_all, until};
-use socketserver::{ConnId, EventLoop, EventLoops, Group, Reactor, ServerBuilder};
+use socketserver::event_loop::ConnId;
+use socketserver::{EventLoop, EventLoops, Group, Reactor, ServerBuilder};
 
 const ANY: &str = "127.0.0.1:0";
 

@@ -14,10 +14,11 @@ use std::time::Duration;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 use programs::{Case, Program};
+use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
-    factory, handler, Blocking, ConnId, Connection, Context, Error, Factory, Failure, Forking, HandlerResult, Peer,
-    Protocol, ServerBuilder, ServerHandle, TcpServer, Transport,
+    factory, handler, Blocking, Connection, Context, Error, Failure, Forking, HandlerResult, Protocol, ServerBuilder,
+    ServerHandle, TcpServer, Transport,
 };
 
 const CASES: &[Case] = &[
@@ -586,9 +587,9 @@ fn serves_by_a_protocol(program: &mut Program) {
         assert_eq!(answer, word);
     }
     let told = program.stop();
-    assert!(told.contains("accepted 7, served 3, failed 4, disconnected 0, refused 0"), "{told}");
-    assert!(told.contains("panicked 1, timed out 1, crashed 1"), "{told}");
-    assert!(told.contains("drained 2, forced 0"), "{told}: who is idle is ended at once");
+    // Idle connections are ended at once: two of the three that were served.
+    let report = "accepted 7, served 3, failed 4 (panicked 1, timed out 1, crashed 1), drained 2";
+    assert!(told.lines().any(|line| line.ends_with(report)), "{told}");
 }
 
 struct Nobody;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use kit::frames::{check, frames, no_change, text};
 use kit::ms;
+use socketserver::framing::LineTooLong;
 use socketserver::framing::{Decoder, Encoder, FrameBuffer, FrameError, LineDecoder, LineEnd, OverLong, Raw};
-use socketserver::LineTooLong;
 
 const TOO_LONG_4: &str = "! TooLong { limit: 4, len: 0 }";
 

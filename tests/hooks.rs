@@ -12,10 +12,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use socketserver::event_loop::FramedTransport;
 use socketserver::selectors::{Events, Selector};
+use socketserver::server::Engine;
 use socketserver::{
-    factory, lines, Connection, Engine, Error, EventLoop, Failure, FramedTransport, HandlerResult, LineReceiver,
-    Report, Sequential, ServerBuilder, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool, Threading,
+    factory, lines, Connection, Error, EventLoop, Failure, HandlerResult, LineReceiver, Report, Sequential,
+    ServerBuilder, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool, Threading,
 };
 use support::{comes_true, until, AT_ONCE, LIMIT};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use line_talker::{crlf, every_cut, fed, joined, newline, talker, told, Talker};
 use receiving::Loop;
+use socketserver::event_loop::Lines;
 use socketserver::framing::OverLong;
-use socketserver::Lines;
 
 #[test]
 fn line_receiver_1_lines_and_raw_stretches() {

@@ -6,7 +6,9 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use kit::{ms, read_all, serve, threads_named, until, LONG};
-use socketserver::{handler, AtLimit, LingeringClose, Rejected, Request, Sequential, ServerBuilder, ServingStrategy};
+use socketserver::connection::LingeringClose;
+use socketserver::strategy::{Rejected, Request, ServingStrategy};
+use socketserver::{handler, AtLimit, Sequential, ServerBuilder};
 use socketserver::{StreamRequestHandler, ThreadPool, Threading};
 
 fn waits_for_a_line() -> impl StreamRequestHandler {

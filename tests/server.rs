@@ -11,9 +11,9 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 
 use kit::{ask, concurrent, connect, expect, has_ipv6, ms, read_all, serve, strategies, until, Lines, LONG};
+use socketserver::strategy::{Rejected, Request, ServingStrategy};
 use socketserver::{
-    handler, Address, AtLimit, Error, Failure, Rejected, Request, Sequential, ServerBuilder, ServingStrategy,
-    TcpServer, ThreadPool, Threading,
+    handler, Address, AtLimit, Error, Failure, Sequential, ServerBuilder, TcpServer, ThreadPool, Threading,
 };
 
 const ANY: &str = "127.0.0.1:0";

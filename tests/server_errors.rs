@@ -107,7 +107,7 @@ fn both_families_on_one_port_need_only_v6() {
     assert_eq!(bind_error(&format!("0.0.0.0:{port}")).1, ErrorKind::AddrInUse);
 }
 
-fn setting_error<S: socketserver::ServingStrategy>(server: ServerBuilder<S>, name: &str) {
+fn setting_error<S: socketserver::strategy::ServingStrategy>(server: ServerBuilder<S>, name: &str) {
     match server.bind("127.0.0.1:0", Lines) {
         Err(Error::Setting { name: named, why }) => {
             assert_eq!(named, name);

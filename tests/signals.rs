@@ -32,7 +32,7 @@ fn builder() -> ServerBuilder {
     ServerBuilder::new().drain_timeout(Duration::from_secs(3600)).handle_signals()
 }
 
-fn announce<H, S: socketserver::Engine<H>>(server: &TcpServer<H, S>) {
+fn announce<H, S: socketserver::server::Engine<H>>(server: &TcpServer<H, S>) {
     println!("\nlistening {}", server.local_addr());
 }
 

@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::socket::{setsockopt, sockopt};
+use socketserver::strategy::ServingStrategy;
 use socketserver::testing::TestServer;
 use socketserver::{
-    factory, handler, Connection, EventLoop, HandlerResult, Protocol, Sequential, ServerBuilder, ServingStrategy,
-    ThreadPool, Threading, Transport,
+    factory, handler, Connection, EventLoop, HandlerResult, Protocol, Sequential, ServerBuilder, ThreadPool, Threading,
+    Transport,
 };
 
 /// Writes until the peer's end is met, in every way there is.

@@ -6,10 +6,11 @@ mod receiving;
 use std::any::Any;
 
 use receiving::{Log, Loop};
+use socketserver::event_loop::{strings, Eof, FramedTransport, StringReceiver};
 use socketserver::framing::{
     Decoded, Decoder, Encoder, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong,
 };
-use socketserver::{strings, BoxError, Eof, FramedTransport, HandlerResult, StringReceiver};
+use socketserver::HandlerResult;
 
 /// Writes down what it is told, and does what strings say.
 struct Talker(Log);
@@ -53,7 +54,7 @@ impl StringReceiver for Talker {
         Ok(())
     }
 
-    fn eof_received(&mut self, _: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> HandlerResult<Eof> {
         self.note("eof ", partial);
         Ok(Eof::Close)
     }

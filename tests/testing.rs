@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use kit::{descriptors, ms, strategies, threads_named, until, Lines};
 use nix::sys::socket::{getsockopt, sockopt::ReceiveTimeout};
+use socketserver::framing::{LineTooLong, Netstrings};
 use socketserver::testing::{converse, Panicked, TestClient, TestServer};
 use socketserver::{
-    factory, framing::Netstrings, handler, Addr, Address, AtLimit, Connection, Error, EventLoop, Forking,
-    HandlerResult, LineTooLong, Protocol, Sequential, ServerBuilder, StreamRequestHandler, Transport,
+    factory, handler, Addr, Address, AtLimit, Connection, Error, EventLoop, Forking, HandlerResult, Protocol,
+    Sequential, ServerBuilder, StreamRequestHandler, Transport,
 };
 
 /// What a call that shall fail a test says.

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use script::clients::Client;
 use script::Journal;
-use socketserver::{BlockingError, Reactor};
+use socketserver::event_loop::BlockingError;
+use socketserver::Reactor;
 
 /// A quarter of what a stack takes is left of the address space.
 fn without_room_for_a_stack<R>(act: impl FnOnce() -> R) -> R {

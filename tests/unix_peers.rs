@@ -10,7 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use kit::{read_all, serve, strategies, Folder, LONG};
-use socketserver::{factory, handler, EventLoop, HandlerResult, PeerCredentials, Protocol, ServerBuilder, Transport};
+use socketserver::connection::PeerCredentials;
+use socketserver::{factory, handler, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
 use support::tool;
 
 fn told(peer: Option<PeerCredentials>) -> String {

@@ -13,12 +13,12 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{
-    Addr, Blocking, Engine, EventLoop, EventLoops, Factory, Forking, Report, Sequential, ServerBuilder,
-};
-use socketserver::{
-    ListeningPort, PreForking, Reactor, ServingStrategy, StreamRequestHandler, TcpServer, ThreadPool, Threading,
-};
+use socketserver::event_loop::Factory;
+use socketserver::event_loop::ListeningPort;
+use socketserver::server::Engine;
+use socketserver::strategy::ServingStrategy;
+use socketserver::{Addr, Blocking, EventLoop, EventLoops, Forking, Report, Sequential, ServerBuilder};
+use socketserver::{PreForking, Reactor, StreamRequestHandler, TcpServer, ThreadPool, Threading};
 
 /// What `main` and its helpers return.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use socketserver::{Addr, BoxError, Stats};
+use socketserver::{Addr, HandlerResult, Stats};
 
 const HELP: &str = "ECHO text | SLEEP ms | BIG n [CLOSE] | PANIC | ERROR | ABORT | SEGV | OVERFLOW | SPIN | EXIT n | \
                     PID | MASTER | PEER | STATS | CLOSE | SHUTDOWN";
@@ -29,7 +29,7 @@ pub enum Answer {
 }
 
 /// Does what the line says, harmful or not.
-pub fn answer(line: &str, facts: &Facts) -> Result<Answer, BoxError> {
+pub fn answer(line: &str, facts: &Facts) -> HandlerResult<Answer> {
     let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
     let said = match command {
         "ECHO" => rest.to_owned(),

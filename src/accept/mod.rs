@@ -66,6 +66,7 @@ impl Acceptor {
     /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat(&self) -> Result<Seat<'static>> {
         let listeners = self.shared.listeners()?;
+        // A set of an earlier wait saves the system calls that make one.
         let set = match self.shared.sets.pop() {
             Some(set) => set,
             None => self.shared.listening_set(&listeners)?,
@@ -97,6 +98,7 @@ impl Acceptor {
     /// [`Error::System`] if the system has no descriptor left for it.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
         let listeners = self.shared.listeners()?;
+        // A set of its own: it watches `fd` too, so no other seat can use it later.
         let set = self.shared.listening_set(&listeners)?;
         self.report_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
@@ -132,6 +134,7 @@ impl Acceptor {
                 AcceptEvent::Watched | AcceptEvent::Timeout => {}
                 AcceptEvent::Stopped => return Ok(()),
             }
+            // After every turn, whatever ended it: `Forking` reaps its children here.
             strategy.service_actions();
             actions.act();
         }

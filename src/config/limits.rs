@@ -1,30 +1,33 @@
-//! Time limits, and how they show.
+//! [`Limit`]: the time limits of a connection, and the error that shows them.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// A time limit of a connection.
+/// A time limit of a connection. When one ends a wait, the error is [`io::ErrorKind::TimedOut`], and
+/// [`Limit::of`] returns the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
-    /// Waiting for a request: nothing read since the last flush, or since the start.
+    /// A wait for a request: in `next_request`, or while nothing was read since the last flush or the start.
     Idle,
-    /// One wait for more of a request.
+    /// Any other wait for input. Each wait counts from its own beginning.
     Read,
-    /// One wait for a peer that takes nothing.
+    /// A wait for a peer that takes nothing. Any progress begins it anew.
     Write,
-    /// A whole request.
+    /// A whole request: from the start, or from the first byte after `next_request`, to the end or the next
+    /// `next_request`. It ends a client that sends a byte now and then. It is checked when the handler waits
+    /// for the peer.
     Request,
-    /// A connection, from its beginning to its end: in an event loop, by
+    /// A whole connection in an event loop, see
     /// [`Transport::set_total_timeout`](crate::Transport::set_total_timeout).
     Total,
-    /// What a stopping server leaves its connections.
+    /// The time from the request to stop until every wait of every connection ends.
     Drain,
 }
 
 impl Limit {
-    /// The limit that this error reports, if it does.
+    /// Returns the limit that this error reports. `None` for any other error.
     ///
     /// ```
     /// use std::{io::Read, time::Duration};
@@ -54,14 +57,15 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Inside an [`io::Error`] of a connection: this limit has ended the wait. After [`Limit::Idle`] and
-/// [`Limit::Read`] the connection stays usable; after [`Limit::Write`] it can no longer be written to.
+/// The error, inside an [`io::Error`], of a wait that a limit has ended. After [`Limit::Idle`] and
+/// [`Limit::Read`] the connection can still be used. After [`Limit::Write`] it can no longer be written to,
+/// because it is not known how much the peer has received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitExceeded {
-    /// Which limit.
+    /// The limit.
     pub limit: Limit,
-    /// How long it is.
+    /// Its length.
     pub after: Duration,
 }
 
@@ -79,7 +83,7 @@ impl From<LimitExceeded> for io::Error {
     }
 }
 
-/// The limits that hold for one connection; `None`: no limit.
+/// The limits of one connection. `None`: no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
     pub(crate) idle: Option<Duration>,

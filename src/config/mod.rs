@@ -1,4 +1,7 @@
-//! What a server is set to: plain data, checked when the server is bound. Nothing here runs the user's code.
+//! The settings of a server as plain data: [`ServerSettings`] and [`Limits`].
+//!
+//! `ServerBuilder` fills them in, [`ServerSettings::check`] checks them at the bind, and all other folders
+//! read them. The user's closures are not here: they stand in `lifecycle::Hooks`.
 
 mod limits;
 mod settings;

@@ -1,47 +1,53 @@
-//! What a server is set to.
+//! [`ServerSettings`], and the two policies that users choose.
 
 use std::time::Duration;
 
 use super::limits::Limits;
 use crate::error::{Error, Result};
 
-/// What happens to a client beyond the connection limit.
+/// The policy for a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AtLimit {
-    /// It waits in the kernel's queue, connected, until a place is free. The default.
+    /// The client waits in the kernel's queue, connected, until a permit is free. The default: a client that
+    /// waits is served later, a refused one is not.
     #[default]
     Wait,
-    /// It is accepted, sent this message as far as the socket takes it at once, and closed. An accepting thread is
-    /// then always there, which costs a hand-over per connection. Not with [`Sequential`](crate::Sequential), whose
-    /// accepting thread is busy then.
+    /// The client is accepted, sent this message, and closed. The message goes as far as the socket takes it
+    /// at once. One thread must always be free to refuse, at the price of a hand-over for each connection.
+    /// [`Sequential`](crate::Sequential) has no thread to spare: its clients wait with either policy.
     Refuse(Vec<u8>),
 }
 
-/// Longest wait for more unread input.
+/// The longest wait for more input in a lingering close.
 pub(crate) const LINGER_IDLE: Duration = Duration::from_secs(2);
-/// Longest lingering close in all.
+/// The longest lingering close in all.
 pub(crate) const LINGER_TOTAL: Duration = Duration::from_secs(30);
-/// Looks at the unacknowledged output come this often at first, and ever less often.
+/// The first pause between two looks for something that no event reports. Each pause is twice as long as the
+/// last one.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// The longest of these pauses.
 pub(crate) const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// When a connection is closed with care for what the peer still has to read: the writing side first, then the
-/// peer's input is read into the void until it ends (2 s without any, 30 s in all, at most; 2 s in all after a time
-/// limit), then the socket.
+/// When a connection is closed in two steps, so that the peer can read all of the reply.
+///
+/// If a socket is closed with unread input, the kernel sends a reset, and the reset destroys the reply. A
+/// lingering close shuts the writing side first. Then it reads the peer's input and throws it away, until the
+/// input ends. It waits for 2 s without input, and for 30 s in all; for 2 s in all after a time limit. Then
+/// it closes the socket. The permit is held until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LingeringClose {
-    /// Where input is pending that the handler has not read. The default: it costs the others nothing.
+    /// If the handler has left input unread. The default: it costs other connections one system call.
     #[default]
     IfUnread,
-    /// Always: for protocols whose clients send on while they read.
+    /// Always: for protocols whose clients send while they read the reply.
     Always,
-    /// Never: the reply may be cut off by a reset.
+    /// Never: a reset may cut off the reply.
     Never,
 }
 
-/// The settings of a server, but for its hooks and its sockets.
+/// The settings of a server, without its hooks and its sockets.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerSettings {
     pub(crate) backlog: usize,
@@ -60,22 +66,31 @@ pub(crate) struct ServerSettings {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
+            // A burst waits in the queue instead of sending its SYN again. The kernel caps it at
+            // `net.core.somaxconn`.
             backlog: 4096,
+            // Idle, read and request have none: only the protocol's author knows how long a client may be
+            // silent. A peer that takes nothing for 30 s is gone, with any protocol.
             limits: Limits { write: Some(Duration::from_secs(30)), ..Limits::default() },
+            // Container runtimes and service managers wait about as long before they kill.
             drain_timeout: Duration::from_secs(10),
+            // Above the lines of text protocols, and small enough for each connection to have one.
             line_limit: 64 << 10,
+            // The standard library's sizes.
             read_buffer: 8 << 10,
             write_buffer: 8 << 10,
+            // Many messages for a peer that pauses, and a bound for one that has stopped reading.
             writer_capacity: 1 << 20,
             max_packet_size: 65_535,
             lingering_close: LingeringClose::default(),
             at_limit: AtLimit::default(),
+            // A resolver gives up on a silent name server after about this time.
             verify_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// The longest time limit: 68 years; more is a slip, or an overflow.
+/// The longest time limit: 68 years. A longer one is a mistake, or an overflow.
 const LONGEST: Duration = Duration::from_secs(1 << 31);
 /// The largest buffer or line: 1 GiB.
 const LARGEST: usize = 1 << 30;
@@ -113,7 +128,7 @@ fn check_time(name: &'static str, limit: Option<Duration>) -> Result<()> {
     }
 }
 
-/// Of a time that there must be one of.
+/// Checks a time that must be set.
 pub(crate) fn check_needed_time(name: &'static str, time: Duration) -> Result<()> {
     match time {
         Duration::ZERO => Err(Error::setting(name, "a time of zero leaves no time; give a millisecond at least")),
@@ -133,7 +148,7 @@ fn check_size(name: &'static str, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// For the builder and for the handle's live change.
+/// Checks a connection limit, for the builder and for `ServerHandle::set_max_connections`.
 pub(crate) fn check_limit(limit: usize) -> Result<()> {
     match limit {
         0 => Err(Error::setting(

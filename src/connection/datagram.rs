@@ -1,4 +1,4 @@
-//! Stage 4 for datagrams: what a handler reads from, and writes its reply to.
+//! Stage 4 for datagrams: [`Datagram`], from which a handler reads, and to which it writes its reply.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -12,11 +12,12 @@ use crate::lifecycle::ServerHandle;
 use crate::net::{Addr, Packet, LONGEST_V4};
 use crate::sys;
 
-/// A datagram, as its handler sees it: read from it what the peer has sent, write to it the reply.
+/// A datagram, as its handler sees it. Read from it what the peer has sent, and write the reply to it.
 ///
-/// The reply is collected, and sent as one datagram when the handler has returned `Ok` and has written something; it
-/// leaves from the address that the datagram was sent to. An empty reply, or several, take
-/// [`send_to`](Self::send_to). Reading ([`Read`], [`BufRead`]) never waits: the datagram is there as a whole.
+/// The reply is collected, and sent as one datagram after the handler has returned `Ok`. A datagram has no
+/// half: after an error nothing is sent, and nothing if nothing was written. The reply leaves from the
+/// address that the datagram was sent to. For an empty reply, or several, call [`send_to`](Self::send_to).
+/// Reading ([`Read`], [`BufRead`]) never waits: the whole datagram is there.
 ///
 /// ```
 /// use std::io::{BufRead, Write};
@@ -39,12 +40,12 @@ use crate::sys;
 /// ```
 pub struct Datagram {
     packet: Packet,
-    /// How much of it has been read.
+    /// The number of bytes that were read.
     read: usize,
     reply: Vec<u8>,
-    /// How long the reply would have become that is too long.
+    /// The length of a reply that is too long. It is not sent then.
     too_long: Option<usize>,
-    /// Whether sending has met that the peer is not there.
+    /// True if a send has found no peer.
     lost: bool,
     since: Instant,
     server: ServerHandle,
@@ -56,53 +57,58 @@ impl Datagram {
         Self { packet, read: 0, reply: Vec::new(), too_long: None, lost: false, since, server }
     }
 
-    /// All of the datagram, whatever of it has been read; empty if the peer has sent an empty one.
+    /// Returns the whole datagram, also the part that was read already. Empty if the peer has sent an empty
+    /// one.
     pub fn data(&self) -> &[u8] {
         &self.packet.data
     }
 
-    /// Whether the peer has sent more than [`max_packet_size`](crate::ServerBuilder::max_packet_size) bytes, and the rest
-    /// is lost.
+    /// True if the peer has sent more than [`max_packet_size`](crate::ServerBuilder::max_packet_size) bytes.
+    /// The rest is lost.
     pub fn is_truncated(&self) -> bool {
         self.packet.len > self.packet.data.len()
     }
 
-    /// How many bytes the peer has sent.
+    /// Returns the number of bytes that the peer has sent.
     pub fn original_len(&self) -> usize {
         self.packet.len
     }
 
-    /// Who has sent it. On UDP that is what the network says: without more, a sender can claim any address, so think of
-    /// what a small request may make the server send to somebody else. [`Addr::Unnamed`]: a Unix socket that is bound
-    /// to no name, so that no reply can reach it.
+    /// Returns the address of the sender. A UDP sender can claim any address, so think of what a small
+    /// request may make the server send to a third party. [`Addr::Unnamed`] for a Unix socket that is bound
+    /// to no name: no reply can reach it.
     pub fn peer_addr(&self) -> Addr {
         self.packet.peer.clone()
     }
 
-    /// Where it was sent to. On a server that is bound to all addresses it is that one of them, or the group or
-    /// broadcast address that it came by.
+    /// Returns the address that the datagram was sent to. On a server that is bound to all addresses, it is
+    /// one of the machine's addresses, or the group or broadcast address.
     pub fn local_addr(&self) -> Addr {
         self.packet.local.clone()
     }
 
-    /// The server's remote control: `datagram.server().shutdown()` ends it from inside a handler.
+    /// Returns the server's handle. `datagram.server().shutdown()` stops the server from inside a handler.
     pub fn server(&self) -> &ServerHandle {
         &self.server
     }
 
-    /// Sends a datagram of its own, now, from the server's socket: to the peer or to anybody else. Waits where a queue
-    /// is full (that of a Unix socket which nobody reads), up to [`write_timeout`](crate::ServerBuilder::write_timeout),
-    /// [`request_timeout`](crate::ServerBuilder::request_timeout) or the end of a drain.
+    /// Sends a separate datagram at once, from the server's socket, to the peer or to any other address. It
+    /// waits while the queue of the receiving Unix socket is full.
+    /// [`write_timeout`](crate::ServerBuilder::write_timeout),
+    /// [`request_timeout`](crate::ServerBuilder::request_timeout) and the end of a drain bound the wait.
     ///
     /// # Errors
-    /// [`DatagramTooLong`] inside an [`io::ErrorKind::InvalidInput`] for more bytes than one can have,
-    /// [`io::ErrorKind::TimedOut`] at a limit ([`Limit::of`] tells which), [`io::ErrorKind::NotConnected`] where nobody
-    /// has that Unix socket, and for [`Addr::Unnamed`]; and as sendmsg(2) fails.
+    /// - [`DatagramTooLong`] inside an [`io::ErrorKind::InvalidInput`] for more bytes than a datagram can
+    ///   have;
+    /// - [`io::ErrorKind::TimedOut`] at a limit ([`Limit::of`] returns it);
+    /// - [`io::ErrorKind::NotConnected`] if no socket has this address, for [`Addr::Unnamed`], and after the
+    ///   server was dropped;
+    /// - the errors of sendmsg(2).
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<()> {
         self.send(to, bytes)
     }
 
-    /// Sends what was written, if anything was.
+    /// Sends the reply, if anything was written.
     pub(crate) fn send_reply(&mut self) -> io::Result<()> {
         if let Some(size) = self.too_long {
             return Err(self.too_long_by(size, &self.packet.peer));
@@ -122,7 +128,7 @@ impl Datagram {
         self.lost
     }
 
-    /// Sends one, and waits where it must.
+    /// Sends one datagram, and waits if a queue is full.
     fn send(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<()> {
         if *to == Addr::Unnamed {
             let why = "the peer has no address to reply to: its socket is bound to no name";
@@ -130,7 +136,9 @@ impl Datagram {
         }
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is gone, and its socket with it");
         let socket = self.packet.socket.upgrade().ok_or_else(gone)?;
-        let from = self.packet.from.filter(|_| *to == self.packet.peer); // others may be elsewhere
+        // The peer expects the reply from the address that it has asked. For other addresses the kernel
+        // chooses.
+        let from = self.packet.from.filter(|_| *to == self.packet.peer);
         let (began, mut pause) = (Instant::now(), FIRST_LOOK);
         loop {
             if self.server.core.control.is_cut() {
@@ -142,13 +150,14 @@ impl Datagram {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => to.ip().map(|_| socket.as_fd()),
                 Err(e) => return Err(self.explain(e, to, bytes.len())),
             };
-            // The kernel tells nobody when there is room in the queue of another Unix socket, so it is asked now and then.
+            // The kernel reports room in another Unix socket's queue only to a socket that is connected to
+            // it. The server's socket is not, so it tries again: after 1 ms at first, after 50 ms at last.
             self.wait(began, waits, if waits.is_some() { None } else { Some(pause) })?;
             pause = (pause * 2).min(LAST_LOOK);
         }
     }
 
-    /// Waits for room, for at most `pause`, and until the first limit.
+    /// Waits for room, for at most `pause`, and at most until the first limit.
     fn wait(&self, began: Instant, write: Option<BorrowedFd<'_>>, pause: Option<Duration>) -> io::Result<()> {
         let (control, config) = (&self.server.core.control, &self.server.core.settings);
         let limit = |since: Instant, limit, after: Option<Duration>| {
@@ -163,6 +172,7 @@ impl Datagram {
         if let Some((_, exceeded)) = first.filter(|(at, _)| *at <= now) {
             return Err(exceeded.into());
         }
+        // The drain limit may pass here first: this thread may be the one that drains.
         if drain.is_some_and(|at| at <= now) {
             control.cut();
             return Err(self.drain_exceeded());
@@ -177,9 +187,10 @@ impl Datagram {
         LimitExceeded { limit: Limit::Drain, after: self.server.core.settings.drain_timeout }.into()
     }
 
-    /// Says of a failed send what a person needs to know.
+    /// Makes an error for people out of the error of a failed send.
     fn explain(&mut self, e: io::Error, to: &Addr, size: usize) -> io::Error {
         match e.raw_os_error().map(Errno::from_raw) {
+            // The network may allow less than the socket does.
             Some(Errno::EMSGSIZE) => self.too_long_by(size, to),
             Some(Errno::ENOENT | Errno::ECONNREFUSED) => {
                 self.lost = true;
@@ -221,11 +232,12 @@ impl BufRead for Datagram {
 }
 
 /// # Errors
-/// [`DatagramTooLong`], inside an [`io::ErrorKind::InvalidInput`], as soon as the reply is longer than a datagram to
-/// this peer can be: then nothing is sent, and the request has failed.
+/// [`DatagramTooLong`] inside an [`io::ErrorKind::InvalidInput`], as soon as the reply is longer than a
+/// datagram to this peer can be. Nothing is sent then, and the request has failed.
 impl Write for Datagram {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let size = self.too_long.unwrap_or(self.reply.len()) + bytes.len();
+        // The exact limit takes a system call. The lowest limit of all does without, for most replies.
         if self.too_long.is_some() || (size > LONGEST_V4 && size > self.longest_to(&self.packet.peer)) {
             self.too_long = Some(size);
             self.reply = Vec::new();
@@ -235,7 +247,7 @@ impl Write for Datagram {
         Ok(bytes.len())
     }
 
-    /// Of no effect: the reply goes when the handler has succeeded.
+    /// Does nothing: the reply is sent when the handler has succeeded.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -249,14 +261,15 @@ impl fmt::Debug for Datagram {
     }
 }
 
-/// Inside an [`io::Error`]: a datagram would have more bytes than one can have.
+/// The error, inside an [`io::Error`], of a datagram with more bytes than a datagram can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramTooLong {
-    /// How many bytes there were; of a reply as far as it was written.
+    /// The number of bytes. For a reply, the bytes that were written so far.
     pub size: usize,
-    /// The most that there can be: 65,507 to an IPv4 address, 65,527 to an IPv6 address, for a Unix socket its send
-    /// buffer (`net.core.wmem_default`, as a rule 212,992) less 32; or less, where the network refuses these.
+    /// The most bytes that are possible: 65,507 to an IPv4 address, 65,527 to an IPv6 address. For a Unix
+    /// socket, its send buffer (`net.core.wmem_default`, usually 212,992) less 32. Less if the network
+    /// refuses these.
     pub limit: usize,
 }
 
@@ -269,7 +282,8 @@ impl fmt::Display for DatagramTooLong {
 impl std::error::Error for DatagramTooLong {}
 
 impl DatagramTooLong {
-    /// `longest`: what the socket can send, unless the network has refused less.
+    /// Makes the error. `longest` is the most that the socket can send. If the network has refused `size`
+    /// although it is less, the limit is below `size`.
     pub(crate) fn new(size: usize, longest: usize) -> Self {
         Self { size, limit: longest.min(size.saturating_sub(1)) }
     }

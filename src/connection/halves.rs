@@ -1,4 +1,4 @@
-//! The two directions of a connection, lent apart.
+//! The two directions of a connection, lent as two values.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Write};
@@ -24,7 +24,7 @@ impl<'a> ReadHalf<'a> {
     /// As [`Connection::read_line`](crate::Connection::read_line).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
         let next = self.input.line(self.wire, self.output)?;
         line.push_str(&self.input.take_line(&next)?);
@@ -34,7 +34,7 @@ impl<'a> ReadHalf<'a> {
     /// As [`Connection::next_line`](crate::Connection::next_line).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub fn next_line(&mut self) -> io::Result<Option<String>> {
         let next = self.input.line(self.wire, self.output)?;
         if next.len == 0 {
@@ -49,7 +49,7 @@ impl<'a> ReadHalf<'a> {
     /// As [`Connection::read_frame`](crate::Connection::read_frame).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(self.wire, self.output, decoder)
     }
@@ -89,7 +89,7 @@ impl<'a> WriteHalf<'a> {
 }
 
 impl Write for WriteHalf<'_> {
-    /// Takes all of `data`, always.
+    /// Always takes all of `data`.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.output.borrow_mut().write(self.wire, data)
     }

@@ -1,4 +1,4 @@
-//! The read buffer: made at the first read, grown for a long frame.
+//! The read buffer. It is made at the first read, and grows for a long frame.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,14 +9,14 @@ use super::output::Output;
 use super::wire::Wire;
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
-/// What has been read and not yet consumed, and how far it has been looked through for a line end.
+/// The bytes that were read and not yet consumed, and how far they were searched for a line end.
 #[derive(Debug)]
 pub(super) struct Input {
     unread: Unread,
     lines: LineDecoder,
 }
 
-/// `buf[start..end]`.
+/// The unread bytes, `buf[start..end]`.
 #[derive(Debug)]
 struct Unread {
     buf: Vec<u8>,
@@ -27,11 +27,11 @@ struct Unread {
 
 /// A line in the buffer.
 pub(super) struct Line {
-    /// Without its end.
+    /// Its length without its end.
     text: usize,
-    /// With it.
+    /// Its length with its end.
     pub(super) len: usize,
-    /// Whether it has one; the stream may have ended before.
+    /// True if it has an end. The stream may have ended before.
     pub(super) whole: bool,
 }
 
@@ -46,7 +46,7 @@ impl Input {
         self.lines.reset();
     }
 
-    /// What is buffered; if that is nothing, what the next read brings. Empty at the end of the stream.
+    /// Returns the buffered bytes. If there are none, it reads first. Empty at the end of the stream.
     pub(super) fn fill(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<&[u8]> {
         if self.unread.is_empty() {
             self.unread.read_more(wire, output)?;
@@ -55,6 +55,7 @@ impl Input {
     }
 
     pub(super) fn read(&mut self, wire: &Wire, output: &RefCell<Output>, buf: &mut [u8]) -> io::Result<usize> {
+        // A large buffer is read into directly, which saves the copy.
         if self.unread.is_empty() && buf.len() >= self.unread.size {
             return wire.recv(output, buf, true);
         }
@@ -63,7 +64,8 @@ impl Input {
         Ok(n)
     }
 
-    /// The next line, which stays in the buffer; what is left, if the stream ends before; of no length at its end.
+    /// Finds the next line, and leaves it in the buffer. If the stream ends first, the rest is the line; its
+    /// length is 0 at the end.
     pub(super) fn line(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<Line> {
         Ok(match self.unread.frame(wire, output, &mut self.lines)? {
             Some(frame) => Line { text: frame.payload.end, len: frame.len, whole: true },
@@ -71,25 +73,26 @@ impl Input {
         })
     }
 
-    /// Consumes a line, and gives it with its end.
+    /// Consumes a line, and returns it with its end.
     pub(super) fn take_line(&mut self, line: &Line) -> io::Result<String> {
         self.take_text(line.len, line.len)
     }
 
-    /// Consumes a line, and gives it without its end.
+    /// Consumes a line, and returns it without its end.
     pub(super) fn take_line_text(&mut self, line: &Line) -> io::Result<String> {
         self.take_text(line.text, line.len)
     }
 
     fn take_text(&mut self, text: usize, len: usize) -> io::Result<String> {
         let copy = String::from_utf8(self.unread.data()[..len].to_vec());
+        // A line that is not UTF-8 is consumed, or the next call would fail for it again.
         self.consume(len);
         let mut line = copy.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))?;
         line.truncate(text);
         Ok(line)
     }
 
-    /// The payload of the next frame, which is consumed; `None` at the end of the stream.
+    /// Consumes the next frame, and returns its payload. `None` at the end of the stream.
     pub(super) fn frame<D: Decoder + ?Sized>(
         &mut self,
         wire: &Wire,
@@ -99,19 +102,20 @@ impl Input {
         self.lines.reset();
         match self.unread.frame(wire, output, decoder)? {
             Some(frame) => Ok(Some(self.unread.take(frame))),
+            // A part of a frame may be the front of something else: it is never given as a whole.
             None if self.unread.is_empty() && !decoder.mid_frame() => Ok(None),
             None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a frame")),
         }
     }
 
-    /// All that is buffered.
+    /// Consumes and returns all buffered bytes.
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         let unread = self.unread.data().to_vec();
         self.consume(unread.len());
         unread
     }
 
-    /// Room to read into what nobody will look at.
+    /// Returns the buffer, for input that is thrown away.
     pub(super) fn scratch(&mut self) -> &mut [u8] {
         self.lines.reset();
         self.unread.scratch()
@@ -134,7 +138,7 @@ impl Unread {
         }
     }
 
-    /// Begins at the front again, in a buffer of the usual size.
+    /// Begins at the front of the buffer again. A buffer that has grown is dropped.
     fn rewind(&mut self) {
         (self.start, self.end) = (0, 0);
         if self.buf.len() > self.size {
@@ -142,7 +146,8 @@ impl Unread {
         }
     }
 
-    /// Consumes a frame, and lends its payload: so the buffer stays as it is until the next read.
+    /// Consumes a frame, and lends its payload. The buffer must not move until the next read, so this does
+    /// not rewind.
     fn take(&mut self, frame: Frame) -> &[u8] {
         let Range { start, end } = frame.payload;
         let at = self.start;
@@ -150,7 +155,7 @@ impl Unread {
         &self.buf[at + start..at + end]
     }
 
-    /// The next frame, which stays in the buffer; `None` if the stream ends before.
+    /// Finds the next frame, and leaves it in the buffer. `None` if the stream ends first.
     fn frame<D: Decoder + ?Sized>(
         &mut self,
         wire: &Wire,
@@ -167,7 +172,8 @@ impl Unread {
         }
     }
 
-    /// One read into the free part of the buffer, which is made, moved or grown for it.
+    /// Reads once into the free part of the buffer. The buffer is made, moved or grown first, if it has no
+    /// free part.
     fn read_more(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<usize> {
         if self.is_empty() {
             self.rewind();
@@ -179,6 +185,7 @@ impl Unread {
             } else if self.buf.is_empty() {
                 self.buf = vec![0; self.size];
             } else {
+                // The decoder's limit bounds this: it fails before a frame grows beyond.
                 self.buf.resize(self.buf.len() * 2, 0);
             }
         }

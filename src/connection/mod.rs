@@ -1,4 +1,18 @@
-//! Stage 4: what a handler talks through.
+//! A connection or a datagram, as its handler sees it, and the types around them.
+//!
+//! Most code needs only [`Connection`] and [`Datagram`], which are at the crate's root too. Look here for:
+//! - the handle that other threads write through ([`ConnectionWriter`]), whose queue may refuse with
+//!   [`SendError`];
+//! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
+//! - the process at the other end of a Unix socket ([`PeerCredentials`]);
+//! - the errors and settings with names of their own: [`LimitExceeded`] inside an [`io::Error`],
+//!   [`DatagramTooLong`], [`LingeringClose`].
+
+// Stage 4 of a connection's way. `Connection` is the face of three parts: `Input` (read buffer), `Output`
+// (write buffer) and `Wire` (socket, limits, waits). This folder does not decide when a connection ends or
+// how it is counted: `finish` does. The walk of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv`
+// → `recv_ahead` (flush first) → `recv_blocking`. If this thread must watch the stop or a mailbox itself, the
+// last step is `recv_watching`.
 
 mod datagram;
 mod halves;
@@ -19,8 +33,10 @@ use crate::framing::Decoder;
 #[cfg(doc)]
 use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, Hooks, ServerHandle};
-use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::net::{Accepted, Addr, Socket};
 
+pub use crate::config::{LimitExceeded, LingeringClose};
+pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use output::warm_up;
@@ -30,12 +46,19 @@ pub use writer::{ConnectionWriter, SendError};
 use input::Input;
 use output::Output;
 
-/// A connection, as its handler sees it: buffered both ways, with time limits, over TCP or a Unix socket.
+/// A connection, as its handler sees it: buffered in both directions, with time limits, over TCP or a Unix
+/// socket.
 ///
-/// It reads as [`BufRead`] and writes as [`Write`]. What is written is kept until the buffer is full, until
-/// [`flush`](Write::flush), **until a read would have to wait for the peer**, and until the handler is done; so a
-/// dialogue needs no flush, and a thousand pipelined requests are answered in a few system calls. A write to a peer
-/// that is gone is an error, never a `SIGPIPE`.
+/// It reads as [`BufRead`] and writes as [`Write`]. Output is kept in a buffer. It is sent when the buffer is
+/// full, at a [`flush`](Write::flush), **before a read that must wait**, and when the handler
+/// is done. So a dialogue needs no flush, and a thousand pipelined requests are answered in a few system
+/// calls. A write to a peer that has closed is an error, never a `SIGPIPE`.
+///
+/// Lines and frames are bounded. The other methods of [`BufRead`] (`read_until`, `read_to_end`) are not: they
+/// collect into the buffer that the caller gives.
+///
+/// It is one type for TCP, Unix sockets and a test's socket pair, so a handler serves all of them without a
+/// type parameter.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -48,14 +71,14 @@ use output::Output;
 ///     writeln!(conn, "hello {name}")?;                 // writing inside the loop
 /// }
 /// drop(conn);                                          // flushes
-/// let replies: Vec<String> = BufReader::new(client).lines().collect::<Result<_, _>>()?;
-/// assert_eq!(replies, ["hello Ada", "hello Grace"]);
+/// let replies: Result<Vec<_>, _> = BufReader::new(client).lines().collect();
+/// assert_eq!(replies?, ["hello Ada", "hello Grace"]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
-/// A time limit shows as [`io::ErrorKind::TimedOut`], and [`Limit::of`] tells which one. A line over the limit shows
-/// as [`io::ErrorKind::InvalidData`] with a [`LineTooLong`] inside.
+/// A time limit shows as [`io::ErrorKind::TimedOut`], and [`Limit::of`] tells which one. A line over the
+/// limit shows as [`io::ErrorKind::InvalidData`] with a [`LineTooLong`] inside.
 #[derive(Debug)]
 pub struct Connection {
     input: Input,
@@ -71,10 +94,10 @@ impl Connection {
         Self { input, output, wire: Wire::new(accepted, server, notice) }
     }
 
-    /// A connection without a server, and its client's end: for unit tests of a handler.
+    /// Makes a connection without a server, and its client's end, for unit tests of a handler.
     ///
     /// # Errors
-    /// Where the system has no descriptors left.
+    /// If the system has no descriptors left.
     pub fn pair() -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1)?;
@@ -82,25 +105,27 @@ impl Connection {
         Ok((Self::new(accepted, ServerHandle { core }, StopNotice::ByRegistry), theirs))
     }
 
-    /// The peer's address, as `accept` told it.
+    /// Returns the peer's address, as `accept` gave it. (getpeername(2) fails after a reset.) It is owned, so
+    /// that `writeln!(conn, "hello {}", conn.peer_addr())` compiles.
     pub fn peer_addr(&self) -> Addr {
         self.wire.peer().clone()
     }
 
-    /// The address of this end.
+    /// Returns the address of this end.
     ///
     /// # Errors
-    /// As getsockname(2) fails.
+    /// If getsockname(2) fails.
     pub fn local_addr(&self) -> io::Result<Addr> {
         self.wire.local_addr()
     }
 
-    /// Who the peer is, on a Unix socket: its process, user and group when it connected. `None` for TCP.
+    /// Returns the process, user and group of the peer on a Unix socket, as they were when it connected.
+    /// `None` for TCP.
     ///
     /// ```
     /// use socketserver::{Connection, HandlerResult};
     ///
-    /// /// Serves root, and whoever runs this server.
+    /// /// Serves root, and the user that runs this server.
     /// fn handle(conn: &mut Connection, own_uid: u32) -> HandlerResult {
     ///     match conn.peer_credentials()? {
     ///         Some(peer) if peer.uid == 0 || peer.uid == own_uid => Ok(()),
@@ -108,27 +133,26 @@ impl Connection {
     ///     }
     /// }
     /// # let (mut conn, _client) = Connection::pair()?;
-    /// let me = conn.peer_credentials()?.expect("a Unix socket"); // of a pair, both ends are ours
+    /// let me = conn.peer_credentials()?.expect("a Unix socket"); // both ends are ours
     /// assert_eq!(me.pid, std::process::id());
     /// assert!(handle(&mut conn, me.uid).is_ok());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As getsockopt(2) fails.
+    /// If getsockopt(2) fails.
     pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         self.wire.peer_credentials()
     }
 
-    /// The server that this connection belongs to: shut it down, pause it, ask for its counters.
+    /// Returns the handle of the server: shut it down, pause it, read its counters.
     pub fn server(&self) -> &ServerHandle {
         self.wire.server()
     }
 
-    /// Ends one request and waits for the next, if it is not there already: flushes, waits for its first byte under
-    /// the idle limit, and starts the request limit anew. `false` when the peer has ended the stream, or when the
-    /// server drains and nothing
-    /// has arrived.
+    /// True if another request begins. It ends the present request and flushes. It waits for the first byte
+    /// of the next request under the idle limit, and starts the request limit anew. False if the peer has
+    /// ended the stream, or if the server drains and nothing has arrived.
     ///
     /// ```
     /// # use socketserver::{Connection, HandlerResult};
@@ -143,42 +167,47 @@ impl Connection {
     /// ```
     ///
     /// # Errors
-    /// [`Limit::Idle`], or what flushing and reading meet.
+    /// [`Limit::Idle`], and the errors of flushing and reading.
     pub fn next_request(&mut self) -> io::Result<bool> {
         self.wire.between_requests();
         let filled = self.fill_buf().map(|data| !data.is_empty());
-        self.wire.request_begins(); // also after an error, so that no limit is off for good
+        // After an error too, or the request limit would be off for good.
+        self.wire.request_begins();
         filled
     }
 
-    /// Reads a line with its end into `line`; 0 at the end of the stream. A last line without an end is returned as
-    /// it is. Both line ends are read: `\n` and `\r\n`.
+    /// Reads a line with its end into `line`, and returns its length; 0 at the end of the stream. Both `\n`
+    /// and `\r\n` end a line. A last line without an end is returned as it is, as the standard library does.
     ///
-    /// Bounded, unlike the standard library's: a line of more than
-    /// [`max_line_length`](crate::ServerBuilder::max_line_length) bytes (64 KiB by default), its end not counted, is
-    /// an error, and nothing of it is consumed; nor is it when a limit ends the wait.
+    /// Unlike the standard library's, it is bounded, because a client that never ends its line would fill the
+    /// memory. A line of more than [`max_line_length`](crate::ServerBuilder::max_line_length) bytes without
+    /// its end (64 KiB by default) is an error. Nothing is consumed then, so the handler may answer and
+    /// decide. Nothing is consumed after a time limit either.
     ///
     /// # Errors
-    /// [`LineTooLong`] inside [`io::ErrorKind::InvalidData`]; the same kind for a line that is not UTF-8, which is
-    /// consumed; time limits.
+    /// [`LineTooLong`] inside [`io::ErrorKind::InvalidData`]. The same kind for a line that is not UTF-8,
+    /// which is consumed. Time limits.
     pub fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
         self.halves().0.read_line(line)
     }
 
-    /// The next line without its end, or `None` at the end of the stream. A line that is cut off by the end of the
-    /// stream is never taken for a whole one.
+    /// Returns the next line without its end, or `None` at the end of the stream. A last line without an end
+    /// is an error: it may be the front part of a longer line. (Think of a client that dies within `DELETE
+    /// /tmp/x…`.)
     ///
     /// # Errors
-    /// As [`read_line`](Self::read_line), and [`io::ErrorKind::UnexpectedEof`] when the stream ends within a line;
-    /// the part is still there to read.
+    /// As [`read_line`](Self::read_line), and [`io::ErrorKind::UnexpectedEof`] if the stream ends within a
+    /// line. The part can still be read.
     pub fn next_line(&mut self) -> io::Result<Option<String>> {
         self.halves().0.next_line()
     }
 
-    /// The payload of the next frame, as `decoder` finds it; `None` at the end of the stream. Use the same decoder for
-    /// the next, and [reset](Decoder::reset) it if anything else was read since a call that gave no frame.
+    /// Returns the payload of the next frame that `decoder` finds, or `None` at the end of the stream. Use
+    /// the same decoder for the next frame. [Reset](Decoder::reset) it if you read anything else after a call
+    /// without a frame.
     ///
-    /// The frame is borrowed from the connection's buffer. To write while a frame is at hand, lend both directions apart:
+    /// The frame is borrowed from the connection's buffer. To write while you hold a frame, take the
+    /// [`halves`](Self::halves):
     ///
     /// ```
     /// # use std::io::Write;
@@ -193,8 +222,8 @@ impl Connection {
     /// }
     /// ```
     ///
-    /// The decoder's limit bounds what is buffered, and when a time limit ends the wait, the next call goes on where
-    /// this one stopped.
+    /// The decoder's limit bounds the buffer. If a time limit ends the wait, the next call goes on where this
+    /// call stopped.
     ///
     /// ```
     /// use std::io::Write;
@@ -211,15 +240,15 @@ impl Connection {
     /// ```
     ///
     /// # Errors
-    /// The decoder's, as [`io::ErrorKind::InvalidData`] with a [`FrameError`] or a [`LineTooLong`] inside: nothing is
-    /// consumed. [`io::ErrorKind::UnexpectedEof`] when the stream ends within a frame: the part is still there to read.
-    /// Time limits.
+    /// The decoder's error, as [`io::ErrorKind::InvalidData`] with a [`FrameError`] or a [`LineTooLong`]
+    /// inside: nothing is consumed. [`io::ErrorKind::UnexpectedEof`] if the stream ends within a frame: the
+    /// part can still be read. Time limits.
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(&self.wire, &self.output, decoder)
     }
 
-    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a handler's, so that it can be the
-    /// last expression of one:
+    /// Writes `line` and a line feed. It is buffered, as all output is. The result is a [`HandlerResult`], so
+    /// it can be the last expression of a handler:
     ///
     /// ```
     /// use socketserver::{handler, Connection, StreamRequestHandler};
@@ -227,13 +256,13 @@ impl Connection {
     /// let greet = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
     /// let (mut conn, client) = Connection::pair()?;
     /// greet.handle(&mut conn)?;
-    /// drop(conn);                                  // sends what is buffered
+    /// drop(conn);                                  // sends the buffer
     /// assert!(std::io::read_to_string(client)?.starts_with("hello "));
     /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     /// ```
     ///
-    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same for a
-    /// protocol and for other threads.
+    /// [`Transport::send_line`](crate::Transport::send_line) and [`ConnectionWriter::send_line`] do the same
+    /// for a protocol and for other threads.
     ///
     /// # Errors
     /// An [`io::Error`] inside, as [`write_all`](Write::write_all) returns it.
@@ -243,39 +272,46 @@ impl Connection {
         Ok(())
     }
 
-    /// The two directions apart (Python's `rfile` and `wfile`), so that a loop can read from one and write to the
-    /// other. A read through one still flushes the other before it waits.
+    /// Splits the connection into its two directions (Python's `rfile` and `wfile`), so that a loop can read
+    /// from one and write to the other. A read still flushes the writing half before it waits, so both stay
+    /// on one thread. To write from another thread, use [`writer`](Self::writer).
+    // Not `split`: `BufRead::split` exists, and means something else.
     pub fn halves(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         let Self { input, output, wire } = self;
         (ReadHalf::new(input, output, wire), WriteHalf::new(output, wire))
     }
 
-    /// A handle that other threads write through: a bounded queue, which this thread sends whenever it flushes or
-    /// waits for the peer, and at the end. From the first call on, waiting costs one system call more.
+    /// Returns a handle for other threads to write with. It is a bounded queue. This thread sends the queue
+    /// when it flushes, when it waits for the peer, and at the end. From the first call on, each wait costs
+    /// one more system call.
     ///
     /// # Errors
-    /// Where the system has no descriptor left for the wake-up.
+    /// If the system has no descriptor left for the wake-up.
     pub fn writer(&self) -> io::Result<ConnectionWriter> {
         self.wire.writer()
     }
 
-    /// How long to wait for the first byte of a request; `None`: for ever. Overrides the server's setting.
+    /// Sets how long to wait for the first byte of a request; `None`: without a limit. Overrides the server's
+    /// setting.
     pub fn set_idle_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Idle, limit);
     }
 
-    /// How long to wait for more of a request, each time; `None`: for ever. Overrides the server's setting.
+    /// Sets how long each wait for more of a request may take; `None`: without a limit. Overrides the
+    /// server's setting.
     pub fn set_read_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Read, limit);
     }
 
-    /// How long to wait for a peer that takes nothing, each time; `None`: for ever. Overrides the server's setting.
+    /// Sets how long to wait for a peer that takes nothing; `None`: without a limit. Any progress begins the
+    /// wait anew. Overrides the server's setting.
     pub fn set_write_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Write, limit);
     }
 
-    /// How long the request may take in all, from its start; `None`: for ever. Overrides the server's setting.
-    /// It is checked when the handler waits for the peer.
+    /// Sets how long the request may take in all, from its start; `None`: without a limit. Overrides the
+    /// server's setting. It is checked when the handler waits for the peer: a handler that computes is not
+    /// interrupted.
     pub fn set_request_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Request, limit);
     }
@@ -284,17 +320,17 @@ impl Connection {
         &self.wire
     }
 
-    /// What is read and not yet consumed, which is consumed by this.
+    /// Consumes and returns the bytes that were read and not yet consumed.
     pub(crate) fn take_unread(&mut self) -> Vec<u8> {
         self.input.take_unread()
     }
 
-    /// For the end: what is buffered, to be read into the void, and the socket.
+    /// Returns the read buffer as a place for input that is thrown away, and the socket.
     pub(crate) fn scratch(&mut self) -> (&mut [u8], &Wire) {
         (self.input.scratch(), &self.wire)
     }
 
-    /// Sends all there is, the writers' queue too, and takes no more of them.
+    /// Sends the buffer and the writers' queue, and closes the queue.
     pub(crate) fn flush_last(&mut self) -> io::Result<()> {
         self.wire.close_writers();
         self.wire.flush(self.output.get_mut())
@@ -322,7 +358,7 @@ impl BufRead for Connection {
 }
 
 impl Write for Connection {
-    /// Takes all of `data`, always.
+    /// Always takes all of `data`.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.output.get_mut().write(&self.wire, data)
     }
@@ -333,10 +369,10 @@ impl Write for Connection {
 }
 
 impl AsFd for Connection {
-    /// The socket, for options. Reading from it directly misses what is buffered.
+    /// Returns the socket, for options. A read from it misses the bytes in the buffer.
     ///
-    /// A duplicate that outlives the handler holds no place of the server's: the connection counts as ended when the
-    /// handler has returned. Its peer reads the end of the stream only when the duplicate is closed as well.
+    /// A duplicate may outlive the handler. The connection counts as ended, and its permit is free, when the
+    /// handler has returned. The peer reads the end of the stream only when the duplicate is closed too.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }

@@ -1,4 +1,4 @@
-//! The write buffer: made at the first write.
+//! The write buffer. It is made at the first write.
 
 use std::cell::Cell;
 use std::io;
@@ -6,17 +6,18 @@ use std::io;
 use super::wire::Wire;
 
 thread_local! {
-    /// The buffer of this thread's last connection, for the next: short connections then need no allocation.
+    /// The buffer of this thread's last connection. The next connection uses it, so short ones need no
+    /// allocation.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Makes this thread's spare buffer known to the thread's end. A forking parent does that once, or every child would,
-/// which costs it a dozen page faults in the dynamic linker.
+/// Registers the destructor of this thread's spare buffer. A forking parent does so once. Otherwise every
+/// child would, at the price of a dozen page faults in the dynamic linker.
 pub(crate) fn warm_up() {
     SPARE.with(|_| ());
 }
 
-/// What has been written and not yet sent.
+/// The bytes that were written and not yet sent.
 #[derive(Debug)]
 pub(super) struct Output {
     buf: Vec<u8>,
@@ -32,11 +33,12 @@ impl Output {
         self.buf.is_empty()
     }
 
-    /// Takes all of `data`: into the buffer, or, where that would be full, to the peer with what is buffered.
+    /// Takes all of `data`. If the buffer would be full, it is sent together with `data`.
     pub(super) fn write(&mut self, wire: &Wire, data: &[u8]) -> io::Result<usize> {
         if self.buf.len() + data.len() < self.size {
             self.buf.extend_from_slice(data);
         } else {
+            // One system call for both parts, and no copy of `data`.
             let sent = wire.send_all(&self.buf, data);
             self.buf.clear();
             sent?;
@@ -44,7 +46,8 @@ impl Output {
         Ok(data.len())
     }
 
-    /// Sends what is buffered. What could not be sent is given up, as the connection is.
+    /// Sends the buffer. After an error the rest is dropped, because the connection cannot be written to any
+    /// more.
     pub(super) fn send(&mut self, wire: &Wire) -> io::Result<()> {
         if self.buf.is_empty() {
             return Ok(());
@@ -57,6 +60,7 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
+        // A buffer that has grown is not kept: memory must not follow the largest reply ever.
         if self.buf.capacity() <= self.size {
             self.buf.clear();
             let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.buf)));

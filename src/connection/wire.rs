@@ -1,4 +1,4 @@
-//! The socket of a connection, with its waits: who may end them, and when.
+//! [`Wire`]: the socket of a connection, its limits and its waits.
 
 mod direct;
 mod read;
@@ -21,42 +21,43 @@ use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
 
-/// Below this, what is left of a limit is armed whole, not by halves.
+/// Below this time, the rest of a limit is armed whole, not by halves.
 const FINE: Duration = Duration::from_millis(10);
 
 /// How a wait of this connection learns that the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopNotice {
-    /// Another thread shuts the reading side of those who idle, and cuts all at the limit: plain blocking calls.
+    /// Another thread shuts the reading side of idle connections, and cuts all at the drain limit. Waits are
+    /// plain blocking calls.
     ByRegistry,
-    /// Nobody else could: each wait watches the stop switch itself.
+    /// No other thread could: each wait polls the stop itself, at the price of one system call.
     ByPolling,
 }
 
-/// How a connection is closed, where a loop says so.
+/// How a connection is closed. An event loop may ask for more than the usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Usual,
-    /// Input was read and thrown away, so that more of it may be on its way.
+    /// Input was read and thrown away, and more may be on its way.
     LeavesUnread,
     /// By a reset.
     Reset,
 }
 
-/// How far a connection is.
+/// What has happened on a connection so far.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
-    /// True if `next_request` waits, and so no request is under way.
+    /// True if `next_request` waits: no request is under way.
     between: bool,
-    /// True if nothing has been read since the last flush, or the start.
+    /// True if nothing has been read since the last flush, or since the start.
     fresh: bool,
     /// True if anything has been read at all.
     heard: bool,
-    /// True if the last read filled its buffer, so that the kernel's queue is probably not empty.
+    /// True if the last read filled its buffer: the kernel's queue is probably not empty.
     read_full: bool,
     /// True if the peer has ended the stream.
     ended: bool,
-    /// True if the stop has ended a wait for a request: nobody reads what the peer may still send.
+    /// True if the stop has ended a wait for a request: later input is not read any more.
     stopped: bool,
     /// True if sending has failed.
     broken: bool,
@@ -81,10 +82,11 @@ impl Default for Progress {
     }
 }
 
-/// A wait may be broken off and begun again about this many times by a timeout that was armed for a shorter one.
+/// A timeout that was armed for a shorter limit may end a wait early. That may happen about this many times
+/// in one wait.
 const FEW: u32 = 8;
 
-/// A deadline that knows which limit it comes from.
+/// A deadline, and the limit that it comes from.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
@@ -92,7 +94,7 @@ struct Deadline {
 }
 
 impl Deadline {
-    /// `None`, as good as never, where the time cannot be told.
+    /// Makes a deadline. `None`, which means never, if the time is too far to be counted.
     fn new(since: Instant, limit: Limit, after: Duration) -> Option<Self> {
         Some(Self { at: since.checked_add(after)?, why: LimitExceeded { limit, after } })
     }
@@ -102,7 +104,7 @@ impl Deadline {
     }
 }
 
-/// All of a connection but its buffers. Both halves share it, on one thread.
+/// A connection without its buffers. Both halves share it, on one thread.
 #[derive(Debug)]
 pub(crate) struct Wire {
     socket: Socket,
@@ -111,14 +113,17 @@ pub(crate) struct Wire {
     notice: StopNotice,
     slot: RefCell<Option<Arc<ConnectionSlot>>>,
     limits: Cell<Limits>,
-    /// When the request began; only kept where a limit asks for it.
+    /// The start of the request. Without a request limit it is not kept: that saves reading the clock.
     request_since: Cell<Option<Instant>>,
     progress: Cell<Progress>,
+    /// The kernel's receive and send timeouts (`SO_RCVTIMEO`, `SO_SNDTIMEO`) as they are set now.
     armed_read: Cell<Option<Duration>>,
     armed_write: Cell<Option<Duration>>,
+    /// Made at the first call of `writer`: only then do waits pay for it.
     mailbox: OnceCell<Arc<Messages>>,
-    /// In a forked child: where its parent reads when the request must have ended.
+    /// In a forked child: the parent reads here when the request must have ended.
     shared_deadline: OnceCell<SharedRef<AtomicU64>>,
+    /// The last value written there, so that an equal value is not written again.
     last_shared: Cell<u64>,
 }
 
@@ -127,8 +132,9 @@ impl Wire {
         let limits = server.core.settings.limits;
         let slot =
             (notice == StopNotice::ByRegistry).then(|| server.core.registry.enter(accepted.socket.as_fd().as_raw_fd()));
+        // The cut may have come before the entry above, and then has missed this connection.
         if server.core.control.is_cut() {
-            let _ = socket::shut_both(accepted.socket.as_fd().as_raw_fd()); // it came too late to be cut with the rest
+            let _ = socket::shut_both(accepted.socket.as_fd().as_raw_fd());
         }
         Self {
             socket: accepted.socket,
@@ -181,18 +187,18 @@ impl Wire {
         self.socket.as_fd().as_raw_fd()
     }
 
-    /// Whether the peer has ended the stream.
+    /// True if the peer has ended the stream.
     pub(crate) fn has_ended(&self) -> bool {
         self.progress.get().ended
     }
 
-    /// Whether the peer has ended the stream, or vanished.
+    /// True if the peer has ended the stream, or has vanished.
     pub(crate) fn has_lost_peer(&self) -> bool {
         let progress = self.progress.get();
         progress.ended || progress.broken || progress.failed
     }
 
-    /// Whether the stop has ended a wait for a request.
+    /// True if the stop has ended a wait for a request.
     pub(crate) fn is_stopped(&self) -> bool {
         self.progress.get().stopped
     }
@@ -201,12 +207,12 @@ impl Wire {
         self.progress.get().ending
     }
 
-    /// Whether sending has failed.
+    /// True if sending has failed.
     pub(crate) fn is_broken(&self) -> bool {
         self.progress.get().broken
     }
 
-    /// Gives up the place in the registry; before the socket is closed.
+    /// Leaves the registry. Call it before the socket is closed.
     pub(super) fn leave(&self) {
         if let Some(slot) = self.slot.take() {
             self.server.core.registry.leave(slot);
@@ -225,14 +231,16 @@ impl Wire {
         self.share_deadline();
     }
 
-    /// Tells the parent of this child, from now on, when the request must have ended.
+    /// From now on, writes for the parent of this child when the request must have ended. The parent can then
+    /// end a child that spins, and leave one alone that waits for its next request.
     pub(crate) fn share_deadlines(&self, deadline: SharedRef<AtomicU64>) {
-        self.last_shared.set(u64::from(self.limits.get().request.is_some())); // what the parent has put there differs
+        // Not the value that the parent has put there, so that the first deadline is written.
+        self.last_shared.set(u64::from(self.limits.get().request.is_some()));
         let _ = self.shared_deadline.set(deadline);
         self.share_deadline();
     }
 
-    /// The request is over; what is left has limits of its own.
+    /// Tells the parent that the request is over. The close has limits of its own.
     pub(crate) fn share_no_deadline(&self) {
         self.note(|p| p.between = true);
         self.share_deadline();
@@ -257,7 +265,8 @@ impl Wire {
         self.share_deadline();
     }
 
-    /// The first limit to end a wait for this: `own`, counted from now, or the request's, counted from its start.
+    /// Returns the earlier of two deadlines: `own`, counted from now, and the request limit, counted from the
+    /// start of the request.
     fn deadline(&self, limit: Limit, own: Option<Duration>) -> Option<Deadline> {
         let own = own.and_then(|after| Deadline::new(Instant::now(), limit, after));
         own.into_iter().chain(self.request_deadline()).min_by_key(|d| d.at)
@@ -281,7 +290,8 @@ impl Wire {
 
     // Waiting.
 
-    /// Waits for the socket, the stop and the writers, until the first deadline. `idle`: not at all, once the stop has come.
+    /// Waits for the socket, the stop and the mailbox, until the first deadline. After a stop, an `idle` wait
+    /// returns at once.
     fn wait(
         &self,
         idle: bool,
@@ -293,6 +303,7 @@ impl Wire {
         let drain = self.server.core.drain_deadline();
         let stop = match drain {
             None => Some(control.stop.as_fd()),
+            // After the stop `stop` stays readable. An idle wait ends; any other watches for the urgent stop.
             Some(_) if idle && !self.is_spared() => return Ok(()),
             Some(_) if idle => Some(self.server.core.server().control.stop.as_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
@@ -302,7 +313,8 @@ impl Wire {
         let left = left(until).into_iter().chain(self.beat()).min();
         let ready = sys::poll([read, stop, messages], write, left)?;
         if ready.has(2) {
-            self.mailbox.get().into_iter().for_each(|m| m.clear()); // the caller takes the messages next
+            // The caller takes the messages next.
+            self.mailbox.get().into_iter().for_each(|m| m.clear());
         }
         if ready.none() {
             check(by)?;
@@ -314,7 +326,7 @@ impl Wire {
         Ok(())
     }
 
-    /// What a wait for a request is to those who end it.
+    /// Returns the registry state of a wait for a request.
     fn waiting(&self) -> SlotState {
         if self.server.core.is_worker() && !self.progress.get().heard {
             SlotState::New
@@ -323,12 +335,14 @@ impl Wire {
         }
     }
 
-    /// Whether the stop is none to this wait for a request: the worker ends alone, and this is its first.
+    /// True if the stop does not end this wait for a request: the worker ends alone, and it is the
+    /// connection's first request. Its client must not notice that a worker is replaced.
     fn is_spared(&self) -> bool {
         self.waiting() == SlotState::New && self.server.core.ends_alone()
     }
 
-    /// A worker process whose serving thread waits here is not stuck; how long it may wait until it says so again.
+    /// Notes a heartbeat if the serving thread of a worker process waits here. Returns how long it may wait
+    /// until the next heartbeat.
     pub(crate) fn beat(&self) -> Option<Duration> {
         let worker = self.server.core.worker().filter(|_| self.notice == StopNotice::ByPolling)?;
         worker.beat();
@@ -339,19 +353,23 @@ impl Wire {
         LimitExceeded { limit: Limit::Drain, after: self.server.core.settings.drain_timeout }.into()
     }
 
-    /// Sets the kernel's timeout, lazily: before the first wait, and again when it is longer than the time left, then
-    /// to half of that, so that a peer who trickles costs a few calls in all; or when it is so short that the wait
-    /// would be broken off many times.
+    /// Sets the kernel's timeout, if the present one does not fit. A blocking call with a timeout is one
+    /// system call; a `poll` before each read would make it two.
     fn arm(
         &self,
         armed: &Cell<Option<Duration>>,
         deadline: Option<Deadline>,
         set: fn(BorrowedFd<'_>, Option<Duration>) -> io::Result<()>,
     ) -> io::Result<()> {
+        // Zero would mean for ever, so the shortest timeout is a microsecond.
         let wanted = match (deadline.map(|d| d.left().max(Duration::from_micros(1))), armed.get()) {
             (None, None) => return Ok(()),
+            // It ends in time, and a little early at worst: the caller finds time left and waits again.
             (Some(left), Some(now)) if now <= left && now >= left / FEW => return Ok(()),
+            // It was armed for a much shorter limit, and would end the wait early again and again.
             (Some(left), Some(now)) if now < left => Some(left),
+            // It is too long. The time left shrinks with every read, so half of it is armed. Then the number
+            // of calls grows with the logarithm of the limit, not with the bytes of a slow peer.
             (Some(left), Some(_)) if left > FINE => Some(left / 2),
             (left, _) => left,
         };
@@ -366,7 +384,7 @@ impl AsFd for Wire {
     }
 }
 
-/// Nothing to be had now: also what an armed timeout answers, and what a signal's handler leaves behind.
+/// True if the call would have to wait. An armed timeout and an interrupting signal also show like this.
 fn would_wait(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::mailbox::Mailbox;
 
-/// Writes to a connection from any thread: clone it, keep it in a room, send to it. From
+/// Writes to a connection from any thread. Clone it, keep it in a list of members, send to it. It comes from
 /// [`Connection::writer`](crate::Connection::writer).
 ///
-/// Messages are queued whole and in order; the thread that serves the connection sends them, which it does while it
-/// waits for the peer. A message never lands in the middle of what the handler has written between two flushes.
+/// Messages are queued whole and in order. The thread that serves the connection sends them when it flushes,
+/// waits for the peer, or ends. A message never lands within the handler's output between two flushes.
 ///
 /// ```
 /// use std::io::Read;
@@ -17,7 +17,7 @@ use crate::mailbox::Mailbox;
 /// let (mut conn, mut client) = Connection::pair()?;
 /// let writer = conn.writer()?;
 /// std::thread::spawn(move || writer.send_line("news")).join().unwrap()?;
-/// drop(conn);                                  // what is queued is sent at the end, too
+/// drop(conn);                                  // the queue is sent at the end, too
 /// let mut got = String::new();
 /// client.read_to_string(&mut got)?;
 /// assert_eq!(got, "news\n");
@@ -35,13 +35,13 @@ impl ConnectionWriter {
         Self { mailbox, capacity }
     }
 
-    /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>` is shared,
-    /// not copied: one message to a whole room.
+    /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>`
+    /// is shared, not copied: one message to a whole room.
     ///
     /// # Errors
     /// [`SendError::Full`] when the peer reads too slowly and
-    /// [`writer_capacity`](crate::ServerBuilder::writer_capacity) bytes wait already; [`SendError::Closed`] when the
-    /// connection has ended.
+    /// [`writer_capacity`](crate::ServerBuilder::writer_capacity) bytes wait already; [`SendError::Closed`]
+    /// when the connection has ended.
     pub fn send(&self, message: impl Into<Arc<[u8]>>) -> Result<(), SendError> {
         let message = message.into();
         if self.mailbox.is_closed() {
@@ -53,15 +53,15 @@ impl ConnectionWriter {
         self.mailbox.send(message).map_err(|_| SendError::Closed)
     }
 
-    /// As [`send`](Self::send), with a line feed after the message.
+    /// Queues a message and a line feed, as [`send`](Self::send) does.
     ///
     /// # Errors
-    /// As there.
+    /// As [`send`](Self::send).
     pub fn send_line(&self, line: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send([line.as_ref(), b"\n"].concat())
     }
 
-    /// How many bytes wait to be sent, 64 for each message included.
+    /// Returns the number of bytes in the queue, 64 for each message included.
     pub fn queued(&self) -> usize {
         self.mailbox.reserved()
     }
@@ -88,13 +88,13 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// What a message costs besides its bytes, so that a million empty ones are bounded too.
+/// The cost of a message besides its bytes, so that a million empty messages are bounded too.
 const OVERHEAD: usize = 64;
 
-/// The messages between the writers and the thread that serves the connection.
+/// The queue between the writers and the thread that serves the connection.
 pub(super) type Messages = Mailbox<Arc<[u8]>>;
 
-/// For the thread that serves the connection: the next message, which counts no more.
+/// Takes the next message, for the thread that serves the connection. The message no longer counts as queued.
 pub(super) fn take(mailbox: &Messages) -> Option<Arc<[u8]>> {
     let message = mailbox.take()?;
     mailbox.release(message.len() + OVERHEAD);

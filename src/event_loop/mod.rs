@@ -1,4 +1,21 @@
-//! One thread, thousands of connections: protocols, as Twisted and asyncio have them, driven by readiness.
+//! One thread, thousands of connections: protocols, as Twisted and asyncio have them.
+//!
+//! The crate's root has the names of every event-driven program: [`EventLoop`] and [`EventLoops`] serve,
+//! [`Protocol`] is what you write, [`Transport`] and [`Context`] are lent to its callbacks. This module has the rest:
+//!
+//! - ids: [`ConnId`] of connections, [`TimerId`] of timers, [`ListeningPort`] and [`DatagramPort`] of sockets;
+//! - factories: [`Factory`], with the [`Peer`] that it decides about;
+//! - receivers of lines and of strings: [`LineReceiver`], [`StringReceiver`], their [`FramedTransport`], and what
+//!   [`lines()`] and [`strings()`] return;
+//! - ends and failures: [`Lost`] says which connection ended and [`LostReason`] why; [`WriteError`], [`QueueFull`],
+//!   [`BlockingError`], [`Eof`];
+//! - clients: [`Connect`] says where to connect to, [`Connector`] names the attempt, [`ConnectorState`] its state,
+//!   [`Reconnect`] whether to try again, [`ConnectError`] and [`ConnectFailure`] what went wrong;
+//! - datagrams: [`DatagramProtocol`], [`DatagramTransport`];
+//! - the loop by itself: [`Reactor`], with a [`ReactorHandle`] for other threads ([`ReactorGone`] once it is dropped);
+//! - [`RateLimit`] of a connection.
+//!
+//! [The guide](crate::guide::event_loop) walks through them.
 
 mod clients;
 mod conns;
@@ -34,7 +51,7 @@ pub use state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTrans
 pub use state::factory::{factory, Factory, Peer};
 pub use state::lost::{Lost, LostReason, QueueFull, WriteError};
 pub use state::ports::ListeningPort;
-pub use state::protocol::{BoxError, Eof, Protocol};
+pub use state::protocol::{Eof, Protocol};
 pub use state::settings::EventLoop;
 pub use state::transport::Transport;
 #[cfg(feature = "testing")]

@@ -13,7 +13,7 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::conn::{Conn, Origin, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::protocol::Protocol;
@@ -31,7 +31,8 @@ const TURNS: usize = 1000;
 /// ```
 /// use std::time::Duration;
 /// use socketserver::testing::TestLoop;
-/// use socketserver::{HandlerResult, Protocol, TimerId, Transport};
+/// use socketserver::{HandlerResult, Protocol, Transport};
+/// use socketserver::event_loop::TimerId;
 ///
 /// /// Repeats what it hears, a second later.
 /// #[derive(Default)]
@@ -80,7 +81,7 @@ impl TestLoop {
         let limits = Limits { write: Some(Duration::from_secs(30)), ..Limits::default() };
         let config = ServerSettings { limits, lingering_close: LingeringClose::IfUnread, ..ServerSettings::default() };
         let mut reactor = Reactor::with_clock(settings, config, Hooks::default(), Clock::Manual(now.clone()))?;
-        reactor.state.dials.script = Some(Script::default());
+        reactor.state.clients.script = Some(Script::default());
         Ok(Self { reactor, now, peers: HashMap::new() })
     }
 
@@ -107,7 +108,8 @@ impl TestLoop {
     /// use std::io::ErrorKind;
     /// use std::time::Duration;
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{factory, Connect, HandlerResult, Protocol, Reconnect, Transport};
+    /// use socketserver::{factory, HandlerResult, Protocol, Transport};
+    /// use socketserver::event_loop::{Connect, Reconnect};
     ///
     /// struct Greeter;
     /// impl Protocol for Greeter {
@@ -129,20 +131,20 @@ impl TestLoop {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn answer_connects(&mut self, outcomes: impl IntoIterator<Item = io::Result<()>>) {
-        self.reactor.state.dials.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
+        self.reactor.state.clients.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
     }
 
     /// How many attempts to connect have begun.
     pub fn attempts(&self) -> u64 {
-        self.reactor.state.dials.attempts()
+        self.reactor.state.clients.attempts()
     }
 
     fn new_client(&mut self, peer: Addr) -> ConnId {
         let (memory, now) = (Memory::default(), self.now.get());
         let state = &mut self.reactor.state;
-        state.now = now;
-        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, None, None, now));
-        state.in_memory.push(id);
+        state.time.now = now;
+        let id = state.conns.insert(Conn::new(Io::Memory(memory.clone()), peer, Origin::Accepted(None), None, now));
+        state.unpolled.memory.push(id);
         self.peers.insert(id, memory);
         id
     }
@@ -217,13 +219,13 @@ impl TestLoop {
     /// Whether the loop reads from the client.
     pub fn is_reading(&self, client: ConnId) -> bool {
         let conn = self.reactor.state.conns.get(client);
-        conn.is_some_and(|conn| conn.phase == Phase::Open && conn.wanted().read)
+        conn.is_some_and(|conn| conn.end.phase == Phase::Open && conn.wanted().read)
     }
 
     /// How long a request has been in progress, if one is: see
     /// [`Transport::request_begins`](crate::Transport::request_begins).
     pub fn request_age(&self, client: ConnId) -> Option<Duration> {
-        let since = self.reactor.state.conns.get(client)?.request_since?;
+        let since = self.reactor.state.conns.get(client)?.limits.request_since?;
         Some(self.now.get().saturating_duration_since(since))
     }
 
@@ -242,12 +244,12 @@ impl TestLoop {
     fn next_due(&mut self) -> Option<Instant> {
         let state = &mut self.reactor.state;
         let drain = state.drain_deadline().filter(|_| !state.is_cut());
-        state.timers.next().into_iter().chain(drain).min()
+        state.time.timers.next().into_iter().chain(drain).min()
     }
 
     /// How many timers are pending, those of limits included.
     pub fn timers(&self) -> usize {
-        self.reactor.state.timers.len()
+        self.reactor.state.time.timers.len()
     }
 
     /// How many connections there are.
@@ -274,7 +276,7 @@ impl TestLoop {
     #[allow(clippy::expect_used)] // a test wants to fail here
     pub fn turn(&mut self) {
         self.reactor.turn(Some(Duration::ZERO)).expect("a turn of the loop");
-        let script = self.reactor.state.dials.script.iter_mut();
+        let script = self.reactor.state.clients.script.iter_mut();
         self.peers.extend(script.flat_map(|script| script.made.drain(..)));
     }
 
@@ -295,10 +297,10 @@ impl TestLoop {
 
     fn is_settled(&mut self) -> bool {
         let (state, now) = (&mut self.reactor.state, self.now.get());
-        let due = state.timers.next().is_some_and(|due| due <= now);
-        let busy = !state.dirty.is_empty() || !state.soon.is_empty() || due;
+        let due = state.time.timers.next().is_some_and(|due| due <= now);
+        let busy = !state.queues.dirty.is_empty() || !state.queues.deferred.is_empty() || due;
         let ready = self.peers.iter().any(|(id, memory)| {
-            let watched = state.conns.get(*id).and_then(|conn| conn.watched);
+            let watched = state.conns.get(*id).and_then(|conn| conn.watch.interest);
             watched.is_some_and(|watched| memory.readiness(watched).is_some())
         });
         !busy && !ready

@@ -1,43 +1,40 @@
-//! Closing without losing what was sent: lingering close.
+//! The close of a connection, so that no output is lost.
 //!
-//! Closing a socket with unread input makes the kernel send a reset, which destroys what the peer has not read yet.
-//! So the writing side is closed first, and the input is read into the void, within bounds.
+//! If a socket is closed with unread input, the kernel sends a reset, which destroys the output that the peer
+//! has not read yet. So the writing side is shut first, and the input is read and thrown away, within bounds.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
-use crate::config::{LingeringClose, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{FIRST_LOOK, LAST_LOOK, LINGER_IDLE};
 use crate::connection::{Connection, Ending};
+use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
 use crate::sys::{self, socket};
 
-/// Closes the connection; its output has been flushed, as far as that went.
-/// A peer that a limit has cut gets less patience.
+/// Closes the connection. Its output has been flushed, as far as that was possible.
 pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     let wire = connection.wire();
-    if wire.is_broken() || wire.ending() == Ending::Reset || core.control.is_cut() {
-        return;
-    }
-    if wire.is_stopped() {
-        // The peer may send its next request at any time, and nobody will read it: from the moment the socket is
-        // closed, or both its sides are shut, that makes a reset. So the peer's kernel must have all of the output
-        // before. (A lingering close is no way here: an idle peer would not end, and hold the stop up.)
-        let _ = wait_acknowledged(core, connection, Instant::now() + LINGER_TOTAL);
-        return;
-    }
-    let lingers = match core.settings.lingering_close {
-        LingeringClose::Never => false,
-        LingeringClose::Always => !wire.has_ended(),
-        LingeringClose::IfUnread => !wire.has_ended() && (wire.ending() == Ending::LeavesUnread || wire.has_unread()),
+    let facts = Facts {
+        is_lost: wire.is_broken() || wire.ending() == Ending::Reset,
+        is_cut: core.control.is_cut(),
+        // A stop shuts the reading side of an idle connection, which then reads as ended. Its peer has not
+        // ended.
+        has_ended: wire.has_ended() && !wire.is_stopped(),
+        is_stopped: wire.is_stopped(),
+        leaves_unread: wire.ending() == Ending::LeavesUnread,
+        is_limit,
     };
-    if lingers {
-        let patience = if is_limit { LINGER_IDLE } else { LINGER_TOTAL };
-        let _ = linger(core, connection, Instant::now() + patience);
-    }
+    // An error of a wait is ignored: the socket is closed next.
+    let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
+        Close::AtOnce => Ok(()),
+        Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),
+        Close::Linger { within } => linger(core, connection, Instant::now() + within),
+    };
 }
 
-/// Shuts the writing side and reads until the peer ends, is silent for too long, or takes too long in all.
+/// Shuts the writing side, and reads until the peer ends, is silent for too long, or takes too long in all.
 fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<()> {
     let (scratch, wire) = connection.scratch();
     let fd = wire.as_fd();
@@ -56,13 +53,15 @@ fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<(
             return Ok(());
         }
         let control = &core.control;
+        // During a drain the wait ends for the urgent stop only; the drain limit is in `until` already.
         let stop = if !control.stopping() { Some(control.stop.as_fd()) } else { control.urgent() };
         sys::poll([Some(fd), stop], None, Some(until - now))?;
     }
 }
 
-/// The kernel tells nobody when output is acknowledged, so it is asked now and then, within the bound. (A Unix
-/// socket hands over what it is given at once, and keeps it.)
+/// Waits until the peer's kernel has acknowledged all output (`SIOCOUTQ` is zero). No event reports that, so
+/// the kernel is asked from time to time: after 1 ms at first, after 50 ms at last. (A Unix socket delivers
+/// at once.)
 fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::Result<()> {
     if !connection.wire().is_tcp() {
         return Ok(());
@@ -75,7 +74,7 @@ fn wait_acknowledged(core: &Core, connection: &Connection, by: Instant) -> io::R
     socket::shut_write(connection.as_fd().as_raw_fd())
 }
 
-/// A stopping server's limit holds here too.
+/// Returns the earlier of `by` and the drain limit.
 fn nearest(core: &Core, by: Instant) -> Instant {
     core.drain_deadline().map_or(by, |drain| drain.min(by))
 }

@@ -1,6 +1,11 @@
-//! Stage 5: the one place where a connection or a datagram's request ends, and where it is accounted for.
+//! Stage 5: the one place where a connection, or the request of a datagram, ends and is counted.
+//!
+//! The walk: [`finish`] → [`Conversation::end`] (flush, close) → drop (the socket is closed) →
+//! `Monitor::report_end` (counters, log, hook). A client without a handler goes to [`refuse`]. This folder
+//! does not decide what a handler's error means: `observe::Outcome` does.
 
 mod close;
+pub(crate) mod plan;
 
 use std::io;
 use std::sync::Arc;
@@ -11,14 +16,15 @@ use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::Outcome;
 
-/// What a handler has talked through, as its end needs it.
+/// A connection or a datagram, as its end needs it.
 pub(crate) trait Conversation {
-    /// Sends what is left, as the outcome says, and lets go of the peer with care; what that makes of the outcome.
+    /// Sends the rest of the output, if the outcome allows it, and closes so that no output is lost. Returns
+    /// the outcome; a failed send may have changed it.
     fn end(&mut self, core: &Core, outcome: Outcome) -> Outcome;
 
     fn peer(&self) -> &Addr;
 
-    /// Whether the peer has met its end before ours.
+    /// True if the peer was lost before this side has ended.
     fn has_lost_peer(&self) -> bool;
 }
 
@@ -39,7 +45,7 @@ impl Conversation for Connection {
 }
 
 impl Conversation for Datagram {
-    /// There is no half of a reply: it goes after success only.
+    /// Sends the reply only after success: a datagram has no half.
     fn end(&mut self, _core: &Core, outcome: Outcome) -> Outcome {
         let sent = if matches!(outcome, Outcome::Served) { self.send_reply() } else { Ok(()) };
         outcome.and(sent)
@@ -54,16 +60,18 @@ impl Conversation for Datagram {
     }
 }
 
-/// Sends what is left, closes, counts and reports: whatever the handler did.
+/// Flushes, closes, counts and reports, whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut conversation: impl Conversation, outcome: Outcome) {
     let outcome = conversation.end(core, outcome);
     let (peer, lost) = (conversation.peer().clone(), conversation.has_lost_peer());
-    drop(conversation); // before the hook, which may take its time
+    // Closed before the report: the hook may take long, and the peer waits for the end of the stream.
+    drop(conversation);
     core.monitor.report_end(&peer, lost, &outcome, core.stop_phase());
+    // The error is the user's value, and its drop may panic.
     crate::panics::forget(outcome);
 }
 
-/// The same in a forked child, whose parent counts and reports: what `judge` makes of it.
+/// Flushes and closes in a forked child. `judge` makes the verdict for the parent, which counts and reports.
 pub(crate) fn finish_in_child<T>(
     core: &Arc<Core>,
     mut conversation: impl Conversation,
@@ -72,23 +80,25 @@ pub(crate) fn finish_in_child<T>(
 ) -> T {
     let outcome = conversation.end(core, outcome);
     let judged = judge(&outcome, conversation.has_lost_peer());
+    // The child exits next: its memory needs no care.
     std::mem::forget(outcome);
     judged
 }
 
-/// The same without a server: nothing is counted or reported.
+/// Flushes and closes without a server: nothing is counted or reported.
 #[cfg(feature = "testing")]
 pub(crate) fn finish_apart(core: &Core, mut connection: Connection, outcome: Outcome) -> Outcome {
     connection.end(core, outcome)
 }
 
-/// Closes without a handler, after the user's message if there is one. Never waits: the accepting thread calls it.
+/// Closes without a handler, after the user's message if there is one. It never waits for the client, because
+/// the accepting thread calls it.
 pub(crate) fn refuse(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
     core.note_accepted(arrived.peer());
     refuse_admitted(core, arrived, why);
 }
 
-/// As [`refuse`], for what has been counted as accepted.
+/// As [`refuse`], for a client that has been counted as accepted.
 pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
     if let AtLimit::Refuse(message) = &core.settings.at_limit {
@@ -100,7 +110,7 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io:
     core.monitor.report_refused(&peer, why);
 }
 
-/// Closes what `verify_request` does not let in. No message: that is for the limit.
+/// Closes a client that `verify_request` has refused. It sends no message: the message is for the limit.
 pub(crate) fn refuse_unverified(core: &Core, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
     drop(arrived);

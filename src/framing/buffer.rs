@@ -2,9 +2,9 @@
 
 use super::{Decoded, Decoder, FrameError};
 
-/// What has arrived and is not yet taken: chunks go in at the back, frames come out at the front.
+/// A buffer for a stream. Chunks go in at the back, frames come out at the front.
 ///
-/// It grows as needed up to its limit, and holds no memory once it is found to be empty.
+/// It grows as needed up to its limit. Once it is found empty, it holds no memory.
 ///
 /// ```
 /// use socketserver::framing::{FrameBuffer, FrameError, LineDecoder};
@@ -27,30 +27,33 @@ pub struct FrameBuffer {
     limit: usize,
 }
 
-/// Memory that is not worth giving back before the buffer is empty.
+/// Memory up to this size is given back only when the buffer is empty.
 const SMALL: usize = 8 << 10;
 
 impl FrameBuffer {
-    /// Empty, for at most `limit` bytes that are unread; `usize::MAX` where the decoder's own limit is enough.
+    /// Makes an empty buffer for at most `limit` unread bytes. Give `usize::MAX` if the decoder's own limit
+    /// is enough.
     pub const fn new(limit: usize) -> Self {
         Self { buf: Vec::new(), start: 0, limit }
     }
 
-    /// Takes a chunk.
+    /// Appends a chunk.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`] if more would be unread than the limit; nothing of the chunk is taken.
+    /// [`FrameError::TooLong`] if more bytes would be unread than the limit. Nothing of the chunk is taken.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), FrameError> {
         let len = self.unread().len() + chunk.len();
         if len > self.limit {
             return Err(FrameError::TooLong { limit: self.limit, len });
         }
+        // Room at the front is used before the buffer grows.
         self.compact();
         self.buf.extend_from_slice(chunk);
         Ok(())
     }
 
-    /// The payload of the next frame; `None` until more is pushed. Called until it says so, it frees what it can.
+    /// Takes the next frame and returns its payload. `None` if more must be pushed first. Call it until
+    /// `None`: then it also frees memory.
     ///
     /// # Errors
     /// The decoder's. Nothing is taken.
@@ -58,6 +61,7 @@ impl FrameBuffer {
         loop {
             match decoder.decode(self.unread())? {
                 Decoded::Frame(frame) => {
+                    // The payload is lent from the buffer, so nothing moves here. `push` moves it later.
                     let at = self.start;
                     self.start = at + frame.len;
                     return Ok(Some(&self.buf[at..][frame.payload]));
@@ -71,13 +75,13 @@ impl FrameBuffer {
         }
     }
 
-    /// What is not yet taken. At the end of the stream: the part of a frame that was cut off.
+    /// Returns the bytes that are not yet taken. At the end of the stream, they are a frame that was cut off.
     pub fn unread(&self) -> &[u8] {
         &self.buf[self.start..]
     }
 
-    /// Takes `n` bytes from the front, or all there are. After others than a decoder has told, it must be
-    /// [reset](Decoder::reset).
+    /// Takes `n` bytes from the front, or all if there are fewer. If the number is not from a decoder, you
+    /// must [reset](Decoder::reset) the decoder.
     pub fn consume(&mut self, n: usize) {
         self.start = self.start.saturating_add(n).min(self.buf.len());
         if self.start == self.buf.len() {
@@ -87,17 +91,18 @@ impl FrameBuffer {
         }
     }
 
-    /// Takes all, and gives its memory back.
+    /// Takes all bytes, and frees the memory.
     pub fn clear(&mut self) {
         (self.buf, self.start) = (Vec::new(), 0);
     }
 
-    /// Whether nothing is unread.
+    /// True if no byte is unread.
     pub fn is_empty(&self) -> bool {
         self.unread().is_empty()
     }
 
-    /// Moves what is unread to the front, once the room there is worth the move.
+    /// Moves the unread bytes to the front, if the free part there is at least as large. So each byte is
+    /// moved once on average.
     fn compact(&mut self) {
         if self.start > 0 && self.start >= self.unread().len() {
             self.buf.drain(..self.start);

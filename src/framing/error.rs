@@ -1,17 +1,17 @@
-//! What can be wrong with a frame.
+//! The errors of frames.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// A line is longer than its reader takes. Inside an [`io::Error`] it has the kind
+/// A line is longer than the reader's limit. As an [`io::Error`] it has the kind
 /// [`InvalidData`](io::ErrorKind::InvalidData).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LineTooLong {
-    /// The most bytes a line may have, its end not counted.
+    /// The most bytes that a line may have, without its end.
     pub limit: usize,
-    /// How many bytes of the line had arrived, its end not counted. There may be more to come.
+    /// The bytes of the line that had arrived, without its end. More may come.
     pub len: usize,
 }
 
@@ -29,25 +29,26 @@ impl From<LineTooLong> for io::Error {
     }
 }
 
-/// Why the bytes of a stream are no frame, or why a payload cannot be made one.
+/// Why the bytes of a stream are no frame, or why a payload cannot be a frame.
 ///
-/// As an [`io::Error`] it has the kind [`InvalidData`](io::ErrorKind::InvalidData); inside is the [`LineTooLong`], or
-/// else the `FrameError`.
+/// As an [`io::Error`] it has the kind [`InvalidData`](io::ErrorKind::InvalidData). Inside is the
+/// [`LineTooLong`], or the `FrameError`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
     /// A line over the limit.
     LineTooLong(LineTooLong),
-    /// A frame over the limit, by the length that it announces or has.
+    /// A frame over the limit. The length is the frame's, or the announced one.
     TooLong {
-        /// The most bytes a payload may have.
+        /// The most bytes that a payload may have.
         limit: usize,
-        /// The length, as far as it was read: a decimal number is refused with the digit that takes it over the limit.
+        /// The length, as far as it was read. A decimal number is refused at the digit that takes it over the
+        /// limit.
         len: usize,
     },
-    /// What has arrived can be no frame, whatever follows.
+    /// The bytes can be no frame, whatever follows.
     Malformed(&'static str),
-    /// The payload cannot be sent in this framing: its reader would see something else.
+    /// The payload cannot be sent in this framing: a reader would see something else.
     Unencodable(&'static str),
 }
 

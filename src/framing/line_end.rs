@@ -1,32 +1,36 @@
-//! The search for the end of a line, which goes on where it stopped.
+//! The search for the end of a line. It goes on where it stopped.
+//!
+//! A search that begins anew with each read takes a time that grows with the square of the length, and the
+//! peer chooses both. Tests count the bytes that are looked at: each byte twice at most.
 
 use memchr::memchr;
 
 use super::{examined, FrameError};
 
-/// What ends a line.
+/// The bytes that end a line. Two programs that disagree on them can be made to see different messages in one
+/// stream (SMTP smuggling). So there is a lenient and a strict kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LineEnd {
-    /// `\n` or `\r\n`; a `\r` elsewhere is data.
+    /// `\n` or `\r\n`, as people type them. A `\r` elsewhere is data.
     #[default]
     Newline,
-    /// `\r\n` only; a `\n` or a `\r` alone is data.
+    /// `\r\n` only. A `\n` or a `\r` alone is data.
     CrLf,
-    /// These bytes. They are searched for from the left, and the first match counts. Of no bytes, it never comes.
+    /// These bytes. The first match from the left counts. An empty delimiter never matches.
     Delimiter(Vec<u8>),
 }
 
-/// A line, found.
+/// A line that was found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
-    /// Its bytes without the end.
+    /// Its length without the end.
     pub(super) text: usize,
-    /// And with it.
+    /// Its length with the end.
     pub(super) len: usize,
 }
 
-/// A line end, and how far it has been searched for: `scanned` bytes hold none, and the last `matched` of them may be
-/// its beginning (of a delimiter; the others see that in the last byte).
+/// A line end, and how far it was searched for. `scanned` bytes hold no line end. The last `matched` of them
+/// may begin a delimiter. (The other kinds see that in the last byte.)
 #[derive(Debug, Clone)]
 pub(super) struct Search {
     end: End,
@@ -41,16 +45,18 @@ enum End {
     Delimiter(Box<Delimiter>),
 }
 
-/// For the search of Knuth, Morris and Pratt, since others look at bytes again that came in small chunks.
+/// A delimiter, prepared for the search of Knuth, Morris and Pratt. If a delimiter arrives byte by byte, any
+/// other search looks at bytes again.
 #[derive(Debug, Clone)]
 struct Delimiter {
     bytes: Vec<u8>,
-    /// `fall[n]`: how many bytes still match where the one after the first `n + 1` does not.
+    /// `fall[n]`: if the byte after the first `n + 1` does not match, this number of bytes still match.
     fall: Vec<usize>,
 }
 
 impl Delimiter {
     fn new(bytes: Vec<u8>) -> Self {
+        // The usual table: the delimiter is searched within itself.
         let mut fall = vec![0; bytes.len()];
         let mut matched = 0;
         for at in 1..bytes.len() {
@@ -63,10 +69,12 @@ impl Delimiter {
         Self { bytes, fall }
     }
 
-    /// From `at`, where the last `matched` bytes match: where the first match ends, and else what matches at the end.
+    /// Searches from `at`, where the last `matched` bytes match. Returns the end of the first match, and the
+    /// number of bytes that match at the end.
     fn find(&self, unread: &[u8], mut at: usize, mut matched: usize) -> (Option<usize>, usize) {
         let Some(first) = self.bytes.first() else { return (None, 0) };
         while at < unread.len() {
+            // Nothing matches: `memchr` skips to the next first byte, which is many times faster.
             if matched == 0 {
                 let Some(n) = find_byte(*first, &unread[at..]) else { return (None, 0) };
                 (at, matched) = (at + n + 1, 1);
@@ -108,12 +116,12 @@ impl Search {
         (self.scanned, self.matched) = (0, 0);
     }
 
-    /// After `n` bytes have been taken from the front.
+    /// Notes that `n` bytes have been taken from the front.
     pub(super) fn shift(&mut self, n: usize) {
         self.scanned = self.scanned.saturating_sub(n);
     }
 
-    /// The first line. Asked again before anything is taken, it says the same, and looks at one byte for it.
+    /// Finds the first line. A second call before anything is taken gives the same, and looks at one byte.
     pub(super) fn find(&mut self, unread: &[u8]) -> Option<Found> {
         self.scanned = self.scanned.min(unread.len());
         let end = match &self.end {
@@ -125,6 +133,7 @@ impl Search {
                 end
             }
         };
+        // The last byte of a line end that was found is looked at again, if the caller asks again.
         self.scanned = end.map_or(unread.len(), |len| len - 1);
         end.map(|len| Found { text: self.text_len(&unread[..len]), len })
     }
@@ -137,7 +146,8 @@ impl Search {
         }
     }
 
-    /// How many bytes at the end of `unread`, which has been searched, may be the beginning of a line end.
+    /// Returns the number of bytes at the end of `unread` that may begin a line end. Call it after
+    /// [`find`](Self::find).
     pub(super) fn begun(&self, unread: &[u8]) -> usize {
         match &self.end {
             End::Newline | End::CrLf => usize::from(unread.ends_with(b"\r")),
@@ -145,7 +155,7 @@ impl Search {
         }
     }
 
-    /// Appends `text` and the line end, if a reader will find that end first.
+    /// Appends `text` and the line end. It is an error if a reader would find another line end first.
     pub(super) fn append(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let (end, begins): (&[u8], _) = match &self.end {
             End::Newline => (b"\n", has_line_end(text)),
@@ -158,6 +168,8 @@ impl Search {
         let start = out.len();
         out.extend_from_slice(text);
         out.extend_from_slice(end);
+        // `text` may end with the front of the delimiter, and match early together with it. So search the
+        // whole.
         if let End::Delimiter(delimiter) = &self.end {
             if delimiter.find(&out[start..], 0, 0).0 != Some(out.len() - start) {
                 out.truncate(start);
@@ -168,7 +180,7 @@ impl Search {
     }
 }
 
-/// Where the first `\r\n` ends, which does not end before `from`.
+/// Returns the end of the first `\r\n` that ends after `from`.
 fn find_crlf(unread: &[u8], mut from: usize) -> Option<usize> {
     loop {
         from += find_byte(b'\n', &unread[from..])? + 1;
@@ -178,7 +190,8 @@ fn find_crlf(unread: &[u8], mut from: usize) -> Option<usize> {
     }
 }
 
-/// A `\r` or a `\n` alone too: some readers end a line there, and could be made to read one that was never sent.
+/// True if the text contains a `\r` or a `\n`, also a single one. Some readers end a line there, and would
+/// read a line that was never sent.
 fn has_line_end(text: &[u8]) -> bool {
     memchr::memchr2(b'\r', b'\n', text).is_some()
 }

@@ -1,42 +1,47 @@
-//! Lines, and stretches of raw bytes between them.
+//! [`LineDecoder`]: lines, and raw bytes between them.
 
 use super::line_end::{Found, Search};
 use super::{Decoded, Decoder, Encoder, Frame, FrameError, LineEnd, LineTooLong, DEFAULT_MAX_LENGTH};
 
-/// What becomes of a line over the limit. Either way it is told once, and no part of it is ever given as a line.
+/// The policy for a line over the limit. Both policies report it once, and never give a part of it as a line.
+/// A peer could hide a command in that part, behind the bytes that a filter in front has read as one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OverLong {
-    /// The stream cannot be read on: the connection is to be closed.
+    /// The stream cannot be read any further: close the connection.
     #[default]
     Close,
-    /// The line is skipped, up to and with its end.
+    /// The line is skipped, its end included.
     Discard,
 }
 
 /// Bytes that are not lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Raw {
-    /// So many bytes; then lines again. With 0, lines at once.
+    /// This number of bytes, then lines again. With 0, lines at once.
     Bytes(u64),
     /// Until [`LineDecoder::set_line_mode`].
     UntilSwitched,
 }
 
-/// Reads lines; and, in raw mode, bytes as they come.
+/// Reads lines. In raw mode it reads bytes as they come.
 ///
-/// Settings may be changed at any time and hold from the next frame on, also for what has arrived already.
+/// Settings may be changed at any time. They hold from the next frame on, also for bytes that have arrived
+/// already.
 ///
 /// ```
-/// use socketserver::framing::{FrameBuffer, FrameError, LineDecoder, LineEnd, OverLong, Raw};
+/// use socketserver::framing::{FrameBuffer, FrameError};
+/// use socketserver::framing::{LineDecoder, LineEnd, OverLong, Raw};
 ///
-/// let mut lines = LineDecoder::new(LineEnd::CrLf).max_length(8).over_long(OverLong::Discard);
+/// let lines = LineDecoder::new(LineEnd::CrLf).max_length(8);
+/// let mut lines = lines.over_long(OverLong::Discard);
 /// let mut buffer = FrameBuffer::new(1024);
 /// buffer.push(b"body 5\r\n\r\nabcmuch too long\r\nbye\r\n")?;
 /// assert_eq!(buffer.next(&mut lines)?, Some(&b"body 5"[..]));
 /// lines.set_raw_mode(Raw::Bytes(5));
 /// assert_eq!(buffer.next(&mut lines)?, Some(&b"\r\nabc"[..]));
 /// assert!(!lines.is_raw());
-/// assert_eq!(buffer.next(&mut lines).unwrap_err().to_string(), "a line of more than 8 bytes");
+/// let too_long = buffer.next(&mut lines).unwrap_err();
+/// assert_eq!(too_long.to_string(), "a line of more than 8 bytes");
 /// assert_eq!(buffer.next(&mut lines)?, Some(&b"bye"[..]));
 /// # Ok::<(), FrameError>(())
 /// ```
@@ -50,85 +55,86 @@ pub struct LineDecoder {
 }
 
 impl Default for LineDecoder {
-    /// With [`LineEnd::Newline`].
+    /// Makes a decoder with [`LineEnd::Newline`].
     fn default() -> Self {
         Self::new(LineEnd::default())
     }
 }
 
 impl LineDecoder {
-    /// In line mode, with at most [`DEFAULT_MAX_LENGTH`] bytes in a line, and [`OverLong::Close`].
+    /// Makes a decoder in line mode, with at most [`DEFAULT_MAX_LENGTH`] bytes in a line, and
+    /// [`OverLong::Close`].
     pub fn new(end: LineEnd) -> Self {
         let (max_length, over_long) = (DEFAULT_MAX_LENGTH, OverLong::Close);
         Self { search: Search::new(end), max_length, over_long, discarding: false, raw: None }
     }
 
-    /// The most bytes in a line, its end not counted.
+    /// Sets the most bytes in a line, without its end.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.set_max_length(bytes);
         self
     }
 
-    /// What becomes of a longer one.
+    /// Sets the policy for lines over the limit.
     #[must_use]
     pub fn over_long(mut self, policy: OverLong) -> Self {
         self.set_over_long(policy);
         self
     }
 
-    /// Another line end.
+    /// Changes the line end.
     pub fn set_line_end(&mut self, end: LineEnd) {
         self.search = Search::new(end);
     }
 
-    /// Another limit, in bytes.
+    /// Changes the limit, in bytes.
     pub fn set_max_length(&mut self, bytes: usize) {
         self.max_length = bytes;
     }
 
-    /// Another policy for lines over the limit.
+    /// Changes the policy for lines over the limit.
     pub fn set_over_long(&mut self, policy: OverLong) {
         self.over_long = policy;
     }
 
-    /// From here on, frames are raw: each is what there is, up to the number of bytes. A caller may take fewer bytes of
-    /// one than it has, in [`Raw::UntilSwitched`] only.
+    /// Switches to raw mode: each frame is all that has arrived, up to the number of bytes. In
+    /// [`Raw::UntilSwitched`] the caller may take fewer bytes than the frame has.
     pub fn set_raw_mode(&mut self, raw: Raw) {
         self.raw = (raw != Raw::Bytes(0)).then_some(raw);
     }
 
-    /// From here on, frames are lines.
+    /// Switches to line mode: frames are lines.
     pub fn set_line_mode(&mut self) {
         self.raw = None;
     }
 
-    /// How the next frame is raw; `None` where it is a line.
+    /// Returns the raw mode of the next frame. `None` if it is a line.
     pub fn raw(&self) -> Option<Raw> {
         self.raw.filter(|_| !self.discarding)
     }
 
-    /// Whether the next frame is raw.
+    /// True if the next frame is raw.
     pub fn is_raw(&self) -> bool {
         self.raw().is_some()
     }
 
-    /// Whether the rest of a line that was too long is being skipped.
+    /// True if the rest of a line over the limit is being skipped.
     pub fn is_discarding(&self) -> bool {
         self.discarding
     }
 
-    /// What becomes of a line over the limit.
+    /// Returns the policy for lines over the limit.
     pub fn policy(&self) -> OverLong {
         self.over_long
     }
 
-    /// The limit, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> usize {
         self.max_length
     }
 
-    /// A line that has been reported as too long: skips it, whatever the policy.
+    /// Skips the line that was reported as too long, whatever the policy is.
     pub fn discard_line(&mut self) {
         self.discarding = true;
     }
@@ -150,6 +156,7 @@ impl LineDecoder {
         if self.discarding {
             return Ok(self.skip(found, unread));
         }
+        // A line of just the limit is fine, also if its `\r` has come and its `\n` has not.
         let len = found.map_or_else(|| unread.len() - self.search.begun(unread), |line| line.text);
         if len > self.max_length {
             self.discarding = self.over_long == OverLong::Discard;
@@ -162,6 +169,7 @@ impl LineDecoder {
     }
 
     fn skip(&mut self, found: Option<Found>, unread: &[u8]) -> Decoded {
+        // The beginning of a line end must stay, or the end would not be seen when the rest comes.
         let n = found.map_or_else(|| unread.len() - self.search.begun(unread), |line| line.len);
         if found.is_some() {
             self.discarding = false;
@@ -185,20 +193,20 @@ impl Decoder for LineDecoder {
         }
     }
 
-    /// The mode stays, and so does the discarding of a line.
+    /// Keeps the mode, and the discarding of a line.
     fn reset(&mut self) {
         self.search.reset();
     }
 
-    /// While a line is discarded, and until [`Raw::Bytes`] are complete.
+    /// True while a line is discarded, and until [`Raw::Bytes`] are complete.
     fn mid_frame(&self) -> bool {
         self.discarding || matches!(self.raw, Some(Raw::Bytes(_)))
     }
 }
 
 impl Encoder for LineDecoder {
-    /// Appends a line, ended by the delimiter, by `\r\n`, or by `\n` for [`LineEnd::Newline`]. Of these two, both
-    /// refuse text that contains `\r` or `\n`, so that no reader, however lenient, sees two lines where one was sent.
+    /// Appends a line and its end: the delimiter, `\r\n`, or `\n` for [`LineEnd::Newline`]. The last two
+    /// refuse text that contains `\r` or `\n`. So no reader sees two lines for one that was sent.
     fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         self.search.append(payload, out)
     }

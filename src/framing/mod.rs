@@ -1,28 +1,30 @@
-//! Where one message of a stream ends and the next begins: lines, netstrings, length prefixes, fixed lengths.
+//! Decoders that find where one message of a stream ends: lines, netstrings, length prefixes, fixed lengths.
 //!
-//! A [`Decoder`] does no I/O and keeps no bytes. It looks at all that is unread, says what is at its front, and
-//! remembers only how far it has looked. So one and the same decoder reads from a blocking connection
-//! ([`Connection::read_frame`](crate::Connection::read_frame)) and from chunks that arrive by other ways
-//! ([`FrameBuffer`]). An [`Encoder`] is its counterpart; every type here is both.
+//! A [`Decoder`] does no I/O and keeps no bytes. It looks at the unread bytes, says what is at their front,
+//! and remembers only how far it has looked. So the same decoder serves a blocking connection
+//! ([`Connection::read_frame`](crate::Connection::read_frame)), an event loop, and your own program
+//! ([`FrameBuffer`]). Its answer is a range, not a slice: the caller may move or grow its buffer in the same
+//! loop. An [`Encoder`] is the counterpart; every type here is both.
 //!
 //! | type | a frame is | refuses |
 //! |---|---|---|
-//! | [`LineDecoder`] | what stands before a line end: `\n` or `\r\n`, strictly `\r\n`, or a delimiter | lines over the limit |
+//! | [`LineDecoder`] | a text before `\n` or `\r\n`, only `\r\n`, or a delimiter | lines over the limit |
 //! | [`Netstrings`] | `5:hello,` | lengths over the limit; any other deviation |
-//! | [`LengthPrefixed`] | a length of 8, 16 or 32 bits, big-endian, and so many bytes | lengths over the limit |
-//! | [`Exactly`] | always so many bytes | |
-//! | [`Terminated`] | what a [`Terminator`] says, anew for each frame: bytes, a length, or none | as [`LineDecoder`] |
+//! | [`LengthPrefixed`] | a length of 8, 16 or 32 bits, big-endian, and its bytes | lengths over the limit |
+//! | [`Exactly`] | a fixed number of bytes | |
+//! | [`Terminated`] | set by a [`Terminator`] for each frame: bytes, a length, or none | as [`LineDecoder`] |
 //!
-//! Limits are in bytes of payload, [`DEFAULT_MAX_LENGTH`] (64 KiB) unless set. A frame over the limit is refused as
-//! soon as that shows, so that a reader never holds more than the limit and what came with its last read. Each byte is
-//! looked at twice at most, however the stream is cut into chunks.
+//! Limits are in bytes of payload: [`DEFAULT_MAX_LENGTH`] (64 KiB) unless set. A frame over the limit is
+//! refused as soon as that shows. So a reader never holds more than the limit and the bytes of its last read.
+//! Each byte is looked at twice at most, in chunks of any size.
 //!
 //! ```
-//! use socketserver::framing::{Encoder, FrameBuffer, FrameError, LineDecoder, LineEnd, Netstrings};
+//! use socketserver::framing::{Encoder, FrameBuffer, FrameError};
+//! use socketserver::framing::{LineDecoder, LineEnd, Netstrings};
 //!
 //! let mut lines = LineDecoder::new(LineEnd::Newline);
 //! let mut buffer = FrameBuffer::new(usize::MAX);
-//! buffer.push(b"HELO a\r\nMAIL")?;                                     // as it arrives
+//! buffer.push(b"HELO a\r\nMAIL")?;                    // as it arrives
 //! assert_eq!(buffer.next(&mut lines)?, Some(&b"HELO a"[..]));
 //! assert_eq!(buffer.next(&mut lines)?, None);
 //! assert_eq!(buffer.unread(), b"MAIL");
@@ -30,11 +32,11 @@
 //! let mut out = Vec::new();
 //! Netstrings::new().encode(b"hello", &mut out)?;
 //! assert_eq!(out, b"5:hello,");
-//! assert!(lines.encode(b"220 hi\r\nQUIT", &mut out).is_err());         // two lines where one was meant
+//! assert!(lines.encode(b"220 hi\r\nQUIT", &mut out).is_err());     // two lines
 //! # Ok::<(), FrameError>(())
 //! ```
 //!
-//! # Writing one's own
+//! # A decoder of your own
 //!
 //! ```
 //! use socketserver::framing::{Decoded, Decoder, Frame, FrameBuffer, FrameError};
@@ -83,47 +85,47 @@ pub use netstring::Netstrings;
 pub use prefix::LengthPrefixed;
 pub use terminated::{Exactly, Terminated, Terminator};
 
-/// The most bytes of payload a frame may have where nothing else is set: 64 KiB.
+/// The most bytes of payload that a frame may have by default: 64 KiB.
 pub const DEFAULT_MAX_LENGTH: usize = 64 << 10;
 
-/// A frame at the front of what is unread.
+/// A frame at the front of the unread bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Where its payload stands in what is unread.
+    /// The range of its payload in the unread bytes.
     pub payload: Range<usize>,
-    /// How many bytes it takes from the front, its end and its prefix included.
+    /// Its length from the front, its end and its prefix included.
     pub len: usize,
 }
 
-/// What a [`Decoder`] says about what is unread.
+/// The answer of a [`Decoder`] about the unread bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     /// A frame: take [`len`](Frame::len) bytes from the front.
     Frame(Frame),
-    /// So many bytes, never 0, that belong to no frame, as the rest of a line that was too long: take them from the
-    /// front and ask again.
+    /// This number of bytes (never 0) belongs to no frame, as the rest of a line over the limit. Take them
+    /// from the front and ask again.
     Skip(usize),
     /// No whole frame yet: ask again with more bytes.
     More,
 }
 
-/// Finds the frames of a stream. Does no I/O and keeps no bytes; see [the module](self).
+/// Finds the frames of a stream. It does no I/O and keeps no bytes, see [the module](self).
 pub trait Decoder {
-    /// What is at the front of `unread`, which is all that has arrived and is not yet taken. Between two calls, the
-    /// caller takes from the front what the answer says (nothing for [`More`](Decoded::More) and for an error), and
-    /// may add at the back.
+    /// Says what is at the front of `unread`, which is all that has arrived and is not yet taken. The caller
+    /// then takes the bytes of the answer from the front: none for [`More`](Decoded::More) and for an error.
+    /// It may add bytes at the back.
     ///
     /// # Errors
-    /// What is at the front is no frame, or too long. The next call says so again, unless the decoder has a way past
-    /// it ([`OverLong::Discard`]).
+    /// The front is no frame, or it is too long. The next call gives the same error, unless the decoder can
+    /// skip the frame ([`OverLong::Discard`]).
     fn decode(&mut self, unread: &[u8]) -> Result<Decoded, FrameError>;
 
-    /// Forgets how far it has looked. For a caller who has taken or changed bytes otherwise than as
+    /// Forgets how far it has looked. Call it after you have taken or changed other bytes than
     /// [`decode`](Self::decode) said.
     fn reset(&mut self);
 
-    /// Whether a part of the present frame is taken already, or announced, so that a stream that ends here is cut off
-    /// although nothing is unread.
+    /// True if a part of the present frame was taken already, or is announced. A stream that ends here is cut
+    /// off, although no byte is unread.
     fn mid_frame(&self) -> bool {
         false
     }
@@ -131,8 +133,8 @@ pub trait Decoder {
 
 /// Makes frames of payloads.
 pub trait Encoder {
-    /// Appends `payload` as one frame to `out`, which an error leaves as it was. Limits of the reading side do not
-    /// apply: they are the peer's to set.
+    /// Appends `payload` as one frame to `out`. An error leaves `out` as it was. The limits of the decoder do
+    /// not apply: the reader sets its own.
     ///
     /// # Errors
     /// A decoder of the same kind would not read it as one frame.

@@ -2,8 +2,11 @@
 
 use super::{examined, Decoded, Decoder, Encoder, Frame, FrameError, DEFAULT_MAX_LENGTH};
 
-/// Reads netstrings: the length in decimal digits, a colon, so many bytes, a comma. Strict: no sign, no space, no zero
-/// in front of another digit.
+/// Reads netstrings: the length in decimal digits, a colon, the bytes, a comma.
+///
+/// It is strict: no sign, no space, no zero in front of another digit. A length has one spelling; another
+/// program could read `01:a,` as something else. Memory grows with the bytes that arrive, never with the
+/// announced length.
 ///
 /// ```
 /// use socketserver::framing::{FrameBuffer, FrameError, Netstrings};
@@ -13,14 +16,14 @@ use super::{examined, Decoded, Decoder, Encoder, Frame, FrameError, DEFAULT_MAX_
 /// buffer.push(b"5:hello,0:,11")?;
 /// assert_eq!(buffer.next(&mut strings)?, Some(&b"hello"[..]));
 /// assert_eq!(buffer.next(&mut strings)?, Some(&b""[..]));
-/// let refused = buffer.next(&mut strings);                 // without waiting for the colon
+/// let refused = buffer.next(&mut strings);                 // before the colon
 /// assert_eq!(refused, Err(FrameError::TooLong { limit: 10, len: 11 }));
 /// # Ok::<(), FrameError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Netstrings {
     max_length: usize,
-    /// How many bytes of the length, and then its colon, are read.
+    /// The number of bytes that were read of the length and its colon.
     header: usize,
     size: usize,
     colon: bool,
@@ -33,19 +36,19 @@ impl Default for Netstrings {
 }
 
 impl Netstrings {
-    /// With at most [`DEFAULT_MAX_LENGTH`] bytes in a string.
+    /// Makes a decoder with at most [`DEFAULT_MAX_LENGTH`] bytes in a string.
     pub fn new() -> Self {
         Self { max_length: DEFAULT_MAX_LENGTH, header: 0, size: 0, colon: false }
     }
 
-    /// The most bytes in a string.
+    /// Sets the most bytes in a string.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.max_length = bytes;
         self
     }
 
-    /// One byte of the length; nothing changes if it is wrong, so that asking again gives the same error.
+    /// Reads one byte of the length. A wrong byte changes nothing, so the next call gives the same error.
     fn length_byte(&mut self, byte: u8) -> Result<(), FrameError> {
         examined(1);
         match byte {
@@ -55,6 +58,7 @@ impl Netstrings {
             }
             b'0'..=b'9' => {
                 let len = self.size.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+                // Refused here, before the colon and before any allocation.
                 if len > self.max_length {
                     return Err(FrameError::TooLong { limit: self.max_length, len });
                 }

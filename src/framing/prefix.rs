@@ -1,8 +1,8 @@
-//! A length in binary, and so many bytes.
+//! [`LengthPrefixed`]: a length in binary, and its bytes.
 
 use super::{examined, Decoded, Decoder, Encoder, Frame, FrameError, DEFAULT_MAX_LENGTH};
 
-/// Reads messages with their length in front, in 8, 16 or 32 bits, big-endian.
+/// Reads messages with their length in front: 8, 16 or 32 bits, big-endian.
 ///
 /// ```
 /// use socketserver::framing::{Encoder, FrameBuffer, FrameError, LengthPrefixed};
@@ -11,17 +11,19 @@ use super::{examined, Decoded, Decoder, Encoder, Frame, FrameError, DEFAULT_MAX_
 /// let mut buffer = FrameBuffer::new(1024);
 /// buffer.push(b"\0\x05hello\0\x0b")?;
 /// assert_eq!(buffer.next(&mut strings)?, Some(&b"hello"[..]));
-/// assert_eq!(buffer.next(&mut strings), Err(FrameError::TooLong { limit: 10, len: 11 }));
+/// let refused = buffer.next(&mut strings);
+/// assert_eq!(refused, Err(FrameError::TooLong { limit: 10, len: 11 }));
 ///
 /// let mut out = Vec::new();
-/// assert_eq!(LengthPrefixed::u8().encode(&[0; 256], &mut out), Err(FrameError::TooLong { limit: 255, len: 256 }));
+/// let refused = LengthPrefixed::u8().encode(&[0; 256], &mut out);
+/// assert_eq!(refused, Err(FrameError::TooLong { limit: 255, len: 256 }));
 /// # Ok::<(), FrameError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct LengthPrefixed {
     width: usize,
     max_length: usize,
-    /// Once the prefix is read.
+    /// The length, once the prefix was read.
     size: Option<usize>,
 }
 
@@ -30,22 +32,22 @@ impl LengthPrefixed {
         Self { width, max_length: DEFAULT_MAX_LENGTH, size: None }
     }
 
-    /// A prefix of one byte.
+    /// Makes a decoder for a prefix of one byte.
     pub fn u8() -> Self {
         Self::new(1)
     }
 
-    /// A prefix of two bytes.
+    /// Makes a decoder for a prefix of two bytes.
     pub fn u16() -> Self {
         Self::new(2)
     }
 
-    /// A prefix of four bytes, with at most [`DEFAULT_MAX_LENGTH`] bytes in a message.
+    /// Makes a decoder for a prefix of four bytes, with at most [`DEFAULT_MAX_LENGTH`] bytes in a message.
     pub fn u32() -> Self {
         Self::new(4)
     }
 
-    /// The most bytes in a message that is read. Defaults to [`DEFAULT_MAX_LENGTH`].
+    /// Sets the most bytes in a message that is read. [`DEFAULT_MAX_LENGTH`] by default.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.max_length = bytes;
@@ -55,6 +57,7 @@ impl LengthPrefixed {
     fn read_prefix(&mut self, prefix: &[u8]) -> Result<usize, FrameError> {
         examined(prefix.len());
         let len = prefix.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+        // Refused before any byte of the payload is buffered.
         if len > self.max_length {
             return Err(FrameError::TooLong { limit: self.max_length, len });
         }

@@ -1,10 +1,10 @@
-//! Fixed lengths; and asynchat's terminators, which are set anew as a dialogue goes on.
+//! [`Exactly`] (fixed lengths) and [`Terminated`] (asynchat's terminators, which change during a dialogue).
 
 use std::num::NonZeroUsize;
 
 use super::{Decoded, Decoder, Encoder, Frame, FrameError, LineDecoder, LineEnd, Raw};
 
-/// Reads frames of always so many bytes. Not of none, of which there would be no end.
+/// Reads frames of a fixed number of bytes. Not of 0 bytes: such frames would never end.
 ///
 /// ```
 /// use socketserver::framing::{Exactly, FrameBuffer, FrameError};
@@ -42,19 +42,22 @@ impl Encoder for Exactly {
     }
 }
 
-/// What ends a frame that [`Terminated`] reads.
+/// The end of a frame that [`Terminated`] reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Terminator {
-    /// These bytes, which are no part of the payload.
+    /// These bytes. They are no part of the payload.
     Bytes(Vec<u8>),
-    /// Its length.
+    /// A number of bytes.
     Length(NonZeroUsize),
-    /// Nothing: a frame is what has arrived.
+    /// No end: each frame is all that has arrived.
     None,
 }
 
-/// Reads what a [`Terminator`] ends, as Python's `asynchat`. The terminator stays until another is set, also a length;
-/// a new one holds from the next frame on, also for what has arrived already.
+/// Reads frames up to a [`Terminator`], as Python's `asynchat` does.
+///
+/// The terminator stays until another is set, also a length. (In `asynchat` a length becomes 0 after its
+/// first use, which means "everything": the rest is then collected without a bound). A new one holds from the
+/// next frame on, also for bytes that have arrived already.
 ///
 /// ```
 /// use socketserver::framing::{FrameBuffer, FrameError, Terminated, Terminator};
@@ -71,27 +74,28 @@ pub enum Terminator {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Terminated {
-    /// For bytes, and, raw, for none.
+    /// Reads up to bytes. In raw mode it reads frames without an end.
     lines: LineDecoder,
     length: Option<Exactly>,
 }
 
 impl Terminated {
-    /// With at most [`DEFAULT_MAX_LENGTH`](super::DEFAULT_MAX_LENGTH) bytes before a terminator of bytes.
+    /// Makes a decoder with at most [`DEFAULT_MAX_LENGTH`](super::DEFAULT_MAX_LENGTH) bytes before a
+    /// terminator of bytes.
     pub fn new(terminator: Terminator) -> Self {
         let mut new = Self { lines: LineDecoder::default(), length: None };
         new.set_terminator(terminator);
         new
     }
 
-    /// The most bytes before a terminator of bytes. A length is its own limit.
+    /// Sets the most bytes before a terminator of bytes. A length is its own limit.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.lines.set_max_length(bytes);
         self
     }
 
-    /// What ends the next frame, and those after it.
+    /// Changes the end of the next frame and of those after it.
     pub fn set_terminator(&mut self, terminator: Terminator) {
         self.length = None;
         self.lines.set_line_mode();
@@ -117,7 +121,7 @@ impl Decoder for Terminated {
 }
 
 impl Encoder for Terminated {
-    /// Without a terminator, the payload as it is.
+    /// Appends the payload and its terminator. Without a terminator, the payload alone.
     fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         match &self.length {
             Some(exactly) => exactly.encode(payload, out),

@@ -1,4 +1,4 @@
-//! How many bytes the decoders look at.
+//! Tests of the number of bytes that decoders look at.
 
 use std::cell::Cell;
 
@@ -17,8 +17,8 @@ pub(super) fn examined(bytes: usize) {
     EXAMINED.set(EXAMINED.get() + bytes);
 }
 
-/// Decodes a stream in chunks of the given lengths, in turn, until it ends or is refused: how many frames there were,
-/// and how many bytes were looked at.
+/// Decodes a stream in chunks of the given lengths, in turn, until it ends or is refused. Returns the number
+/// of frames, and of the bytes that were looked at.
 fn cost(decoder: &mut dyn Decoder, stream: &[u8], chunks: &[usize]) -> (usize, usize) {
     EXAMINED.set(0);
     let (mut arrived, mut taken, mut frames) = (0, 0, 0);
@@ -81,7 +81,7 @@ fn p3_a_line_that_is_discarded_is_looked_at_once() {
     }
 }
 
-/// Some of each kind, with limits that the streams below meet.
+/// Returns decoders of each kind, with limits that the streams below reach.
 fn decoders() -> Vec<(&'static str, Box<dyn Decoder>)> {
     let line = |end, policy| Box::new(LineDecoder::new(end).max_length(6).over_long(policy));
     vec![
@@ -99,7 +99,7 @@ fn decoders() -> Vec<(&'static str, Box<dyn Decoder>)> {
     ]
 }
 
-/// Of few bytes, so that ends and lengths are met by chance.
+/// Makes streams of few different bytes, so that ends and lengths occur by chance.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::collection::vec(prop::sample::select(&b"ab\r\n0123:,"[..]), 0..12),

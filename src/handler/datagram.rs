@@ -1,21 +1,22 @@
-//! Handlers of datagrams.
+//! [`DatagramRequestHandler`], and closures as such.
 
 use std::sync::Arc;
 
 use crate::connection::Datagram;
 use crate::error::HandlerResult;
 
-/// Serves datagrams: each is a request of its own. One handler serves them all, many at once where the strategy says
-/// so, hence `&self`. For a closure see [`datagram_handler()`].
+/// A handler of datagrams. Each datagram is one request. One handler serves all of them, many at once if the
+/// strategy does so: hence `&self`. To make one from a closure, see [`datagram_handler()`].
 ///
-/// What it writes is collected, and sent to the peer as one datagram when it has returned `Ok`; nothing is sent where
-/// nothing was written. After an error or a panic nothing of it is sent either; that is counted, logged, and told to
-/// the [`handle_error`](crate::ServerBuilder::handle_error) hook, and the server goes on. (Python's sends an empty
-/// datagram where nothing was written, and after an error what had been written until then.)
+/// The reply is collected, and sent to the peer as one datagram after `handle` has returned `Ok`. Nothing is
+/// sent if nothing was written, nor after an error or a panic. An error is counted, logged, and reported to
+/// the [`handle_error`](crate::ServerBuilder::handle_error) hook, and the server goes on. (Python sends an
+/// empty datagram if nothing was written, and after an error the part that was written.)
 ///
 /// ```
 /// use std::io::Write;
-/// use socketserver::{Datagram, DatagramRequestHandler, HandlerResult, Sequential, UdpServer};
+/// use socketserver::{Datagram, DatagramRequestHandler, HandlerResult};
+/// use socketserver::{Sequential, UdpServer};
 ///
 /// struct Upper;
 ///
@@ -42,10 +43,10 @@ use crate::error::HandlerResult;
     note = "a closure is made one by `datagram_handler(|datagram| ...)`"
 )]
 pub trait DatagramRequestHandler: Send + Sync + 'static {
-    /// Serves a datagram.
+    /// Serves one datagram.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn handle(&self, datagram: &mut Datagram) -> HandlerResult;
 }
 
@@ -55,7 +56,7 @@ impl<H: DatagramRequestHandler + ?Sized> DatagramRequestHandler for Arc<H> {
     }
 }
 
-/// A closure as a [`DatagramRequestHandler`]. From [`datagram_handler`].
+/// A closure as a [`DatagramRequestHandler`], made by [`datagram_handler`].
 #[derive(Clone, Copy)]
 pub struct DatagramHandlerFn<F>(F);
 
@@ -65,14 +66,16 @@ impl<F> std::fmt::Debug for DatagramHandlerFn<F> {
     }
 }
 
-/// Makes a handler of datagrams of a closure. Spelt out, since the compiler does not infer a closure's arguments
-/// through the bounds of a server.
+/// Makes a handler of datagrams from a closure. A closure alone does not do: the compiler does not infer its
+/// arguments through the bounds of a server.
 ///
 /// ```
 /// use std::io::Write;
 /// use socketserver::{datagram_handler, ServerBuilder};
 ///
-/// let count = datagram_handler(|datagram| Ok(write!(datagram, "{} bytes", datagram.data().len())?));
+/// let count = datagram_handler(|datagram| {
+///     Ok(write!(datagram, "{} bytes", datagram.data().len())?)
+/// });
 /// let server = ServerBuilder::new().bind_udp("127.0.0.1:0", count)?;
 /// assert_ne!(server.local_addr().port(), Some(0));
 /// # Ok::<(), socketserver::Error>(())

@@ -1,10 +1,13 @@
-//! Closures as handlers.
+//! [`handler`]: closures as handlers.
+//!
+//! No implementation of the trait covers all closures. A reference to a closure and a box of one are closures
+//! too, so it would overlap with implementations for pointers to handlers.
 
 use super::StreamRequestHandler;
 use crate::connection::Connection;
 use crate::error::HandlerResult;
 
-/// A closure as a [`StreamRequestHandler`]. From [`handler`].
+/// A closure as a [`StreamRequestHandler`], made by [`handler`].
 #[derive(Clone, Copy)]
 pub struct HandlerFn<F>(F);
 
@@ -14,8 +17,8 @@ impl<F> std::fmt::Debug for HandlerFn<F> {
     }
 }
 
-/// Makes a handler of a closure. Spelt out, since the compiler does not infer a closure's arguments through the
-/// bounds of a server.
+/// Makes a handler from a closure. A closure alone does not do. The compiler takes a closure's argument types
+/// from a bound on the closure itself, and does not look for them in a server's bounds.
 ///
 /// ```
 /// use std::io::Write;

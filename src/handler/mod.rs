@@ -1,4 +1,12 @@
-//! What a user writes: the handler of a connection, or of a datagram.
+//! The handlers of connections and of datagrams: the code that you write.
+//!
+//! One [`StreamRequestHandler`] serves all connections. [`per_connection()`] makes a
+//! [`StreamRequestHandlerMut`] for each. [`handler()`] and [`datagram_handler()`] make a handler from a
+//! closure. All of these are at the crate's root too. Look here for the types that these functions return, to
+//! name one in a field or a signature: [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
+
+// `run` calls the methods of one request in order. This folder does not know where a request runs or how it
+// is counted.
 
 mod datagram;
 mod function;
@@ -15,12 +23,15 @@ pub use datagram::{datagram_handler, DatagramHandlerFn, DatagramRequestHandler};
 pub use function::{handler, HandlerFn};
 pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut};
 
-/// Serves connections. One handler serves them all, many at once where the strategy says so, hence `&self`; what it
-/// changes lies behind a lock or an atomic. For a fresh value per connection see [`per_connection()`]; for a closure,
-/// [`handler()`].
+/// A handler of connections. One handler serves all of them, many at once if the strategy does so: hence
+/// `&self`. State that it changes lies behind a lock or an atomic. For a fresh value for each connection, see
+/// [`per_connection()`]; to make one from a closure, [`handler()`].
 ///
-/// The methods run in Python's order: `setup`, `handle`, `finish`. An error or a panic in one of them ends that
-/// connection only, after what it had written has been sent; it is counted, logged, and told to the
+/// A handler is a value, not a class: it can hold configuration, be tested alone, and be asked for results
+/// afterwards ([`TcpServer::handler`](crate::TcpServer::handler)).
+///
+/// The methods run in Python's order: `setup`, `handle`, `finish`. An error or a panic in one of them ends
+/// that connection only. Its output is sent first. The error is counted, logged, and reported to the
 /// [`handle_error`](crate::ServerBuilder::handle_error) hook.
 ///
 /// ```
@@ -44,10 +55,10 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
     note = "a factory of protocols is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
 )]
 pub trait StreamRequestHandler: Send + Sync + 'static {
-    /// Called first. Where it fails, neither `handle` nor `finish` is called.
+    /// Called first. If it fails, neither `handle` nor `finish` is called.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn setup(&self, conn: &mut Connection) -> HandlerResult {
         let _ = conn;
         Ok(())
@@ -56,13 +67,13 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Serves the connection. When it returns, the connection is closed.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn handle(&self, conn: &mut Connection) -> HandlerResult;
 
-    /// Called last, also after an error or a panic in `handle`. Its error counts where `handle` had none.
+    /// Called last, also after an error or a panic in `handle`. Its error counts if `handle` had none.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn finish(&self, conn: &mut Connection) -> HandlerResult {
         let _ = conn;
         Ok(())
@@ -83,7 +94,7 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
     }
 }
 
-/// A shared handler is run as a value of its own for the connection: a reference.
+/// A reference to a shared handler is a value for one connection, so `run` serves both kinds.
 impl<H: StreamRequestHandler + ?Sized> StreamRequestHandlerMut for &H {
     fn setup(&mut self, conn: &mut Connection) -> HandlerResult {
         (**self).setup(conn)
@@ -98,13 +109,14 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandlerMut for &H {
     }
 }
 
-/// The whole of a request: `finish` runs whenever `setup` has succeeded, panics included.
+/// Runs the methods of one request. `finish` runs if `setup` has succeeded, after a panic too.
 pub(crate) fn run<H: StreamRequestHandlerMut>(handler: &mut H, conn: &mut Connection) -> HandlerResult {
     handler.setup(conn)?;
     let handled = catch_unwind(AssertUnwindSafe(|| handler.handle(conn)));
     let finished = catch_unwind(AssertUnwindSafe(|| handler.finish(conn)));
     match (handled, finished) {
         (Ok(handled), Ok(finished)) => handled.and(finished),
+        // One panic can go on. The second one's payload is dropped with care: its drop may panic.
         (Err(panic), later) => {
             if let Err(later) = later {
                 forget(later);

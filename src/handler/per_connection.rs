@@ -1,4 +1,4 @@
-//! A fresh handler for each connection.
+//! [`per_connection`]: a fresh handler for each connection.
 
 use std::marker::PhantomData;
 
@@ -6,13 +6,13 @@ use super::{run, StreamRequestHandler};
 use crate::connection::Connection;
 use crate::error::HandlerResult;
 
-/// A handler of one connection, with state of its own: Python's `StreamRequestHandler`, of which there is an instance
-/// per request. Made by [`per_connection`].
+/// A handler of one connection, with state of its own. Python's `StreamRequestHandler` is such: it has one
+/// instance for each request. [`per_connection`] makes them.
 pub trait StreamRequestHandlerMut {
-    /// Called first. Where it fails, neither `handle` nor `finish` is called.
+    /// Called first. If it fails, neither `handle` nor `finish` is called.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn setup(&mut self, conn: &mut Connection) -> HandlerResult {
         let _ = conn;
         Ok(())
@@ -21,20 +21,20 @@ pub trait StreamRequestHandlerMut {
     /// Serves the connection. When it returns, the connection is closed.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn handle(&mut self, conn: &mut Connection) -> HandlerResult;
 
-    /// Called last, also after an error or a panic in `handle`. Its error counts where `handle` had none.
+    /// Called last, also after an error or a panic in `handle`. Its error counts if `handle` had none.
     ///
     /// # Errors
-    /// Whatever the handler likes.
+    /// Any error of the handler.
     fn finish(&mut self, conn: &mut Connection) -> HandlerResult {
         let _ = conn;
         Ok(())
     }
 }
 
-/// A maker of handlers as a [`StreamRequestHandler`]. From [`per_connection`].
+/// A maker of handlers as a [`StreamRequestHandler`], made by [`per_connection`].
 pub struct PerConnection<F, H> {
     make: F,
     made: PhantomData<fn() -> H>,
@@ -46,11 +46,13 @@ impl<F, H> std::fmt::Debug for PerConnection<F, H> {
     }
 }
 
-/// Gives each connection a handler of its own.
+/// Gives each connection a handler of its own. The handler is made and dropped on the thread that serves, so
+/// it need not be `Send` or `Sync`.
 ///
 /// ```
 /// use std::io::Write;
-/// use socketserver::{per_connection, Connection, HandlerResult, Sequential, StreamRequestHandlerMut, TcpServer};
+/// use socketserver::{per_connection, Connection, HandlerResult};
+/// use socketserver::{Sequential, StreamRequestHandlerMut, TcpServer};
 ///
 /// #[derive(Default)]
 /// struct Counter { lines: usize }
@@ -65,7 +67,8 @@ impl<F, H> std::fmt::Debug for PerConnection<F, H> {
 ///     }
 /// }
 ///
-/// let server = TcpServer::with_strategy("127.0.0.1:0", per_connection(Counter::default), Sequential)?;
+/// let handler = per_connection(Counter::default);
+/// let server = TcpServer::with_strategy("127.0.0.1:0", handler, Sequential)?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub fn per_connection<F, H>(make: F) -> PerConnection<F, H>

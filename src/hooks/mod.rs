@@ -1,4 +1,9 @@
-//! The program's hooks into the server: inside the error boundary, and never where they would hold others up.
+//! The program's hooks into the server: `verify_request` and `service_actions`.
+//!
+//! A hook's panic is contained and logged; it ends nothing. But a panic in `verify_request` refuses its
+//! connection, because the hook has not accepted it. No hook runs where it would hold up other connections:
+//! `verify` asks on a thread of its own. `Pace::act` calls `service_actions` on the serving thread, between
+//! two turns.
 
 mod service;
 #[cfg(test)]
@@ -13,15 +18,15 @@ use crate::panics::caught;
 pub(crate) use service::{every, perform, Pace};
 pub(crate) use verify::{ask, late, server_stops, verify, Verdict};
 
-/// Calls a hook; its panic is logged, told, and ends nothing.
+/// Calls a hook. Its panic is logged and reported, and ends nothing.
 pub(crate) fn call(core: &Core, name: &'static str, hook: impl FnOnce()) {
     if let Err(message) = contain(core, hook) {
         core.monitor.report_hook_panic(name, &message);
     }
 }
 
-/// Runs the program's code; a panic becomes its text. It is inside of the server: waiting for its end there is an
-/// error.
+/// Runs the program's code. A panic becomes its text. The thread counts as inside the server, so
+/// `ServerHandle::wait` is an error there.
 fn contain<R>(core: &Core, code: impl FnOnce() -> R) -> Result<R, String> {
     let _inside = InHandler::of(core.monitor.server);
     caught(code)

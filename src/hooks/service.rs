@@ -1,4 +1,8 @@
-//! What the serving thread does now and then: `service_actions`, or, in a worker process, the heartbeat.
+//! [`Pace`]: the calls of `service_actions`, or of the heartbeat in a worker process.
+//!
+//! Python calls `service_actions` after every request. Here the threads that accept are not the thread in
+//! `serve_forever`. So the hook has a pace of its own. A program can rely on it, and a slow hook is not
+//! called more often on a busy server.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +10,10 @@ use super::call;
 use crate::lifecycle::Core;
 use crate::sync::left;
 
-/// When the serving thread acts next. Where there is nothing to do, it never wakes for it.
+/// The time of the serving thread's next action. If nothing is set, the thread never wakes for it.
 pub(crate) struct Pace<'a> {
     core: &'a Core,
-    /// `None` also where the time is too far to be told.
+    /// `None` without an action, and if the time is too far to be counted.
     due: Option<Instant>,
 }
 
@@ -19,7 +23,7 @@ impl<'a> Pace<'a> {
         Self { core, due: every(core).and_then(|every| Instant::now().checked_add(every)) }
     }
 
-    /// How long the thread may wait.
+    /// Returns how long the thread may wait.
     pub(crate) fn left(&self) -> Option<Duration> {
         left(self.due)
     }
@@ -33,7 +37,7 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// How often the serving thread acts. The hook is the master's, the heart the worker's.
+/// Returns the pause between two actions. A worker process beats; only its master calls the hook.
 pub(crate) fn every(core: &Core) -> Option<Duration> {
     match core.worker() {
         Some(worker) => worker.beats_every(),

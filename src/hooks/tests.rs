@@ -1,4 +1,4 @@
-//! The threads of `verify_request`: no other test of this process starts any.
+//! The threads of `verify_request`. No other test of this process starts one.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};

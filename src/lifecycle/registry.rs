@@ -36,8 +36,8 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// True if the state was `from`, and is now `to`: a wait for a request begins or ends. False if a drain has
-    /// cut the reading side in between.
+    /// True if the state was `from`, and is now `to`: a wait for a request begins or ends. False if a drain
+    /// has cut the reading side in between.
     pub(crate) fn turn(&self, from: SlotState, to: SlotState) -> bool {
         self.state.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
     }

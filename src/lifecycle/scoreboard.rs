@@ -1,7 +1,7 @@
 //! [`Scoreboard`]: memory that a master shares with its workers. It outlives each process, and needs no lock.
 //!
-//! A wish for a change (a handle in any process, a signal, a worker that has served its time) is written
-//! here, and the master is woken. Two wishes at once need no protocol, and no wish is lost.
+//! A handle in any process, a signal or a worker may ask for a change. The request is written here, and the
+//! master is woken. Two requests at once need no protocol, and no request is lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -102,6 +102,7 @@ impl Scoreboard {
         let wanted = self.wanted();
         let follows = wanted.saturating_mul(self.each.load(SeqCst));
         let asked = Some(self.asked.load(SeqCst)).filter(|n| *n > 0);
+        // More than the workers can serve is no limit: it would promise permits that no worker has.
         let most = wanted.saturating_mul(self.most_each.load(SeqCst));
         permits.set_limit(asked.unwrap_or(follows).min(most));
     }
@@ -146,6 +147,7 @@ impl WorkerSlot {
                 counters.forced.fetch_add(lost, SeqCst);
             }
         }
+        // The permits are gone with the worker: its share is free for the others.
         self.state.permits.clear();
         lost
     }

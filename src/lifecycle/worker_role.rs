@@ -52,6 +52,7 @@ impl WorkerRole {
 
     /// Tells the master, once, that this worker listens.
     pub(crate) fn report_ready(&self) {
+        // Every seat comes here, so the usual case is one read.
         if !self.is_ready.load(SeqCst) && !self.is_ready.swap(true, SeqCst) {
             self.say(&[READY]);
         }

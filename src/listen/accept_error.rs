@@ -1,4 +1,6 @@
-//! What a failed `accept` means, and how long accepting rests for it.
+//! [`AcceptError`] sorts failed `accept`s, and [`AcceptBackoff`] says how long accepting rests after them.
+//!
+//! Failures mean different things. A loop that treats them alike either ends or spins.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -6,24 +8,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-/// What a failed `accept`, or receive, means for the server.
+/// The meaning of a failed `accept`, or receive, for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// Nothing has failed: another thread was faster, or a signal came.
+    /// No failure: another thread was faster, or a signal came.
     Nothing,
-    /// Only this one connection is gone: go on.
+    /// Only this connection is gone: go on.
     Gone,
     /// This process has no descriptor left (EMFILE): wait until one of its connections ends.
     NoDescriptor,
-    /// The system lacks something (ENFILE, ENOBUFS, ENOMEM), or says what nobody expects: wait, then go on.
+    /// The system lacks something (ENFILE, ENOBUFS, ENOMEM), or the error is unknown: wait, then go on.
     System,
-    /// The listener is of no use any more.
+    /// The listener has failed for good.
     Fatal,
 }
 
 impl AcceptError {
-    /// As accept(2) sorts them: pending network errors of the new connection are like `EAGAIN`. So are those that a
-    /// datagram socket has met when it sent (`ECONNREFUSED`, `ECONNRESET`).
+    /// Sorts an error as accept(2) says: pending network errors of the new connection are like `EAGAIN`. So
+    /// are the errors of an earlier send of a datagram socket (`ECONNREFUSED`, `ECONNRESET`).
     pub(crate) fn of(e: &io::Error) -> Self {
         match Errno::from_raw(e.raw_os_error().unwrap_or(0)) {
             Errno::EAGAIN | Errno::EINTR => Self::Nothing,
@@ -48,35 +50,41 @@ impl AcceptError {
     }
 }
 
-/// Rest for want of descriptors, threads or processes, unless one of our connections ends first: that frees some.
+/// The rest if the process lacks descriptors, threads or processes. It ends early if one of our connections
+/// ends, since that frees some.
 pub(crate) const REST: Duration = Duration::from_millis(100);
-/// The first rest where nothing of ours helps, and nobody tells when it is over; each one is twice as long as the
-/// last, up to the longest.
+/// The first rest if the system lacks something. No event reports the end of that, so each rest is twice as
+/// long as the last one, up to the longest.
 const FIRST_REST: Duration = Duration::from_millis(5);
 pub(crate) const LONGEST_REST: Duration = Duration::from_secs(1);
-/// So many connections may be gone in a row, before that is taken for a lasting state (a firewall that answers).
+/// After this number of vanished connections in a row, accepting rests too: a firewall may answer so for
+/// ever.
 const GONE_IN_A_ROW: u32 = 10;
 
-/// How long there has been trouble; over with the next connection.
+/// Counts failures in a row. The next accepted connection resets the count.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptBackoff {
     in_a_row: AtomicU32,
 }
 
 impl AcceptBackoff {
-    /// A connection was accepted.
+    /// Resets the count, because a connection was accepted.
     pub(crate) fn is_over(&self) {
+        // A read first: all threads come here for each connection, and a write would move the cache line.
         if self.in_a_row.load(Relaxed) != 0 {
             self.in_a_row.store(0, Relaxed);
         }
     }
 
-    /// How long accepting rests after this; `None`: it goes on.
+    /// Returns how long accepting rests after this error. `None`: it goes on at once.
     pub(crate) fn rest_after(&self, error: AcceptError) -> Option<Duration> {
+        // The shift is bounded: ten doublings are more than the longest rest already.
         let growing = |times: u32| LONGEST_REST.min(FIRST_REST * (1 << times.min(10)));
         match error {
             AcceptError::Nothing | AcceptError::Fatal => None,
             AcceptError::NoDescriptor => Some(REST),
+            // A rest for each of them would let a client slow down the server. Many in a row are a lasting
+            // state.
             AcceptError::Gone => {
                 let before = self.in_a_row.fetch_add(1, Relaxed);
                 before.checked_sub(GONE_IN_A_ROW).map(growing)
@@ -91,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accept_s_failures_are_sorted_as_accept_2_says() {
+    fn failures_are_sorted_as_accept_2_says() {
         use Errno as E;
         let gone = [
             E::ECONNABORTED,

@@ -1,4 +1,4 @@
-//! From an [`Address`] to sockets that listen, or receive.
+//! [`bind()`]: from the text of an [`Address`] to sockets that listen, or receive.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -16,12 +16,12 @@ use crate::net::{Addr, Address};
 use crate::sys::datagram;
 use crate::sys::socket::{self, Act, SockType, TcpOptions, SILENCE};
 
-/// How to listen.
+/// The options of a bind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BindOptions {
     /// Stream or datagram.
     pub(crate) kind: SockType,
-    /// The backlog is that of Unix sockets too; of datagrams only `only_v6` counts.
+    /// The options of TCP sockets. Unix sockets use the backlog too; UDP sockets use only `only_v6`.
     pub(crate) tcp: TcpOptions,
     pub(crate) access: Access,
 }
@@ -33,13 +33,13 @@ impl Default for BindOptions {
 }
 
 impl BindOptions {
-    /// The defaults, for datagrams.
+    /// Returns the defaults for datagrams.
     pub(crate) fn datagrams() -> Self {
         Self { kind: SockType::Datagram, ..Self::default() }
     }
 }
 
-/// Settings of the listening sockets.
+/// Checks the settings of the listening sockets.
 pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
     if access.mode > 0o777 {
         return Err(Error::setting("unix_mode", format!("{:#o} is not from 0 to 0o777", access.mode)));
@@ -52,13 +52,13 @@ pub(crate) fn check_sockets(tcp: TcpOptions, access: Access) -> Result<()> {
     }
 }
 
-/// How often a free port is looked for that two families have in common.
+/// The number of tries to find a port that is free in both families.
 const PORT_TRIES: usize = 8;
 
-/// Listens on every address that the text stands for: a name that has several gets a listener on each.
+/// Listens on each address that the text stands for. A name may have several.
 pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listener>> {
     let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: address.to_string(), source };
-    // Without a name for a Unix socket, the kernel would choose one that nobody knows.
+    // For a Unix socket without a name, the kernel would choose a name that no client knows.
     address.check().map_err(|e| failed(("listen on", e)))?;
     match address {
         Address::Tcp(text) => {
@@ -77,10 +77,11 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
     }
 }
 
-/// All addresses, each once, in the resolver's order.
+/// Resolves a name. Each address occurs once, in the resolver's order.
 pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for addr in text.to_socket_addrs()? {
+        // A resolver may give an address once for each protocol.
         if !found.contains(&addr) {
             found.push(addr);
         }
@@ -91,7 +92,8 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// With port 0, all get the port that the first one is given; another is looked for where it is not free on all.
+/// Binds all addresses. With port 0, all get the port of the first one. If that port is not free on all, it
+/// tries another.
 fn bind_all(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<Vec<Listener>, (Act, io::Error)> {
     let mut tries = PORT_TRIES;
     loop {
@@ -110,13 +112,14 @@ fn bind_each(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<
     for addr in addrs {
         let listener = match listen_ip(SocketAddr::new(addr.ip(), port), options) {
             Ok(listener) => listener,
-            // A name may stand for a family that this machine does not have.
+            // A name may have an address of a family that this machine lacks. It is skipped, if others work.
             Err((act, e)) if addrs.len() > 1 && is_unavailable(&e) => {
                 unavailable = Some((act, e));
                 continue;
             }
             Err(failed) => return Err(failed),
         };
+        // With port 0, the first listener has chosen the port for all.
         port = listener.local_addr().port().unwrap_or(port);
         listeners.push(listener);
     }

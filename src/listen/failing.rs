@@ -1,4 +1,4 @@
-//! A listener that fails as a test says (feature `testing`).
+//! [`FailingListener`]: a listener whose failures a test sets (feature `testing`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// A listener whose next accepts fail as ordered, before they accept for real: for tests of what a server does when the
-/// system fails it. It goes to [`ServerBuilder::from_listener`](crate::ServerBuilder::from_listener), with any strategy;
-/// a failure comes when a client has connected, since the server accepts only then.
+/// A listener whose next accepts fail with given errors, for tests of a server on a failing system. Give it
+/// to [`ServerBuilder::from_listener`](crate::ServerBuilder::from_listener), with any strategy. A failure
+/// comes when a client has connected, because the server accepts only then.
 ///
 /// ```
+/// use std::io::Write;
 /// use socketserver::testing::{FailingListener, TestServer};
 /// use socketserver::{handler, ServerBuilder};
 ///
 /// let (listener, failures) = FailingListener::bind("127.0.0.1:0")?;
 /// failures.add([24]);                                    // EMFILE: no descriptor left
-/// let hello = handler(|conn| Ok(std::io::Write::write_all(conn, b"served all the same\n")?));
+/// let hello = handler(|conn| Ok(conn.write_all(b"served all the same\n")?));
 /// let server = TestServer::of(ServerBuilder::new().from_listener(listener, hello)?);
 /// assert_eq!(server.connect().line(), "served all the same");
 /// assert_eq!(failures.left(), 0);
@@ -31,19 +32,19 @@ pub struct FailingListener {
 }
 
 impl FailingListener {
-    /// Listens on an address; port 0 is any free one. The failures are ordered through the other value.
+    /// Listens on an address; port 0 is any free port. The second value sets the failures.
     ///
     /// # Errors
-    /// Where the address cannot be had.
+    /// If the address cannot be bound.
     pub fn bind(address: &str) -> io::Result<(Self, Failures)> {
         let failures = Failures::default();
         Ok((Self { listener: TcpListener::bind(address)?, failures: failures.clone() }, failures))
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     ///
     /// # Errors
-    /// As getsockname(2) fails.
+    /// If getsockname(2) fails.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -53,22 +54,22 @@ impl FailingListener {
     }
 }
 
-/// The failures that a [`FailingListener`] has still before it. Clones are the same.
+/// The coming failures of a [`FailingListener`]. Clones share one list.
 #[derive(Debug, Clone, Default)]
 pub struct Failures(Arc<Mutex<VecDeque<i32>>>);
 
 impl Failures {
-    /// Orders failures, by their error numbers: one for each accept, in this order, after those ordered before.
+    /// Appends failures by their error numbers: one for each accept, in this order.
     pub fn add(&self, errnos: impl IntoIterator<Item = i32>) {
         self.0.lock().extend(errnos);
     }
 
-    /// Takes back those that have not come yet.
+    /// Removes the failures that have not come yet.
     pub fn clear(&self) {
         self.0.lock().clear();
     }
 
-    /// How many have not come yet.
+    /// Returns the number of failures that have not come yet.
     pub fn left(&self) -> usize {
         self.0.lock().len()
     }

@@ -1,4 +1,10 @@
-//! A Unix socket's file: whose it is, from its birth to its end.
+//! The file of a Unix socket, from `bind` to its removal.
+//!
+//! "Is the old socket dead?" and "remove it" are two steps. If two servers start at once, both could find it
+//! dead, and the second would remove the socket of the first. So only the holder of `PATH.lock` may judge.
+//! The lock is the kernel's (flock(2)): it goes with its process, however that ends. All steps go through the
+//! descriptor of the folder: it means the same after a `chdir`, and after a rename of the folder. The price:
+//! a Unix listener has three descriptors.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,7 +26,7 @@ use crate::sys::socket::{self, Act, SockType};
 
 type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
 
-/// Who may connect to a socket with a path: as chmod(2) and chown(2) have it.
+/// The permissions of a socket file, as for chmod(2) and chown(2). They decide which processes may connect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access {
     pub(crate) mode: u32,
@@ -29,7 +35,7 @@ pub(crate) struct Access {
 }
 
 impl Default for Access {
-    /// The owner alone.
+    /// Lets the owner connect, and no other user. A wider mode is the administrator's decision.
     fn default() -> Self {
         Self { mode: 0o600, uid: None, gid: None }
     }
@@ -41,24 +47,30 @@ impl Access {
     }
 }
 
-/// Binds where nothing is, or a dead socket, and sets mode and owner, before anybody may connect to a socket that is to
-/// listen.
+/// Binds a path where nothing stands, or a dead socket, and sets mode and owner. All of that comes before
+/// `listen`, so no process can connect with rights that it does not have in the end.
 pub(super) fn bind_at(path: &Path, kind: SockType, access: Access) -> Outcome<(OwnedFd, SocketFile)> {
     let addr = UnixAddr::new(path).map_err(|e| ("bind", e.into()))?;
     let place = Arc::new(Place::of(path)?);
+    // The lock is held until the listener ends: no other server may judge this socket meanwhile.
     let lock = Lock::take(&place)?;
     place.clear()?;
-    // Nobody has more rights at any moment than in the end: none before the owner is the right one.
+    // On Linux a socket's file is born with the mode of the socket's inode, less the umask. So the mode is
+    // set before `bind`, and the umask of the process, which all threads share, is not touched. If the owner
+    // changes, the file has no rights at all until the owner is set.
     let birth = if access.changes_owner() { 0 } else { access.mode };
     let fd = socket::bind_unix(&addr, kind, Some(birth))?;
+    // The file may be replaced at any time. From here on it is named by this descriptor and its inode only.
     let born = place.pin().map_err(|e| ("look at the new file", e.into()))?;
     let id = Id::of(&fstat(&born).map_err(|e| ("look at the new file", e.into()))?);
+    // Made before `adjust`: if that fails, the drop removes the file.
     let file = SocketFile { place, id, _lock: lock };
     adjust(&born, access)?;
     Ok((fd, file))
 }
 
-/// Through the open file, so that nothing that took its place is changed. The owner first: chown(2) may clear bits.
+/// Sets owner and mode through the open file, so that a file that has replaced it is not changed. The owner
+/// comes first, because chown(2) may clear bits of the mode.
 fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
     let path = proc_path(born.as_fd());
     if access.changes_owner() {
@@ -68,25 +80,24 @@ fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
     if kind(&now) != SFlag::S_IFSOCK {
         return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the new file was replaced")));
     }
-    // The umask may have taken rights away.
+    // The umask may have removed rights.
     if now.st_mode & 0o7777 != access.mode {
         fs::set_permissions(&path, fs::Permissions::from_mode(access.mode)).map_err(|e| ("set the mode of", e))?;
     }
     Ok(())
 }
 
-/// An open file by a path that follows no link, and means the same after a rename.
+/// Returns a path to an open file. It follows no link, and means the same after a rename.
 fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
-/// The file that a listener has made, and the lock that keeps others from taking it for dead. Removed at the end, if
-/// it is still the same.
+/// The file that a listener has made, and its lock. The drop removes the file, if it is still the same.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     place: Arc<Place>,
     id: Id,
-    /// Released last.
+    /// Dropped after the file was removed.
     _lock: Lock,
 }
 
@@ -96,7 +107,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Which file it is, whatever its name.
+/// The identity of a file, without its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Id {
     device: u64,
@@ -113,7 +124,7 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Removes the name if it still is this file's.
+/// Removes the name if it still belongs to this file.
 fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
     match fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if Id::of(&stat) == id => unlinkat(folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir),
@@ -121,7 +132,7 @@ fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
     }
 }
 
-/// A name in an open folder: what it means does not change with the working directory.
+/// A name in an open folder. Its meaning does not change with the working directory.
 #[derive(Debug)]
 struct Place {
     folder: Private,
@@ -140,13 +151,14 @@ impl Place {
         Ok(Self { folder: Private::new(folder), name })
     }
 
-    /// What stands there, held by a descriptor, so that its inode's number is not given to another file.
+    /// Opens the file at this name. While it is open, its inode number is not given to another file. No link
+    /// is followed.
     fn pin(&self) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&self.folder, self.name.as_os_str(), flags, Mode::empty())
     }
 
-    /// Makes room, with the lock in hand: only a socket that nobody has any more is removed.
+    /// Removes a dead socket at this name. The caller holds the lock. Any other file is an error.
     fn clear(&self) -> Outcome<()> {
         let failed = |e: Errno| ("look at what stands at", e.into());
         let there = match self.pin() {
@@ -157,6 +169,8 @@ impl Place {
         if let Some(what) = not_a_socket(kind(&stat)) {
             return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, format!("{what} stands there"))));
         }
+        // A datagram socket connects to it, which reaches no server. The kernel answers EPROTOTYPE for a
+        // living stream socket, and ECONNREFUSED for a dead one.
         match socket::is_bound(&proc_path(there.as_fd())) {
             Ok(false) => {
                 remove(&self.folder, &self.name, Id::of(&stat)).map_err(|e| ("remove the dead socket", e.into()))
@@ -182,13 +196,14 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// `PATH.lock`, locked: who has it may judge whether the socket beside it is dead. Removed while it is locked.
+/// The locked file `PATH.lock`. Its holder may judge whether the socket beside it is dead. The file is
+/// removed while it is locked.
 #[derive(Debug)]
 struct Lock {
     place: Arc<Place>,
     name: OsString,
     id: Id,
-    /// Private: a forked child that lived on with it would hold the lock after our end.
+    /// Private: a forked child with this descriptor would hold the lock after our end.
     _file: Private<LockedFile>,
 }
 
@@ -201,7 +216,7 @@ impl AsFd for LockedFile {
     }
 }
 
-/// How often another's lock file may vanish between its opening and its locking.
+/// The number of tries, if another process removes the lock file between our open and our lock.
 const TRIES: usize = 100;
 
 impl Lock {
@@ -220,12 +235,12 @@ impl Lock {
 
 const LOCK: Act = "lock";
 
-/// Opens and locks; `None` where the file was removed in between, by the one who had it locked.
+/// Opens and locks the file. `None` if its former holder has removed it in between: try again.
 fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(Flock<File>, Id)>> {
     let failed = |e: Errno| (LOCK, io::Error::from(e));
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let create = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-    // Apart, since O_CREAT on another's file in a sticky folder is refused (fs.protected_regular).
+    // Two calls: O_CREAT on another user's file in a sticky folder is refused (fs.protected_regular).
     let opened = match openat(folder, name.as_os_str(), flags, Mode::empty()) {
         Err(Errno::ENOENT) => openat(folder, name.as_os_str(), create, Mode::S_IRUSR | Mode::S_IWUSR),
         other => other,
@@ -242,7 +257,7 @@ fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(Flock<File>, Id)>>
     claim(folder, name, file, Id::of(&stat))
 }
 
-/// Locks an open file; `None` where the name is another's, or nobody's, by now.
+/// Locks an open file. `None` if the name no longer belongs to it: then the lock would protect nothing.
 fn claim(folder: &OwnedFd, name: &OsString, file: File, id: Id) -> Outcome<Option<(Flock<File>, Id)>> {
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,

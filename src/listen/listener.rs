@@ -1,4 +1,4 @@
-//! One listening socket.
+//! [`Listener`]: one listening socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,23 +19,25 @@ use crate::sys::socket;
 enum Kind {
     Tcp(Private<TcpListener>),
     Unix(Private<UnixListener>),
-    /// A thread that sends a reply just now may hold it for a moment longer.
+    /// Shared: a thread that sends a reply may hold it for a moment longer than the listener.
     Datagrams(Arc<DatagramSocket>),
 }
 
-/// A socket that requests come to: non-blocking, since several workers, or processes, may race for a connection or a
-/// datagram.
+/// A socket that connections or datagrams come to. It is non-blocking: several threads or processes may be
+/// woken for one connection, and the losers of the race must not hang in `accept`. Accepted sockets are
+/// blocking, so a read is one system call. The listener stays open between two runs: clients wait in the
+/// kernel's queue for the next run. No stop closes it: a close would not wake a thread that waits for it.
 #[derive(Debug)]
 pub(crate) struct Listener {
     kind: Kind,
     local: Addr,
-    /// The file that we made. It goes after the socket, so that its lock is held until then.
+    /// The file that this listener has made. It is dropped after the socket, so the lock is held until then.
     _file: Option<SocketFile>,
-    /// Whether somebody else has made it, who may go on with it.
+    /// True if the program has made the socket, and may go on to use it.
     adopted: bool,
-    /// Whether accepting on it has failed for good.
+    /// True if accepting on it has failed for good.
     lost: AtomicBool,
-    /// Failures that a test has ordered.
+    /// Failures that a test has set.
     #[cfg(feature = "testing")]
     script: Option<super::failing::Failures>,
 }
@@ -49,7 +51,7 @@ impl Listener {
         Self::of(Kind::Unix(Private::new(listener)), Addr::from_unix(local), file)
     }
 
-    /// Nothing is listened for: a datagram needs no connection.
+    /// Makes a listener of a datagram socket.
     pub(crate) fn datagrams(fd: OwnedFd, local: Addr, file: Option<SocketFile>) -> Self {
         let socket = DatagramSocket::new(fd, local.clone());
         Self::of(Kind::Datagrams(Arc::new(socket)), local, file)
@@ -67,7 +69,7 @@ impl Listener {
         }
     }
 
-    /// Takes over a listener that fails as a test says.
+    /// Takes over a listener whose failures a test sets.
     #[cfg(feature = "testing")]
     pub(crate) fn adopt_failing(listener: super::failing::FailingListener) -> Result<Self> {
         let (listener, script) = listener.into_parts();
@@ -76,7 +78,8 @@ impl Listener {
         Ok(this)
     }
 
-    /// Takes over a socket that listens already; its file, if any, stays its maker's.
+    /// Takes over a socket that listens already, with its options and its backlog. Its file, if it has one,
+    /// is not removed.
     pub(crate) fn adopt_tcp(listener: TcpListener) -> Result<Self> {
         let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
         Ok(Self::tcp(listener, local).adopted())
@@ -98,20 +101,24 @@ impl Listener {
     }
 
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        // A failure that a test has set comes before the connection, which stays in the queue.
         #[cfg(feature = "testing")]
         if let Some(errno) = self.script.as_ref().and_then(super::failing::Failures::next) {
             return Err(io::Error::from_raw_os_error(errno));
         }
+        // Linux hands the listener's `TCP_NODELAY` and `SO_KEEPALIVE` on to the accepted socket, but not its
+        // `O_NONBLOCK`. So a connection costs no call for any of them.
         match &self.kind {
             Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted { socket: Socket::Tcp(s), peer: Addr::Ip(peer) }),
             Kind::Unix(l) => {
                 l.accept().map(|(s, peer)| Accepted { socket: Socket::Unix(s), peer: Addr::from_unix(&peer) })
             }
-            Kind::Datagrams(_) => Err(Errno::EOPNOTSUPP.into()), // as accept(2) answers
+            // The error of accept(2) for such a socket.
+            Kind::Datagrams(_) => Err(Errno::EOPNOTSUPP.into()),
         }
     }
 
-    /// Takes the next datagram; what is longer than `most` bytes is cut.
+    /// Takes the next datagram. Bytes beyond `most` are lost.
     pub(crate) fn receive(&self, most: usize) -> io::Result<Packet> {
         match &self.kind {
             Kind::Datagrams(socket) => socket.receive(most),
@@ -119,7 +126,7 @@ impl Listener {
         }
     }
 
-    /// The socket, where it is one of datagrams.
+    /// Returns the socket if it is for datagrams.
     pub(crate) fn datagram_socket(&self) -> Option<&Arc<DatagramSocket>> {
         match &self.kind {
             Kind::Datagrams(socket) => Some(socket),
@@ -127,7 +134,7 @@ impl Listener {
         }
     }
 
-    /// It has failed for good; whether this is news.
+    /// True if this call is the first to mark the listener as failed for good.
     pub(crate) fn lose(&self) -> bool {
         !self.lost.swap(true, SeqCst)
     }
@@ -140,7 +147,7 @@ impl Listener {
         &self.local
     }
 
-    /// How many connections or datagrams wait to be taken, where the kernel tells.
+    /// Returns the length of the kernel's queue. `None` if the kernel does not tell it.
     pub(crate) fn queued(&self) -> Option<usize> {
         match &self.kind {
             Kind::Tcp(l) => socket::accept_queue(l.as_fd()),
@@ -153,6 +160,7 @@ fn adopt<A>(fd: &impl AsFd, local: io::Result<A>, unblocked: io::Result<()>) -> 
     let failed = |act, source| Error::Listen { act, address: "the given socket".to_owned(), source };
     let local = local.map_err(|e| failed("ask for the address of", e))?;
     unblocked.map_err(|e| failed("make non-blocking", e))?;
+    // Otherwise the mistake would show as EINVAL at the first accept, when the server serves already.
     match socket::is_listening_stream(fd.as_fd()) {
         Ok(true) => Ok(local),
         Ok(false) => Err(failed("use", io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))),

@@ -1,4 +1,9 @@
-//! Sockets that requests come to, from the text of an address to `accept`, and what a failed `accept` means.
+//! Listening sockets, from the text of an address to `accept`, and the meaning of a failed `accept`.
+//!
+//! The walk: [`bind()`] → `resolve` → `bind_at` (Unix files) → [`Listener`] → [`Listener::accept`] or
+//! [`Listener::receive`] → on failure [`AcceptError::of`] → [`AcceptBackoff::rest_after`]. [`QueuedAtStop`]
+//! counts the kernel's queues at a stop. This folder does not wait and does not know permits: `accept` and
+//! `admit` do.
 
 mod accept_error;
 mod bind;

@@ -1,4 +1,7 @@
-//! What the kernel's queues held when the stop came: that is still served, newcomers are not.
+//! [`QueuedAtStop`]: the connections that the kernel's queues held at the stop.
+//!
+//! They are connected already, and a close would reset them, so they are still served within the drain limit.
+//! Newcomers are not, or a busy server would never stop.
 
 use std::sync::OnceLock;
 
@@ -6,18 +9,18 @@ use super::listener::Listener;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sys::shared::SharedRef;
 
-/// Most listeners whose queues the workers of one master serve to the end.
+/// The most listeners whose queues the workers of one master serve to the end.
 pub(crate) const LISTENERS: usize = 64;
 
-/// How many connections or datagrams of each listener's queue are still to be served.
+/// The number of connections or datagrams that are still to be served, for each listener.
 ///
-/// Where the kernel does not tell a queue's length (Unix sockets, datagrams), the count is the backlog: what comes before
-/// the queue is first found empty is served.
+/// For TCP the kernel tells the queue's length (`TCP_INFO`). For Unix sockets and datagrams it does not:
+/// there the count is the backlog, and [`clear`](Self::clear) ends it when the queue is first found empty.
 #[derive(Debug)]
 pub(crate) enum QueuedAtStop {
     /// Counted once in a run, by the first thread or loop that asks.
     Counted(OnceLock<Vec<AtomicUsize>>),
-    /// In a worker process: its master counts, for all workers.
+    /// In a worker process. The master counts for all workers.
     ByMaster(SharedRef<QueueCounts>),
 }
 
@@ -26,7 +29,7 @@ impl QueuedAtStop {
         by_master.map_or_else(|| Self::Counted(OnceLock::new()), Self::ByMaster)
     }
 
-    /// At the stop, before the first [`take`](Self::take).
+    /// Counts the queues at the stop. Call it before the first [`take`](Self::take).
     pub(crate) fn count(&self, listeners: &[Listener], backlog: usize) {
         if let Self::Counted(counts) = self {
             counts.get_or_init(|| queued(listeners, backlog).map(AtomicUsize::new).collect());
@@ -40,7 +43,7 @@ impl QueuedAtStop {
         }
     }
 
-    /// A listener with something left, by its index.
+    /// Returns the index of a listener with a connection left.
     pub(crate) fn next(&self) -> Option<usize> {
         self.counts().iter().position(|left| left.load(SeqCst) > 0)
     }
@@ -49,13 +52,14 @@ impl QueuedAtStop {
         self.next().is_none()
     }
 
-    /// Takes one of this listener's; `false` if none is left, as others may have been faster.
+    /// True if the caller may accept one connection of this listener's queue. False if other threads have
+    /// taken the last.
     pub(crate) fn take(&self, index: usize) -> bool {
         let left = self.counts().get(index);
         left.is_some_and(|left| left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok())
     }
 
-    /// The queue was found empty, or accepting has failed.
+    /// Ends the count of this listener: its queue was found empty, or accepting has failed.
     pub(crate) fn clear(&self, index: usize) {
         self.counts().get(index).into_iter().for_each(|left| left.store(0, SeqCst));
     }
@@ -70,7 +74,7 @@ fn queued(listeners: &[Listener], backlog: usize) -> impl Iterator<Item = usize>
 pub(crate) struct QueueCounts([AtomicUsize; LISTENERS]);
 
 impl QueueCounts {
-    /// In the master, at the stop.
+    /// Counts the queues in the master, at the stop.
     pub(crate) fn count(&self, listeners: &[Listener], backlog: usize) {
         self.0.iter().zip(queued(listeners, backlog)).for_each(|(left, queued)| left.store(queued, SeqCst));
     }
@@ -79,7 +83,7 @@ impl QueueCounts {
         self.0.iter().all(|left| left.load(SeqCst) == 0)
     }
 
-    /// At the end of the run.
+    /// Resets the counts at the end of the run.
     pub(crate) fn clear(&self) {
         self.0.iter().for_each(|left| left.store(0, SeqCst));
     }

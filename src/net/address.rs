@@ -1,4 +1,7 @@
-//! Addresses: as users write them, and as sockets have them.
+//! [`Address`], as users write it, and [`Addr`], as sockets have it.
+//!
+//! An `Address` stays text until the server is bound. So a string, a pair, a `SocketAddr` and a path all go
+//! into one parameter, without a `Result` at each.
 
 use std::fmt;
 use std::io;
@@ -9,11 +12,12 @@ use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where to listen, as a user writes it: `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` (or a path from `/`), `unix:@NAME`
-/// (abstract).
+/// An address to listen on, as a user writes it: `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` (or a path that
+/// begins with `/`), `unix:@NAME` (abstract).
 ///
-/// Strings, socket addresses, `(host, port)` pairs and paths convert into it. A host name is resolved, and a string
-/// checked, when the server is bound; [`FromStr`] checks at once.
+/// Strings, socket addresses, `(host, port)` pairs and paths convert into it. A string is checked, and a host
+/// name is resolved, when the server is bound; [`FromStr`] checks at once. A name with several addresses gets
+/// a listener on each; with port 0, all get the same port.
 ///
 /// ```
 /// use socketserver::Address;
@@ -25,7 +29,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// A host and a port, still as text.
+    /// A host and a port, as text.
     Tcp(String),
     /// A Unix socket's path.
     Unix(PathBuf),
@@ -72,6 +76,7 @@ impl From<(IpAddr, u16)> for Address {
 
 impl From<(&str, u16)> for Address {
     fn from((host, port): (&str, u16)) -> Self {
+        // An IPv6 address needs brackets, or its last group would read as the port.
         if host.contains(':') && !host.starts_with('[') {
             Self::Tcp(format!("[{host}]:{port}"))
         } else {
@@ -96,7 +101,7 @@ impl FromStr for Address {
     type Err = io::Error;
 
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] where a port or a path is missing or malformed.
+    /// [`io::ErrorKind::InvalidInput`] if a port or a path is missing or malformed.
     fn from_str(text: &str) -> io::Result<Self> {
         let address = Self::from(text);
         address.check().map(|()| address)
@@ -104,7 +109,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// Whether it can be one: there is a port, or a name.
+    /// Checks the form: there is a port, or a name.
     pub(crate) fn check(&self) -> io::Result<()> {
         let malformed = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         match self {
@@ -133,11 +138,11 @@ impl Address {
     }
 }
 
-/// What a Unix socket's address has room for: a path with its NUL, or a NUL and a name (unix(7)).
+/// The room in a Unix socket's address: a path and a NUL, or a NUL and a name (unix(7)).
 const NAME_MAX: usize = 107;
 
-/// As it is read: [`FromStr`] gives it back, but for names that are not fit for a line of text (control characters, no
-/// UTF-8), whose bytes are escaped.
+/// Writes the form that [`FromStr`] reads. A peer may be bound to any name, so a name with control characters
+/// or without UTF-8 is escaped. Such a name cannot be read back.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,7 +153,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A relative path that begins with `@` is no abstract name.
+/// Writes a path. A relative path that begins with `@` gets `./`, or it would read as an abstract name.
 fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
     let bytes = path.as_os_str().as_bytes();
     write_name(f, if bytes.starts_with(b"@") { "unix:./" } else { "unix:" }, bytes)
@@ -161,12 +166,12 @@ fn write_name(f: &mut fmt::Formatter<'_>, prefix: &str, name: &[u8]) -> fmt::Res
     }
 }
 
-/// Fit for a line of a log: printable.
+/// True if the character is printable, and so fit for a log line.
 fn is_plain(c: char) -> bool {
     matches!(c, '\\' | '"' | '\'') || c.escape_debug().len() == 1
 }
 
-/// The address of a socket, ours or the peer's. It is written as it is read:
+/// The address of a socket: ours or the peer's. Its text reads back:
 ///
 /// ```
 /// use socketserver::Addr;
@@ -184,12 +189,12 @@ pub enum Addr {
     Unix(PathBuf),
     /// A name in Linux's abstract namespace of Unix sockets.
     Abstract(Vec<u8>),
-    /// A Unix socket without a name, as most clients' are.
+    /// A Unix socket without a name. Most clients have none.
     Unnamed,
 }
 
 impl Addr {
-    /// The IP address and port; `None` for Unix sockets.
+    /// Returns the IP address and port. `None` for Unix sockets.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(addr) => Some(*addr),
@@ -197,12 +202,13 @@ impl Addr {
         }
     }
 
-    /// The port; `None` for Unix sockets.
+    /// Returns the port. `None` for Unix sockets.
     pub fn port(&self) -> Option<u16> {
         self.socket_addr().map(|addr| addr.port())
     }
 
-    /// The IP address, with IPv4 in its own form where the socket says `::ffff:a.b.c.d`; `None` for Unix sockets.
+    /// Returns the IP address. An IPv4 address in the form `::ffff:a.b.c.d` becomes an IPv4 address. `None`
+    /// for Unix sockets.
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|addr| addr.ip().to_canonical())
     }
@@ -227,11 +233,12 @@ impl From<SocketAddr> for Addr {
 impl FromStr for Addr {
     type Err = io::Error;
 
-    /// Reads what `Display` writes, and `/PATH`. No name is resolved.
+    /// Reads the form that `Display` writes, and `/PATH`. It resolves no name.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for anything else.
     fn from_str(text: &str) -> io::Result<Self> {
+        // As an `Address` this is an error: an unnamed socket can only be a peer.
         if text == "unix:" {
             return Ok(Self::Unnamed);
         }
@@ -245,8 +252,8 @@ impl FromStr for Addr {
     }
 }
 
-/// As it is read: [`FromStr`] gives it back, and an [`Address`] of it is the one to connect to or to bind again. Only
-/// names that are not fit for a line of text (control characters, no UTF-8) are escaped.
+/// Writes the form that [`FromStr`] reads. An [`Address`] of this text can be connected to, or bound again.
+/// Only a name with control characters or without UTF-8 is escaped.
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! What has come to a listener, before it is admitted.
+//! [`Arrival`]: a connection or a datagram that has come to a listener, before it is admitted.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -6,25 +6,25 @@ use super::address::Addr;
 use super::socket::{PeerCredentials, Socket};
 use crate::sys::socket;
 
-/// A connection as the kernel hands it over. The peer's address comes from `accept`: `getpeername` fails for a peer
-/// that has already reset.
+/// A connection as the kernel hands it over. The peer's address comes from `accept`, because `getpeername`
+/// fails after a reset.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) peer: Addr,
 }
 
-/// What has come, and is to be admitted: a connection, or a datagram.
+/// A connection or a datagram that may be admitted.
 pub(crate) trait Arrival {
     fn peer(&self) -> &Addr;
 
-    /// Where it has come to.
+    /// Returns the server's address that it has come to.
     fn local_addr(&self) -> Addr;
 
-    /// Of a Unix socket's peer, where the system tells.
+    /// Returns the credentials of a Unix socket's peer, if the system tells them.
     fn peer_credentials(&self) -> Option<PeerCredentials>;
 
-    /// Sends this as far as the kernel takes it without a wait.
+    /// Sends as much of the message as the kernel takes without a wait.
     fn say(&self, message: &[u8]);
 }
 

@@ -1,4 +1,7 @@
-//! A socket that datagrams come to, and a datagram as it has come.
+//! [`DatagramSocket`], to which datagrams come, and [`Packet`], one datagram.
+//!
+//! `SO_REUSEADDR` is not set for UDP. On Linux it lets a second socket bind the same address, and that socket
+//! then gets the datagrams. UDP has no `TIME_WAIT` that would ask for it.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -14,24 +17,24 @@ use crate::net::{Addr, Arrival, PeerCredentials};
 use crate::sys::datagram;
 use crate::sys::process::Private;
 
-/// A bound datagram socket, non-blocking: received from by whoever waits, and replied from by handlers.
+/// A bound datagram socket, non-blocking. Waiting threads receive from it, and handlers reply from it.
 #[derive(Debug)]
 pub(crate) struct DatagramSocket {
     fd: Private,
     local: Addr,
-    /// Between two receives: who receives has one.
+    /// Buffers that no thread uses. A receiving thread has one.
     buffers: SegQueue<Vec<u8>>,
 }
 
-/// What a datagram came with.
+/// A datagram without its data.
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// How long it is; more than the buffer holds is lost.
+    /// Its length. Bytes beyond the buffer are lost.
     pub(crate) len: usize,
     pub(crate) peer: Addr,
-    /// Where it was sent to, on a socket that is bound to all addresses.
+    /// The address that it was sent to, on a socket that is bound to all addresses.
     pub(crate) to: Option<IpAddr>,
-    /// Where an answer comes from: the same, unless many hear that address.
+    /// The source address for a reply: the same, unless it is a group or broadcast address.
     pub(crate) from: Option<IpAddr>,
 }
 
@@ -40,7 +43,7 @@ impl DatagramSocket {
         Self { fd: Private::new(fd), local, buffers: SegQueue::new() }
     }
 
-    /// Takes a datagram from the kernel's queue; what is longer than `most` bytes is cut.
+    /// Takes a datagram from the kernel's queue. Bytes beyond `most` are lost.
     pub(crate) fn receive(self: &Arc<Self>, most: usize) -> io::Result<Packet> {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         buffer.resize(most, 0);
@@ -49,20 +52,21 @@ impl DatagramSocket {
             let data = buffer.get(..received.len).unwrap_or(&buffer).to_vec();
             let local = self.local_of(&received);
             let Received { len, peer, from, .. } = received;
+            // Weak: a handler that the drain has left behind must not keep the address taken.
             Packet { socket: Arc::downgrade(self), data, len, peer, local, from }
         });
         self.buffers.push(buffer);
         packet
     }
 
-    /// As [`receive`](Self::receive), into a buffer of the caller's.
+    /// Takes a datagram into the caller's buffer.
     pub(crate) fn receive_into(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let message = datagram::receive(self.fd.as_fd(), buffer)?;
         let peer = message.peer.as_ref().map_or(Addr::Unnamed, addr_of);
         Ok(Received { len: message.len, peer, to: message.to, from: message.from })
     }
 
-    /// Where a datagram was sent to.
+    /// Returns the address that a datagram was sent to.
     pub(crate) fn local_of(&self, received: &Received) -> Addr {
         match (received.to, self.local.port()) {
             (Some(ip), Some(port)) => Addr::Ip(SocketAddr::new(ip, port)),
@@ -70,21 +74,23 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends one datagram, without a wait. Where the kernel has no such source, it chooses one: what was sent to the
-    /// broadcast address of a network is answered all the same, and an IPv6 socket is not told that it was one.
+    /// Sends one datagram without a wait. If the kernel refuses the source, it chooses one itself.
     pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
         match send(self.fd.as_fd(), bytes, to, from) {
+            // A network's broadcast address looks like any other, and cannot be a source. An IPv6 socket is
+            // not told that it was one. A failure with another cause occurs again, and is returned.
             Err(e) if from.is_some() && is_no_source(&e) => send(self.fd.as_fd(), bytes, to, None),
             sent => sent,
         }
     }
 
-    /// Receives from this peer only, from now on; its name, as datagrams from it have it.
+    /// Connects: from now on only this peer's datagrams are received. Returns the peer's name, as its
+    /// datagrams have it.
     pub(crate) fn connect(&self, to: &Addr) -> io::Result<Addr> {
         connect(self.fd.as_fd(), to)
     }
 
-    /// The most bytes that one datagram to there can have.
+    /// Returns the most bytes that a datagram to this address can have.
     pub(crate) fn longest_to(&self, to: &Addr) -> usize {
         match to.ip() {
             Some(IpAddr::V4(_)) => LONGEST_V4,
@@ -109,8 +115,8 @@ fn addr_of(name: &SockaddrStorage) -> Addr {
     }
 }
 
-/// Sends one datagram, without a wait and without `SIGPIPE`; `from` one of the addresses of a socket that is bound to
-/// all. [`Addr::Unnamed`]: to the peer that the socket is connected to.
+/// Sends one datagram, without a wait and without `SIGPIPE`. `from` is the source address, for a socket that
+/// is bound to all addresses. [`Addr::Unnamed`] is the peer that the socket is connected to.
 fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let (fd, parts) = (fd.as_raw_fd(), [IoSlice::new(bytes)]);
@@ -118,6 +124,9 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io
     let sent = match to {
         Addr::Ip(to) => {
             let to = SockaddrStorage::from(*to);
+            // A socket that is bound to 0.0.0.0 replies from the address that the routing table picks. On a
+            // machine with several addresses that may be another one than the client has asked, and its
+            // firewall drops the reply. So the source is set (`IP_PKTINFO`).
             match from {
                 None => sock::sendmsg(fd, &parts, &[], flags, Some(&to)),
                 Some(IpAddr::V4(ip)) => {
@@ -140,8 +149,9 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io
     Ok(sent.map(drop)?)
 }
 
-/// Fixes the peer: from here on only its datagrams are received, and what the network says of it. Returns its name as
-/// datagrams from it have it, which may not be as it was given here: 0.0.0.0 is this host, and a file has many paths.
+/// Connects the socket to one peer: only its datagrams are received, and the network's errors about it.
+/// Returns the name that its datagrams have. That may differ from `to`: 0.0.0.0 is this host, and a file has
+/// many paths.
 fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
     let fd = fd.as_raw_fd();
     let connected = match to {
@@ -152,11 +162,12 @@ fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
     };
     connected?;
     let name = sock::getpeername::<SockaddrStorage>(fd).map(|name| addr_of(&name));
-    Ok(name.unwrap_or_else(|_| to.clone())) // port 0: nobody's, and the kernel keeps none
+    // For port 0 the kernel keeps no name.
+    Ok(name.unwrap_or_else(|_| to.clone()))
 }
 
-/// Perhaps for its source: not an address of this machine, or of no way from there (ip(7), ipv6(7); which of them depends
-/// on the kernel and the family).
+/// True if the source may be the cause: it is not an address of this machine, or there is no route from it
+/// (ip(7), ipv6(7)). The error number depends on the kernel and the family.
 fn is_no_source(e: &io::Error) -> bool {
     let why = e.raw_os_error().map(Errno::from_raw);
     matches!(why, Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
@@ -196,7 +207,7 @@ impl Arrival for Packet {
         self.local.clone()
     }
 
-    /// A datagram socket has no peer of its own.
+    /// Returns `None`: a datagram socket has no peer of its own.
     fn peer_credentials(&self) -> Option<PeerCredentials> {
         None
     }
@@ -222,9 +233,9 @@ mod tests {
         Some(DatagramSocket::new(socket.into(), local))
     }
 
-    /// A source that is not the machine's, as the broadcast address of a network is none.
+    /// The broadcast address of a network is not an address of the machine.
     #[test]
-    fn where_the_source_is_none_the_kernel_chooses() {
+    fn the_kernel_chooses_if_the_source_is_refused() {
         let cases = [
             ("0.0.0.0:0", "127.0.0.1:0", "", "192.0.2.1"),
             ("0.0.0.0:0", "127.0.0.1:0", "", "127.255.255.255"),
@@ -245,9 +256,9 @@ mod tests {
         }
     }
 
-    /// What the source is not to blame for is told.
+    /// A failure with another cause than the source is returned.
     #[test]
-    fn other_failures_stay() {
+    fn other_failures_are_returned() {
         let socket = bound_to_all("0.0.0.0:0").unwrap();
         let (to, from) = (Addr::Ip("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
         let e = socket.send(&[0; LONGEST_V4 + 1], &to, from).unwrap_err();

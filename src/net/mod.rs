@@ -1,7 +1,8 @@
-//! Sockets and addresses as values: what the kernel hands over, before anybody decides about it.
+//! Sockets and addresses as values, before any decision about them.
 //!
-//! An [`Arrival`] is what has come to a listener: an [`Accepted`] connection, or a [`Packet`]. Nothing here waits, counts
-//! or logs.
+//! [`Address`] is the text of a user, [`Addr`] the address of a socket. [`Socket`] is a connected socket. An
+//! [`Arrival`] is what a listener hands over: an [`Accepted`] connection or a [`Packet`]. Nothing here waits,
+//! counts or logs.
 
 mod address;
 mod arrival;

@@ -1,4 +1,4 @@
-//! The kinds of socket a connection can have.
+//! [`Socket`]: the socket of a connection.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::net::Addr;
 use crate::sys::socket;
 
-/// A connected socket: an enum, so that the plain path has no virtual call.
+/// A connected socket. It is an enum, so that reads and writes need no virtual call.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -25,15 +25,15 @@ impl Socket {
     }
 }
 
-/// Who was at the other end of a Unix socket when it connected, by the kernel's word (`SO_PEERCRED`, unix(7)): from
-/// [`Connection::peer_credentials`](crate::Connection::peer_credentials) and
-/// [`Transport::peer_credentials`](crate::Transport::peer_credentials). What the process has become since, other user
-/// or other program, does not show.
+/// The process at the other end of a Unix socket, as the kernel tells it (`SO_PEERCRED`, unix(7)). It comes
+/// from [`Connection::peer_credentials`](crate::Connection::peer_credentials) and
+/// [`Transport::peer_credentials`](crate::Transport::peer_credentials). The values are those of the moment of
+/// the connect: a later change of the user or the program does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerCredentials {
-    /// The process. It may have ended, and its number be another's by now; 0 if it is in a pid namespace that is not
-    /// seen from here.
+    /// The process. It may have ended, and another may have its number now. 0 if it is in a pid namespace
+    /// that this process cannot see.
     pub pid: u32,
     /// Its effective user.
     pub uid: u32,
@@ -42,15 +42,15 @@ pub struct PeerCredentials {
 }
 
 impl Socket {
-    /// `None` for TCP.
+    /// Returns the peer's credentials. `None` for TCP.
     pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         let Self::Unix(unix) = self else { return Ok(None) };
         let (pid, uid, gid) = socket::peer_credentials(unix.as_fd())?;
         Ok(Some(PeerCredentials { pid: u32::try_from(pid).unwrap_or(0), uid, gid }))
     }
 
-    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
-    /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
+    /// Returns why the connection is broken after a hang-up. `None` if the peer has closed it in order. A
+    /// hang-up means that only for a Unix socket, or for a TCP socket whose own writing half was `shut`.
     pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         match self {
             Self::Unix(s) => s.take_error().unwrap_or_else(Some),
@@ -59,7 +59,7 @@ impl Socket {
         }
     }
 
-    /// Of no effect but for TCP.
+    /// Sets `TCP_NODELAY`. It does nothing for a Unix socket.
     pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         match self {
             Self::Tcp(s) => s.set_nodelay(on),
@@ -67,7 +67,7 @@ impl Socket {
         }
     }
 
-    /// Of no effect but for TCP.
+    /// Sets `SO_KEEPALIVE`. It does nothing for a Unix socket.
     pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(s) => socket::set_keep_alive(s.as_fd(), time),

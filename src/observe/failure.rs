@@ -1,42 +1,42 @@
-//! What went wrong, as the log, the hook and the counters are told.
+//! [`Failure`]: an event that the log and the hook `handle_error` report.
 
 use std::io;
 
 use crate::config::Limit;
 use crate::net::Addr;
 
-/// What went wrong, for the [`handle_error`](crate::ServerBuilder::handle_error) hook.
+/// A failure, for the [`handle_error`](crate::ServerBuilder::handle_error) hook.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure<'a> {
     /// A handler returned an error, or a limit ended it.
     #[non_exhaustive]
     Error {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
-        /// What the handler returned.
+        /// The error that the handler returned.
         error: &'a (dyn std::error::Error + Send + Sync + 'static),
     },
     /// A handler panicked.
     #[non_exhaustive]
     Panic {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
-        /// The panic's text, or what stands for it.
+        /// The panic's text, or `(a panic without a text)`.
         message: &'a str,
     },
-    /// The peer went away before the handler was done. Not logged above `debug`: it is the peer's right.
+    /// The peer left before the handler was done. It is logged at `debug`, because a peer may leave.
     #[non_exhaustive]
     Disconnected {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
-        /// What the handler met.
+        /// The error that the handler returned.
         error: &'a (dyn std::error::Error + Send + Sync + 'static),
     },
     /// A handler's process has exited by itself ([`Forking`](crate::Forking)).
     #[non_exhaustive]
     Exited {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
         /// The exit code.
         code: i32,
@@ -44,56 +44,57 @@ pub enum Failure<'a> {
     /// A handler's process was killed by a signal ([`Forking`](crate::Forking)).
     #[non_exhaustive]
     Killed {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
-        /// The signal's name, as `SIGSEGV`.
+        /// The signal's name, for example `SIGSEGV`.
         signal: &'static str,
-        /// The limit for which the server itself has sent the signal.
+        /// The limit, if the server itself has sent the signal at a limit.
         limit: Option<Limit>,
     },
-    /// A connection was closed without a handler: at the limit, for want of something, or because
-    /// [`verify_request`](crate::ServerBuilder::verify_request) did not let it in (the error's kind is
-    /// `PermissionDenied` where it said no, `TimedOut` where it did not answer in time).
+    /// A connection was closed without a handler: at the limit, because the system lacked something, or
+    /// because [`verify_request`](crate::ServerBuilder::verify_request) refused it. If the hook said no, the
+    /// error's kind is `PermissionDenied`; if it did not answer in time, `TimedOut`.
     #[non_exhaustive]
     Refused {
-        /// Whose connection it was.
+        /// The peer of the connection.
         peer: &'a Addr,
-        /// Why.
+        /// The reason.
         error: &'a io::Error,
     },
-    /// A callback has held up an event loop, and with it all its connections.
+    /// A callback has held up an event loop, and all its connections.
     #[non_exhaustive]
     Stalled {
-        /// Which callback.
+        /// The name of the callback.
         callback: &'static str,
-        /// Whose connection it was, where it was one's.
+        /// The peer, if the callback belongs to a connection.
         peer: Option<&'a Addr>,
-        /// How long it took.
+        /// The time that it took.
         took: std::time::Duration,
     },
-    /// A worker process ([`PreForking`](crate::PreForking)) has ended, or has to be ended, without having been asked to;
-    /// another one takes its place. Told in the master.
+    /// A worker process ([`PreForking`](crate::PreForking)) has ended, or must be ended, although the master
+    /// has not asked it to. Another worker replaces it. The master reports this.
     #[non_exhaustive]
     Worker {
-        /// The number of its place, from 0.
+        /// The worker's number, from 0.
         worker: usize,
         /// Its process.
         pid: i32,
-        /// What has become of it, and its last words if it had any.
+        /// How it ended, and its last error text if there was one.
         how: &'a str,
-        /// How many connections went with it.
+        /// The number of connections that were lost with it.
         connections: u64,
     },
     /// A hook of the server panicked: `verify_request`, `service_actions` or `handle_timeout`. (A panic in
-    /// `verify_request` also refuses its connection. In a child of [`Forking`](crate::Forking) only that is told.)
+    /// `verify_request` also refuses its connection. In a child of [`Forking`](crate::Forking) only the
+    /// refusal is reported.)
     #[non_exhaustive]
     Hook {
-        /// Which, as the builder's method is called.
+        /// The name of the builder's method.
         hook: &'static str,
-        /// The panic's text, or what stands for it.
+        /// The panic's text, or `(a panic without a text)`.
         message: &'a str,
     },
-    /// Accepting failed, and goes on: at once where only that connection was gone, else after a rest.
+    /// Accepting failed, and goes on. It goes on at once if only that connection was gone, else after a rest.
     #[non_exhaustive]
     Accept {
         /// The listener.
@@ -101,7 +102,8 @@ pub enum Failure<'a> {
         /// The system's answer.
         error: &'a io::Error,
     },
-    /// Accepting failed on one listener for good. The server goes on with the others, or ends where this was the last.
+    /// Accepting failed on one listener for good. The server goes on with the other listeners. If this was
+    /// the last, it ends.
     #[non_exhaustive]
     ListenerLost {
         /// The listener.
@@ -114,7 +116,7 @@ pub enum Failure<'a> {
 /// The hook `handle_error`.
 pub(crate) type ErrorHook = Box<dyn Fn(&Failure<'_>) + Send + Sync>;
 
-/// What a person can do about a lack of the system's.
+/// Returns a hint for people about a lack of the system.
 fn remedy(error: &io::Error) -> &'static str {
     use nix::libc::{EAGAIN, EMFILE, ENFILE, EPERM};
     match error.raw_os_error() {
@@ -158,10 +160,11 @@ impl std::fmt::Display for Failure<'_> {
     }
 }
 
-/// At most this much of a foreign text goes into a log line.
+/// The most characters of a foreign text in a log line.
 const LONGEST_TEXT: usize = 100;
 
-/// A text that may come from a peer, fit for one log line: escaped and cut.
+/// Makes a text fit for one log line. An error may quote what a client has sent, so line breaks and control
+/// characters are escaped, and the text is cut.
 fn brief(text: &(impl std::fmt::Display + ?Sized)) -> String {
     let text = text.to_string();
     let mut kept: String = text.chars().take(LONGEST_TEXT).flat_map(char::escape_debug).collect();

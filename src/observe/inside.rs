@@ -1,11 +1,12 @@
-//! Which server's code this thread runs: a handler must not wait for the end of its own server.
+//! [`InHandler`]: the mark of a thread that runs a server's handler. Such a thread must not wait for the
+//! server's end.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::sync::thread_local;
 
-/// A server, told from the others of this process. The workers of a master are the same server.
+/// The identity of a server within this process. The workers of a master have the master's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerId(u64);
 
@@ -20,7 +21,7 @@ thread_local! {
     static HANDLING: Cell<Option<ServerId>> = const { Cell::new(None) };
 }
 
-/// While it lives, this thread runs a handler or a hook of that server.
+/// Marks this thread as running a handler or a hook of a server, while the value lives.
 pub(crate) struct InHandler(Option<ServerId>);
 
 impl InHandler {
@@ -28,7 +29,7 @@ impl InHandler {
         Self(HANDLING.with(|of| of.replace(Some(server))))
     }
 
-    /// True if this thread runs a handler or a hook of that server.
+    /// True if this thread runs a handler or a hook of `server`.
     pub(crate) fn is_here(server: ServerId) -> bool {
         HANDLING.with(Cell::get) == Some(server)
     }

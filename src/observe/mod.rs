@@ -1,7 +1,9 @@
-//! What is counted and told of a server: counters, log lines, and the hook `handle_error`.
+//! The reports of a server: counters, log lines, and the hook `handle_error`.
 //!
-//! The rest of the crate tells a [`Monitor`] of events; it counts them, writes the line by [`log_line`], and calls the
-//! hook. Nothing here decides what becomes of a connection.
+//! All other folders report events to a [`Monitor`]. It counts them, writes the line by [`log_line`], and
+//! calls the hook. The walk: [`contain`] (a handler's result becomes an [`Outcome`]) → [`Cause::of`] (peer,
+//! limit or handler) → `Monitor::report_end` → `LogThrottle::pass` → `log_line`. This folder does not decide
+//! anything about a connection.
 
 mod failure;
 mod inside;

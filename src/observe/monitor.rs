@@ -1,4 +1,4 @@
-//! Counters, log and hook: one event, one line.
+//! [`Monitor`]: counters, log and hook. One event is one line.
 
 use std::fmt;
 use std::io;
@@ -22,43 +22,43 @@ use crate::net::Addr;
 use crate::panics::caught;
 use crate::sys::shared::SharedRef;
 
-/// An error of the user's, as it is reported.
+/// The error of a handler.
 type UserError = dyn std::error::Error + Send + Sync + 'static;
 
-/// What is counted and told of one server.
+/// The counters, the log and the hook of one server.
 pub(crate) struct Monitor {
     pub(crate) server: ServerId,
     counters: SharedRef<Counters>,
-    /// Bounds what others can make the server log.
+    /// Bounds the log lines that clients can cause.
     throttle: LogThrottle,
     handle_error: Option<Arc<ErrorHook>>,
     #[cfg(feature = "testing")]
     pub(crate) open: OpenConnections,
 }
 
-/// How far a stop was when a connection ended.
+/// How far a stop had come when a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopPhase {
-    /// No stop was asked for.
+    /// No stop was requested.
     Running,
     /// Connections may finish.
     Draining,
     /// The drain limit has passed, and connections are cut.
     Cut,
-    /// Connections are cut, since the stop was urgent.
+    /// Connections are cut, because the stop is urgent.
     CutAtOnce,
-    /// The run is over: what an abandoned handler does afterwards belongs to none.
+    /// The run is over. An abandoned handler that ends now belongs to no run.
     Over { was_cut: bool },
 }
 
-/// How the process of a connection has ended.
+/// How a connection's process ended.
 pub(crate) enum ChildEnd {
     Served,
     Failed(String),
     TimedOut(String),
     Disconnected(String),
     Panicked(String),
-    /// `verify_request` did not let it in.
+    /// `verify_request` has refused it.
     Refused(io::ErrorKind, String),
     Exited(i32),
     Killed {
@@ -83,7 +83,7 @@ impl Monitor {
         &self.counters
     }
 
-    /// A connection was taken from the kernel's queue: the how manieth it is.
+    /// Counts a connection that was taken from the kernel's queue, and returns the count.
     #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
     pub(crate) fn count_accepted(&self, peer: &Addr) -> u64 {
         #[cfg(feature = "testing")]
@@ -91,16 +91,18 @@ impl Monitor {
         self.counters.accepted.fetch_add(1, Relaxed) + 1
     }
 
-    /// A connection was closed without a handler: one line a second above `debug`.
+    /// Reports a connection that was closed without a handler, at most one line a second above `debug`.
     pub(crate) fn report_refused(&self, peer: &Addr, error: &io::Error) {
         self.count_refused(peer);
         let kind = Kind::Refused(error.raw_os_error());
         self.report_throttled(kind, Level::Warn, &Failure::Refused { peer, error });
     }
 
-    /// `verify_request` did not let a connection in. That it says no is no fault.
+    /// Reports a connection that `verify_request` has refused. Its "no" is no fault, so the line is at
+    /// `info`.
     pub(crate) fn report_unverified(&self, peer: &Addr, error: &io::Error) {
         self.count_refused(peer);
+        // The kinds are throttled apart: many "no"s must not hide a hook that hangs.
         let said_no = error.kind() == io::ErrorKind::PermissionDenied;
         let level = if said_no { Level::Info } else { Level::Warn };
         self.report_throttled(Kind::Unverified { said_no }, level, &Failure::Refused { peer, error });
@@ -113,12 +115,12 @@ impl Monitor {
         self.open.leave(peer, false);
     }
 
-    /// A hook of the server has panicked.
+    /// Reports the panic of a hook.
     pub(crate) fn report_hook_panic(&self, hook: &'static str, message: &str) {
         self.report(Level::Error, &Failure::Hook { hook, message });
     }
 
-    /// An accept has failed, which is news for the log where accepting rests for it.
+    /// Reports a failed accept. The line is a warning only if accepting rests after it.
     pub(crate) fn report_accept_error(&self, local: &Addr, error: &io::Error, rests: bool) {
         count(&self.counters.accept_errors);
         let level = if rests { Level::Warn } else { Level::Debug };
@@ -126,23 +128,23 @@ impl Monitor {
         self.report_throttled(kind, level, &Failure::Accept { local, error });
     }
 
-    /// A listener is of no use any more.
+    /// Reports a listener that has failed for good.
     pub(crate) fn report_lost_listener(&self, local: &Addr, error: &io::Error) {
         count(&self.counters.accept_errors);
         self.report(Level::Error, &Failure::ListenerLost { local, error });
     }
 
-    /// A callback has held up an event loop.
+    /// Reports a callback that has held up an event loop.
     pub(crate) fn report_stall(&self, callback: &'static str, peer: Option<&Addr>, took: Duration) {
         self.report_throttled(Kind::Stalled, Level::Warn, &Failure::Stalled { callback, peer, took });
     }
 
-    /// A worker process has ended, or must be ended, without being asked to.
+    /// Reports a worker process that has ended, or must be ended, although the master has not asked it to.
     pub(crate) fn report_lost_worker(&self, worker: usize, pid: i32, how: &str, connections: u64) {
         self.report(Level::Error, &Failure::Worker { worker, pid, how, connections });
     }
 
-    /// A worker thread cannot even wait, or cannot be started.
+    /// Reports a worker thread that cannot wait, or cannot be started.
     pub(crate) fn report_resting_worker(&self, error: &Error) {
         if let Some(left_out) = self.throttle.pass(Kind::Worker) {
             let more = More(left_out);
@@ -150,7 +152,7 @@ impl Monitor {
         }
     }
 
-    /// At the end of a run: what the throttle has kept back, and no later line will say.
+    /// Logs the numbers that the throttle has kept back, at the end of a run: no later line will tell them.
     pub(crate) fn report_left_out(&self) {
         for (kind, left_out) in self.throttle.take_left_out() {
             let text = format_args!("{left_out} more {kind} were left out of the log");
@@ -158,8 +160,9 @@ impl Monitor {
         }
     }
 
-    /// A connection was served, or not, and is closed. `lost`: true if its peer was gone before.
+    /// Counts and reports a connection that is closed. `lost` is true if its peer had left before.
     pub(crate) fn report_end(&self, peer: &Addr, lost: bool, outcome: &Outcome, phase: StopPhase) {
+        // The handler did not serve at all: that is a refusal, and no end of a served connection.
         if let Outcome::NotServed(why) = outcome {
             return self.report_refused(peer, &why.into());
         }
@@ -172,7 +175,7 @@ impl Monitor {
         }
     }
 
-    /// A connection that this side has made is closed: nobody was served on it, so it is not counted.
+    /// Reports the end of a connection that this side has made. It served no client, so it is not counted.
     pub(crate) fn report_uncounted_end(&self, peer: &Addr, lost: bool, outcome: &Outcome) {
         match outcome {
             Outcome::Served | Outcome::NotServed(_) => {}
@@ -181,7 +184,7 @@ impl Monitor {
         }
     }
 
-    /// A callback that belongs to no request has returned: only what goes wrong is news, and nothing is counted.
+    /// Reports the failure of a callback that belongs to no request. Nothing is counted.
     pub(crate) fn report_callback(&self, of: &Addr, outcome: &Outcome) {
         match outcome {
             Outcome::Served | Outcome::NotServed(_) => {}
@@ -190,7 +193,8 @@ impl Monitor {
         }
     }
 
-    /// The same as [`report_end`](Self::report_end) for a connection that was served in another process.
+    /// Counts and reports a connection that was served in another process, as
+    /// [`report_end`](Self::report_end) does.
     pub(crate) fn report_child_end(&self, peer: &Addr, end: &ChildEnd, phase: StopPhase) {
         if let ChildEnd::Refused(kind, text) = end {
             return self.report_unverified(peer, &io::Error::new(*kind, text.as_str()));
@@ -212,6 +216,7 @@ impl Monitor {
                 count(&counters.crashed);
                 self.report(Level::Error, &Failure::Exited { peer, code: *code });
             }
+            // A signal that the server has sent at a limit is no crash.
             ChildEnd::Killed { signal, limit } => {
                 count(&counters.failed);
                 count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
@@ -257,13 +262,13 @@ impl Monitor {
         }
     }
 
-    /// To the log and to the user's hook.
+    /// Reports to the log and to the user's hook.
     fn report(&self, level: Level, failure: &Failure<'_>) {
         self.report_with(failure, level, 0);
     }
 
-    /// The same for what others can cause at will: one line a second of a kind, the rest at `debug`. The hook hears of
-    /// all.
+    /// Reports an event that clients can cause: one line a second for each kind, the others at `debug`. The
+    /// hook gets all of them.
     fn report_throttled(&self, kind: Kind, level: Level, failure: &Failure<'_>) {
         match self.throttle.pass(kind) {
             Some(left_out) => self.report_with(failure, level, left_out),
@@ -274,8 +279,9 @@ impl Monitor {
     fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
         log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
         let Some(hook) = &self.handle_error else { return };
+        // A hook that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);
-        // A panic of the hook may not end the thread that serves.
+        // A panic of the hook must not end the serving thread.
         if let Err(message) = caught(|| hook(failure)) {
             let text = format_args!("handle_error panicked: {}", message.escape_debug());
             log_line(Level::Error, "socketserver::server", text);
@@ -293,7 +299,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
-/// How many lines like this one the throttle has kept back since the last; nothing is said of none.
+/// The number of similar lines that the throttle has kept back. It displays as nothing for zero.
 struct More(u64);
 
 impl fmt::Display for More {

@@ -1,4 +1,4 @@
-//! How a handler ended.
+//! [`Outcome`]: the result of a handler, and [`Cause`]: whose fault an error is.
 
 use std::error::Error;
 use std::fmt;
@@ -9,18 +9,18 @@ use crate::config::Limit;
 use crate::error::HandlerResult;
 use crate::panics::take_message;
 
-/// How a handler ended.
+/// The result of a handler.
 pub(crate) enum Outcome {
     Served,
     Failed(Box<dyn Error + Send + Sync>),
-    /// It was none: the connection is refused.
+    /// The handler could not serve at all: the connection is refused.
     NotServed(NotServed),
-    /// With the panic's text.
+    /// The handler panicked, with this text.
     Panicked(String),
 }
 
 impl Outcome {
-    /// What becomes of it with the last output sent, or not.
+    /// Adds the result of sending the last output. An earlier error stays.
     pub(crate) fn and(self, sent: io::Result<()>) -> Self {
         match (self, sent) {
             (Self::Served, Err(e)) => Self::Failed(e.into()),
@@ -28,13 +28,13 @@ impl Outcome {
         }
     }
 
-    /// Whether a time limit has ended the handler.
+    /// True if a time limit has ended the handler.
     pub(crate) fn is_limit(&self) -> bool {
         matches!(self, Self::Failed(e) if Cause::of(&**e, false) == Cause::Limit)
     }
 }
 
-/// The error of a handler that serves nobody with this connection.
+/// The error of a handler that could not serve this connection at all.
 #[derive(Debug)]
 pub(crate) struct NotServed(pub(crate) &'static str);
 
@@ -52,7 +52,7 @@ impl From<&NotServed> for io::Error {
     }
 }
 
-/// Runs a handler; no panic comes out.
+/// Runs a handler. Its error or its panic becomes an [`Outcome`].
 pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => Outcome::Served,
@@ -64,22 +64,23 @@ pub(crate) fn contain(run: impl FnOnce() -> HandlerResult) -> Outcome {
     }
 }
 
-/// What an error of a handler says about the connection.
+/// The cause of a handler's error. It decides the counter and the level of the log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The handler's own.
+    /// The handler itself: `error` in the log.
     Handler,
-    /// A time limit's.
+    /// A time limit: failed and timed out, `info` in the log.
     Limit,
-    /// The peer's, who went away.
+    /// The peer has left: disconnected, `debug` in the log, because a peer may leave.
     Peer,
 }
 
 impl Cause {
-    /// `lost`: whether the connection itself has met its peer's end. Without that, an error of a peer's kind comes
-    /// from something else that the handler talks to.
+    /// Sorts an error by the first `io::Error` in its chain of sources. `lost` is true if the connection
+    /// itself has lost its peer. Without that, an error of this kind comes from something else that the
+    /// handler talks to.
     pub(crate) fn of(error: &(dyn Error + Send + Sync + 'static), lost: bool) -> Self {
-        // The chain is the user's code.
+        // `source` is the user's code, and may panic.
         fn next<'a>(e: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
             (*e).source()
         }
@@ -101,7 +102,7 @@ impl Cause {
     }
 }
 
-/// What the kernel says of a peer that answers no more.
+/// True if the kernel reports a peer that no longer answers.
 fn has_vanished(e: &io::Error) -> bool {
     use nix::libc::{EHOSTUNREACH, ENETUNREACH, ETIMEDOUT};
     matches!(e.raw_os_error(), Some(ETIMEDOUT | EHOSTUNREACH | ENETUNREACH))

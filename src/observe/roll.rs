@@ -1,4 +1,7 @@
-//! Who is connected, by name: kept only where a test asks for it.
+//! [`OpenConnections`]: a list of the open connections. It is kept only if a `TestServer` asks for it.
+//!
+//! It is fed where connections are counted, so it works with every strategy. Without a test it costs a look
+//! at a `OnceLock` for each connection, and only with the feature `testing`.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,7 +14,7 @@ use crate::net::Addr;
 #[derive(Debug, Default)]
 pub(crate) struct OpenConnections(OnceLock<Mutex<Vec<Entry>>>);
 
-/// One connection. Clients of a Unix socket have no names: of those that are alike, the first is struck off first.
+/// One connection. Clients of a Unix socket have no names: of equal entries, the first one is removed first.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) peer: Addr,
@@ -20,7 +23,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// How long it was, or has been, open.
+    /// Returns how long the connection has been open, or was open until the cut.
     pub(crate) fn age(&self) -> Duration {
         self.cut.unwrap_or_else(Instant::now).saturating_duration_since(self.since)
     }
@@ -31,7 +34,7 @@ impl Entry {
 }
 
 impl OpenConnections {
-    /// Keeps it from here on.
+    /// Begins to keep the list.
     pub(crate) fn keep(&self) {
         self.0.get_or_init(Mutex::default);
     }
@@ -42,7 +45,7 @@ impl OpenConnections {
         }
     }
 
-    /// Strikes off who is done, and marks who was cut.
+    /// Removes a connection that has ended, or marks it if it was cut.
     pub(crate) fn leave(&self, peer: &Addr, cut: bool) {
         let Some(entries) = self.0.get() else { return };
         let mut entries = entries.lock();

@@ -1,9 +1,9 @@
-//! Counters while a server runs, and the account when it ends.
+//! [`Stats`], the counters while a server runs, and [`Report`], the account of a run.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// How connections ended, as the handler's outcome is counted.
+/// The counters of a server, by the outcome of each connection.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
@@ -19,15 +19,16 @@ pub(crate) struct Counters {
     pub(crate) forced: AtomicU64,
 }
 
-/// A server's counters at one moment, since it was bound. From [`ServerHandle::stats`](crate::ServerHandle::stats).
+/// A server's counters at one moment, since it was bound. [`ServerHandle::stats`](crate::ServerHandle::stats)
+/// returns them.
 ///
-/// Once nothing is in progress, `accepted = served + failed + disconnected + refused`.
+/// When no connection is in progress, `accepted = served + failed + disconnected + refused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections that hold a place now: being served, or being closed.
+    /// Connections that hold a permit now: they are being served, or being closed.
     pub active: usize,
-    /// Most connections served at once.
+    /// The most connections that are served at once.
     pub max_connections: usize,
     /// Connections taken from the kernel's queue.
     pub accepted: u64,
@@ -41,12 +42,13 @@ pub struct Stats {
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
-    /// Connections whose peer went away before the handler was done (`EPIPE`, `ECONNRESET` and the like).
+    /// Connections whose peer left before the handler was done (`EPIPE`, `ECONNRESET` and the like).
     pub disconnected: u64,
-    /// Connections closed without a handler: at the limit, or for want of a thread.
+    /// Connections closed without a handler: at the limit, by `verify_request`, or because no thread could be
+    /// started.
     pub refused: u64,
-    /// Calls of `accept` that failed, and so brought no connection: for want of descriptors or memory, or because the
-    /// connection was gone. No part of `accepted`.
+    /// Calls of `accept` that failed: no descriptor or memory was left, or the connection was gone. They are
+    /// no part of `accepted`.
     pub accept_errors: u64,
 }
 
@@ -75,17 +77,18 @@ pub struct Report {
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
-    /// Connections whose peer went away first.
+    /// Connections whose peer left first.
     pub disconnected: u64,
     /// Connections closed without a handler.
     pub refused: u64,
-    /// Calls of `accept` that failed, and so brought no connection.
+    /// Calls of `accept` that failed.
     pub accept_errors: u64,
     /// Connections that ended by themselves between the request to stop and the drain limit.
     pub drained: u64,
     /// Connections that were cut at the drain limit.
     pub forced: u64,
-    /// Handlers that were still running when `serve_forever` returned, although their connections had been cut.
+    /// Handlers that still ran when `serve_forever` returned, although their connections had been cut. A
+    /// handler that computes cannot be ended.
     pub abandoned: u64,
 }
 
@@ -118,7 +121,7 @@ impl fmt::Display for Report {
 }
 
 impl Counters {
-    /// The totals so far, as a report; the difference of two is a run's.
+    /// Returns the totals so far. The difference of two totals is the report of a run.
     pub(crate) fn totals(&self) -> Report {
         Report {
             accepted: self.accepted.load(Relaxed),
@@ -138,7 +141,7 @@ impl Counters {
 }
 
 impl Report {
-    /// Both together.
+    /// Adds two reports.
     pub(crate) fn and(self, other: Report) -> Report {
         Report {
             accepted: self.accepted + other.accepted,
@@ -156,7 +159,7 @@ impl Report {
         }
     }
 
-    /// What has come since `before`.
+    /// Subtracts the totals `before` a run.
     pub(crate) fn since(self, before: Report) -> Report {
         Report {
             accepted: self.accepted - before.accepted,

@@ -1,22 +1,26 @@
-//! The log's bound: one line a second for each kind of event that others can cause at will.
+//! [`LogThrottle`]: one log line a second for each kind of event that clients can cause.
+//!
+//! A lack lasts, and each turn of a loop meets it anew. A log that grows by a line for each fills the disk,
+//! which is the next lack. So the first event is logged, and the others are counted into the next line.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::sync::{now, Mutex};
 
-/// What is counted together. There are as many as the system has error numbers, at most.
+/// A kind of event, counted together. Their number is bounded by the number of error numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A failed accept, by its error number.
     Accept(i32),
-    /// A connection closed without a handler; with the system's error number, where it was for want of something.
+    /// A connection closed without a handler. The error number, if the system lacked something.
     Refused(Option<i32>),
-    /// What `verify_request` did not let in: its answer, or the lack of one, which answers must not hide.
+    /// A connection that `verify_request` refused, by a "no" or without an answer. They are two kinds, so
+    /// that many "no"s do not hide a hook that hangs.
     Unverified { said_no: bool },
-    /// A worker that cannot even wait, or cannot be started.
+    /// A worker that cannot wait, or cannot be started.
     Worker,
-    /// A callback that holds a loop up.
+    /// A callback that holds up a loop.
     Stalled,
 }
 
@@ -34,12 +38,12 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Lets one event of a kind through each second, and counts the others.
+/// Lets one event of each kind pass in a second, and counts the others.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<HashMap<Kind, (Instant, u64)>>);
 
 impl LogThrottle {
-    /// Whether this event passes: then with the number of those left out since the last that did.
+    /// `Some` if this event passes, with the number of events left out since the last one that passed.
     pub(crate) fn pass(&self, kind: Kind) -> Option<u64> {
         let mut last = self.0.lock();
         let now = now();
@@ -48,6 +52,7 @@ impl LogThrottle {
                 *left_out += 1;
                 None
             }
+            // The number goes with this line, so the count starts again.
             Some((at, left_out)) => {
                 *at = now;
                 Some(std::mem::take(left_out))
@@ -59,7 +64,7 @@ impl LogThrottle {
         }
     }
 
-    /// What was left out and not told of yet.
+    /// Takes the numbers of events that were left out and not logged yet.
     pub(crate) fn take_left_out(&self) -> Vec<(Kind, u64)> {
         let mut last = self.0.lock();
         let counted = last.iter_mut().map(|(kind, (_, left_out))| (*kind, std::mem::take(left_out)));

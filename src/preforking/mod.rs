@@ -1,18 +1,17 @@
-//! [`PreForking`]: worker processes around any engine. A master supervises them, replaces them and reloads
-//! them.
+//! Worker processes around any engine: [`PreForking`], and what its hook is given.
 //!
-//! It is an engine around engines and no [`ServingStrategy`](crate::ServingStrategy). A strategy says where
-//! one request runs; pre-forking says how many accept loops there are. So it takes any engine, an event loop
-//! too, and runs it once in each worker. Engines start their threads when they run, never when they are made:
-//! so the forks come before any thread.
-//!
-//! The walk: `run` makes a [`Supervisor`], whose loop forks workers ([`worker`]) and looks after them
-//! ([`supervisor`]). A worker lets go of what is the master's, and runs the engine. The two share a core: its
-//! eventfds and its memory (`lifecycle::Scoreboard`). Rules without a process stand apart, and are tested
-//! alone: [`starts`] and [`shares`].
-//!
-//! What may not stand here: how connections are accepted or served, and `unsafe` (signal handlers are in
-//! `sys::worker`).
+//! [`PreForking`] is at the crate's root as well. Come here for [`WorkerExit`], which
+//! [`on_worker_exit`](PreForking::on_worker_exit) gets. [The guide](crate::guide::forking) has the signals and
+//! the rules.
+
+// An engine around engines, and no strategy: a strategy says where one request runs, pre-forking says how many
+// accept loops there are. So it takes any engine, an event loop too, and runs it once in each worker. Engines
+// start their threads when they run, never when they are made: so the forks come before any thread.
+//
+// The walk: `run` → `Supervisor::serve` → `reconcile` → `Worker::start` (fork) → in the worker `run_worker` →
+// the engine's `run`; in the master `poll_workers` → `reap`. The two share a core, its eventfds and its memory
+// (`lifecycle::Scoreboard`). Rules without a process stand apart, and are tested alone: `starts`, `shares`.
+// How connections are accepted or served is the engine's, and signal handlers are in `sys::worker`.
 
 mod settings;
 mod shares;

@@ -171,7 +171,7 @@ impl<E> PreForking<E> {
     /// - with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits for the peer;
     /// - with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread that
     ///   runs no handlers. So handlers may take as long as they like, and one that hangs stays unnoticed.
-    /// - A strategy of your own gives it where it accepts by [`Acceptor::run`](crate::Acceptor::run).
+    /// - A strategy of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
     ///   Otherwise it is left alone.
     #[must_use]
     pub fn heartbeat(mut self, limit: impl Into<Option<Duration>>) -> Self {

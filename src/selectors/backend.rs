@@ -1,4 +1,4 @@
-//! Which system call waits.
+//! [`Backend`]: the system call that a selector waits with.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -7,24 +7,28 @@ use std::{fmt, io};
 use crate::sys::watch::{self, OneShots, PollList, Told, Watched};
 use crate::sys::Events;
 
-/// The system call that a [`Selector`](super::Selector) waits with. All keep the same [contract](super#contract).
+/// The system call that a [`Selector`](super::Selector) waits with. All of them keep the same
+/// [contract](super#contract). `poll` and `select` are for comparison, and for few descriptors; no program
+/// needs to choose them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Backend {
-    /// `epoll_wait`: the cost of a wait grows with the descriptors that are ready, not with those that are registered.
-    /// The default. Counts milliseconds.
+    /// `epoll_wait`: the cost of a wait grows with the ready descriptors, not with the registered ones. The
+    /// default. It counts milliseconds.
     #[default]
     Epoll,
-    /// `poll`: each wait looks at all registered descriptors. Counts milliseconds.
+    /// `poll`: each wait looks at all registered descriptors. It counts milliseconds.
     Poll,
-    /// `select`: as `poll`, for descriptors below 1024 (`FD_SETSIZE`); others are refused. Counts microseconds.
+    /// `select`: as `poll`, for descriptors below 1024 (`FD_SETSIZE`). Others are refused. It counts
+    /// microseconds.
     Select,
 }
 
-/// The epoll set, which knows all registered files, and the means of the other calls.
+/// An epoll set with all registered files, and the data of the other calls.
 ///
-/// Where `poll` or `select` waits, the set is never waited on: it refuses what cannot be waited for, and knows whether
-/// a number still has the file that it was registered with, which neither of the two could find out.
+/// The set is there with every back end. It refuses files that cannot be waited for. And it knows whether a
+/// number still has the file that it was registered with: a change of an entry fails if not. `poll` and
+/// `select` cannot find that out.
 pub(super) struct Waiting {
     pub(super) set: OneShots,
     pub(super) backend: Backend,
@@ -38,7 +42,7 @@ impl Waiting {
         Ok(Self { set, backend, list: PollList::default() })
     }
 
-    /// One wait, which a signal may end early. `watched` is what there is besides the waker.
+    /// Waits once. A signal may end the wait early. `watched` are the descriptors without the waker.
     pub(super) fn wait(
         &mut self,
         waker: RawFd,

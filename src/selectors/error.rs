@@ -1,4 +1,4 @@
-//! What can go wrong with a selector.
+//! [`Error`]: the errors of a selector.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,15 @@ use crate::sys::watch::SELECT_LIMIT;
 /// A result with a selector's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a selector refuses, or cannot go on. Displays as one line that says what to do, and converts into
-/// [`io::Error`], so `?` works in functions that return one.
+/// Why a selector refuses a call, or cannot go on. It displays as one line that says what to do. It converts
+/// into [`io::Error`], so `?` works in functions that return one.
+///
+/// It is a type of its own, because a program reacts differently to each: one kind of `io::Error` would stand
+/// for several.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// To be watched for nothing ([`Events::empty`](super::Events::empty)). As an [`io::Error`]: `InvalidInput`.
+    /// The events were empty ([`Events::empty`](super::Events::empty)). As an [`io::Error`]: `InvalidInput`.
     NoEvents {
         /// The descriptor.
         fd: RawFd,
@@ -31,27 +34,28 @@ pub enum Error {
         /// The descriptor.
         fd: RawFd,
     },
-    /// The registered descriptor has been closed; its number may be another's now. As an [`io::Error`]: `NotFound`.
+    /// The registered descriptor has been closed. Another file may have its number now. As an [`io::Error`]:
+    /// `NotFound`.
     Closed {
-        /// The number that it had.
+        /// Its former number.
         fd: RawFd,
     },
-    /// A regular file, a folder, or something else that the kernel has no readiness of. As an [`io::Error`]:
-    /// `Unsupported`.
+    /// A regular file, a folder, or another file without readiness. As an [`io::Error`]: `Unsupported`.
     NotPollable {
         /// The descriptor.
         fd: RawFd,
     },
-    /// Beyond what [`Backend::Select`](super::Backend::Select) can watch. As an [`io::Error`]: `InvalidInput`.
+    /// [`Backend::Select`](super::Backend::Select) cannot watch this number. As an [`io::Error`]:
+    /// `InvalidInput`.
     TooLarge {
         /// The descriptor.
         fd: RawFd,
     },
-    /// The system refuses. As an [`io::Error`]: the kind of the source.
+    /// The system refused. As an [`io::Error`]: the kind of the source.
     System {
         /// The act that failed: make a selector, register, modify, wait.
         act: &'static str,
-        /// The descriptor, where it was about one.
+        /// The descriptor, if the act was about one.
         fd: Option<RawFd>,
         /// The system's answer.
         source: io::Error,
@@ -63,7 +67,7 @@ impl Error {
         move |source| Self::System { act, fd: None, source }
     }
 
-    /// What the kernel means when it takes no new entry.
+    /// Returns the error for an entry that the kernel does not take.
     pub(super) fn of_registering(fd: RawFd, errno: Errno) -> Self {
         match errno {
             Errno::EPERM => Self::NotPollable { fd },
@@ -71,9 +75,10 @@ impl Error {
         }
     }
 
-    /// What the kernel means when it does not change an entry.
+    /// Returns the error for an entry that the kernel does not change.
     pub(super) fn of_modifying(fd: RawFd, errno: Errno) -> Self {
         match errno {
+            // The number is free, or it belongs to another file now.
             Errno::EBADF | Errno::ENOENT | Errno::EPERM => Self::Closed { fd },
             _ => Self::System { act: "modify", fd: Some(fd), source: errno.into() },
         }
@@ -90,7 +95,7 @@ impl Error {
     }
 }
 
-/// What a person can do about it.
+/// Returns a hint for people.
 fn hint(source: &io::Error) -> &'static str {
     match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
         Errno::EBADF => "it is not open for reading or writing; register before it is closed",

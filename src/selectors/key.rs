@@ -1,4 +1,4 @@
-//! What is registered, and what is ready.
+//! [`Key`], a registered descriptor, and [`Ready`], a ready one.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -10,11 +10,12 @@ use crate::sys::Events;
 pub struct Key<T> {
     /// The descriptor's number.
     pub fd: RawFd,
-    /// What it is watched for.
+    /// The events that it is watched for.
     pub events: Events,
-    /// What the program has attached to it.
+    /// The program's data.
     pub data: T,
-    /// Tells a registration from an earlier or a later one of the same number.
+    /// Differs for each registration of the same number. A pass may close a descriptor and register another
+    /// under its number; what was reported for the first must not be taken for the second.
     pub(super) serial: u32,
 }
 
@@ -24,13 +25,13 @@ impl<T> AsRawFd for Key<T> {
     }
 }
 
-/// A descriptor that is ready, as [`Selector::select_into`](super::Selector::select_into) tells it.
+/// A ready descriptor, from [`Selector::select_into`](super::Selector::select_into).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ready {
     /// The descriptor's number.
     pub fd: RawFd,
-    /// What it is ready for, of what it is watched for.
+    /// The events that it is ready for, among those that it is watched for.
     pub events: Events,
     pub(super) serial: u32,
 }

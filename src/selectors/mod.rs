@@ -1,7 +1,9 @@
-//! Waiting for many descriptors on one thread: Python's `selectors`, with one contract on all back ends.
+//! A wait for many descriptors on one thread: Python's `selectors`, with one contract on all back ends.
 //!
-//! A [`Selector`] watches descriptors for reading and writing, each with data of the program's, and tells those that
-//! are ready. [`Backend`] says with which system call; [`Waker`] ends a wait from elsewhere.
+//! A [`Selector`] watches descriptors for reading and writing, each with data of the program, and returns
+//! those that are ready. [`Backend`] names the system call that waits; [`Waker`] ends a wait from another
+//! thread. The servers of this crate do not use it: many of their threads wait at once, each for one
+//! connection. It is for a loop of your own.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -45,31 +47,35 @@
 //!
 //! # Contract
 //!
-//! The same on every back end, but for two limits of `select`, which are marked.
+//! It is the same on every back end, except for two limits of `select`, which are marked.
 //!
-//! - **Level-triggered.** What stays ready is told again by each `select`.
-//! - **Only what was asked for** is told: READ, WRITE, or both at once. A hang-up or an error of the descriptor shows
-//!   as what it is watched for; the read or the write then tells. (`select` tells a hang-up to who watches for WRITE
-//!   alone only where the descriptor is writable too, as sockets are.)
-//! - **Timeouts.** `None` waits for ever, zero looks and returns. Otherwise a wait lasts at least the timeout, up to
-//!   the next whole unit of the [back end](Backend). A signal does not end it: it goes on with the time that is left. To
-//!   end it from a signal handler, [wake](Waker::wake) it.
-//! - **Files that cannot be waited for** are refused: regular files, folders, and some devices, as epoll(7) has it
-//!   ([`Error::NotPollable`]). They leave no key.
-//! - **Large numbers.** Any descriptor can be registered. (`select` takes those below 1024, [`Error::TooLarge`].)
-//! - **One registration for each number.** A second one is refused, also through another owner of the same descriptor
-//!   ([`Error::Registered`]). Duplicates have numbers of their own and can be registered besides.
-//! - **Closed descriptors** should be unregistered, before or after they are closed. Those that are not are never told
-//!   again, not even while a duplicate or a forked child keeps the file open, and the waits for others go on. The
-//!   key stays, with its data, until the number is unregistered.
-//! - **A number that is used again** after a close is another descriptor's, and the old key is never told for it.
-//!   Registering the new one is refused until the old key is unregistered ([`Error::Registered`]).
-//! - **Changes** of the data, or to the same events, need no system call and always succeed. A change of the events
-//!   that fails, as that of a closed descriptor does ([`Error::Closed`]), leaves it unregistered.
-//! - **A stop in the middle of a pass.** Unregistering or registering while going through what `select` has told is
-//!   safe; [`is_current`](Selector::is_current) and [`key`](Selector::key) know whether a key is of now.
-//! - **Threads.** One uses the selector at a time, and the compiler sees to that; others [wake](Waker::wake) it. After
-//!   a `fork`, one of the processes may use it: the kernel's part is shared.
+//! - **Level-triggered.** A descriptor that stays ready is reported again by each `select`.
+//! - **Only the requested events** are reported: READ, WRITE, or both at once. A hang-up or an error shows as
+//!   the events that are watched; the read or the write then fails. (With `select`, a hang-up shows as WRITE
+//!   alone only if the descriptor is also writable, as sockets are.)
+//! - **Timeouts.** `None` waits without a limit, zero looks and returns. Otherwise a wait lasts at least the
+//!   timeout, up to the next whole unit of the [back end](Backend). A signal does not end it: it goes on with
+//!   the time left. To end it from a signal handler, [wake](Waker::wake) it.
+//! - **Files that cannot be waited for** are refused ([`Error::NotPollable`]): regular files, folders, and
+//!   some devices, as epoll(7) says. They leave no key.
+//! - **Large numbers.** Any descriptor can be registered. (`select` takes those below 1024,
+//!   [`Error::TooLarge`].)
+//! - **One registration for each number.** A second one is refused ([`Error::Registered`]), also through
+//!   another owner of the same descriptor. Duplicates have numbers of their own, and can be registered too.
+//! - **Closed descriptors** should be unregistered, before or after they are closed. If they are not, they
+//!   are never reported again, even if a duplicate or a forked child keeps the file open. The waits for
+//!   others go on. The key and its data stay until the number is unregistered: to drop the data within a wait
+//!   would surprise its owner.
+//! - **A number that is used again** after a close belongs to another descriptor. The old key is never
+//!   reported for it. To register the new descriptor is refused until the old key is unregistered
+//!   ([`Error::Registered`]): a silent replacement would hide a mistake of the program.
+//! - **Changes** of the data, or to the same events, need no system call and always succeed. A change of the
+//!   events may fail, for a closed descriptor for example ([`Error::Closed`]). It is unregistered then.
+//! - **Changes within a pass.** You may register and unregister while you go through the ready descriptors.
+//!   [`is_current`](Selector::is_current) and [`key`](Selector::key) say whether a key still stands.
+//! - **Threads.** One thread uses the selector at a time: `&mut self` ensures it. Other threads
+//!   [wake](Waker::wake) it. After a `fork`, only one of the processes may use it, because they share the
+//!   kernel's part.
 
 mod backend;
 mod error;

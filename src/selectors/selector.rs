@@ -1,4 +1,4 @@
-//! The selector.
+//! [`Selector`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,11 @@ use super::waker::Waker;
 use crate::sys::watch::{Told, SELECT_LIMIT};
 use crate::sys::Events;
 
-/// Watches descriptors, and tells which are ready. See the [contract](super#contract), and the module for an example.
+/// Watches descriptors, and returns those that are ready. See the [contract](super#contract), and the module
+/// for an example.
 ///
-/// It has two descriptors of its own, which go when it is dropped; what is registered stays its owner's, who may close
-/// it at any time.
+/// It has two descriptors of its own, which its drop closes. A registered descriptor still belongs to its
+/// owner, which may close it at any time.
 pub struct Selector<T> {
     slots: BTreeMap<RawFd, Slot<T>>,
     waiting: Waiting,
@@ -26,23 +27,25 @@ pub struct Selector<T> {
 
 struct Slot<T> {
     key: Key<T>,
-    /// Found closed: not watched any more.
+    /// True if it was found closed. It is no longer watched.
     closed: bool,
 }
 
 impl<T> Selector<T> {
-    /// With the best back end, which is epoll.
+    /// Makes a selector with the best back end, which is epoll.
     ///
     /// # Errors
-    /// [`Error::System`] where the process has no descriptors left (`EMFILE`, `ENFILE`) or the kernel no memory.
+    /// [`Error::System`] if the process has no descriptors left (`EMFILE`, `ENFILE`), or the kernel no
+    /// memory.
     pub fn new() -> Result<Self> {
         Self::with_backend(Backend::default())
     }
 
-    /// With this back end.
+    /// Makes a selector with this back end.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::TooLarge`] for [`Backend::Select`] where all numbers below 1024 are taken.
+    /// As [`new`](Self::new), and [`Error::TooLarge`] for [`Backend::Select`] if all numbers below 1024 are
+    /// taken.
     pub fn with_backend(backend: Backend) -> Result<Self> {
         let failed = Error::system;
         let waker = Waker::new().map_err(failed("make a selector"))?;
@@ -51,17 +54,17 @@ impl<T> Selector<T> {
         Ok(Self { slots: BTreeMap::new(), waiting, waker, told: Vec::new(), serial: 0 })
     }
 
-    /// The system call that it waits with.
+    /// Returns the system call that it waits with.
     pub fn backend(&self) -> Backend {
         self.waiting.backend
     }
 
-    /// Watches a descriptor for these events, with this data. To have a socket in its own data, share it:
+    /// Watches a descriptor for these events, with this data. To keep a socket in its own data, share it:
     /// `register(&*socket, Events::READ, socket.clone())` with an [`Rc`](std::rc::Rc).
     ///
     /// # Errors
-    /// [`Error::NoEvents`], [`Error::Registered`], [`Error::NotPollable`], [`Error::TooLarge`], and [`Error::System`]
-    /// where the kernel lacks memory or allows no more (`ENOSPC`). None of them leaves a key.
+    /// [`Error::NoEvents`], [`Error::Registered`], [`Error::NotPollable`], [`Error::TooLarge`];
+    /// [`Error::System`] if the kernel lacks memory or allows no more (`ENOSPC`). None of them leaves a key.
     pub fn register(&mut self, fd: &impl AsFd, events: Events, data: T) -> Result<()> {
         let fd = fd.as_fd().as_raw_fd();
         check_events(fd, events)?;
@@ -76,12 +79,11 @@ impl<T> Selector<T> {
         Ok(())
     }
 
-    /// Changes what a descriptor is watched for, and its data; returns the key as it was.
-    ///
-    /// The same events again need no system call.
+    /// Changes the events and the data of a descriptor, and returns the former key. The same events need no
+    /// system call.
     ///
     /// # Errors
-    /// As [`set_events`](Self::set_events); the old data, too, is then gone where the key is.
+    /// As [`set_events`](Self::set_events). If the descriptor is unregistered then, its data is dropped too.
     pub fn modify(&mut self, fd: &impl AsRawFd, events: Events, data: T) -> Result<Key<T>> {
         let fd = fd.as_raw_fd();
         let before = self.get_key(&fd).ok_or(Error::NotRegistered { fd })?.events;
@@ -90,11 +92,11 @@ impl<T> Selector<T> {
         Ok(Key { fd, events: before, data: std::mem::replace(&mut key.data, data), serial: key.serial })
     }
 
-    /// Changes what a descriptor is watched for. The same events again need no system call.
+    /// Changes the events of a descriptor. The same events need no system call.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`]; [`Error::NoEvents`], which changes nothing; [`Error::Closed`] and [`Error::System`],
-    /// after which it is registered no more.
+    /// [`Error::NotRegistered`]; [`Error::NoEvents`], which changes nothing; [`Error::Closed`] and
+    /// [`Error::System`], which leave it unregistered.
     pub fn set_events(&mut self, fd: &impl AsRawFd, events: Events) -> Result<()> {
         let fd = fd.as_raw_fd();
         let slot = self.slots.get_mut(&fd).ok_or(Error::NotRegistered { fd })?;
@@ -114,7 +116,8 @@ impl<T> Selector<T> {
         changed
     }
 
-    /// Watches it no more, and hands its key back. It may have been closed before, and its number may be another's.
+    /// Stops watching a descriptor, and returns its key. The descriptor may have been closed before, and
+    /// another file may have its number.
     ///
     /// # Errors
     /// [`Error::NotRegistered`].
@@ -125,57 +128,58 @@ impl<T> Selector<T> {
         Ok(slot.key)
     }
 
-    /// The key of a descriptor; `None` where it is not registered.
+    /// Returns the key of a descriptor. `None` if it is not registered.
     pub fn get_key(&self, fd: &impl AsRawFd) -> Option<&Key<T>> {
         self.slots.get(&fd.as_raw_fd()).map(|slot| &slot.key)
     }
 
-    /// The data of a descriptor, to be changed; `None` where it is not registered.
+    /// Returns the data of a descriptor, for a change. `None` if it is not registered.
     pub fn data_mut(&mut self, fd: &impl AsRawFd) -> Option<&mut T> {
         self.slots.get_mut(&fd.as_raw_fd()).map(|slot| &mut slot.key.data)
     }
 
-    /// The key that was told as ready; `None` where it has been unregistered since, whoever has its number now.
+    /// Returns the key of a ready descriptor. `None` if it has been unregistered since, even if another
+    /// descriptor has its number now.
     pub fn key(&self, ready: &Ready) -> Option<&Key<T>> {
         self.get_key(ready).filter(|key| key.serial == ready.serial)
     }
 
-    /// Whether this registration still stands; `false` also where its number has been registered anew.
+    /// True if this registration still stands. False also if its number has been registered anew.
     pub fn is_current(&self, key: &Key<T>) -> bool {
         self.get_key(key).is_some_and(|now| now.serial == key.serial)
     }
 
-    /// The registered keys, in the order of their numbers.
+    /// Returns the registered keys, in the order of their numbers.
     pub fn keys(&self) -> impl Iterator<Item = &Key<T>> {
         self.slots.values().map(|slot| &slot.key)
     }
 
-    /// How many descriptors are registered.
+    /// Returns the number of registered descriptors.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether none is registered.
+    /// True if no descriptor is registered.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// What ends a wait of this selector from elsewhere.
+    /// Returns a handle with which another thread ends a wait of this selector.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// The epoll descriptor, readable while a registered one is ready, so that it can be watched by another event
-    /// loop; `None` with the other back ends, which have none (Python's `fileno`).
+    /// Returns the epoll descriptor, for another event loop (Python's `fileno`). It is readable while a
+    /// registered descriptor is ready. `None` with the other back ends.
     pub fn epoll_fd(&self) -> Option<BorrowedFd<'_>> {
         (self.backend() == Backend::Epoll).then(|| self.waiting.set.as_fd())
     }
 
-    /// Waits until a descriptor is ready, the timeout has passed, or a [`Waker`] wakes it, and returns copies of the
-    /// keys that are ready, each with what it is ready for; empty after a timeout.
+    /// Waits until a descriptor is ready, the timeout has passed, or a [`Waker`] wakes it. Returns copies of
+    /// the ready keys, each with its events; an empty list after a timeout.
     ///
     /// # Errors
-    /// [`Error::System`] where the system call fails. A signal is no error, nor is a descriptor that was closed.
+    /// [`Error::System`] if the system call fails. A signal is no error, nor is a closed descriptor.
     pub fn select(&mut self, timeout: Option<Duration>) -> Result<Vec<(Key<T>, Events)>>
     where
         T: Clone,
@@ -185,8 +189,8 @@ impl<T> Selector<T> {
         Ok(ready.iter().filter_map(|r| Some((self.key(r)?.clone(), r.events))).collect())
     }
 
-    /// As [`select`](Self::select), for any data and without an allocation once the list has grown: what was in it
-    /// goes, and [`key`](Self::key) gives the keys of what is in it then.
+    /// As [`select`](Self::select), but for data that cannot be cloned, and without an allocation once the
+    /// list has grown. It replaces the contents of the list. [`key`](Self::key) returns the key of an entry.
     ///
     /// ```
     /// use std::{io::Write, os::unix::net::UnixStream, time::Duration};
@@ -208,12 +212,13 @@ impl<T> Selector<T> {
     /// ```
     ///
     /// # Errors
-    /// As there.
+    /// As [`select`](Self::select).
     pub fn select_into(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> Result<()> {
         ready.clear();
-        // A time beyond what the clock can tell is for ever.
+        // A time that the clock cannot count means for ever.
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
+            // A signal, or a report that was not confirmed, ends a wait early: go on with the time left.
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let woken = self.wait_once(left, ready)?;
             if woken || !ready.is_empty() || end.is_some_and(|end| end <= Instant::now()) {
@@ -222,9 +227,10 @@ impl<T> Selector<T> {
         }
     }
 
-    /// One system call's wait; whether the waker has ended it.
+    /// Waits by one system call. True if the waker has ended the wait.
     fn wait_once(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> Result<bool> {
-        let mut all = std::mem::take(&mut self.told); // put back below, for its memory
+        // Put back below, so that its memory is used again.
+        let mut all = std::mem::take(&mut self.told);
         all.clear();
         let watched = self.slots.values().filter(|slot| !slot.closed).map(|slot| (slot.key.fd, slot.key.events));
         let waited = self.waiting.wait(self.waker.fd(), watched, self.slots.len(), timeout, &mut all);
@@ -244,14 +250,17 @@ impl<T> Selector<T> {
         Ok(woken)
     }
 
-    /// Arms what was told for the next wait; nothing where it is of an earlier registration, or the number has not its
-    /// file any more.
+    /// Arms a reported entry for the next wait. `None` if the report is from an earlier registration, or if
+    /// the number no longer has its file.
     fn confirm(&mut self, told: &Told) -> Option<Ready> {
         let slot = self.slots.get_mut(&told.fd)?;
         let Key { fd, events, serial, .. } = slot.key;
         if told.serial.is_some_and(|s| s != serial) {
             return None;
         }
+        // Entries report once. So an entry that outlives its descriptor (a duplicate keeps the file open)
+        // reports once and is silent then, and does not end every wait. Only a change of an entry knows
+        // whether the number still has its file. Price: one system call for each reported descriptor.
         slot.closed = self.waiting.set.arm(fd, events, serial).is_err();
         let events = told.events & events;
         (!slot.closed && !events.is_empty()).then_some(Ready { fd, events, serial })

@@ -1,4 +1,4 @@
-//! Ending a wait from elsewhere.
+//! [`Waker`].
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -26,8 +26,9 @@ impl Waker {
         EventFd::new().map(|event| Self(Arc::new(event)))
     }
 
-    /// Makes the `select` that waits return, or else the next one; at once, with those that are ready, if any. Several
-    /// calls before it count as one. Never blocks, is async-signal-safe, and does nothing once the selector is gone.
+    /// Makes the present `select`, or the next one, return at once, with the descriptors that are ready.
+    /// Several calls before that count as one. It never blocks and is async-signal-safe. After the selector
+    /// was dropped it does nothing.
     pub fn wake(&self) {
         self.0.set();
     }

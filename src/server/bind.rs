@@ -1,4 +1,4 @@
-//! From settings to a server that listens.
+//! The `bind` methods of [`ServerBuilder`]: from settings to a server that listens.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -24,9 +24,8 @@ impl<S> ServerBuilder<S> {
     /// Listens on an address of any kind.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for settings that make no sense,
-    /// [`Error::Listen`](crate::Error::Listen)
-    /// for an address that cannot be had.
+    /// [`Error::Setting`](crate::Error::Setting) for a setting that makes no sense,
+    /// [`Error::Listen`](crate::Error::Listen) for an address that cannot be bound.
     pub fn bind<H>(mut self, address: impl Into<Address>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
@@ -46,20 +45,23 @@ impl<S> ServerBuilder<S> {
         self.bind(address, handler)
     }
 
-    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default, and is removed when the
-    /// server is dropped, if it is still the same; wherever the program has changed its working directory to.
+    /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default. It is removed
+    /// when the server is dropped, if it is still the same file, also after a change of the working
+    /// directory.
     ///
-    /// A file `PATH.lock` beside it is locked (flock(2)) for as long as the server lives, so that of several that start
-    /// at once one has the path. A socket that nobody has any more, left behind by a program that was killed, is
-    /// replaced. A socket that is somebody's, and a file of any other kind, is never touched, nor is a symbolic link
-    /// followed.
+    /// A file `PATH.lock` beside it is locked (flock(2)) while the server lives. If several servers start at
+    /// once, one gets the path. A dead socket, left behind by a program that was killed, is replaced. A
+    /// living socket and any other file are never touched, and no symbolic link is followed.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind): [`AddrInUse`](std::io::ErrorKind::AddrInUse) where somebody has the socket or the lock,
-    /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) where another kind of file is in the way,
-    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, holds a NUL or has more than 107
-    /// bytes. The folder must be writable, for the socket and for the lock; it should be one's own, since
-    /// whoever else may write there can hold the lock, and so keep the server from starting.
+    /// As [`bind`](Self::bind):
+    /// - [`AddrInUse`](std::io::ErrorKind::AddrInUse) if another process has the socket or the lock;
+    /// - [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if another kind of file stands there;
+    /// - [`InvalidInput`](std::io::ErrorKind::InvalidInput) for a path that is empty, contains a NUL or has
+    ///   more than 107 bytes.
+    ///
+    /// The folder must be writable, for the socket and for the lock. It should belong to the server's user:
+    /// any user that may write there can hold the lock, and so keep the server from starting.
     pub fn bind_unix<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
@@ -67,9 +69,9 @@ impl<S> ServerBuilder<S> {
         self.bind(path.into(), handler)
     }
 
-    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram socket.
-    /// [`UdpServer`] says which of the settings hold for them. `SO_REUSEADDR` is not set: on Linux it would let a second
-    /// server have the same address and take the datagrams of the first.
+    /// Receives datagrams on an address of any kind: `HOST:PORT` is UDP, a path or a name is a Unix datagram
+    /// socket. [`UdpServer`] lists the settings that hold for them. `SO_REUSEADDR` is not set: on Linux it
+    /// would let a second server bind the same address and take the datagrams of the first.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -83,10 +85,11 @@ impl<S> ServerBuilder<S> {
         self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
     }
 
-    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of [`bind_unix`](Self::bind_unix).
+    /// Receives datagrams on a Unix socket. Its file, mode and lock are those of
+    /// [`bind_unix`](Self::bind_unix).
     ///
     /// # Errors
-    /// As there.
+    /// As [`bind_unix`](Self::bind_unix).
     pub fn bind_unix_datagram<H>(self, path: impl Into<PathBuf>, handler: H) -> Result<UnixDatagramServer<H, S>>
     where
         H: DatagramRequestHandler,
@@ -95,11 +98,11 @@ impl<S> ServerBuilder<S> {
         self.bind_udp(path.into(), handler)
     }
 
-    /// Takes over a socket that listens already: inherited, or made with options of your own. It becomes
-    /// non-blocking. Further addresses may be added with [`listen`](Self::listen).
+    /// Takes over a socket that listens already: an inherited one, or one with options of your own. It
+    /// becomes non-blocking. [`listen`](Self::listen) adds further addresses.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); also where the socket does not listen.
+    /// As [`bind`](Self::bind), and if the socket does not listen.
     pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
@@ -114,7 +117,7 @@ impl<S> ServerBuilder<S> {
         self.finish(handler)
     }
 
-    /// Whether there is something to listen on already.
+    /// True if an address or a socket to listen on was given.
     #[cfg(feature = "testing")]
     pub(crate) fn has_addresses(&self) -> bool {
         !self.more.is_empty() || !self.adopted.is_empty()
@@ -133,6 +136,7 @@ impl<S> ServerBuilder<S> {
     {
         self.settings.check()?;
         self.hooks.check()?;
+        // Before the strategy is asked: its default limit depends on the descriptors.
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
             limits::raise_descriptors(wanted).map_err(Error::system("raise RLIMIT_NOFILE"))?;
@@ -140,6 +144,7 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
+        // All settings are checked before the first socket: a mistake must not leave a bound address.
         let tcp = TcpOptions {
             backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
             reuse_port: self.reuse_port,
@@ -163,6 +168,7 @@ impl<S> ServerBuilder<S> {
             handles_signals: self.handles_signals,
             signals: None,
         };
+        // From here on, a drop closes what was opened. Engines make no thread here: `PreForking` forks later.
         server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
         server.install_signals()?;
         Ok(server)
@@ -177,7 +183,7 @@ pub enum ListeningSocket {
     Tcp(TcpListener),
     /// A Unix stream socket.
     Unix(UnixListener),
-    /// A TCP socket that fails as a test says (feature `testing`).
+    /// A TCP socket whose failures a test sets (feature `testing`).
     #[cfg(feature = "testing")]
     Failing(crate::listen::FailingListener),
 }

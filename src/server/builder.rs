@@ -1,4 +1,4 @@
-//! Settings, and the way to a bound server.
+//! [`ServerBuilder`]: the settings of a server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use crate::net::Address;
 use crate::observe::Failure;
 use crate::strategy::Threading;
 
-/// Sets a server up. Every setting has a default that suits a server facing the internet, unless its text says when
-/// to change it.
+/// Builds a server. Every setting has a default. A server that faces the internet should set two more:
+/// [`idle_timeout`](Self::idle_timeout) and [`request_timeout`](Self::request_timeout), which have no limit
+/// by default.
 ///
 /// ```
 /// use std::{io::Write, time::Duration};
@@ -23,7 +24,7 @@ use crate::strategy::Threading;
 ///     .strategy(ThreadPool::new(64))
 ///     .idle_timeout(Duration::from_secs(60))
 ///     .max_line_length(1000)
-///     .listen("[::1]:0")                                // a second address, in the same server
+///     .listen("[::1]:0")                          // a second address
 ///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"hello\n")?)));
 /// # if std::net::TcpListener::bind("[::1]:0").is_ok() {
 /// assert_eq!(server?.local_addrs().count(), 2);
@@ -49,7 +50,7 @@ pub struct ServerBuilder<S = Threading> {
 }
 
 impl ServerBuilder {
-    /// The defaults, and the strategy [`Threading`].
+    /// Makes a builder with the defaults, and the strategy [`Threading`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -78,8 +79,9 @@ impl Default for ServerBuilder {
 
 /// Settings.
 impl<S> ServerBuilder<S> {
-    /// How connections are served: [`Sequential`](crate::Sequential), [`Threading`],
-    /// [`ThreadPool`](crate::ThreadPool), or a strategy of your own. Defaults to [`Threading`].
+    /// Sets the strategy: [`Threading`], [`ThreadPool`](crate::ThreadPool),
+    /// [`Sequential`](crate::Sequential), [`EventLoop`](crate::EventLoop), …, or one of your own. Defaults to
+    /// [`Threading`].
     pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
         ServerBuilder {
             strategy,
@@ -99,115 +101,121 @@ impl<S> ServerBuilder<S> {
         }
     }
 
-    /// How many connections are served at once, exactly; of a `ThreadPool` never more than it has threads. Defaults to
-    /// the strategy's own limit: 1 for `Sequential`,
-    /// the threads of a `ThreadPool`, for `Threading` 1024 or 64 less than `RLIMIT_NOFILE`.
+    /// Sets the most connections that are served at once. The limit is exact. A `ThreadPool` never serves
+    /// more than it has threads. Defaults to the strategy's own limit: 1 for `Sequential`, the threads of a
+    /// `ThreadPool`; for `Threading` 1024, or `RLIMIT_NOFILE` less 64, whichever is lower.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
         self
     }
 
-    /// What happens to clients beyond that. Defaults to [`AtLimit::Wait`].
+    /// Sets the policy for clients beyond the limit. Defaults to [`AtLimit::Wait`].
     pub fn at_limit(mut self, policy: AtLimit) -> Self {
         self.settings.at_limit = policy;
         self
     }
 
-    /// How long a connection may wait for a request: with nothing read since the last flush, or since the start.
-    /// Defaults to no limit, since a chat may be silent for hours; a server that faces the internet wants one.
+    /// Sets how long a connection may wait for a request: with nothing read since the last flush, or since
+    /// the start. Defaults to no limit, because a chat may be silent for hours. A server that faces the
+    /// internet needs one.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.idle = limit.into();
         self
     }
 
-    /// How long one wait for more of a request may take. Defaults to no limit.
+    /// Sets how long each wait for more of a request may take. Defaults to no limit.
     pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.read = limit.into();
         self
     }
 
-    /// How long one wait for a peer that takes nothing may take. Defaults to 30 s.
+    /// Sets how long to wait for a peer that takes nothing. Any progress begins the wait anew. Defaults to 30
+    /// s.
     pub fn write_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.write = limit.into();
         self
     }
 
-    /// How long a request may take in all: from the start of `handle`, or from the first byte after
-    /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then, and is
-    /// checked whenever the handler waits for the peer. Defaults to no limit.
+    /// Sets how long a request may take in all: from the start of `handle`, or from the first byte after
+    /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then. It
+    /// is checked when the handler waits for the peer. Defaults to no limit.
     pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.request = limit.into();
         self
     }
 
-    /// How long a stop leaves the connections to finish; zero cuts them at once. Defaults to 10 s.
+    /// Sets how long connections may go on after a stop. Zero cuts them at once. Defaults to 10 s.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
         self.settings.drain_timeout = limit;
         self
     }
 
-    /// The most bytes of a line, its end not counted. Defaults to 64 KiB.
+    /// Sets the most bytes of a line, without its end. Defaults to 64 KiB.
     pub fn max_line_length(mut self, bytes: usize) -> Self {
         self.settings.line_limit = bytes;
         self
     }
 
-    /// The read buffer of a connection, in bytes, made at its first read. Defaults to 8 KiB.
+    /// Sets the size of a connection's read buffer in bytes. It is made at the first read. Defaults to 8 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.settings.read_buffer = bytes;
         self
     }
 
-    /// The write buffer of a connection, in bytes, at most. Defaults to 8 KiB.
+    /// Sets the size of a connection's write buffer in bytes. Defaults to 8 KiB.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.settings.write_buffer = bytes;
         self
     }
 
-    /// How many bytes other threads may queue through a [`ConnectionWriter`](crate::ConnectionWriter). Defaults to 1
-    /// MiB.
+    /// Sets the most bytes that other threads may queue through a
+    /// [`ConnectionWriter`](crate::connection::ConnectionWriter). Defaults to 1 MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
         self.settings.writer_capacity = bytes;
         self
     }
 
-    /// The most bytes that are received of a datagram; what is longer is cut, and
-    /// [says so](crate::Datagram::is_truncated). Defaults to 65,535, more than UDP has; those of Unix sockets can be longer
-    /// (unix(7)). (Python's 8192 cuts without a word.)
+    /// Sets the most bytes of a datagram that are received. A longer one is cut, and
+    /// [`is_truncated`](crate::Datagram::is_truncated) says so. Defaults to 65,535, which is more than UDP
+    /// allows; datagrams of Unix sockets can be longer (unix(7)). (Python cuts at 8192, and does not report
+    /// it.)
     pub fn max_packet_size(mut self, bytes: usize) -> Self {
         self.settings.max_packet_size = bytes;
         self
     }
 
-    /// When a connection is closed with care for what the peer has still to read. Defaults to
+    /// Sets when a connection is closed in two steps, so that the peer can read all of the reply. Defaults to
     /// [`LingeringClose::IfUnread`].
     pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
         self.settings.lingering_close = policy;
         self
     }
 
-    /// How many clients the kernel lets wait to be accepted; it caps the number at `net.core.somaxconn`. Defaults to
-    /// 4096. (Python's 5, and the standard library's 128, drop connections in a burst.)
+    /// Sets how many clients may wait in the kernel's queue. The kernel caps the number at
+    /// `net.core.somaxconn`. Defaults to 4096. (Python's 5 and the standard library's 128 drop connections in
+    /// a burst.)
     pub fn backlog(mut self, connections: usize) -> Self {
         self.settings.backlog = connections;
         self
     }
 
-    /// Whether several sockets may listen on the same TCP address (`SO_REUSEPORT`, Python's `allow_reuse_port`), if all
-    /// of them say so and belong to the same user: the kernel divides new connections among them by the clients'
-    /// addresses. Defaults to `false`, so that a second copy of the server that is started by mistake is refused
-    /// (`AddrInUse`) instead of getting a share.
+    /// Sets whether several sockets may listen on the same TCP address (`SO_REUSEPORT`, Python's
+    /// `allow_reuse_port`). All of them must set it and belong to the same user. The kernel divides new
+    /// connections among them by the clients' addresses. Defaults to `false`: a second copy of the server
+    /// that is started by mistake is then refused (`AddrInUse`).
     ///
-    /// Each socket has a queue of its own. When one of them is closed, clients that wait in its queue are reset, although
-    /// others listen: to replace a server without a loss, let the new one have the old one's socket
-    /// ([`from_listener`](Self::from_listener)). Of no effect on Unix sockets, which the kernel does not share so.
+    /// Each socket has a queue of its own. When a socket is closed, the clients in its queue are reset,
+    /// although others listen. To replace a server without a loss, give the old server's socket to the new
+    /// one ([`from_listener`](Self::from_listener)). It does nothing for Unix sockets: the kernel does not
+    /// share them so.
     ///
     /// ```
     /// use socketserver::{handler, ServerBuilder};
     ///
     /// let server = || ServerBuilder::new().reuse_port(true);
     /// let first = server().bind_tcp("127.0.0.1:0", handler(|_conn| Ok(())))?;
-    /// let second = server().bind_tcp(first.local_addr().to_string(), handler(|_conn| Ok(())))?;
+    /// let address = first.local_addr().to_string();
+    /// let second = server().bind_tcp(address, handler(|_conn| Ok(())))?;
     /// assert_eq!(first.local_addr(), second.local_addr());
     /// # Ok::<(), socketserver::Error>(())
     /// ```
@@ -216,35 +224,40 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Whether a listener on an IPv6 address takes IPv6 only, so that `[::]:80` and `0.0.0.0:80` can be had apart.
-    /// Defaults to the system's choice (`net.ipv6.bindv6only`), as a rule both families.
+    /// Sets whether a listener on an IPv6 address takes IPv6 only, so that `[::]:80` and `0.0.0.0:80` are two
+    /// addresses. Defaults to the system's choice (`net.ipv6.bindv6only`), which is usually both families.
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
         self
     }
 
-    /// Whether small writes are sent at once (`TCP_NODELAY`). Defaults to `true`: output is buffered already.
+    /// Sets whether small writes are sent at once (`TCP_NODELAY`). Defaults to `true`: output is buffered
+    /// here already, and a delay in the kernel would only add to it.
     pub fn no_delay(mut self, on: bool) -> Self {
         self.no_delay = on;
         self
     }
 
-    /// Whether the kernel probes silent peers (`SO_KEEPALIVE`), so that one that has vanished without a word (a cable
-    /// pulled, a machine switched off) is noticed even without time limits. Defaults to `true`. The kernel's own times
-    /// are long: it begins after 2 hours of silence and gives up 11 minutes later (tcp(7));
-    /// [`keep_alive_time`](Self::keep_alive_time) shortens them.
+    /// Sets whether the kernel probes silent peers (`SO_KEEPALIVE`). A peer that has vanished (a cable
+    /// pulled, a machine switched off) is then noticed even without time limits. Defaults to `true`. The
+    /// kernel begins after 2 hours of silence and gives up 11 minutes later (tcp(7));
+    /// [`keep_alive_time`](Self::keep_alive_time) shortens that.
     pub fn keep_alive(mut self, on: bool) -> Self {
         self.keep_alive = on;
         self
     }
 
-    /// How long a TCP peer that has vanished may go unnoticed, with or without output on its way: from 6 to 32767 s, in
-    /// whole seconds, fractions are cut off. For the first half of it the peer may be silent, then the kernel probes it
-    /// five times, and the next read or write fails as [`std::io::ErrorKind::TimedOut`], or with what the network
-    /// said (`EHOSTUNREACH`). (`TCP_KEEPIDLE`,
-    /// `TCP_KEEPINTVL`, `TCP_KEEPCNT` and `TCP_USER_TIMEOUT`, see tcp(7); set on the listener, so a connection costs
-    /// no call.) A peer that is there answers by itself, and may be silent for ever. Defaults to `None`: the kernel's
-    /// times. Of no effect without [`keep_alive`](Self::keep_alive).
+    /// Sets how long a vanished TCP peer may go unnoticed, with or without output on its way: from 6 to 32767
+    /// s, in whole seconds; fractions are cut off. Defaults to `None`: the kernel's times. Without
+    /// [`keep_alive`](Self::keep_alive) it does nothing.
+    ///
+    /// For the first half of the time the peer may be silent. Then the kernel probes it five times. The next
+    /// read or write fails as [`std::io::ErrorKind::TimedOut`], or with the network's error (`EHOSTUNREACH`).
+    /// A living peer answers the probes by itself, and may be silent for ever.
+    ///
+    /// It sets `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT` and `TCP_USER_TIMEOUT` (tcp(7)). The last one
+    /// is needed because probes are sent only while no output is on its way. They are set on the listener, so
+    /// a connection costs no call.
     ///
     /// ```
     /// use std::time::Duration;
@@ -261,25 +274,26 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Who may connect to a Unix socket with a path: the mode of its file, up to 0o777. Connecting takes the right to
-    /// write (unix(7)). Defaults to 0o600: the owner alone; 0o660 is for a group, see [`unix_owner`](Self::unix_owner),
-    /// and 0o666 for everybody.
+    /// Sets the mode of a Unix socket's file, up to 0o777. It decides which users may connect: connecting
+    /// needs the right to write (unix(7)). Defaults to 0o600: the owner alone. 0o660 is for a group, see
+    /// [`unix_owner`](Self::unix_owner); 0o666 is for all users.
     ///
-    /// The file has this mode before anybody can connect, and never a wider one; the umask plays no part. Names in the
-    /// abstract namespace have no mode: whoever shares the network namespace may connect, so ask for
+    /// The file has this mode before a client can connect, and never a wider one. The umask has no effect.
+    /// Names in the abstract namespace have no mode: any process in the network namespace may connect. Check
     /// [`peer_credentials`](crate::Connection::peer_credentials) there.
     pub fn unix_mode(mut self, mode: u32) -> Self {
         self.access.mode = mode;
         self
     }
 
-    /// Whom the file of a Unix socket belongs to; `None` leaves the user or the group as they are. Defaults to the
-    /// process's own. As chown(2) has it, giving it to another user takes root's rights (`CAP_CHOWN`), giving it to a
-    /// group that one is a member of does not.
+    /// Sets the owner and the group of a Unix socket's file; `None` leaves them as they are. Defaults to
+    /// those of the process. As with chown(2), giving it to another user needs root's rights (`CAP_CHOWN`);
+    /// giving it to a group of one's own does not.
     ///
     /// ```
     /// use socketserver::{handler, ServerBuilder};
-    /// # let folder = std::env::temp_dir().join(format!("socketserver-doc-{}", std::process::id()));
+    /// # let name = format!("socketserver-doc-{}", std::process::id());
+    /// # let folder = std::env::temp_dir().join(name);
     /// # std::fs::create_dir(&folder)?;
     /// # let path = folder.join("s");
     /// # let gid = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata("/proc/self")?);
@@ -296,56 +310,65 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// From binding until `serve_forever` returns, SIGINT and SIGTERM drain the server, and a second one ends the
-    /// process at once, with status 128 + its number, even where a handler spins. Handlers that were installed
-    /// before are called as well, and are restored. A signal that was ignored (as SIGINT is in background jobs of a
-    /// script) is handled too: asked for is asked for. Defaults to off: signals are the program's.
+    /// Handles SIGINT and SIGTERM, from the bind until `serve_forever` returns. The first signal drains the
+    /// server, and every other server of the process with this setting. A second signal ends the process at
+    /// once, with status 128 + its number, even if a handler spins.
+    ///
+    /// Handlers that were installed before are called too, and restored at the end. A signal that was ignored
+    /// (as SIGINT is in background jobs of a script) is handled too. Defaults to off: signals belong to the
+    /// process, and a library must not take them unasked.
     pub fn handle_signals(mut self) -> Self {
         self.handles_signals = true;
         self
     }
 
-    /// When the server is bound, raises the soft limit on descriptors (`RLIMIT_NOFILE`) to what
-    /// [`max_connections`](Self::max_connections) needs and 64 more (1024 connections where that is not set), or as far
-    /// as the hard limit allows. Where that is not enough, there is a warning when serving begins, as without.
+    /// Raises the soft limit on descriptors (`RLIMIT_NOFILE`) when the server is bound. The new limit is
+    /// [`max_connections`](Self::max_connections) (1024 if not set) and 64 more, or the hard limit if that is
+    /// lower. If that is not enough, a warning is logged when serving begins. Defaults to off.
     ///
-    /// It is the process's limit: it stays raised, and programs that are started inherit it (set it back with `ulimit
-    /// -Sn` where they use select(2), which cannot take descriptors from 1024 on). Children of
-    /// [`Forking`](crate::Forking) get the former one back. Defaults to off.
+    /// It is the limit of the process: it stays raised, and started programs inherit it. If they use
+    /// select(2), which cannot take descriptors from 1024 on, set it back with `ulimit -Sn`. Children of
+    /// [`Forking`](crate::Forking) get the former limit back.
     pub fn raise_descriptor_limit(mut self) -> Self {
         self.raises_descriptor_limit = true;
         self
     }
 
-    /// A hook for whatever goes wrong: handlers' errors and panics, refusals, failing accepts, panics of the other
-    /// hooks (Python's `handle_error`). It runs on the thread where that happened; a panic in it is contained and
-    /// logged. Everything is logged besides. Defaults to none.
+    /// Sets a hook for all failures: errors and panics of handlers, refusals, failing accepts, panics of the
+    /// other hooks (Python's `handle_error`). It runs on the thread of the failure. A panic in it is
+    /// contained and logged. The failures are logged too. Defaults to none.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
-    /// A hook that says which connections are served (Python's `verify_request`): one for which it returns `false` is
-    /// closed without a handler and without a message, counted as refused, and told to
-    /// [`handle_error`](Self::handle_error). A panic in it refuses its connection. Defaults to none.
+    /// Sets a hook that decides which connections are served (Python's `verify_request`). If it returns
+    /// `false`, the connection is closed without a handler and without a message. It is counted as refused,
+    /// and reported to [`handle_error`](Self::handle_error). A panic in the hook refuses its connection.
+    /// Defaults to none.
     ///
-    /// It may be slow (look a name up, ask a database), and never holds up accepting or an event loop: it is called
-    /// on one of at most 64 threads, which are started when they are needed and kept for 10 s, while the connection
-    /// waits, in its place, up to [`verify_timeout`](Self::verify_timeout) or the end of a drain. With
-    /// [`Sequential`](crate::Sequential), whose one thread does everything, the next client waits as well. With
-    /// [`Forking`](crate::Forking), the thread is the child's: the hook sees the server's memory as it was at the
-    /// fork, and changes nothing in it.
+    /// The hook may be slow (look a name up, ask a database). It never holds up accepting or an event loop.
+    /// It runs on one of at most 64 threads, which are started on demand and kept for 10 s. Meanwhile the
+    /// connection waits and holds its permit, up to [`verify_timeout`](Self::verify_timeout) or the end of a
+    /// drain.
+    ///
+    /// With [`Sequential`](crate::Sequential), whose one thread does everything, the next client waits too.
+    /// With [`Forking`](crate::Forking), the thread is the child's: the hook sees the server's memory as it
+    /// was at the fork, and changes nothing in it.
     ///
     /// ```
     /// use std::io::{Read, Write};
     /// use socketserver::{handler, ServerBuilder};
     ///
     /// let mut server = ServerBuilder::new()
-    ///     .verify_request(|incoming| incoming.peer_addr().ip().is_some_and(|ip| !ip.is_loopback()))
+    ///     .verify_request(|incoming| {
+    ///         incoming.peer_addr().ip().is_some_and(|ip| !ip.is_loopback())
+    ///     })
     ///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"welcome\n")?)))?;
-    /// let mut client = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+    /// let address = server.local_addr().socket_addr().unwrap();
+    /// let mut client = std::net::TcpStream::connect(address)?;
     /// assert!(server.handle_request(None)?);
-    /// assert_eq!(std::io::read_to_string(&mut client)?, ""); // closed: it comes from this machine
+    /// assert_eq!(std::io::read_to_string(&mut client)?, ""); // from this machine
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn verify_request(mut self, hook: impl Fn(&Incoming) -> bool + Send + Sync + 'static) -> Self {
@@ -353,33 +376,36 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// How long a connection waits for [`verify_request`](Self::verify_request), the wait for a thread included; then
-    /// it is refused, its place is free, and the hook's answer is thrown away when it comes. Defaults to 10 s; zero is
-    /// an error when the server is bound.
+    /// Sets how long a connection waits for [`verify_request`](Self::verify_request), the wait for a thread
+    /// included. Then it is refused and its permit is free. A later answer of the hook is dropped. Defaults
+    /// to 10 s. Zero is an error when the server is bound.
     pub fn verify_timeout(mut self, limit: Duration) -> Self {
         self.settings.verify_timeout = limit;
         self
     }
 
-    /// A hook for what is to be done now and then (Python's `service_actions`): called on the thread that is in
-    /// [`serve_forever`](crate::TcpServer::serve_forever), until the stop, at most once in this time; and at least so often
-    /// where that thread runs no requests itself, as [`Sequential`](crate::Sequential) does. In an event loop it holds
-    /// up all connections for as long as it takes. [`handle_request`](crate::TcpServer::handle_request) does not call it, as
-    /// in Python; nor does a strategy of your own that does not accept by [`Acceptor::run`](crate::Acceptor::run).
-    /// Defaults to none: then nothing wakes for it. Zero is an error when the server is bound.
+    /// Sets a hook for regular work (Python's `service_actions`). It is called on the thread in
+    /// [`serve_forever`](crate::TcpServer::serve_forever), until the stop, once in each period `every`. It
+    /// comes late if that thread runs requests itself, as with [`Sequential`](crate::Sequential). In an event
+    /// loop it holds up all connections while it runs. Defaults to none: then no thread wakes for it. Zero is
+    /// an error when the server is bound.
+    ///
+    /// [`handle_request`](crate::TcpServer::handle_request) does not call it, as in Python. A strategy of
+    /// your own calls it only if it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
         self
     }
 
-    /// A hook for a [`handle_request`](crate::TcpServer::handle_request) whose time has passed without a connection (Python's
-    /// `handle_timeout`): called there, before that returns `false`; not for a stop. Defaults to none.
+    /// Sets a hook for a [`handle_request`](crate::TcpServer::handle_request) whose time has passed without a
+    /// connection (Python's `handle_timeout`). It is called before `handle_request` returns `false`, but not
+    /// for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.hooks.handle_timeout = Some(Box::new(hook));
         self
     }
 
-    /// Listens on this address as well. Each address keeps its own queue; all share the limits.
+    /// Adds an address to listen on. Each address has its own queue; all share the limits.
     pub fn listen(mut self, address: impl Into<Address>) -> Self {
         self.more.push(address.into());
         self

@@ -1,4 +1,4 @@
-//! The end of a run: wake idle connections, let the rest finish, cut what is left at the limit.
+//! [`drain()`], the end of a run: wake idle connections, let the others finish, cut the rest at the limit.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,22 +13,26 @@ use crate::observe::log_line;
 use crate::sync::{left, now};
 use crate::sys;
 
-/// After the cut, handlers get this long to notice and to return.
+/// The time that handlers get to return after the cut.
 const AFTER_THE_CUT: Duration = Duration::from_millis(100);
 
-/// Ends what is in progress, while the strategy looks after its part. Returns at the drain limit plus 100 ms at the
-/// latest, with the number of handlers that were left running.
+/// Ends the connections in progress. It returns the number of handlers that are left running, at the drain
+/// limit plus 100 ms at the latest.
 pub(crate) fn drain(core: &Core, strategy: &dyn ServingStrategy) -> io::Result<u64> {
+    // Step 1: idle connections read the end of the stream; requests may finish.
     core.wake_idle();
     if wait_until_idle(core, strategy, || core.drain_deadline())? {
         return Ok(0);
     }
+    // Step 2, at the limit: all sockets are shut, so every wait ends with an error that names the drain
+    // limit. The mark of the cut comes first, so that no connection takes the shut socket for its peer's end.
     let permits = &core.admission.permits;
     let left = permits.active();
     core.control.cut();
     core.registry.cut_all();
     core.waiting.wake_all();
     log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
+    // Step 3: handlers that computed on cannot be ended. They are reported, and left behind.
     let grace = now() + AFTER_THE_CUT;
     wait_until_idle(core, strategy, || Some(grace))?;
     let abandoned = permits.active() as u64;
@@ -36,17 +40,20 @@ pub(crate) fn drain(core: &Core, strategy: &dyn ServingStrategy) -> io::Result<u
     Ok(abandoned)
 }
 
-/// Waits until no connection and no accepting thread is left; `false` if `deadline`, which may come closer meanwhile,
-/// passes first.
+/// Waits until no connection and no accepting thread is left. False if the `deadline` passes first. A
+/// `shutdown_now` may bring the deadline forward, so it is asked anew in each round.
 fn wait_until_idle(
     core: &Core,
     strategy: &dyn ServingStrategy,
     deadline: impl Fn() -> Option<Instant>,
 ) -> io::Result<bool> {
     loop {
+        // Cleared before the looks below: a change after them ends the wait.
         core.control.events.clear();
+        // `Forking` reaps its children here.
         strategy.service_actions();
-        core.wake_idle(); // a worker that ended alone may see its server follow
+        // The server of a worker that ended alone may have been stopped meanwhile.
+        core.wake_idle();
         if core.admission.permits.active() == 0 && core.run.workers.load(SeqCst) == 0 {
             return Ok(true);
         }

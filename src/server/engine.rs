@@ -1,4 +1,9 @@
-//! What lets one server type run handlers on threads, in processes, or in an event loop.
+//! [`Engine`]: it lets one server type run handlers on threads, in processes, or in an event loop.
+//!
+//! A strategy says where one request runs, and knows nothing of handlers. An engine says how a whole server
+//! with handlers of type `H` runs. Every strategy is an engine, by one blanket implementation. `EventLoop` is
+//! an engine for every `Factory`, without a change of `TcpServer`. A handler that does not fit is found here,
+//! at compile time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +17,15 @@ use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::sync::left;
 
-/// A server's listeners and what its parts share.
+/// The listeners of a server and its shared state.
 #[derive(Debug)]
 pub struct Bound {
     pub(crate) core: Arc<Core>,
     pub(crate) listeners: Arc<Vec<Listener>>,
 }
 
-/// How a whole server with handler `H` runs. Every [`ServingStrategy`] is one for every [`StreamRequestHandler`];
-/// users meet the trait in bounds only.
+/// An engine says how a whole server with handler `H` runs. Every [`ServingStrategy`] is an engine for every
+/// [`StreamRequestHandler`]. Users see the trait in bounds only.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot serve with `{H}` as the handler",
     label = "this strategy does not take this handler",
@@ -29,39 +34,40 @@ pub struct Bound {
     note = "a factory of protocols wants the strategy `EventLoop`, or `EventLoops` if it is `Send` and `Sync`; for any other one, wrap it in `Blocking(factory)`"
 )]
 pub trait Engine<H> {
-    /// The default limit on connections, and the most that there can be.
+    /// Returns the default connection limit, and the most connections that are possible.
     #[doc(hidden)]
     fn connection_limits(&self) -> Result<(usize, usize)>;
 
-    /// True if it runs worker processes: then it can be no worker's engine.
+    /// True if it runs worker processes. Then it cannot be the engine of a worker.
     #[doc(hidden)]
     fn has_workers(&self) -> bool {
         false
     }
 
-    /// When the server has been made. `follows`: nobody has set the limit on connections.
+    /// Called when the server has been made. `follows` is true if the user has set no connection limit.
     #[doc(hidden)]
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
         let _ = (bound, follows);
         Ok(())
     }
 
-    /// Serves until the stop, and drains; how many handlers were left running.
+    /// Serves until the stop, and drains. Returns the number of handlers that are left running.
     #[doc(hidden)]
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64>;
 
+    /// Waits for one connection, and gives it to the strategy.
     #[doc(hidden)]
     fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single>;
 }
 
-/// What has come of waiting for a single connection.
+/// The result of a wait for one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Single {
-    /// It came, and the strategy has it.
+    /// A connection came, and the strategy has it.
     Taken,
-    /// None came in time.
+    /// No connection came in time.
     TimedOut,
-    /// The server was told to stop.
+    /// The server was asked to stop.
     Stopped,
 }
 
@@ -79,7 +85,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
     }
 }
 
-/// One flow per datagram.
+/// `Datagrams<H>` is no `StreamRequestHandler`, so both implementations can stand side by side.
 impl<H: DatagramRequestHandler, S: ServingStrategy> Engine<Datagrams<H>> for S {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         limits_of(self)
@@ -104,6 +110,8 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
         let _here = Accepting::here();
         strategy.serve(&acceptor)
     };
+    // The last listener has failed, or the strategy cannot begin. Connections in progress still get their
+    // drain.
     if served.is_err() {
         bound.core.control.request_stop();
     }
@@ -132,7 +140,8 @@ fn serve_one(
             AcceptEvent::Watched => {}
             AcceptEvent::Timeout => return Ok(Single::TimedOut),
             AcceptEvent::Stopped => {
-                bound.core.control.end(); // so that it is told once, as serve_forever does
+                // The stop counts as obeyed, so that the next call serves again, as with `serve_forever`.
+                bound.core.control.end();
                 return Ok(Single::Stopped);
             }
         }

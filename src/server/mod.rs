@@ -1,4 +1,12 @@
-//! The server: listeners, handler and strategy put together.
+//! Servers and their builder.
+//!
+//! [`ServerBuilder`], [`TcpServer`], [`UdpServer`] and their names for Unix sockets are at the crate's root
+//! too. Look here for two names in signatures. [`Engine`] is the bound of a function that is generic over
+//! strategies and event loops. [`ListeningSocket`] is the argument of [`ServerBuilder::from_listener`].
+
+// The walk: `ServerBuilder::bind` → `serve_forever` → `Core::begin` → `Engine::run` →
+// `ServingStrategy::serve` → `drain` → the report. This folder knows neither `event_loop` nor `preforking`:
+// they stand above it, and are engines.
 
 mod bind;
 mod builder;
@@ -22,17 +30,19 @@ pub use bind::ListeningSocket;
 pub use builder::ServerBuilder;
 #[cfg(all(test, shuttle))]
 pub(crate) use drain::drain;
-pub use engine::{Bound, Engine, Single};
+pub use engine::Engine;
+pub(crate) use engine::{Bound, Single};
 pub use udp::{UdpServer, UnixDatagramServer};
 
-/// A stream server: handler `H` serves the connections, strategy `S` says where.
+/// A server of connections. Handler `H` serves them, strategy `S` says where.
 ///
-/// Python's `class Server(ThreadingMixIn, TCPServer)` is `type Server = TcpServer<Handler, Threading>`. A server is
-/// listening as soon as it is bound; settings other than the defaults come from [`ServerBuilder`].
+/// Python's `class Server(ThreadingMixIn, TCPServer)` is `type Server = TcpServer<Handler, Threading>`. A
+/// server listens as soon as it is bound. To change the defaults, use [`ServerBuilder`].
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{Connection, HandlerResult, StreamRequestHandler, TcpServer, Threading};
+/// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
+/// use socketserver::{TcpServer, Threading};
 ///
 /// struct Greeter;
 ///
@@ -68,18 +78,19 @@ pub struct TcpServer<H, S = Threading> {
     signals: Option<signal::Guard>,
 }
 
-/// A server on a Unix socket: Python's `UnixStreamServer`, which is a `TCPServer` but for its address. Here too it is
-/// the address that decides, so this is another name for the same type, and all of [`TcpServer`] holds.
+/// A server on a Unix socket (Python's `UnixStreamServer`). It is another name for [`TcpServer`]: the address
+/// decides.
 ///
-/// An address that begins with `/` is a path already; a relative one is written `unix:x.sock`, or given as a
-/// [`Path`](std::path::Path), and `unix:@NAME` is a name in Linux's abstract namespace.
-/// [`bind_unix`](ServerBuilder::bind_unix) says what becomes of the file, and
-/// [`unix_mode`](ServerBuilder::unix_mode) who may connect: by default the owner alone.
+/// An address that begins with `/` is a path. A relative path is written `unix:x.sock`, or given as a
+/// [`Path`](std::path::Path). `unix:@NAME` is a name in Linux's abstract namespace.
+/// [`bind_unix`](ServerBuilder::bind_unix) describes the socket's file.
+/// [`unix_mode`](ServerBuilder::unix_mode) sets which users may connect: by default the owner alone.
 ///
 /// ```
 /// use std::io::{Read, Write};
 /// use std::os::unix::net::UnixStream;
-/// use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading, UnixServer};
+/// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
+/// use socketserver::{Threading, UnixServer};
 ///
 /// struct WhoAmI;
 ///
@@ -92,7 +103,8 @@ pub struct TcpServer<H, S = Threading> {
 ///
 /// type Server = UnixServer<WhoAmI, Threading>;
 ///
-/// # let folder = std::env::temp_dir().join(format!("socketserver-doc-who-{}", std::process::id()));
+/// # let name = format!("socketserver-doc-who-{}", std::process::id());
+/// # let folder = std::env::temp_dir().join(name);
 /// # std::fs::create_dir(&folder)?;
 /// # let path = folder.join("who.sock");
 /// let mut server = Server::bind(path.as_path(), WhoAmI)?;
@@ -112,10 +124,10 @@ pub struct TcpServer<H, S = Threading> {
 pub type UnixServer<H, S = Threading> = TcpServer<H, S>;
 
 impl<H, S> TcpServer<H, S> {
-    /// Listens on an address, with the strategy's and the server's defaults. Name the strategy in an alias
+    /// Listens on an address, with the defaults of the strategy and the server. Name the strategy in an alias
     /// (`type Server = TcpServer<Handler, Threading>`).
     ///
-    /// A name that stands for several addresses is listened on at each; port 0 is a free port, the same for all.
+    /// A name with several addresses gets a listener on each. Port 0 is a free port, the same for all.
     ///
     /// # Errors
     /// [`Error::Listen`] with the address, the failed act and the system's answer.
@@ -126,10 +138,10 @@ impl<H, S> TcpServer<H, S> {
         Self::with_strategy(address, handler, S::default())
     }
 
-    /// As [`bind`](Self::bind), with a strategy made by hand.
+    /// As [`bind`](Self::bind), with a strategy that has settings of its own.
     ///
     /// # Errors
-    /// As there, and [`Error::Setting`] for a strategy's setting that makes no sense.
+    /// As [`bind`](Self::bind), and [`Error::Setting`] for a setting of the strategy that makes no sense.
     pub fn with_strategy(address: impl Into<Address>, handler: H, strategy: S) -> Result<Self>
     where
         S: Engine<H>,
@@ -137,17 +149,20 @@ impl<H, S> TcpServer<H, S> {
         ServerBuilder::new().strategy(strategy).bind(address, handler)
     }
 
-    /// Serves until [`ServerHandle::shutdown`] (or a signal, see [`ServerBuilder::handle_signals`]), then drains,
-    /// and returns the account of this run. The listeners stay open, so it may be called again; they are closed when
-    /// the server is dropped.
+    /// Serves until [`ServerHandle::shutdown`] (or a signal, see [`ServerBuilder::handle_signals`]). Then it
+    /// drains, and returns the report of this run.
+    ///
+    /// The listeners stay open, so you may call it again. Clients that connect meanwhile wait in the kernel's
+    /// queue. The listeners are closed when the server is dropped.
     ///
     /// # Errors
-    /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the strategy cannot begin. What goes
-    /// wrong with a connection is not an error of the server.
+    /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the strategy cannot begin.
+    /// The failure of a connection is no error of the server.
     pub fn serve_forever(&mut self) -> Result<Report>
     where
         S: Engine<H>,
     {
+        // A second run needs its signals again: the end of the first has put the former handlers back.
         self.install_signals()?;
         let core = self.bound.core.clone();
         let _serving = core.begin();
@@ -161,9 +176,11 @@ impl<H, S> TcpServer<H, S> {
         Ok(Report { abandoned: abandoned?, ..report })
     }
 
-    /// Waits for one connection, gives it to the strategy, and returns: `false` once `timeout` has passed (`None`:
-    /// no limit; zero: no wait) or the server was told to stop. With strategies that serve elsewhere, it returns before the request
-    /// is done; [`stats`](ServerHandle::stats) tell.
+    /// Waits for one connection, gives it to the strategy, and returns `true`. It returns `false` if
+    /// `timeout` has passed (`None`: no limit; zero: no wait), or if the server was asked to stop.
+    ///
+    /// A strategy may serve on another thread or in another process. Then it returns before the request is
+    /// done; look at [`stats`](ServerHandle::stats).
     ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever).
@@ -181,19 +198,19 @@ impl<H, S> TcpServer<H, S> {
 }
 
 impl<H, S> TcpServer<H, S> {
-    /// The address of the first listener, with the real port.
+    /// Returns the address of the first listener, with the real port.
     pub fn local_addr(&self) -> &Addr {
         self.bound.listeners.first().map_or(&Addr::Unnamed, |l| l.local_addr())
     }
 
-    /// The addresses of all listeners.
+    /// Returns the addresses of all listeners.
     pub fn local_addrs(&self) -> impl Iterator<Item = &Addr> {
         self.bound.listeners.iter().map(|l| l.local_addr())
     }
 
-    /// The descriptors of all listeners, to be watched in a loop of the program's own: while one is readable, a
-    /// [`handle_request`](Self::handle_request) with a timeout of zero serves a connection (Python's `fileno`). They
-    /// are non-blocking, and to be accepted from by the server only.
+    /// Returns the descriptors of all listeners, for a loop of your own (Python's `fileno`). While one is
+    /// readable, a [`handle_request`](Self::handle_request) with a timeout of zero serves a connection. They
+    /// are non-blocking. Only the server may accept from them.
     ///
     /// ```
     /// use std::{io::Write, time::Duration};
@@ -206,7 +223,8 @@ impl<H, S> TcpServer<H, S> {
     /// for listener in server.listeners() {
     ///     selector.register(&listener, Events::READ, "a client")?;
     /// }
-    /// let client = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap())?;
+    /// let address = server.local_addr().socket_addr().unwrap();
+    /// let client = std::net::TcpStream::connect(address)?;
     /// for (key, _events) in selector.select(None)? {
     ///     assert_eq!(key.data, "a client");
     ///     assert!(server.handle_request(Some(Duration::ZERO))?);
@@ -218,12 +236,12 @@ impl<H, S> TcpServer<H, S> {
         self.bound.listeners.iter().map(AsFd::as_fd)
     }
 
-    /// The server's remote control.
+    /// Returns the server's handle.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle { core: self.bound.core.clone() }
     }
 
-    /// The handler that serves the connections.
+    /// Returns the handler that serves the connections.
     pub fn handler(&self) -> &Arc<H> {
         &self.handler
     }
@@ -237,7 +255,7 @@ impl<H, S> TcpServer<H, S> {
         Ok(())
     }
 
-    /// One line, once a run: nothing can be contained.
+    /// Warns, once in a run, that a panic cannot be contained.
     fn warn_of_panics_that_abort() {
         if cfg!(panic = "abort") {
             log::warn!(
@@ -248,11 +266,12 @@ impl<H, S> TcpServer<H, S> {
         }
     }
 
-    /// One line, once a run: a limit that the system will not let it reach.
+    /// Warns, once in a run, of a connection limit that the system does not allow.
     fn warn_of_few_descriptors(&self) {
         let (core, descriptors) = (&self.bound.core, limits::descriptors());
         let processes = core.scoreboard().map_or(1, |scoreboard| scoreboard.wanted());
-        let limit = core.admission.permits.limit().div_ceil(processes.max(1)); // each has descriptors of its own
+        // Each worker process has descriptors of its own.
+        let limit = core.admission.permits.limit().div_ceil(processes.max(1));
         if limit > descriptors.saturating_sub(RESERVE) {
             log::warn!(
                 target: "socketserver::limits",
@@ -263,5 +282,5 @@ impl<H, S> TcpServer<H, S> {
     }
 }
 
-/// Descriptors that a server needs besides its connections.
+/// The descriptors that a server needs besides its connections.
 const RESERVE: usize = 16;

@@ -1,8 +1,9 @@
-//! Threads that accept for themselves: leader and followers.
+//! [`Crew`]: threads that accept themselves (leader and followers).
 //!
-//! Every member waits in a seat of its own; the kernel wakes one of them for a connection, and that one serves it,
-//! without a hand-over. A crew either has a fixed size, or sees to it that somebody always waits: the last to leave
-//! a seat hires a successor before it runs user code.
+//! Each member waits in a seat of its own. The kernel wakes one of them for a connection, and that member
+//! serves it, without a hand-over. A crew either has a fixed size, or always has a waiting member. The last
+//! one to leave a seat hires a successor before it runs user code. With a fixed size no member may be left,
+//! and the kernel's backlog is the queue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,28 +20,28 @@ use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, Mutex};
 use crate::sys;
 
-/// After a failed attempt to start a thread that the crew misses.
+/// The rest after a failed attempt to start a missing thread.
 const HIRE_AGAIN: Duration = Duration::from_millis(100);
 
-/// How the threads of a strategy are made and kept.
+/// The settings of a strategy's threads.
 #[derive(Debug, Clone)]
 pub(crate) struct ThreadSettings {
     pub(crate) name: String,
-    /// Bytes; `None` is Rust's default (2 MiB).
+    /// In bytes; `None` is Rust's default (2 MiB).
     pub(crate) stack_size: Option<usize>,
     /// How long a thread waits for work before it ends, while another one waits too.
     pub(crate) keep_alive: Duration,
-    /// How many threads wait for work at the most.
+    /// The most threads that wait for work.
     pub(crate) spare: usize,
-    /// A crew of this many, no more and no less; `None`: as many as there are connections.
+    /// The fixed size of the crew. `None`: it grows with the connections.
     pub(crate) size: Option<usize>,
 }
 
-/// The largest stack, 1 TiB: more is a slip, and no thread would ever start.
+/// The largest stack, 1 TiB. More is a mistake: no thread would ever start.
 const LARGEST_STACK: usize = 1 << 40;
 
 impl ThreadSettings {
-    /// For the strategies' settings, when the server is bound.
+    /// Checks the settings when the server is bound.
     pub(crate) fn check(&self) -> Result<()> {
         if self.name.contains('\0') {
             return Err(Error::setting("thread_name", "a name cannot contain a NUL"));
@@ -62,7 +63,8 @@ impl ThreadSettings {
     }
 }
 
-/// Serves with threads that accept for themselves, or, where somebody must always be there to refuse, by hand-over.
+/// Serves with threads that accept themselves. If the server refuses at its limit, one thread must always be
+/// free to refuse: then it accepts, and hands each request over.
 pub(crate) fn serve(settings: &ThreadSettings, by_hand_over: &dyn ServingStrategy, acceptor: &Acceptor) -> Result<()> {
     if matches!(acceptor.core().settings.at_limit, AtLimit::Refuse(_)) {
         return acceptor.run(by_hand_over);
@@ -77,23 +79,27 @@ pub(crate) fn serve(settings: &ThreadSettings, by_hand_over: &dyn ServingStrateg
     Arc::new(crew).supervise()
 }
 
+/// The threads of one run, and the thread in `serve_forever`, which supervises them.
 struct Crew {
     acceptor: Acceptor,
     settings: ThreadSettings,
-    /// Threads there are.
+    /// The number of threads.
     members: AtomicUsize,
-    /// Threads that wait for a connection, or have been started to.
+    /// The number of threads that wait for a connection, or were started to wait.
     waiting: AtomicUsize,
-    /// What has ended accepting for all.
+    /// The error that has ended accepting for all.
     fault: Mutex<Option<Error>>,
 }
 
 impl Crew {
-    /// The calling thread's part until the stop: it hires, and replaces who is missing.
+    /// Supervises on the calling thread until the stop: it starts threads, and replaces those that have died.
+    /// It does not accept. It waits on descriptors, and wakes only when there is something to do.
     fn supervise(self: Arc<Self>) -> Result<()> {
         let core = self.acceptor.core();
         let failed = Error::system("supervise the worker threads");
+        // Before the first connection, which might take the last descriptor.
         self.acceptor.make_ready(self.settings.size.unwrap_or(1))?;
+        // Without one thread the server cannot begin. With fewer than wanted it can: the loop tries again.
         if let Err(e) = self.complete() {
             if self.members.load(SeqCst) == 0 {
                 return Err(Error::System { act: "start a thread".into(), source: e });
@@ -102,11 +108,13 @@ impl Crew {
         let watch = || -> io::Result<()> {
             let mut actions = Pace::begin(core);
             while !core.control.stopping() {
+                // Cleared before the look, so that a member that ends after it wakes the wait.
                 core.control.events.clear();
                 let retry = self.complete().err().map(|e| {
                     core.monitor.report_resting_worker(&Error::system("start a thread")(e));
                     HIRE_AGAIN
                 });
+                // No event reports that threads can be started again, so that is tried by the clock.
                 let retry = retry.into_iter().chain(actions.left()).min();
                 let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
                 sys::poll(wait, None, retry)?;
@@ -118,7 +126,7 @@ impl Crew {
         self.fault.lock().take().map_or(Ok(()), Err)
     }
 
-    /// Hires whoever is missing: a worker that has died, or one to wait where nobody does.
+    /// Starts the missing threads: those that have died, or one to wait if none waits.
     fn complete(self: &Arc<Self>) -> io::Result<()> {
         match self.settings.size {
             Some(size) => {
@@ -132,21 +140,24 @@ impl Crew {
         Ok(())
     }
 
-    /// Starts a thread; it counts as waiting from now on, so that nobody hires another one in its place.
+    /// Starts a thread. It counts as waiting at once, so that no other thread starts one for the same
+    /// purpose.
     fn hire(self: &Arc<Self>) -> io::Result<()> {
         self.members.fetch_add(1, SeqCst);
         self.acceptor.core().run.workers.fetch_add(1, SeqCst);
         self.waiting.fetch_add(1, SeqCst);
+        // If the thread does not start, the closure is dropped, and `Member::drop` takes the counts back.
         let mut member = Member { crew: self.clone(), waits: true, quiet: true };
         self.settings.spawn(move || member.work())
     }
 
-    /// Whether the one who has just taken a request must hire a successor: nobody waits, and one more may be served.
+    /// True if the member that has just taken a request must hire a successor: no member waits, and the limit
+    /// allows another connection.
     fn needs_successor(&self) -> bool {
         self.settings.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
     }
 
-    /// A seat, as soon as the system has the descriptors for it; `None` when the server stops meanwhile.
+    /// Takes a seat, as soon as the system has the descriptors for it. `None` if the server stops meanwhile.
     fn seat(&self) -> Option<Seat<'static>> {
         loop {
             match self.acceptor.seat() {
@@ -161,33 +172,38 @@ impl Crew {
         }
     }
 
-    /// Ends accepting for all, with this cause.
+    /// Ends accepting for all members. The first fault is the result of the run.
     fn fail(&self, fault: Error) {
         self.fault.lock().get_or_insert(fault);
         self.acceptor.core().control.request_stop();
     }
 }
 
-/// One thread of the crew. Dropping it strikes it off, however the thread ends.
+/// One thread of the crew. Its drop takes it out of the counts, however the thread ends.
 struct Member {
     crew: Arc<Crew>,
+    /// True if it counts as waiting.
     waits: bool,
-    /// Whether nobody needs to hear of its end: it was never started, or enough others wait.
+    /// True if its end need not wake the supervisor: it was never started, or enough others wait.
     quiet: bool,
 }
 
 impl Member {
     fn work(&mut self) {
+        // The thread runs now: if it dies from here on, the supervisor must replace it.
         self.quiet = false;
         while let Some(request) = self.next_request() {
+            // A panic of the handler does not come out of `run`.
             request.run();
+            // Starting a thread costs more than a short connection, so the thread waits for another one.
             if !self.wait_again() {
                 return;
             }
         }
     }
 
-    /// Waits for a request, leaves the seat, and sees to a successor. `None`: there is no more work here.
+    /// Waits for a request, leaves the seat, and hires a successor if needed. `None` if the thread should
+    /// end.
     fn next_request(&mut self) -> Option<Request> {
         let crew = self.crew.clone();
         let mut patience = crew.settings.size.is_none().then_some(crew.settings.keep_alive);
@@ -195,10 +211,13 @@ impl Member {
         loop {
             match seat.next(patience) {
                 Ok(AcceptEvent::Request(request)) => {
+                    // The next waiting member uses the seat's descriptor.
                     drop(seat);
                     if let Some(request) = self.leave_seat_with(request) {
                         return Some(request);
                     }
+                    // The request was refused, because no successor could be started. A rest lets a
+                    // connection end.
                     seat = crew.seat()?;
                     if let Err(e) = seat.back_off() {
                         crew.fail(e);
@@ -206,10 +225,13 @@ impl Member {
                     }
                 }
                 Ok(AcceptEvent::Timeout) => {
+                    // A thread that was woken for a connection must not retire. The kernel has put the
+                    // connection on no other sleeper's set: the others do not know of it.
                     if !seat.is_called() && self.retire_unless_last() {
                         return None;
                     }
-                    patience = None; // the last one stays, without looking at the clock; who joins it retires
+                    // The last one stays, without a time limit. A thread that joins it later retires instead.
+                    patience = None;
                 }
                 Ok(AcceptEvent::Watched) => {}
                 Ok(AcceptEvent::Stopped) => return None,
@@ -221,8 +243,8 @@ impl Member {
         }
     }
 
-    /// The request, to be run now; or nothing, where the successor could not be started: then it is refused, and
-    /// this thread goes on waiting.
+    /// Returns the request, to be run now. `None` if a successor was needed and could not be started: then
+    /// the request is refused, and this thread waits on. So the server stays reachable.
     fn leave_seat_with(&mut self, request: Request) -> Option<Request> {
         self.stop_waiting();
         if !self.crew.needs_successor() {
@@ -238,7 +260,8 @@ impl Member {
         }
     }
 
-    /// Whether this thread is to wait again; not, if enough others do.
+    /// True if this thread should wait again. False if enough others wait: then it is out of the count
+    /// already.
     fn wait_again(&mut self) -> bool {
         self.start_waiting();
         if self.crew.settings.size.is_none() && self.crew.waiting.load(SeqCst) > self.crew.settings.spare {
@@ -247,7 +270,9 @@ impl Member {
         true
     }
 
+    /// True if this thread no longer counts as waiting, because another one waits.
     fn retire_unless_last(&mut self) -> bool {
+        // In one step: of two threads that retire at the same time, the second one sees that it is the last.
         let fewer = |n: usize| (n > 1).then_some(n - 1);
         let retires = self.crew.waiting.fetch_update(SeqCst, SeqCst, fewer).is_ok();
         if retires {
@@ -276,13 +301,14 @@ impl Drop for Member {
         self.crew.members.fetch_sub(1, SeqCst);
         let core = self.crew.acceptor.core();
         core.run.workers.fetch_sub(1, SeqCst);
+        // A supervisor replaces it; a drain waits for the last one.
         if !self.quiet || core.control.stopping() {
             core.control.wake_supervisor();
         }
     }
 }
 
-/// A thread that has just given its permit back gets this long to come for the next request.
+/// A thread that has just given its permit back gets this time to take the next request.
 const ABOUT_TO_WAIT: Duration = Duration::from_millis(100);
 
 /// Counts a thread while it lives.
@@ -301,8 +327,8 @@ impl Drop for Place {
     }
 }
 
-/// Gives requests to threads that are kept for a while: for [`handle_request`](crate::TcpServer::handle_request), and
-/// for servers that refuse at their limit.
+/// Gives requests to threads that are kept for a while. It is used by
+/// [`handle_request`](crate::TcpServer::handle_request), and by servers that refuse at their limit.
 #[derive(Debug)]
 pub(crate) struct HandOver {
     to: Sender<Request>,
@@ -318,18 +344,20 @@ impl Default for HandOver {
 }
 
 impl HandOver {
-    /// To a thread that waits, or to a new one.
+    /// Gives the request to a waiting thread, or to a new one.
     pub(crate) fn give(&self, settings: &ThreadSettings, request: Request) -> std::result::Result<(), Rejected> {
         let request = match self.to.try_send(request) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => request,
         };
+        // The permit says that a thread is free, but it may still be on its way back to the channel.
         if settings.size.is_some_and(|size| self.threads.load(SeqCst) >= size) {
             let given = self.to.send_timeout(request, ABOUT_TO_WAIT);
             return given.map_err(|e| Rejected::new(e.into_inner(), io::Error::other("all threads are busy")));
         }
         let place = Place::new(&self.threads);
         let (keep_alive, more) = (settings.keep_alive, self.from.clone());
+        // If the thread does not start, the request must come back: so it is not moved into the closure.
         let parcel = Arc::new(Mutex::new(Some(request)));
         let theirs = parcel.clone();
         let work = move || {

@@ -1,12 +1,13 @@
-//! One connection after the other.
+//! [`Sequential`]: one connection after the other.
 
 use crate::accept::{Rejected, Request, ServingStrategy};
 use crate::error::Result;
 
-/// Serves on the accepting thread, one connection after the other: Python's plain server.
+/// Serves on the accepting thread, one connection after the other, as Python's plain server does.
 ///
-/// The next client waits until this one is done. For tests, for tools with one client, for handlers that are not
-/// to run side by side. The drain limit holds while the handler waits for the peer, not while it computes.
+/// The next client waits until this one is done. It is for tests, for tools with one client, and for handlers
+/// that must not run side by side. At a stop, the drain limit ends a handler's wait for its peer. It does not
+/// end a handler that computes, so the server then stops late.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sequential;
 

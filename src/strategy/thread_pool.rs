@@ -1,4 +1,4 @@
-//! A fixed number of threads.
+//! [`ThreadPool`]: a fixed number of threads.
 
 use std::time::Duration;
 
@@ -6,12 +6,15 @@ use super::crew::{self, HandOver, ThreadSettings};
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 
-/// A fixed number of threads, each of which accepts a connection, serves it to its end, and accepts the next.
+/// Serves with a fixed number of threads. Each thread accepts a connection, serves it to its end, and accepts
+/// the next.
 ///
-/// The queue is the kernel's: a client beyond the last thread waits, connected, until one is free. So a pool suits
-/// short connections; clients that stay (a chat, keep-alive) hold their thread, and
-/// [`idle_timeout`](crate::ServerBuilder::idle_timeout) is what frees it. A panic ends its connection only; an abort,
-/// a segfault or a stack overflow ends the process.
+/// The queue is the kernel's: a client beyond the last thread waits, connected, until a thread is free. So a
+/// pool suits short connections. A client that stays (a chat, HTTP keep-alive) holds its thread: N threads
+/// are N connections. [`idle_timeout`](crate::ServerBuilder::idle_timeout) frees the thread of an idle
+/// client.
+///
+/// A panic ends its connection only. An abort, a segfault or a stack overflow ends the process.
 #[derive(Debug)]
 pub struct ThreadPool {
     settings: ThreadSettings,
@@ -20,14 +23,15 @@ pub struct ThreadPool {
 }
 
 impl Default for ThreadPool {
-    /// 16 threads.
+    /// Makes a pool of 16 threads: handlers wait more than they compute, so more than there are cores.
     fn default() -> Self {
         Self::new(16)
     }
 }
 
 impl ThreadPool {
-    /// A pool of this many threads, and so of this many connections at once. Zero is an error when the server is bound.
+    /// Makes a pool of `threads` threads, which serve as many connections at once. Zero is an error when the
+    /// server is bound.
     pub fn new(threads: usize) -> Self {
         let settings = ThreadSettings {
             name: "thread-pool".to_owned(),
@@ -39,14 +43,15 @@ impl ThreadPool {
         Self { settings, threads, hand_over: HandOver::default() }
     }
 
-    /// The stack of each thread, in bytes; the system rounds up to what it needs. Defaults to Rust's 2 MiB.
+    /// Sets the stack of each thread, in bytes. The system rounds it up. Defaults to Rust's 2 MiB.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self
     }
 
-    /// The name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to `thread-pool`.
+    /// Sets the name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to
+    /// `thread-pool`.
     #[must_use]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
@@ -71,6 +76,7 @@ impl ServingStrategy for ThreadPool {
         self.settings.check()?;
         match self.threads {
             0 => Err(Error::setting("ThreadPool::new", "a pool of no threads serves nobody; give it one at least")),
+            // A number with a digit too many must fail at the bind, not when threads are started.
             n if n > 1 << 20 => {
                 Err(Error::setting("ThreadPool::new", format!("{n} threads are more than a system has")))
             }

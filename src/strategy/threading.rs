@@ -1,4 +1,4 @@
-//! A thread for each connection.
+//! [`Threading`]: a thread for each connection.
 
 use std::time::Duration;
 
@@ -6,11 +6,15 @@ use super::crew::{self, HandOver, ThreadSettings};
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
 use crate::error::{Error, Result};
 
-/// A thread for each connection, as many as the connection limit allows.
+/// Serves each connection on a thread of its own, up to the connection limit.
 ///
-/// Threads that are done wait for the next connection and accept it themselves, so a short connection costs neither
-/// a new thread nor a hand-over. A panic ends its connection only; an abort, a segfault or a stack overflow ends the
-/// process. Unlike Python's `ThreadingMixIn`, it has a limit, and a stop that ends.
+/// A thread that is done waits for the next connection and accepts it itself. So a short connection costs
+/// neither a new thread nor a hand-over. One thread always waits while the limit allows another connection.
+/// If no thread can be started, the connection in hand is refused, and its thread waits on: the server stays
+/// reachable.
+///
+/// A panic ends its connection only. An abort, a segfault or a stack overflow ends the process. Unlike
+/// Python's `ThreadingMixIn`, it has a limit, and its stop ends.
 #[derive(Debug)]
 pub struct Threading {
     settings: ThreadSettings,
@@ -24,11 +28,13 @@ impl Default for Threading {
 }
 
 impl Threading {
-    /// Default limit: 1024 connections, or 64 less than the process may have descriptors.
+    /// Makes the strategy with its defaults. The default limit is 1024 connections, or `RLIMIT_NOFILE` less
+    /// 64, whichever is lower.
     pub fn new() -> Self {
         let settings = ThreadSettings {
             name: "threading".to_owned(),
             stack_size: None,
+            // A burst finds threads; an idle server gives them back.
             keep_alive: Duration::from_secs(10),
             spare: 16,
             size: None,
@@ -36,28 +42,30 @@ impl Threading {
         Self { settings, hand_over: HandOver::default() }
     }
 
-    /// The stack of each thread, in bytes; the system rounds up to what it needs. Defaults to Rust's 2 MiB.
+    /// Sets the stack of each thread, in bytes. The system rounds it up. Defaults to Rust's 2 MiB.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.settings.stack_size = Some(bytes);
         self
     }
 
-    /// The name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to `threading`.
+    /// Sets the name of the threads, as debuggers and `top -H` show it (its first 15 bytes). Defaults to
+    /// `threading`.
     #[must_use]
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self
     }
 
-    /// How long a thread waits for a connection before it ends; one always waits. Defaults to 10 s.
+    /// Sets how long a thread waits for a connection before it ends. One thread always waits. Defaults to 10
+    /// s.
     #[must_use]
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.settings.keep_alive = time;
         self
     }
 
-    /// How many threads may wait for connections at once; further ones end at once. Defaults to 16.
+    /// Sets how many threads may wait for connections at once. Further ones end at once. Defaults to 16.
     #[must_use]
     pub fn spare_threads(mut self, count: usize) -> Self {
         self.settings.spare = count;

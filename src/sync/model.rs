@@ -1,4 +1,5 @@
-//! parking_lot's locks over shuttle's, threads that fail to start as told, and a clock that passes when a wait is over.
+//! The model's stand-ins: parking_lot's locks over shuttle's, threads that fail to start on request, and a
+//! clock.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -12,18 +13,18 @@ pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle::thread_local;
 
 shuttle::lazy_static! {
-    /// New for each schedule.
+    /// Made anew for each schedule.
     static ref WORLD: World = World::default();
 }
 
 #[derive(Debug, Default)]
 struct World {
-    /// Nanoseconds.
+    /// The time, in nanoseconds.
     clock: AtomicU64,
     failing_spawns: AtomicUsize,
 }
 
-/// The next `count` threads fail to start.
+/// Makes the next `count` threads fail to start.
 pub(crate) fn fail_spawns(count: usize) {
     WORLD.failing_spawns.store(count, SeqCst);
 }
@@ -114,7 +115,8 @@ impl Condvar {
         }
     }
 
-    /// Comes back early, without a notification, as a wait may; so that no schedule is missed, it need not wait at all.
+    /// Waits. It may return early and without a notification, as any wait may. It need not wait at all, so
+    /// that no schedule is missed.
     pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) -> TimedOut {
         guard.held = None;
         let over = time_is_over(until);
@@ -123,7 +125,7 @@ impl Condvar {
     }
 }
 
-/// crossbeam's queue, with a moment for others before each step.
+/// crossbeam's queue. Other threads may run before each step.
 #[derive(Debug)]
 pub(crate) struct SegQueue<T>(Mutex<VecDeque<T>>);
 
@@ -145,16 +147,16 @@ impl<T> SegQueue<T> {
     }
 }
 
-/// The time of the model: it stands still, but for the moments when a wait is over.
+/// Returns the time of the model. It moves only when a timed wait is over.
 pub(crate) fn now() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now) + Duration::from_nanos(WORLD.clock.load(SeqCst))
 }
 
-/// A limit that never passes here.
+/// The shortest time that never passes in the model.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// Whether `until` has come: sooner or later it does, and then it is as late for all.
+/// True if `until` has come. Sooner or later it does, and then it has come for all threads.
 fn time_is_over(until: Instant) -> bool {
     let left = until.saturating_duration_since(now());
     if left < FOR_EVER && (left.is_zero() || thread_rng().gen_ratio(1, 8)) {
@@ -187,7 +189,7 @@ pub(crate) mod thread {
             Self(self.0.name(name))
         }
 
-        /// Not heeded: the model's stacks have their size from the scenario.
+        /// Does nothing: the scenario sets the size of the model's stacks.
         pub(crate) fn stack_size(self, _: usize) -> Self {
             self
         }

@@ -1,4 +1,4 @@
-//! The client's end, for a test that wants to end.
+//! [`TestClient`]: a client whose waits all end.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use crate::net::{Addr, Socket};
 
-/// Longest wait of a client.
+/// The longest wait of a client.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A client of a [`TestServer`](super::TestServer), with plain sockets: what it sends goes out at once, and each of its
-/// waits ends after 30 s, so that a broken test fails instead of hanging.
+/// A client of a [`TestServer`](super::TestServer), with a plain socket. It sends at once. Each of its waits
+/// ends after 30 s, so that a broken test fails and does not hang.
 ///
-/// It reads as [`BufRead`] and writes as [`Write`] too, where errors are to be looked at.
+/// It also reads as [`BufRead`] and writes as [`Write`], for tests that look at errors.
 ///
 /// # Panics
-/// Its own functions panic with what the socket says.
+/// Its own functions panic with the socket's error.
 #[derive(Debug)]
 pub struct TestClient {
     socket: BufReader<Stream>,
@@ -32,6 +32,7 @@ impl TestClient {
         let socket = match to {
             Addr::Ip(addr) => {
                 let stream = TcpStream::connect_timeout(addr, LIMIT)?;
+                // A test's small writes must not wait for acknowledgements.
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(LIMIT))?;
                 stream.set_write_timeout(Some(LIMIT))?;
@@ -44,13 +45,13 @@ impl TestClient {
         Ok(Self { socket: BufReader::new(Stream(socket)) })
     }
 
-    /// Sends all of it.
+    /// Sends all of `data`.
     #[track_caller]
     pub fn send(&mut self, data: impl AsRef<[u8]>) {
         self.write_all(data.as_ref()).unwrap_or_else(|e| panic!("cannot send: {e}"));
     }
 
-    /// The next line, without its end.
+    /// Reads the next line, and returns it without its end.
     #[track_caller]
     pub fn line(&mut self) -> String {
         let mut line = String::new();
@@ -71,7 +72,7 @@ impl TestClient {
         self.line()
     }
 
-    /// As many bytes as that.
+    /// Reads `count` bytes.
     #[track_caller]
     pub fn exactly(&mut self, count: usize) -> Vec<u8> {
         let mut data = vec![0; count];
@@ -79,7 +80,7 @@ impl TestClient {
         data
     }
 
-    /// Ends the sending side; the server reads the end of the stream, and can still answer.
+    /// Ends the sending side. The server reads the end of the stream, and can still answer.
     #[track_caller]
     pub fn end(&mut self) {
         let ended = match &self.socket.get_ref().0 {
@@ -89,7 +90,7 @@ impl TestClient {
         ended.unwrap_or_else(|e| panic!("cannot end the stream: {e}"));
     }
 
-    /// All up to the end of the stream, which must be an orderly one.
+    /// Reads up to the end of the stream. A reset fails the test.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
@@ -99,7 +100,7 @@ impl TestClient {
         rest
     }
 
-    /// This end's address, by which the server knows the client.
+    /// Returns the address of this end. The server sees it as the peer's.
     #[track_caller]
     pub fn local_addr(&self) -> Addr {
         self.socket.get_ref().0.local_addr().unwrap_or_else(|e| panic!("cannot tell the address: {e}"))
@@ -112,7 +113,7 @@ fn unix(stream: UnixStream) -> io::Result<Socket> {
     Ok(Socket::Unix(stream))
 }
 
-/// The kernel's "try again" of a time limit, in words.
+/// Makes the kernel's "try again" after a time limit an error for people.
 fn waited(e: io::Error) -> io::Error {
     match e.kind() {
         io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, format!("waited {LIMIT:?} in vain")),
@@ -153,14 +154,14 @@ impl Write for TestClient {
         }
     }
 
-    /// Nothing is kept back.
+    /// Does nothing: writes go out at once.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
 impl AsFd for TestClient {
-    /// The socket, for options.
+    /// Returns the socket, for options.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.get_ref().0.as_fd()
     }

@@ -1,4 +1,4 @@
-//! A handler and its client, without a server.
+//! [`converse`]: a handler and its client, without a server.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use crate::handler;
 use crate::handler::StreamRequestHandler;
 use crate::observe::{contain, InHandler, Outcome};
 
-/// Runs a handler on this input: `setup`, `handle`, `finish`, and the close, as a server would; without one, and
-/// without a network. The client sends the input, ends the stream, and reads to the end, all at its own pace, so that
-/// neither side's size matters.
+/// Runs a handler on `input`, without a server and without a network: `setup`, `handle`, `finish`, and the
+/// server's own close. The client sends the input, ends the stream, and reads to the end. It sends and reads
+/// on two threads, so large data on one side cannot block the other.
 ///
 /// ```
 /// use std::io::Write;
@@ -37,13 +37,13 @@ use crate::observe::{contain, InHandler, Outcome};
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 ///
-/// The handler runs on the calling thread. Its connection has the default settings, and everything works as on a
-/// server's: lines, frames, halves, writers, and the limits that the handler sets itself. For a dialogue, where the
-/// client's next words depend on the answer, take [`Connection::pair`]; for settings of a server,
-/// [`TestServer`](super::TestServer).
+/// The handler runs on the calling thread, so its output and the backtrace of its panic are the test's. Its
+/// connection has the default settings. All of it works as on a server: lines, frames, halves, writers, and
+/// the limits that the handler sets. For a dialogue, where the client's next message depends on the answer,
+/// take [`Connection::pair`]. For the settings of a server, take [`TestServer`](super::TestServer).
 ///
 /// # Panics
-/// Where the system has no descriptors or threads left. A panic of the handler is part of the
+/// If the system has no descriptors or threads left. A panic of the handler is part of the
 /// [result](Conversation::result).
 #[track_caller]
 pub fn converse<H: StreamRequestHandler + ?Sized>(handler: &H, input: &[u8]) -> Conversation {
@@ -59,6 +59,7 @@ pub fn converse<H: StreamRequestHandler + ?Sized>(handler: &H, input: &[u8]) -> 
 
 fn serve<H: StreamRequestHandler + ?Sized>(handler: &H, mut conn: Connection) -> Outcome {
     let core = conn.server().core.clone();
+    // As on a server: a handler that waits for the server's end gets an error.
     let outcome = {
         let _inside = InHandler::of(core.monitor.server);
         contain(|| handler::run(&mut &*handler, &mut conn))
@@ -66,13 +67,13 @@ fn serve<H: StreamRequestHandler + ?Sized>(handler: &H, mut conn: Connection) ->
     finish_apart(&core, conn, outcome)
 }
 
-/// A handler may leave before it has read all.
+/// Sends the input. Errors are ignored, because a handler may end before it has read all.
 fn feed(mut client: &UnixStream, input: &[u8]) {
     let _ = client.write_all(input);
     let _ = client.shutdown(Shutdown::Write);
 }
 
-/// What has arrived when the handler is done, whatever way it closes.
+/// Reads until the connection is closed, in order or by a reset.
 fn read_all(mut client: &UnixStream) -> Vec<u8> {
     let mut output = Vec::new();
     let _ = client.read_to_end(&mut output);
@@ -88,28 +89,28 @@ fn result(outcome: Outcome) -> HandlerResult {
     }
 }
 
-/// What came of a handler and some input. From [`converse`].
+/// The result of [`converse`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Conversation {
-    /// All that the client has received, up to the end of the stream.
+    /// The bytes that the client has received, up to the end of the stream.
     pub output: Vec<u8>,
-    /// What the handler returned, or the failure to send the last of its output. A panic shows as an error with a
-    /// [`Panicked`] in it, so `result?` and `result.unwrap()` fail a test for either.
+    /// The result of the handler, or the error of sending its last output. A panic is an error with a
+    /// [`Panicked`] in it. So `result?` and `result.unwrap()` fail a test for both.
     pub result: HandlerResult,
 }
 
 impl Conversation {
-    /// The output as text.
+    /// Returns the output as text.
     ///
     /// # Panics
-    /// Where it is not UTF-8.
+    /// If it is not UTF-8.
     #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.output).unwrap_or_else(|e| panic!("the output is no text: {e}"))
     }
 
-    /// The text of the handler's panic, if it has panicked.
+    /// Returns the text of the handler's panic, if it has panicked.
     ///
     /// ```
     /// use socketserver::{handler, testing::converse};
@@ -127,7 +128,7 @@ impl Conversation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Panicked {
-    /// The panic's text, or what stands for it.
+    /// The panic's text, or `(a panic without a text)`.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! A server on a thread of the test.
+//! [`TestServer`]: a server on a thread of the test.
 
 use std::any::TypeId;
 use std::fmt::Write;
@@ -19,27 +19,28 @@ use crate::observe::{Report, Stats};
 use crate::server::{Engine, ServerBuilder, TcpServer};
 use crate::strategy::Forking;
 
-/// After its drain limit, a server gets this long to return.
+/// The time that a server gets to return after its drain limit.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// While a test fails already, its server gets this long.
+/// The time that a server gets if its test has failed already.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
-/// Longest wait for a server that shall end by itself.
+/// The longest wait for a server that should end by itself.
 const LONG: Duration = Duration::from_secs(30);
 
 /// A server that serves on a thread of its own, for the time of a test.
 ///
-/// It listens on a free port from the moment it is made, so there is nothing to wait for; [`connect`](Self::connect)
-/// gives clients whose every wait ends. [`stop`](Self::stop), and dropping it, ask for the stop as
-/// [`ServerHandle::shutdown`] does, and **fail the test if the server is not done by itself at its drain limit**, with
-/// the address and the age of each connection that had to be cut, or whose handler still runs.
+/// It listens on a free port as soon as it is made, so a test need not wait for it.
+/// [`connect`](Self::connect) makes clients whose waits all end. [`stop`](Self::stop) and the drop stop it as
+/// [`ServerHandle::shutdown`] does. They **fail the test if a connection had to be cut at the drain limit**,
+/// or if a handler still runs. The message lists the address and the age of each.
 ///
 /// ```
+/// use std::io::Write;
 /// use socketserver::handler;
 /// use socketserver::testing::TestServer;
 ///
 /// let server = TestServer::start(handler(|conn| {
 ///     while let Some(name) = conn.next_line()? {
-///         std::io::Write::write_all(conn, format!("hello {name}\n").as_bytes())?;
+///         conn.write_all(format!("hello {name}\n").as_bytes())?;
 ///     }
 ///     Ok(())
 /// }));
@@ -51,14 +52,14 @@ const LONG: Duration = Duration::from_secs(30);
 /// assert_eq!(server.stop().served, 1);
 /// ```
 ///
-/// A stop leaves connections the drain limit to finish, 10 s where the builder sets no other: a test of what is left
-/// open wants a shorter one. What a test cuts itself, by [`ServerHandle::shutdown_now`], is not held against it.
+/// At a stop, connections may go on up to the drain limit: 10 s by default. A test of connections that stay
+/// open should set a shorter one. A cut by the test itself ([`ServerHandle::shutdown_now`]) does not fail it.
 ///
-/// [`Forking`] cannot serve here, since a process with several threads cannot be forked safely: test its handlers by
-/// [`converse`](super::converse) or with another strategy, and its server as a process.
+/// [`Forking`] cannot serve here, because a process with several threads cannot be forked safely. Test its
+/// handlers by [`converse`](super::converse) or with another strategy, and its server as a process.
 ///
 /// # Panics
-/// As a test shall: all its functions panic where something fails.
+/// All its functions panic if something fails, so that the test fails.
 #[derive(Debug)]
 pub struct TestServer {
     addr: Addr,
@@ -69,15 +70,16 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Serves with this handler, with [`Threading`](crate::Threading) and the defaults, on a free port of 127.0.0.1.
+    /// Serves with this handler, with [`Threading`](crate::Threading) and the defaults, on a free port of
+    /// 127.0.0.1.
     #[track_caller]
     pub fn start<H: StreamRequestHandler>(handler: H) -> Self {
         Self::with(ServerBuilder::new(), handler)
     }
 
-    /// Serves as the builder says: with any strategy but [`Forking`], a handler or, for an
-    /// [`EventLoop`](crate::EventLoop), a factory. It listens where the builder does; if that says nothing, on a free
-    /// port of 127.0.0.1.
+    /// Serves with the builder's settings, with any strategy except [`Forking`]. `handler` is a handler, or a
+    /// factory for an [`EventLoop`](crate::EventLoop). It listens on the builder's addresses. If there are
+    /// none, it listens on a free port of 127.0.0.1.
     #[track_caller]
     pub fn with<H, S>(builder: ServerBuilder<S>, handler: H) -> Self
     where
@@ -91,7 +93,7 @@ impl TestServer {
         }
     }
 
-    /// As [`with`](Self::with), on a Unix socket in a folder of its own, which goes with the server.
+    /// As [`with`](Self::with), on a Unix socket in a folder of its own, which is removed with the server.
     #[track_caller]
     pub fn unix<H, S>(builder: ServerBuilder<S>, handler: H) -> Self
     where
@@ -104,7 +106,7 @@ impl TestServer {
         server
     }
 
-    /// Serves with a server that was bound by hand, as with a [listener of the test's
+    /// Serves with a server that the test has bound, for example with a [listener of its
     /// own](ServerBuilder::from_listener).
     #[track_caller]
     pub fn of<H, S>(mut server: TcpServer<H, S>) -> Self
@@ -122,7 +124,8 @@ impl TestServer {
         let (tell, result) = bounded(1);
         let serve = move || {
             let served = server.serve_forever();
-            drop(server); // closes its listeners
+            // Closes the listeners, so that a client of a stopped server is refused.
+            drop(server);
             let _ = tell.send(served);
         };
         let thread = thread::Builder::new().name("test-server".to_owned()).spawn(serve);
@@ -130,21 +133,21 @@ impl TestServer {
         Self { addr, handle, thread, result, folder: None }
     }
 
-    /// Where it listens: the IP address and port of its first listener.
+    /// Returns the IP address and port of its first listener.
     ///
     /// # Panics
-    /// On a Unix socket, whose address is [`local_addr`](Self::local_addr).
+    /// On a Unix socket. Use [`local_addr`](Self::local_addr) there.
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
         self.addr.socket_addr().unwrap_or_else(|| panic!("{} has no port", self.addr))
     }
 
-    /// Where it listens: the address of its first listener, of any kind.
+    /// Returns the address of its first listener, of any kind.
     pub fn local_addr(&self) -> &Addr {
         &self.addr
     }
 
-    /// A client, connected to the first listener.
+    /// Connects a client to the first listener.
     #[track_caller]
     pub fn connect(&self) -> TestClient {
         match TestClient::try_connect(&self.addr) {
@@ -154,28 +157,28 @@ impl TestServer {
         }
     }
 
-    /// The server's remote control.
+    /// Returns the server's handle.
     pub fn handle(&self) -> &ServerHandle {
         &self.handle
     }
 
-    /// The counters at this moment. A connection is counted when it is closed, a little after its client has read the
-    /// end; [`stop`](Self::stop) waits for all.
+    /// Returns the counters at this moment. A connection is counted when it is closed, a little after its
+    /// client has read the end. [`stop`](Self::stop) waits for all of them.
     pub fn stats(&self) -> Stats {
         self.handle.stats()
     }
 
-    /// Whether `serve_forever` has returned.
+    /// True if `serve_forever` has returned.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
     }
 
-    /// Asks for the stop, waits for it, and returns the account of the run, for the test to look into: handlers'
-    /// errors and panics are counted there, and do not fail a test by themselves.
+    /// Stops the server, waits for its end, and returns the report of the run. Errors and panics of handlers
+    /// are counted there, and do not fail a test by themselves.
     ///
     /// # Panics
-    /// Where connections had to be cut at the drain limit or handlers still run: with the address and the age of each.
-    /// Where the server itself failed. All that at most 5 s after the drain limit.
+    /// If connections had to be cut at the drain limit, or handlers still run: with the address and the age
+    /// of each. If the server itself failed. It panics at most 5 s after the drain limit.
     #[track_caller]
     pub fn stop(mut self) -> Report {
         match self.stop_within(self.drain_limit() + PATIENCE) {
@@ -184,14 +187,15 @@ impl TestServer {
         }
     }
 
-    /// What `serve_forever` returns once the server has ended by itself: stopped by a handler or by its
-    /// [`handle`](Self::handle), or for an error of its listener, which is no failure of the test here.
+    /// Waits until the server has ended by itself, and returns the result of `serve_forever`. A handler or
+    /// the [`handle`](Self::handle) may have stopped it, or an error of its listener. That error does not
+    /// fail the test here.
     ///
     /// # Errors
-    /// That of `serve_forever`.
+    /// The error of `serve_forever`.
     ///
     /// # Panics
-    /// As [`stop`](Self::stop); also if that does not come within 30 s and the drain limit.
+    /// As [`stop`](Self::stop), and if the server has not ended within 30 s and the drain limit.
     #[track_caller]
     pub fn join(mut self) -> Result<Report> {
         match self.ended_within(LONG.saturating_add(self.drain_limit())) {
@@ -209,7 +213,7 @@ impl TestServer {
         self.ended_within(time)?.map_err(|e| format!("the test server has failed: {e}"))
     }
 
-    /// The run's result, or what is to be said of those who are still there.
+    /// Returns the result of the run, or a text about the connections that are left.
     fn ended_within(&mut self, time: Duration) -> std::result::Result<Result<Report>, String> {
         let result = self.result.recv_timeout(time);
         let Some(thread) = self.thread.take() else { return Err("the test server has been stopped before".into()) };
@@ -217,7 +221,8 @@ impl TestServer {
         match result {
             Ok(_) if !left.is_empty() => Err(format!("the test server's connections did not all end:{left}")),
             Ok(result) => {
-                let _ = thread.join(); // it has nothing left to do
+                // It does not wait: the thread has sent its result last.
+                let _ = thread.join();
                 Ok(result)
             }
             Err(_) if thread.is_finished() => Err("the thread of the test server panicked".to_owned()),
@@ -225,7 +230,7 @@ impl TestServer {
         }
     }
 
-    /// A line for each connection that did not end by itself.
+    /// Returns a line for each connection that did not end by itself.
     fn leftovers(&self) -> String {
         let mut lines = String::new();
         for entry in self.handle.core.monitor.open.entries() {
@@ -241,6 +246,7 @@ impl Drop for TestServer {
         if self.thread.is_none() {
             return;
         }
+        // A second panic would abort the process and hide the first.
         if thread::panicking() {
             self.handle.shutdown_now();
             let _ = self.ended_within(LITTLE_PATIENCE);
@@ -250,7 +256,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A folder that goes with its server.
+/// A folder that is removed with its server.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -263,7 +269,8 @@ impl Folder {
             let path = std::env::temp_dir().join(name);
             match std::fs::create_dir(&path) {
                 Ok(()) => return Self(path),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {} // of a process before, of this number
+                // Left behind by an earlier process with the same number.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => panic!("cannot make the folder {}: {e}", path.display()),
             }
         }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socketserver::event_loop::{strings, ConnId, Eof, Factory, FramedTransport, Peer, ReactorHandle, StringReceiver};
 use socketserver::framing::{Encoder, Netstrings};
 use socketserver::{
-    factory, handler, lines, strings, Addr, Blocking, BoxError, ConnId, Connection, Context, Eof, Factory,
-    FramedTransport, Group, HandlerResult, LineReceiver, Peer, Protocol, ReactorHandle, ServerBuilder,
-    StreamRequestHandler, StringReceiver, Threading, Transport,
+    factory, handler, lines, Addr, Blocking, Connection, Context, Group, HandlerResult, LineReceiver, Protocol,
+    ServerBuilder, StreamRequestHandler, Threading, Transport,
 };
 
 use crate::doer::{Doer, Journal};
@@ -279,7 +279,7 @@ impl LineReceiver for Whole {
         Ok(())
     }
 
-    fn eof_received(&mut self, _t: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _t: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         Err(String::from_utf8_lossy(partial).into())
     }
 }

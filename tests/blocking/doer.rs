@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use socketserver::{BoxError, Context, Eof, HandlerResult, Lost, LostReason, Protocol, TimerId, Transport};
+use socketserver::event_loop::{Eof, LostReason, TimerId};
+use socketserver::{Context, HandlerResult, Lost, Protocol, Transport};
 
 use crate::kit::ms;
 
@@ -146,7 +147,7 @@ impl Protocol for Doer {
         self.act(t, &word)
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.note("eof");
         if self.keeps_open {
             t.set_timer(ms(10));

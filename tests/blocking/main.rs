@@ -24,7 +24,10 @@ use std::thread;
 
 use doer::{Doer, Journal};
 use kit::{expect, read_all, serve, strategies, until, AnyStrategy, Running};
-use socketserver::{factory, Blocking, Engine, EventLoop, Peer, Rejected, Request, ServerBuilder, ServingStrategy};
+use socketserver::event_loop::Peer;
+use socketserver::server::Engine;
+use socketserver::strategy::{Rejected, Request, ServingStrategy};
+use socketserver::{factory, Blocking, EventLoop, ServerBuilder};
 
 const ANY: &str = "127.0.0.1:0";
 

@@ -7,11 +7,11 @@ use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socketserver::{
-    factory, Addr, Blocking, BoxError, ConnId, Connect, ConnectError, Context, DatagramPort, DatagramProtocol,
-    DatagramTransport, Eof, Factory, HandlerResult, Lost, Peer, Protocol, RateLimit, Reconnect, ServerBuilder, TimerId,
-    Transport,
+use socketserver::event_loop::{
+    ConnId, Connect, ConnectError, DatagramPort, DatagramProtocol, DatagramTransport, Eof, Factory, Peer, RateLimit,
+    Reconnect, TimerId,
 };
+use socketserver::{factory, Addr, Blocking, Context, HandlerResult, Lost, Protocol, ServerBuilder, Transport};
 
 use crate::doer::Journal;
 use crate::kit::{connect, expect, ms, read_all, serve, threads_named, until, Lines};
@@ -61,7 +61,7 @@ impl Protocol for Side {
         Ok(())
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         t.post(self.other.unwrap(), Word::End);
         Ok(Eof::KeepOpen)
     }

@@ -19,7 +19,7 @@ fn a_stop_ends_idle_connections_at_once() {
         rest
     });
     assert_eq!((heard.as_str(), journal.as_str()), ("", "made shutting_down lost: the server stops"));
-    assert!(report.contains("served 1") && report.contains("drained 1, forced 0"), "{report}");
+    assert!(report.contains("served 1") && report.ends_with("drained 1"), "{report}");
 
     // A timer that is set for ever again is no request.
     let (_, journal, report) = same!("a stop among ticks", |server| {
@@ -29,7 +29,7 @@ fn a_stop_ends_idle_connections_at_once() {
         read_all(&mut client)
     });
     assert_eq!(journal, "made tick lost: the server stops");
-    assert!(report.contains("drained 1, forced 0"), "{report}");
+    assert!(report.ends_with("drained 1"), "{report}");
 }
 
 #[test]
@@ -41,11 +41,11 @@ fn a_stop_lets_a_request_finish() {
         read_all(&mut client)
     });
     assert_eq!((heard.as_str(), journal.as_str()), ("done", "made begin shutting_down timer lost: the server stops"));
-    assert!(report.contains("served 1") && report.contains("drained 1, forced 0"), "{report}");
+    assert!(report.contains("served 1") && report.ends_with("drained 1"), "{report}");
 
     let (heard, journal, report) = same!("a stop from within", |server| say_last(server, "shutdown"));
     assert_eq!((heard.as_str(), journal.as_str()), ("", "made shutdown shutting_down lost: the server stops"));
-    assert!(report.contains("drained 1, forced 0"), "{report}");
+    assert!(report.ends_with("drained 1"), "{report}");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_drain_limit_cuts_what_is_left() {
         (heard.as_str(), journal.as_str()),
         ("!", "made stay shutting_down lost: drain limit of 100ms exceeded")
     );
-    assert!(report.contains("failed 1") && report.contains("drained 0, forced 1, abandoned 0"), "{report}");
+    assert!(report.contains("failed 1") && report.ends_with("forced 1"), "{report}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_stop_may_be_hastened() {
         rest
     });
     assert_eq!(journal, "made stay shutting_down lost: drain limit of 10s exceeded");
-    assert!(report.contains("drained 0, forced 1, abandoned 0"), "{report}");
+    assert!(report.ends_with("forced 1"), "{report}");
 }
 
 #[test]

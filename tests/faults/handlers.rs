@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use socketserver::strategy::ServingStrategy;
 use socketserver::testing::TestServer;
-use socketserver::{handler, Connection, Forking, HandlerResult, Sequential, ServerBuilder, ServingStrategy};
+use socketserver::{handler, Connection, Forking, HandlerResult, Sequential, ServerBuilder};
 use socketserver::{ThreadPool, Threading};
 
 use crate::support::{example, procfs, until, Server};

@@ -6,9 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use socketserver::{
-    Addr, Datagram, DatagramRequestHandler, Error, HandlerResult, Report, ServerHandle, ServingStrategy, UdpServer,
-};
+use socketserver::strategy::ServingStrategy;
+use socketserver::{Addr, Datagram, DatagramRequestHandler, Error, HandlerResult, Report, ServerHandle, UdpServer};
 
 use super::{until, LONG};
 

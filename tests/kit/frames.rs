@@ -1,7 +1,7 @@
 //! Streams, cut in every way, and the frames that come of them.
 
+use socketserver::framing::LineTooLong;
 use socketserver::framing::{Decoder, FrameBuffer, FrameError};
-use socketserver::LineTooLong;
 
 /// What became of a stream: its frames as text, the errors between them, and what is left.
 pub type Seen = (Vec<String>, String);

@@ -2,8 +2,9 @@
 
 use std::any::Any;
 
+use socketserver::event_loop::{Eof, FramedTransport, Lines};
 use socketserver::framing::{LineEnd, OverLong, Raw};
-use socketserver::{lines, BoxError, Eof, FramedTransport, HandlerResult, LineReceiver, Lines};
+use socketserver::{lines, HandlerResult, LineReceiver};
 
 use crate::receiving::{Log, Loop};
 
@@ -55,7 +56,7 @@ impl LineReceiver for Talker {
 
     /// Until it is switched: takes what stands before a `!`, and the `!`, which ends raw mode; all if there is
     /// none; and nothing of a `?`, which is half of something.
-    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> HandlerResult<usize> {
         self.note("raw ", &data[..data.len().min(40)]); // where the mode flips often, all that follows comes each time
         if !t.is_raw() || data.ends_with(b"?") {
             return Ok(0);
@@ -65,12 +66,12 @@ impl LineReceiver for Talker {
         Ok(at + 1)
     }
 
-    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> HandlerResult<OverLong> {
         self.note("too long ", start);
         Ok(t.over_long())
     }
 
-    fn eof_received(&mut self, _: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, _: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         self.note("eof ", partial);
         Ok(Eof::Close)
     }

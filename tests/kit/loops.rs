@@ -6,9 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use socketserver::{
-    ConnId, Context, EventLoops, Factory, Group, HandlerResult, Peer, Protocol, ReactorHandle, ServerBuilder, Transport,
-};
+use socketserver::event_loop::{ConnId, Factory, Peer, ReactorHandle};
+use socketserver::{Context, EventLoops, Group, HandlerResult, Protocol, ServerBuilder, Transport};
 
 use super::{connect, expect, ms, serve, Running, LONG};
 

@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use socketserver::server::Engine;
+use socketserver::strategy::ServingStrategy;
 use socketserver::{
-    Connection, Engine, Error, HandlerResult, Report, Sequential, ServerHandle, ServingStrategy, StreamRequestHandler,
-    TcpServer, ThreadPool, Threading,
+    Connection, Error, HandlerResult, Report, Sequential, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool,
+    Threading,
 };
 
 /// Longer than anything here takes on a busy machine.

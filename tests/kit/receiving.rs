@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socketserver::event_loop::{ConnId, Eof, LostReason, TimerId};
 use socketserver::testing::TestLoop;
-use socketserver::{BoxError, ConnId, Context, Eof, HandlerResult, Lost, LostReason, Protocol, TimerId, Transport};
+use socketserver::{Context, HandlerResult, Lost, Protocol, Transport};
 
 /// What a receiver was told, as it writes it down.
 pub type Log = Rc<RefCell<Vec<String>>>;
@@ -91,7 +92,7 @@ impl<P: Protocol> Protocol for Watched<P> {
         self.protocol.data_received(t, data)
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.protocol.eof_received(t)
     }
 

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 
-use socketserver::{datagram_handler, Addr, Sequential, ServerBuilder, ServingStrategy, Threading};
+use socketserver::strategy::ServingStrategy;
+use socketserver::{datagram_handler, Addr, Sequential, ServerBuilder, Threading};
 
 use crate::kit::datagrams::{client_of, next_unix, nothing_for, receive, send, unix_client, EchoBack, Receiving};
 use crate::kit::Folder;

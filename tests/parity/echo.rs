@@ -3,8 +3,9 @@
 
 use std::net::TcpStream;
 
+use socketserver::strategy::ServingStrategy;
 use socketserver::testing::TestServer;
-use socketserver::{Addr, Sequential, ServerBuilder, ServingStrategy, Threading};
+use socketserver::{Addr, Sequential, ServerBuilder, Threading};
 
 use crate::kit::{Folder, Lines};
 use crate::support::{procfs, tool, until, Server, AT_ONCE};

@@ -7,10 +7,9 @@ use std::io::{Read, Write};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
+use socketserver::strategy::ServingStrategy;
 use socketserver::testing::TestServer;
-use socketserver::{
-    handler, Failure, Sequential, ServerBuilder, ServingStrategy, StreamRequestHandler, TcpServer, Threading,
-};
+use socketserver::{handler, Failure, Sequential, ServerBuilder, StreamRequestHandler, TcpServer, Threading};
 
 use crate::kit::{connect, LONG};
 use crate::support::Server;

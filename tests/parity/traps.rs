@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::sys::socket::{getsockopt, setsockopt, shutdown, sockopt, Shutdown};
+use socketserver::event_loop::Factory;
 use socketserver::testing::TestServer;
 use socketserver::{
-    factory, handler, Error, EventLoop, Factory, Failure, HandlerResult, Protocol, Sequential, ServerBuilder,
-    Threading, Transport,
+    factory, handler, Error, EventLoop, Failure, HandlerResult, Protocol, Sequential, ServerBuilder, Threading,
+    Transport,
 };
 
 use crate::kit::{strategies, Lines, LONG};

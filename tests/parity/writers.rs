@@ -83,7 +83,8 @@ fn s24_a_huge_write_is_whole_although_signals_interrupt_it() {
 /// `MiscTestCase.test_all`: what CPython exports, under the names it has here.
 #[test]
 fn s25_every_public_name_has_its_counterpart() {
-    use socketserver::{Forking, PerConnection, StreamRequestHandler, StreamRequestHandlerMut, TcpServer, Threading};
+    use socketserver::handler::PerConnection;
+    use socketserver::{Forking, StreamRequestHandler, StreamRequestHandlerMut, TcpServer, Threading};
     fn exists<T: ?Sized>() {}
     exists::<socketserver::ServerHandle>(); // BaseServer, of a server that runs
     exists::<socketserver::ServerBuilder>(); // BaseServer, of one that is set up

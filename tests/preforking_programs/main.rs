@@ -21,13 +21,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use programs::{until, Case, Program};
+use socketserver::event_loop::{Peer, TimerId};
+use socketserver::handler::HandlerFn;
+use socketserver::server::Engine;
 use socketserver::{
-    factory, handler, Blocking, Connection, Engine, Error, EventLoop, EventLoops, Forking, HandlerFn, HandlerResult,
-    PreForking,
+    factory, handler, Blocking, Connection, Error, EventLoop, EventLoops, Forking, HandlerResult, PreForking,
 };
-use socketserver::{
-    Peer, Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, TimerId, Transport,
-};
+use socketserver::{Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
 
 use hearts::*;
 use masters::*;

@@ -1,6 +1,7 @@
 //! A factory of clients that keeps a journal.
 
-use socketserver::{ConnectError, ConnectFailure, Context, Factory, Peer, Protocol};
+use socketserver::event_loop::{ConnectError, ConnectFailure, Factory, Peer};
+use socketserver::{Context, Protocol};
 
 use super::{Journal, Script};
 

@@ -13,11 +13,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use socketserver::event_loop::{ConnId, Eof, ListeningPort, RateLimit, ReactorHandle, TimerId};
 use socketserver::testing::TestLoop;
-use socketserver::{
-    BoxError, ConnId, Context, Eof, EventLoop, HandlerResult, ListeningPort, Lost, Protocol, RateLimit, Reactor,
-    ReactorHandle, Report, TimerId, Transport,
-};
+use socketserver::{Context, EventLoop, HandlerResult, Lost, Protocol, Reactor, Report, Transport};
 
 /// What was called, in order.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +123,7 @@ impl Protocol for Script {
         self.call("data", transport, data)
     }
 
-    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.call("eof", transport, b"").map(|()| self.at_eof)
     }
 

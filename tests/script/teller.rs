@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
-use socketserver::{factory, BoxError, ConnId, Context, Eof, HandlerResult, Lost, Protocol, Transport};
+use socketserver::event_loop::{ConnId, Eof};
+use socketserver::{factory, Context, HandlerResult, Lost, Protocol, Transport};
 
 use super::{run, Looped};
 
@@ -67,7 +68,7 @@ impl Protocol for Teller {
         Ok(())
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.news.send(News::Eof)?;
         if self.left > 0 {
             self.produce(t)?;

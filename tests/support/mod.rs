@@ -241,6 +241,17 @@ impl Server {
         until(&format!("{text:?} in the log"), || self.stderr().iter().any(|line| line.contains(text)));
     }
 
+    /// Waits for the report, which is the last line of a server, to end so.
+    pub fn until_reported(&self, end: &str) {
+        until(&format!("a report that ends with {end:?}"), || self.stderr().iter().any(|line| line.ends_with(end)));
+    }
+
+    /// Waits for the report of a server that has cut nobody.
+    pub fn until_reported_without_cuts(&self) {
+        let is_it = |line: &String| line.starts_with("accepted ") && !line.contains("forced");
+        until("a report without cuts", || self.stderr().iter().any(is_it));
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(&self.addr)
     }

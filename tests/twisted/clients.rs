@@ -7,10 +7,9 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use socketserver::event_loop::{Connect, ConnectorState, Factory, ListeningPort, Peer, Reconnect};
 use socketserver::testing::TestLoop;
-use socketserver::{
-    factory, Connect, ConnectorState, Context, Error, Factory, ListeningPort, Peer, Protocol, Reactor, Reconnect,
-};
+use socketserver::{factory, Context, Error, Protocol, Reactor};
 
 use crate::script::clients::Client;
 use crate::script::{Echo, Journal, Script};

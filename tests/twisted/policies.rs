@@ -8,8 +8,9 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socketserver::event_loop::{ConnId, Eof, RateLimit};
 use socketserver::testing::TestLoop;
-use socketserver::{BoxError, ConnId, Context, Eof, HandlerResult, Lost, Protocol, RateLimit, Transport};
+use socketserver::{Context, HandlerResult, Lost, Protocol, Transport};
 
 use crate::script::{limited_reader, Journal, Script};
 
@@ -38,7 +39,7 @@ impl<P: Protocol> Protocol for Wrapper<P> {
         self.inner.data_received(t, data)
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.inner.eof_received(t)
     }
 

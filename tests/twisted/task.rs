@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use socketserver::event_loop::TimerId;
 use socketserver::testing::TestLoop;
-use socketserver::{Reactor, TimerId};
+use socketserver::Reactor;
 
 use crate::script::Journal;
 

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use socketserver::event_loop::Eof;
 use socketserver::testing::TestLoop;
-use socketserver::{factory, Eof, EventLoop, HandlerResult, Protocol, Transport};
+use socketserver::{factory, EventLoop, HandlerResult, Protocol, Transport};
 
 use crate::script::{self, with, Journal, Script};
 
@@ -44,7 +45,7 @@ fn test_writer_of_a_large_buffer() {
         fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
             Ok(())
         }
-        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::TimerId) -> HandlerResult {
+        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::event_loop::TimerId) -> HandlerResult {
             t.write(b"Y")?;
             t.close();
             Ok(())
@@ -70,7 +71,7 @@ fn test_write_after_shutdown_without_reading() {
         fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
             Err("it is paused".into())
         }
-        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::TimerId) -> HandlerResult {
+        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::event_loop::TimerId) -> HandlerResult {
             t.set_timer(MS);
             Ok(t.write(b"x")?)
         }
@@ -95,7 +96,7 @@ fn test_shutdown_exception() {
         fn data_received(&mut self, _: &mut Transport<'_>, _: &[u8]) -> HandlerResult {
             Ok(())
         }
-        fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, socketserver::BoxError> {
+        fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
             t.shutdown_write(); // of a connection whose client is gone
             Ok(Eof::KeepOpen)
         }
@@ -321,7 +322,7 @@ fn test_full_write_buffer_after_byte_exchange() {
             t.set_timer(50 * MS);
             Ok(())
         }
-        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::TimerId) -> HandlerResult {
+        fn timer(&mut self, t: &mut Transport<'_>, _: socketserver::event_loop::TimerId) -> HandlerResult {
             t.abort();
             Ok(())
         }

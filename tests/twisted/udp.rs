@@ -8,9 +8,9 @@ use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixDatagram};
 use std::rc::Rc;
 use std::time::Duration;
 
-use socketserver::{
-    Addr, Context, DatagramPort, DatagramProtocol, DatagramTooLong, DatagramTransport, Error, HandlerResult, Reactor,
-};
+use socketserver::connection::DatagramTooLong;
+use socketserver::event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
+use socketserver::{Addr, Context, Error, HandlerResult, Reactor};
 
 use crate::script::{self, Journal};
 

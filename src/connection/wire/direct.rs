@@ -1,5 +1,5 @@
-//! Reading and writing without a wait, for a loop that waits itself: it has the limits, the queue and the stop, and the
-//! server closes the connection afterwards as any other.
+//! Reading and writing without a wait, for a loop that waits itself. The loop has the limits, the queue and
+//! the stop. The server closes the connection afterwards, as any other.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -10,11 +10,12 @@ use crate::config::Limits;
 use crate::sys::socket;
 
 impl Wire {
-    /// What has arrived; [`io::ErrorKind::WouldBlock`] where that is nothing. Input is a request's, as far as a parent
-    /// is to know: the loop says more when it is done with it.
+    /// Reads what has arrived. [`io::ErrorKind::WouldBlock`] if nothing has. For a parent, input begins a
+    /// request; the loop tells more when it has handled it.
     pub(crate) fn recv_direct(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self.recv_now(buf) {
             Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            // The cut has shut the socket: that is not the peer's end.
             Ok(Some(0)) | Err(_) if self.control().is_cut() => Err(self.drain_exceeded()),
             Ok(Some(n)) => {
                 self.note(|p| p.heard = p.heard || n > 0);
@@ -32,7 +33,7 @@ impl Wire {
         self.note_sent(socket::send(self.fd(), bytes, &[], false))
     }
 
-    /// The same of many parts in one call.
+    /// Sends many parts in one call.
     pub(crate) fn send_parts_direct(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.note_sent(socket::send_parts(self.fd(), parts))
     }
@@ -47,7 +48,8 @@ impl Wire {
         })
     }
 
-    /// What a hang-up means: why the connection is broken, if it is. `shut`: the writing half was.
+    /// Returns why the connection is broken after a hang-up, if it is. `shut` is true if the writing half was
+    /// shut.
     pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         let broken = self.socket.hang_up(shut)?;
         self.note(|p| p.failed = true);
@@ -70,26 +72,25 @@ impl Wire {
         let _ = socket::shut_write(self.fd());
     }
 
-    /// Who closes it resets the connection.
+    /// Makes the close a reset.
     pub(crate) fn reset_at_close(&self) {
         let _ = socket::reset_at_close(self.as_fd());
         self.note(|p| p.ending = Ending::Reset);
     }
 
-    /// Input was thrown away: the connection is closed as if it were still in the kernel.
+    /// Notes that input was thrown away. The connection is then closed as if it were still unread.
     pub(crate) fn leaves_unread(&self) {
         if self.progress.get().ending == Ending::Usual {
             self.note(|p| p.ending = Ending::LeavesUnread);
         }
     }
 
-    /// The stop has ended the connection, and nobody reads what the peer may still send.
+    /// Notes that the stop has ended the connection. Later input is not read.
     pub(crate) fn is_ended_by_the_stop(&self) {
         self.note(|p| p.stopped = true);
     }
 
-    /// When the request began that the loop is at, if it is at one, and how long it may take: for the parent of this
-    /// child.
+    /// Tells the parent of this child when the loop's present request began, and how long it may take.
     pub(crate) fn tell_request(&self, since: Option<Instant>, limit: Option<Duration>) {
         if self.shared_deadline.get().is_none() {
             return;

@@ -1,4 +1,4 @@
-//! Reading: what is buffered goes out before a wait, and a stop ends a wait for a request.
+//! Reading. Output goes out before a wait, and a stop ends a wait for a request.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,7 +10,7 @@ use crate::lifecycle::SlotState;
 use crate::sys::socket;
 
 impl Wire {
-    /// One read. Flushes before it waits. `empty`: whether the caller has nothing buffered.
+    /// Reads once, and flushes before it waits. `empty` is true if the caller has nothing in its read buffer.
     pub(in crate::connection) fn recv(
         &self,
         output: &RefCell<Output>,
@@ -24,7 +24,10 @@ impl Wire {
             Some(n) => n,
             None => {
                 let progress = self.progress.get();
+                // Between two requests, or at the start of one: a drain may end this wait.
                 let idle = progress.between || (progress.fresh && empty);
+                // The watching path costs one more system call for each wait. So it is for those that need
+                // it.
                 if self.notice == StopNotice::ByPolling || self.mailbox.get().is_some() {
                     self.recv_watching(output, buf, idle)?
                 } else {
@@ -32,6 +35,7 @@ impl Wire {
                 }
             }
         };
+        // The cut has shut the socket. The handler must not take that for the peer's end.
         if n == 0 && self.control().is_cut() {
             return Err(self.drain_exceeded());
         }
@@ -43,11 +47,13 @@ impl Wire {
         Ok(n)
     }
 
-    /// Before a wait, what is buffered is flushed; where the last read left something behind, a look without a wait
-    /// comes first, so that many requests are answered in one write.
+    /// Flushes before a wait. A forgotten flush would be a deadlock: the client waits for the answer, and the
+    /// handler for the next request. `Some` if input was there without a wait.
     fn recv_ahead(&self, output: &RefCell<Output>, buf: &mut [u8]) -> io::Result<Option<usize>> {
         let mut output = output.borrow_mut();
         if !output.is_empty() {
+            // The last read filled its buffer, so more has probably arrived. A look comes before the flush:
+            // many pipelined requests are then answered in one write.
             if self.progress.get().read_full {
                 if let Some(n) = self.recv_now(buf)? {
                     return Ok(Some(n));
@@ -58,7 +64,7 @@ impl Wire {
         Ok(None)
     }
 
-    /// What has arrived, without a wait; `None` if that is nothing.
+    /// Reads without a wait. `None` if nothing has arrived.
     pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match socket::recv(self.fd(), buf, false) {
             Ok(n) => {
@@ -70,14 +76,16 @@ impl Wire {
         }
     }
 
-    /// Instead of a wait for a request, when the server stops: a request that has arrived is still served.
+    /// Reads without a wait when the server stops, in place of a wait for a request. A request that has
+    /// arrived is still served.
     fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
         let arrived = self.recv_now(buf)?;
         self.note(|p| p.stopped = p.stopped || arrived.is_none());
         Ok(arrived.unwrap_or(0))
     }
 
-    /// The plain path: a blocking call, which the kernel's receive timeout or another thread's `shutdown` ends.
+    /// Reads by a blocking call. The kernel's receive timeout ends it, or another thread's
+    /// `shutdown(SHUT_RD)`.
     fn recv_blocking(&self, buf: &mut [u8], idle: bool) -> io::Result<usize> {
         let deadline = self.read_deadline(idle);
         loop {
@@ -85,20 +93,24 @@ impl Wire {
                 return self.recv_last(buf);
             }
             self.arm(&self.armed_read, deadline, socket::set_read_timeout)?;
+            // First the note in the registry, then a second look at the stop. So either this thread sees the
+            // stop, or the drain sees this wait: none is missed.
             self.turn(idle, SlotState::Busy, self.waiting());
             if self.is_stopping_idle(idle) {
                 self.turn(idle, self.waiting(), SlotState::Busy);
                 continue;
             }
             let read = socket::recv(self.fd(), buf, true);
+            // The drain has changed the note, and shut the reading side: this end of the stream is its doing.
             if idle && !self.turn(idle, self.waiting(), SlotState::Busy) {
-                self.note(|p| p.stopped = true); // and our reading side is shut
+                self.note(|p| p.stopped = true);
             }
             match read {
                 Ok(n) => {
                     self.note(|p| p.ended = n == 0);
                     return Ok(n);
                 }
+                // The timeout may be shorter than the time left, or a signal has come: wait on.
                 Err(e) if would_wait(&e) => check(deadline)?,
                 Err(e) => return Err(self.read_failed(e)),
             }
@@ -118,10 +130,11 @@ impl Wire {
         idle && self.control().stopping() && !self.is_spared()
     }
 
-    /// The watching path: polls the stop switch and the writers' mailbox besides.
+    /// Reads by polls that also watch the stop and the writers' mailbox.
     fn recv_watching(&self, output: &RefCell<Output>, buf: &mut [u8], idle: bool) -> io::Result<usize> {
         let deadline = self.read_deadline(idle);
         loop {
+            // Messages of other threads go out before each wait.
             self.flush_mailbox(&mut output.borrow_mut())?;
             if self.is_stopping_idle(idle) {
                 return self.recv_last(buf);
@@ -129,6 +142,7 @@ impl Wire {
             if let Some(n) = self.recv_now(buf)? {
                 return Ok(n);
             }
+            // Also ends for a message or the stop: the next round finds out which.
             self.wait(idle, Some(self.as_fd()), None, deadline)?;
         }
     }

@@ -1,4 +1,7 @@
-//! Writing: by the one thread that serves the connection, for the others too.
+//! Writing. Only the thread that serves the connection writes; it also sends the messages of other threads.
+//!
+//! If several threads wrote to one socket, each write would need a lock, and a slow peer would block a sender
+//! that serves another client. So other threads queue whole messages.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,8 +14,9 @@ use crate::connection::writer::{self, ConnectionWriter, Messages};
 use crate::sys::socket;
 
 impl Wire {
-    /// Sends both parts whole; waits for the peer as long as the write limit allows without progress.
+    /// Sends both parts whole. It waits for a peer that takes nothing, up to the write limit.
     pub(in crate::connection) fn send_all(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        // How much the peer has received is not known. More output would land at a wrong place.
         if self.progress.get().broken {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "an earlier write has failed"));
         }
@@ -33,14 +37,17 @@ impl Wire {
                 Ok(n) => {
                     stalled = None;
                     waits = false;
+                    // A peer that takes a little now and then makes progress for ever: the request limit ends
+                    // that.
                     if n < first.len() + second.len() {
-                        check(self.request_deadline())?; // progress is no excuse
+                        check(self.request_deadline())?;
                     }
                     let of_first = n.min(first.len());
                     first = &first[of_first..];
                     second = &second[n - of_first..];
                 }
                 Err(e) if would_wait(&e) => {
+                    // The write limit counts from the last progress, over any number of waits.
                     let limit = self.limits.get().write;
                     let deadline = *stalled.get_or_insert_with(|| self.deadline(Limit::Write, limit));
                     check(deadline)?;
@@ -52,7 +59,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The peer takes no more for now. Waits here, or arms the kernel's timeout and says that the next call may wait.
+    /// Waits for a peer that takes no more. True if the next call shall wait itself: the kernel's timeout is
+    /// armed then. False if this call has waited.
     fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
         match self.notice {
             StopNotice::ByPolling => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
@@ -60,7 +68,8 @@ impl Wire {
         }
     }
 
-    /// Sends the buffer, then what other threads have written.
+    /// Sends the buffer, then the messages of other threads. So a message never lands within output of the
+    /// handler.
     pub(in crate::connection) fn flush(&self, output: &mut Output) -> io::Result<()> {
         output.send(self)?;
         self.note(|p| p.fresh = true);

@@ -1,4 +1,4 @@
-//! Clients: what a program asks for. How it is done stands in `dial`.
+//! Clients: what a program asks for. How it is done stands in `services::clients`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,11 +8,11 @@ use crate::event_loop::clients::reconnect::Reconnect;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::net::Address;
 
-/// Where to connect to, and how: for [`Context::connect`].
+/// Where to connect to, and how: for [`Context::connect`](crate::Context::connect).
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketserver::{Connect, Reconnect};
+/// use socketserver::event_loop::{Connect, Reconnect};
 ///
 /// let upstream = Connect::to("localhost:8080")
 ///     .timeout(Duration::from_secs(3))

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use crate::event_loop::clients::connect::Connector;
 use crate::net::{Addr, Address};
 
-/// An attempt to connect has failed: what [`Factory::connection_failed`](crate::Factory::connection_failed) is told.
+/// An attempt to connect has failed: what [`Factory::connection_failed`](crate::event_loop::Factory::connection_failed) is told.
 /// Displays as one line with the address, the act, the system's answer, and what to do.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -13,15 +13,15 @@ use crate::event_loop::primitives::slab::{ConnId, Slab};
 use crate::event_loop::primitives::timers::TimerId;
 
 /// The loop's clients.
-pub(crate) struct Dials<F> {
-    pub(crate) all: Slab<Dial<F>>,
+pub(crate) struct Clients<F> {
+    pub(crate) all: Slab<Client<F>>,
     /// How many attempts have begun.
     pub(crate) attempts: u64,
     #[cfg(feature = "testing")]
     pub(crate) script: Option<crate::event_loop::io::memory::Script>,
 }
 
-impl<F> Dials<F> {
+impl<F> Clients<F> {
     pub(crate) fn new(home: u32) -> Self {
         Self {
             all: Slab::new(home),
@@ -45,18 +45,18 @@ impl<F> Dials<F> {
 
     /// Its connection is gone; the protocol is told next, and may ask for another.
     pub(crate) fn has_lost_connection(&mut self, connector: Connector, now: Instant) {
-        let Some(dial) = self.all.get_mut(connector.0) else { return };
-        if let Stage::Connected { since, .. } = dial.stage {
-            if dial.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
-                dial.retries = 0;
+        let Some(client) = self.all.get_mut(connector.0) else { return };
+        if let Stage::Connected { since, .. } = client.stage {
+            if client.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {
+                client.retries = 0;
             }
         }
-        dial.stage = Stage::Over { again: false };
+        client.stage = Stage::Over { again: false };
     }
 }
 
 /// One client.
-pub(crate) struct Dial<F> {
+pub(crate) struct Client<F> {
     pub(crate) to: Connect,
     pub(crate) factory: F,
     pub(crate) stage: Stage,
@@ -84,7 +84,7 @@ pub(crate) enum Stage {
     },
 }
 
-impl<F> Dial<F> {
+impl<F> Client<F> {
     /// In what time the next attempt follows by itself, if it does.
     pub(crate) fn next_delay(&mut self) -> Option<Duration> {
         let delay = self.to.reconnect?.delay(self.retries)?;

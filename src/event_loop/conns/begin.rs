@@ -5,7 +5,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::conn::{Conn, Entry, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::{Factory, Peer};
 use crate::event_loop::state::protocol::Protocol;
@@ -30,7 +30,7 @@ impl State {
     ) -> std::result::Result<Option<Box<dyn Protocol>>, String> {
         let addr = self.conns.get(id).map_or(Addr::Unnamed, |conn| conn.peer.clone());
         let peer = Peer { addr, id };
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let build = || factory.build_protocol(&mut Context { state: self }, &peer);
         let built = catch_unwind(AssertUnwindSafe(build)).map_err(take_message);
         self.note_stall_of("build_protocol", id);
@@ -48,16 +48,16 @@ impl State {
 
     fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
         let Some(conn) = self.conns.remove(id) else { return };
-        let Conn { origin, io, peer, permit, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, .. } = conn;
         drop(io);
         drop(permit);
         match (panic, origin) {
             (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
+            (None, Origin::Accepted(_)) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
-            self.dials.has_lost_connection(connector, self.clock.now());
+            self.clients.has_lost_connection(connector, self.time.clock.now());
             self.after_the_connection(connector);
         }
     }

@@ -4,11 +4,12 @@ use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
+use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, WriteError};
-use crate::event_loop::state::protocol::{BoxError, Protocol};
+use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::net::Addr;
@@ -20,7 +21,7 @@ impl State {
         &mut self,
         id: ConnId,
         callback: &'static str,
-        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
         let done = self.call_once(id, callback, call);
         if self.conns.get(id).is_some_and(Conn::is_switching) {
@@ -36,10 +37,10 @@ impl State {
         &mut self,
         id: ConnId,
         callback: &'static str,
-        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> Result<R, BoxError>,
+        call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
         let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
         if let Some(conn) = self.conns.get_mut(id) {
             conn.protocol = Some(protocol);
@@ -57,7 +58,7 @@ impl State {
 
     /// Calls what belongs to no connection.
     pub(crate) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
             let text = take_message(payload);
             log::error!(target: "socketserver::event_loop", "{what} panicked: {}", text.escape_debug());
@@ -80,8 +81,8 @@ impl State {
     }
 
     fn stall(&mut self) -> Option<Duration> {
-        let before = std::mem::replace(&mut self.now, self.clock.now());
-        let took = self.now.saturating_duration_since(before);
+        let before = std::mem::replace(&mut self.time.now, self.time.clock.now());
+        let took = self.time.now.saturating_duration_since(before);
         (took >= self.settings.slow_callback).then_some(took)
     }
 }

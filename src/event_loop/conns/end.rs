@@ -2,15 +2,16 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::config::{LingeringClose, FIRST_LOOK, LINGER_IDLE, LINGER_TOTAL};
+use crate::config::{FIRST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Phase};
+use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
+use crate::finish::plan::{plan, Close, Facts};
 use crate::observe::Outcome;
 use crate::panics::forget;
 
@@ -18,30 +19,30 @@ impl State {
     /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
     pub(crate) fn end(&mut self, id: ConnId, reason: LostReason) {
         let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
-        let holds = conn.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
-        match conn.phase {
+        let holds = conn.end.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
+        match conn.end.phase {
             Phase::Open | Phase::Flushing if !holds => {
-                conn.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
+                conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
-                conn.reason.replace(reason).into_iter().for_each(forget);
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // The first cause holds, but what is left cannot be sent.
             Phase::Flushing if !reason.flushes() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 if reason.resets() {
                     conn.io.reset_at_close();
                 }
                 forget(reason);
             }
             // An abort is no failure; that of the callback which has asked for it is one.
-            Phase::Over if matches!(conn.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
-                conn.reason.replace(reason).into_iter().for_each(forget);
+            Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+                conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // All has been sent: nothing that happens now is a reason, but the end.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
                 forget(reason);
             }
             _ => forget(reason),
@@ -52,12 +53,12 @@ impl State {
     /// A connection that is being closed, one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let phase = match conn.phase {
+        let phase = match conn.end.phase {
             Phase::Flushing if conn.out.is_empty() => self.after_the_last_byte(conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.phase = phase;
+            conn.end.phase = phase;
         }
         if phase == Phase::Over {
             self.finish(id);
@@ -66,45 +67,46 @@ impl State {
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
     fn after_the_last_byte(&self, conn: &Conn) -> Phase {
-        if conn.paused.at_eof || self.is_cut() || conn.io.is_lent() {
-            return Phase::Over; // a lent one is closed by who has lent it
+        if conn.io.is_lent() {
+            return Phase::Over; // its lender closes it
         }
-        if matches!(conn.reason, Some(LostReason::Shutdown)) {
-            return if conn.io.is_acknowledged() {
-                Phase::Over
-            } else {
-                Phase::Acknowledging { pause: FIRST_LOOK, until: self.now + LINGER_TOTAL }
-            };
-        }
-        let lingers = match self.core.settings.lingering_close {
-            LingeringClose::Never => false,
-            LingeringClose::Always => true,
-            LingeringClose::IfUnread => conn.left_unread || conn.io.has_unread(),
+        let facts = Facts {
+            is_lost: false, // a connection whose sending has failed is over already
+            is_cut: self.is_cut(),
+            has_ended: conn.paused.at_eof,
+            is_stopped: matches!(conn.end.reason, Some(LostReason::Shutdown)),
+            leaves_unread: conn.watch.left_unread,
+            is_limit: matches!(conn.end.reason, Some(LostReason::TimedOut(_))),
         };
-        if !lingers {
-            return Phase::Over;
+        match plan(self.core.settings.lingering_close, facts, || conn.io.has_unread()) {
+            Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
+                Phase::Acknowledging { pause: FIRST_LOOK, until: self.time.now + within }
+            }
+            Close::AtOnce | Close::WhenAcknowledged { .. } => Phase::Over,
+            Close::Linger { within } => {
+                conn.io.shut_write();
+                Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + within }
+            }
         }
-        conn.io.shut_write();
-        let patience = if matches!(conn.reason, Some(LostReason::TimedOut(_))) { LINGER_IDLE } else { LINGER_TOTAL };
-        Phase::Lingering { idle: self.now + LINGER_IDLE, until: self.now + patience }
     }
 
     /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
     pub(crate) fn finish(&mut self, id: ConnId) {
         let Some(mut conn) = self.conns.remove(id) else { return };
-        let unsent = conn.out.len() + conn.rare.as_ref().map_or(0, |rare| rare.given_up);
-        conn.out.clear(&mut self.spares);
+        let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
+        conn.out.clear(&mut self.buffers.spares);
         self.forget_all_of(id, &mut conn);
-        let Conn { origin, io, peer, protocol, permit, reason, paused, left_unread, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
+        let reason = end.reason;
         self.watch_no_more(&io);
-        let is_lent = io.give_back(left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         if let Some(connector) = connector {
-            self.dials.has_lost_connection(connector, self.clock.now());
+            self.clients.has_lost_connection(connector, self.time.clock.now());
         }
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
-            self.now = self.clock.now();
+            self.time.now = self.time.clock.now();
             let tell = || protocol.connection_lost(&mut Context { state: self }, &lost);
             let told = catch_unwind(AssertUnwindSafe(tell));
             self.note_stall("connection_lost", Some(&lost.peer));
@@ -114,10 +116,10 @@ impl State {
             }
         }
         drop(permit);
-        if !self.team.is_alone() {
-            self.team.note_load(self.number, self.conns.len());
+        if !self.loops.group.is_alone() {
+            self.loops.group.note_load(self.loops.number, self.conns.len());
         }
-        self.rests &= self.accepts_one; // its descriptor may be what accepting waits for
+        self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
         let (outcome, is_broken) = lost.reason.into_outcome();
         if is_lent {
             if let Some(lent) = &mut self.lent {
@@ -144,22 +146,22 @@ impl State {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
         }
-        if let Some(rare) = conn.rare.take() {
-            self.unlink(id, &rare.links, &rare.linked);
-            self.let_go(rare.reading);
-            self.let_go(rare.writing);
-            forget(rare.next);
+        if let Some(cold) = conn.cold.take() {
+            self.unlink(id, &cold.links, &cold.linked);
+            self.let_go(cold.reading);
+            self.let_go(cold.writing);
+            forget(cold.next);
         }
-        let limit = conn.limit_timer.take().map(|(timer, _)| timer);
+        let limit = conn.limits.timer.take().map(|(timer, _)| timer);
         for timer in conn.timers.drain(..).chain(limit) {
-            self.timers.cancel(timer);
+            self.time.timers.cancel(timer);
         }
     }
 }
 
 impl Transport<'_> {
     /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
-    /// still to read ([`LingeringClose`](crate::LingeringClose)). Once is enough.
+    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). Once is enough.
     pub fn close(&mut self) {
         self.cx.state.end(self.id, LostReason::Closed);
     }

@@ -5,9 +5,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::cold::Direction;
 use crate::event_loop::state::conn::Phase;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::rare::Direction;
 use crate::event_loop::state::State;
 
 /// Most that readers of one connection are read at a time, so that a fast peer holds nobody up.
@@ -20,25 +20,25 @@ impl State {
     /// Offers a large piece to the kernel before it is queued, which would copy it: all of it that comes first in the
     /// queue and under no rate limit. What is left.
     pub(crate) fn send_at_once<'a>(&mut self, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return bytes };
-        let is_limited = conn.rare.as_ref().is_some_and(|rare| rare.writing.is_some());
-        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.blocked || is_limited {
+        let is_limited = conn.cold.as_ref().is_some_and(|cold| cold.writing.is_some());
+        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.flow.blocked || is_limited {
             return bytes;
         }
         match conn.io.send(bytes) {
             Ok(n) => {
-                (conn.since, conn.blocked_since) = (now, now);
-                (conn.sent, conn.blocked) = (true, n < bytes.len());
+                (conn.limits.since, conn.limits.blocked_since) = (now, now);
+                (conn.flow.sent, conn.flow.blocked) = (true, n < bytes.len());
                 bytes.get(n..).unwrap_or_default()
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                (conn.blocked, conn.blocked_since) = (true, now);
+                (conn.flow.blocked, conn.limits.blocked_since) = (true, now);
                 bytes
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => {
-                conn.rare().given_up += bytes.len();
+                conn.cold().given_up += bytes.len();
                 self.end(id, LostReason::of_broken(e)); // the kernel tells it once
                 &[]
             }
@@ -48,7 +48,7 @@ impl State {
     /// Sends what is queued, as far as the kernel takes it. How many bytes that were.
     pub(crate) fn flush(&mut self, id: ConnId) -> usize {
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
-        if std::mem::take(&mut conn.sent) {
+        if std::mem::take(&mut conn.flow.sent) {
             conn.note_what_is_sent();
         }
         let (mut read, mut sent) = (0, 0);
@@ -62,13 +62,13 @@ impl State {
     fn sendable(&mut self, id: ConnId, read: &mut usize) -> Option<usize> {
         loop {
             let conn = self.conns.get_mut(id)?;
-            let sends = matches!(conn.phase, Phase::Open | Phase::Flushing);
-            if conn.blocked || conn.out.is_empty() || !sends {
+            let sends = matches!(conn.end.phase, Phase::Open | Phase::Flushing);
+            if conn.flow.blocked || conn.out.is_empty() || !sends {
                 return None;
             }
-            let Some(rare) = &conn.rare else { return Some(usize::MAX) };
+            let Some(cold) = &conn.cold else { return Some(usize::MAX) };
             if conn.out.hungry().is_none() {
-                if rare.writing.is_none() {
+                if cold.writing.is_none() {
                     return Some(usize::MAX);
                 }
                 let most = conn.out.first_len();
@@ -83,21 +83,21 @@ impl State {
     }
 
     fn send(&mut self, id: ConnId, at_most: usize) -> usize {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
-        let sent = conn.out.send(&conn.io, &mut self.spares, at_most);
+        let sent = conn.out.send(&conn.io, &mut self.buffers.spares, at_most);
         conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
         match sent {
             Ok((n, whole)) => {
-                conn.since = now;
-                conn.blocked_since = now;
-                conn.blocked = !whole;
+                conn.limits.since = now;
+                conn.limits.blocked_since = now;
+                conn.flow.blocked = !whole;
                 conn.note_what_is_sent();
                 return n;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                conn.blocked = true;
-                conn.blocked_since = now;
+                conn.flow.blocked = true;
+                conn.limits.blocked_since = now;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => self.end(id, LostReason::of_broken(e)),
@@ -108,7 +108,7 @@ impl State {
     /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has
     /// come, and when it fails, that of the connection's end.
     fn read_on(&mut self, id: ConnId) -> usize {
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         let Some(source) = conn.out.hungry() else { return 0 };
         let filled = catch_unwind(AssertUnwindSafe(|| source.fill()));
@@ -123,8 +123,8 @@ impl State {
             Err(payload) => LostReason::Panic(take_message(payload)),
         };
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.rare().given_up = conn.out.len();
-            conn.out.clear(&mut self.spares);
+            conn.cold().given_up = conn.out.len();
+            conn.out.clear(&mut self.buffers.spares);
         }
         self.end(id, why);
         0
@@ -132,16 +132,16 @@ impl State {
 
     fn transferred(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.out.pop_source(&mut self.spares);
-        conn.rare().transfers += 1;
+        conn.out.pop_source(&mut self.buffers.spares);
+        conn.cold().transfers += 1;
         conn.note_what_is_sent();
     }
 
     /// Tells the protocol of readers that have been sent.
     pub(crate) fn tell_of_transfers(&mut self, id: ConnId) {
         while let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) {
-            let Some(rare) = conn.rare.as_mut().filter(|rare| rare.transfers > 0) else { return };
-            rare.transfers -= 1;
+            let Some(cold) = conn.cold.as_mut().filter(|cold| cold.transfers > 0) else { return };
+            cold.transfers -= 1;
             self.call(id, "transfer_complete", |p, t| p.transfer_complete(t));
         }
     }

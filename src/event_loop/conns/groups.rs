@@ -29,21 +29,21 @@ impl State {
     }
 
     fn is_behind(&self, id: ConnId) -> bool {
-        self.conns.get(id).is_some_and(|conn| conn.told_to_pause || conn.out.load() > self.settings.high_water)
+        self.conns.get(id).is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > self.settings.high_water)
     }
 
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.groups.join(group, id);
-        if !self.team.is_alone() {
-            self.team.joined(self.number, group);
+        if !self.loops.group.is_alone() {
+            self.loops.group.joined(self.loops.number, group);
         }
     }
 
     /// `false` if it was not in.
     pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
         let left = self.groups.leave(group, id);
-        if left && !self.team.is_alone() {
-            self.team.left(self.number, group);
+        if left && !self.loops.group.is_alone() {
+            self.loops.group.left(self.loops.number, group);
         }
         left
     }

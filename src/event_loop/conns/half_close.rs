@@ -8,10 +8,10 @@ use crate::event_loop::state::State;
 
 impl Transport<'_> {
     /// Ends the writing half (Twisted's `loseWriteConnection`, asyncio's `write_eof`): what is queued is sent, then
-    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::WriteError);
+    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::event_loop::WriteError);
     /// reading goes on. Once is enough.
     ///
-    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::Eof::KeepOpen)), nothing can
+    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::event_loop::Eof::KeepOpen)), nothing can
     /// follow: the connection is closed, whatever [`eof_received`](crate::Protocol::eof_received) returns then. A
     /// peer that never ends its half is bounded by the idle limit and by
     /// [`set_total_timeout`](Self::set_total_timeout); for a drain the connection is idle once all is sent.
@@ -43,7 +43,7 @@ impl Transport<'_> {
     pub fn shutdown_write(&mut self) {
         let id = self.id();
         if let Some(conn) = self.state.conns.get_mut(id).filter(|conn| conn.takes_output()) {
-            conn.write_half = WriteHalf::Closing;
+            conn.flow.write_half = WriteHalf::Closing;
             self.state.mark(id);
         }
     }
@@ -53,9 +53,9 @@ impl State {
     /// All is sent: the peer is told that no more comes. With that both halves may have ended.
     pub(crate) fn shut_when_sent(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
-        if conn.write_half == WriteHalf::Closing {
+        if conn.flow.write_half == WriteHalf::Closing {
             conn.io.shut_write();
-            conn.write_half = WriteHalf::Shut;
+            conn.flow.write_half = WriteHalf::Shut;
             if conn.paused.at_eof && !conn.paused.by_switch {
                 self.end(id, LostReason::PeerClosed);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Limit, LimitExceeded, LAST_LOOK};
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Marks, Phase};
+use crate::event_loop::state::conn::{Phase, RequestMarks};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
@@ -18,9 +18,9 @@ impl Transport<'_> {
     pub fn request_begins(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
-            conn.marks = Marks::Explicit;
-            conn.request_since = Some(now);
-            conn.ends_when_sent = false;
+            conn.request.marks = RequestMarks::Explicit;
+            conn.limits.request_since = Some(now);
+            conn.request.ends_when_sent = false;
         }
         self.cx.state.mark(self.id);
     }
@@ -30,12 +30,12 @@ impl Transport<'_> {
     pub fn request_ends(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
-            conn.marks = Marks::Explicit;
+            conn.request.marks = RequestMarks::Explicit;
             if !conn.out.is_empty() {
-                conn.request_since.get_or_insert(now);
-                conn.ends_when_sent = true;
-            } else if conn.request_since.take().is_some() {
-                conn.since = now;
+                conn.limits.request_since.get_or_insert(now);
+                conn.request.ends_when_sent = true;
+            } else if conn.limits.request_since.take().is_some() {
+                conn.limits.since = now;
             }
         }
         self.cx.state.mark(self.id);
@@ -72,7 +72,7 @@ impl Transport<'_> {
     fn set_limit(&mut self, limit: Limit, value: Option<Duration>) {
         let default = self.cx.state.core.settings.limits;
         if let Some(conn) = self.conn_mut() {
-            conn.limits.get_or_insert_with(|| Box::new(default)).set(limit, value);
+            conn.limits.own.get_or_insert_with(|| Box::new(default)).set(limit, value);
         }
         self.cx.state.mark(self.id);
     }
@@ -83,38 +83,38 @@ impl State {
     /// reads then cost nothing.
     pub(crate) fn mind_limits(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let due = match conn.phase {
-            Phase::Acknowledging { pause, until } => Some((self.now + pause).min(until)),
+        let due = match conn.end.phase {
+            Phase::Acknowledging { pause, until } => Some((self.time.now + pause).min(until)),
             Phase::Lingering { idle, until } => Some(idle.min(until)),
             _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
         };
         let Some(due) = due else { return };
-        let (now, armed) = (self.now, conn.limit_timer);
+        let (now, armed) = (self.time.now, conn.limits.timer);
         if armed.is_some_and(|(_, at)| at <= due) {
             return;
         }
         let delay = due.saturating_duration_since(now);
         let timer = match armed {
-            Some((timer, _)) if self.timers.reset(timer, now, delay) => timer,
-            _ => self.timers.set(now, delay, crate::event_loop::state::work::Task::Limit(id)),
+            Some((timer, _)) if self.time.timers.reset(timer, now, delay) => timer,
+            _ => self.time.timers.set(now, delay, crate::event_loop::state::work::TimerTask::Limit(id)),
         };
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.limit_timer = Some((timer, due));
+            conn.limits.timer = Some((timer, due));
         }
     }
 
     /// The timer for a limit has fired; the limit itself may be later. Time counts until the wait of this turn: input
     /// that has come while another callback held the loop up is read first.
     pub(crate) fn limit_is_due(&mut self, id: ConnId) {
-        let now = self.woke;
+        let now = self.time.woke;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.limit_timer = None;
-        match &mut conn.phase {
+        conn.limits.timer = None;
+        match &mut conn.end.phase {
             Phase::Acknowledging { pause, until } if *until > now && !conn.io.is_acknowledged() => {
                 *pause = (*pause * 2).min(LAST_LOOK);
             }
             Phase::Lingering { idle, until } if (*idle).min(*until) > now => {}
-            Phase::Acknowledging { .. } | Phase::Lingering { .. } | Phase::Over => conn.phase = Phase::Over,
+            Phase::Acknowledging { .. } | Phase::Lingering { .. } | Phase::Over => conn.end.phase = Phase::Over,
             Phase::Open | Phase::Flushing => {
                 let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(&self.limits_of(conn)));
                 if let Some((_, limit)) = exceeded.filter(|(at, _)| *at <= now) {
@@ -134,7 +134,7 @@ impl State {
         self.end(id, LostReason::TimedOut(exceeded));
         if let Some(conn) = self.conns.get_mut(id).filter(|_| !was_open) {
             conn.io.reset_at_close();
-            conn.phase = Phase::Over;
+            conn.end.phase = Phase::Over;
         }
     }
 
@@ -142,8 +142,8 @@ impl State {
     /// nothing is sent since a rate limit is against it, it is not the peer who is waited for.
     fn takes_more(&mut self, id: ConnId) -> bool {
         self.mind_the_rise(id);
-        self.conns.get_mut(id).into_iter().for_each(|conn| conn.blocked = false);
+        self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);
         let sent = self.flush(id);
-        sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.blocked)
+        sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.flow.blocked)
     }
 }

@@ -22,7 +22,7 @@ impl Transport<'_> {
 
 impl Conn {
     pub(crate) fn is_linked(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.links.is_empty())
+        self.cold.as_ref().is_some_and(|cold| !cold.links.is_empty())
     }
 }
 
@@ -32,16 +32,16 @@ impl State {
         if id == other {
             return false;
         }
-        let long = target.told_to_pause;
-        let rare = target.rare();
-        if rare.linked.is_empty() {
-            rare.holds_linked = long; // nobody else is still to be told
+        let long = target.flow.told_to_pause;
+        let cold = target.cold();
+        if cold.linked.is_empty() {
+            cold.holds_linked = long; // nobody else is still to be told
         }
-        if !rare.linked.contains(&id) {
-            rare.linked.push(id);
+        if !cold.linked.contains(&id) {
+            cold.linked.push(id);
         }
         if let Some(conn) = self.conns.get_mut(id) {
-            let links = &mut conn.rare().links;
+            let links = &mut conn.cold().links;
             if !links.contains(&other) {
                 links.push(other);
             }
@@ -53,15 +53,15 @@ impl State {
     /// Whether reading waits for others follows from their queues.
     fn heed_links(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let links = conn.rare.as_ref().map_or(&[][..], |rare| &rare.links);
-        let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.told_to_pause));
-        let now = self.now;
+        let links = conn.cold.as_ref().map_or(&[][..], |cold| &cold.links);
+        let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.flow.told_to_pause));
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let by_output = conn.told_to_pause && !conn.is_linked();
+        let by_output = conn.flow.told_to_pause && !conn.is_linked();
         let before = (conn.paused.by_link, conn.paused.by_output);
         (conn.paused.by_link, conn.paused.by_output) = (waits, by_output);
         if before != (waits, by_output) {
-            conn.since = now; // it was not the peer who was waited for
+            conn.limits.since = now; // it was not the peer who was waited for
             self.mark(id);
         }
     }
@@ -69,28 +69,28 @@ impl State {
     /// The queue has risen or fallen: those that are linked to it pause or go on.
     pub(crate) fn mind_the_linked(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let long = conn.told_to_pause;
-        let Some(rare) = conn.rare.as_mut().filter(|rare| rare.holds_linked != long) else { return };
-        rare.holds_linked = long;
-        for place in 0..rare.linked.len() {
+        let long = conn.flow.told_to_pause;
+        let Some(cold) = conn.cold.as_mut().filter(|cold| cold.holds_linked != long) else { return };
+        cold.holds_linked = long;
+        for place in 0..cold.linked.len() {
             let Some(linked) = self.linked_to(id, place) else { return };
             self.heed_links(linked);
         }
     }
 
     fn linked_to(&self, id: ConnId, place: usize) -> Option<ConnId> {
-        self.conns.get(id)?.rare.as_ref()?.linked.get(place).copied()
+        self.conns.get(id)?.cold.as_ref()?.linked.get(place).copied()
     }
 
     /// A connection is gone, and its links with it.
     pub(crate) fn unlink(&mut self, id: ConnId, links: &[ConnId], linked: &[ConnId]) {
         for link in links {
-            let rare = self.conns.get_mut(*link).and_then(|conn| conn.rare.as_mut());
-            rare.into_iter().for_each(|rare| rare.linked.retain(|other| *other != id));
+            let cold = self.conns.get_mut(*link).and_then(|conn| conn.cold.as_mut());
+            cold.into_iter().for_each(|cold| cold.linked.retain(|other| *other != id));
         }
         for other in linked {
-            let rare = self.conns.get_mut(*other).and_then(|conn| conn.rare.as_mut());
-            rare.into_iter().for_each(|rare| rare.links.retain(|link| *link != id));
+            let cold = self.conns.get_mut(*other).and_then(|conn| conn.cold.as_mut());
+            cold.into_iter().for_each(|cold| cold.links.retain(|link| *link != id));
             self.heed_links(*other);
         }
     }

@@ -8,7 +8,7 @@ impl State {
     pub(crate) fn pause(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return false };
         conn.paused.by_protocol = true;
-        conn.resumed = false;
+        conn.paused.resumed = false;
         self.mark(id);
         true
     }
@@ -16,7 +16,7 @@ impl State {
     pub(crate) fn resume(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return false };
         if std::mem::take(&mut conn.paused.by_protocol) {
-            conn.resumed = true;
+            conn.paused.resumed = true;
             self.mark(id);
         }
         true

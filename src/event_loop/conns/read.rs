@@ -20,12 +20,12 @@ impl State {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
         if ready.write || ready.hangup {
-            conn.blocked = false;
+            conn.flow.blocked = false;
         }
-        conn.more |= ready.more || ready.hangup;
-        conn.unread |= ready.read || ready.hangup;
+        conn.watch.more |= ready.more || ready.hangup;
+        conn.watch.unread |= ready.read || ready.hangup;
         let reads = conn.wanted().read;
-        if conn.listed && reads {
+        if conn.watch.listed && reads {
             // It is read in this turn, once.
         } else if reads && (ready.read || ready.hangup) {
             self.read(id);
@@ -40,13 +40,13 @@ impl State {
     /// A connection that is not read from is broken, or the peer has closed it in order.
     fn hung_up(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let broken = conn.io.hang_up(conn.write_half == WriteHalf::Shut);
+        let broken = conn.io.hang_up(conn.flow.write_half == WriteHalf::Shut);
         let is_input = matches!(conn.io, Io::Input(_));
         let reason = match broken {
             None if is_input || (conn.paused.holds_input() && !conn.paused.at_eof) => {
                 // It is read when reading goes on. Until then epoll would tell of it in every turn.
                 conn.io.with_fd(|fd| self.poller.remove(fd));
-                (conn.hung_up, conn.watched) = (true, None);
+                (conn.watch.hung_up, conn.watch.interest) = (true, None);
                 return;
             }
             None if conn.paused.at_eof && conn.out.is_empty() => LostReason::PeerClosed,
@@ -59,8 +59,8 @@ impl State {
     pub(crate) fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let is_open = conn.is_open();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = match conn.rare {
+        let mut buffer = std::mem::take(&mut self.buffers.read);
+        let read = match conn.cold {
             None => conn.recv(&mut buffer),
             Some(_) => self.recv_limited(id, &mut buffer),
         };
@@ -76,32 +76,35 @@ impl State {
                 false
             }
         };
-        self.buffer = buffer;
+        self.buffers.read = buffer;
         came
     }
 
     pub(crate) fn received(&mut self, id: ConnId, data: &[u8]) {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if data.is_empty() {
             conn.paused.at_eof = true;
             return self.stream_ended(id);
         }
-        conn.since = now;
-        conn.heard = true;
-        if conn.marks == crate::event_loop::state::conn::Marks::None && conn.request_since.is_none() {
-            conn.request_since = Some(now);
+        conn.limits.since = now;
+        conn.request.heard = true;
+        if conn.request.marks == crate::event_loop::state::conn::RequestMarks::None
+            && conn.limits.request_since.is_none()
+        {
+            conn.limits.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));
-        let now = self.now;
-        self.conns.get_mut(id).into_iter().for_each(|conn| conn.since = now); // its own time is no idling
+        let now = self.time.now;
+        self.conns.get_mut(id).into_iter().for_each(|conn| conn.limits.since = now);
+        // its own time is no idling
     }
 
     /// Input of a connection that is half-closed; whether there was any.
     pub(crate) fn discarded(&mut self, id: ConnId, n: usize) -> bool {
-        let now = self.now;
+        let now = self.time.now;
         if let Some(conn) = self.conns.get_mut(id) {
-            match &mut conn.phase {
+            match &mut conn.end.phase {
                 Phase::Lingering { idle, .. } if n > 0 => *idle = now + LINGER_IDLE,
                 phase => *phase = Phase::Over,
             }
@@ -116,7 +119,7 @@ impl State {
         let Some(conn) = self.conns.get(id) else { return };
         // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
         // was that nothing can be written any more.
-        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.write_half == WriteHalf::Shut) {
+        if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.flow.write_half == WriteHalf::Shut) {
             self.end(id, LostReason::PeerClosed);
         }
     }

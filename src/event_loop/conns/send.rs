@@ -6,6 +6,7 @@ use std::io::{IoSlice, Read};
 use std::ops::RangeBounds;
 use std::rc::Rc;
 
+use crate::error::HandlerResult;
 use crate::event_loop::io::source::{FilePart, Source};
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::lost::{LostReason, WriteError};
@@ -86,6 +87,16 @@ impl Transport<'_> {
         self.cx.state.write(self.id, bytes)
     }
 
+    /// Queues `line` and a line feed. The result is a callback's, so that it can be the last expression of one, as
+    /// [`Connection::send_line`](crate::Connection::send_line) can.
+    ///
+    /// # Errors
+    /// A [`WriteError`] inside, as [`write`](Self::write) returns it.
+    pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> HandlerResult {
+        self.write(&[line.as_ref(), b"\n"].concat())?;
+        Ok(())
+    }
+
     /// What `write!` and `writeln!` call.
     ///
     /// # Errors
@@ -110,7 +121,7 @@ impl Transport<'_> {
     /// stop writing until [`resume_writing`](crate::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
-        self.conn().is_some_and(|conn| conn.told_to_pause || conn.out.load() > high)
+        self.conn().is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > high)
     }
 }
 
@@ -119,7 +130,7 @@ impl State {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         self.room(id, len)?;
         if let Some(conn) = self.conns.get_mut(id) {
-            parts.iter().for_each(|part| conn.out.push(part, &mut self.spares));
+            parts.iter().for_each(|part| conn.out.push(part, &mut self.buffers.spares));
         }
         self.mark(id);
         Ok(())
@@ -129,8 +140,8 @@ impl State {
         let load = self.conns.get(id).map_or(0, |conn| conn.out.load_of(&source));
         self.room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push_source(source, &mut self.spares);
-            conn.rare(); // so that it is looked after
+            conn.out.push_source(source, &mut self.buffers.spares);
+            conn.cold(); // so that it is looked after
         }
         self.mark(id);
         Ok(())
@@ -140,7 +151,7 @@ impl State {
         self.room(id, bytes.len())?;
         let left = self.send_at_once(id, bytes);
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push(left, &mut self.spares);
+            conn.out.push(left, &mut self.buffers.spares);
         }
         self.mark(id);
         Ok(())
@@ -149,7 +160,7 @@ impl State {
     pub(crate) fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
         self.room(id, bytes.len())?;
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.out.push_shared(bytes, &mut self.spares);
+            conn.out.push_shared(bytes, &mut self.buffers.spares);
         }
         self.mark(id);
         Ok(())

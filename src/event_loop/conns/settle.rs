@@ -10,18 +10,18 @@ use crate::event_loop::state::State;
 impl State {
     /// Looks after every connection that something has happened to. What that sets off is for the next turn.
     pub(crate) fn settle(&mut self) {
-        self.came_across = 0;
-        let mut ids = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare_list));
+        self.loops.came_across = 0;
+        let mut ids = std::mem::replace(&mut self.queues.dirty, std::mem::take(&mut self.queues.spare_list));
         for id in ids.drain(..) {
             self.settle_one(id);
         }
-        self.spare_list = ids;
+        self.queues.spare_list = ids;
     }
 
     pub(crate) fn settle_one(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.dirty = false;
-        if std::mem::take(&mut conn.resumed) && conn.is_open() {
+        if std::mem::take(&mut conn.paused.resumed) && conn.is_open() {
             self.call(id, "reading_resumed", |p, t| p.reading_resumed(t));
         }
         if self.conns.get(id).is_some_and(|conn| conn.paused.by_switch) {
@@ -31,7 +31,7 @@ impl State {
         self.flush(id);
         self.mind_the_fall(id);
         self.mind_the_rare(id);
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             self.drain_one(id);
         }
         self.advance(id);
@@ -42,7 +42,7 @@ impl State {
     /// What few connections want.
     fn mind_the_rare(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        if conn.rare.is_some() {
+        if conn.cold.is_some() {
             self.tell_of_transfers(id);
             self.mind_the_linked(id);
         }
@@ -54,8 +54,8 @@ impl State {
     pub(crate) fn mind_the_rise(&mut self, id: ConnId) {
         let high = self.settings.high_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        if !conn.told_to_pause && conn.out.load() > high {
-            conn.told_to_pause = true;
+        if !conn.flow.told_to_pause && conn.out.load() > high {
+            conn.flow.told_to_pause = true;
             conn.paused.by_output = !conn.is_linked();
             self.call(id, "pause_writing", |p, t| p.pause_writing(t));
         }
@@ -64,8 +64,8 @@ impl State {
     fn mind_the_fall(&mut self, id: ConnId) {
         let low = self.settings.low_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
-        if conn.told_to_pause && conn.out.load() <= low {
-            conn.told_to_pause = false;
+        if conn.flow.told_to_pause && conn.out.load() <= low {
+            conn.flow.told_to_pause = false;
             conn.paused.by_output = false;
             if conn.paused.by_switch {
                 self.mark(id);
@@ -78,16 +78,16 @@ impl State {
     fn watch(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let wanted = conn.wanted();
-        if conn.watched == Some(wanted) {
-            if conn.unread && wanted.read && wanted.edge && !std::mem::replace(&mut conn.listed, true) {
-                self.unread.push(id);
+        if conn.watch.interest == Some(wanted) {
+            if conn.watch.unread && wanted.read && wanted.edge && !std::mem::replace(&mut conn.watch.listed, true) {
+                self.queues.unread.push(id);
             }
             return;
         }
-        if conn.hung_up && !wanted.read {
+        if conn.watch.hung_up && !wanted.read {
             return;
         }
-        let watched = conn.watched.replace(wanted);
+        let watched = conn.watch.interest.replace(wanted);
         let done = conn.io.with_fd(|fd| match watched {
             None => self.poller.add(fd, wanted, id.token()),
             Some(_) => self.poller.modify(fd, wanted, id.token()),
@@ -96,7 +96,7 @@ impl State {
             let e = io::Error::new(e.kind(), format!("cannot watch the socket: {e}"));
             self.end(id, LostReason::Error(e.into()));
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over; // nobody would hear of it any more
+                conn.end.phase = Phase::Over; // nobody would hear of it any more
             }
         }
     }
@@ -109,7 +109,7 @@ impl State {
             self.call(id, "shutting_down", |p, t| p.shutting_down(t));
         }
         let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
-        if !conn.heard && conn.origin == Origin::Accepted && self.core.ends_alone() {
+        if !conn.request.heard && matches!(conn.entry.origin, Origin::Accepted(_)) && self.core.ends_alone() {
             return; // its first request is on its way
         }
         let has_more = !conn.paused.any() && self.read(id);

@@ -32,13 +32,13 @@ impl Transport<'_> {
     /// [`Blocking`](crate::Blocking), that of this end.
     pub fn local_addr(&self) -> Addr {
         let Some(conn) = self.conn() else { return Addr::Unnamed };
-        let of_port = |(place, number)| Some(self.cx.state.ports.get(place)?.local_addr(number as usize));
-        conn.port.and_then(of_port).unwrap_or_else(|| conn.io.local_addr())
+        let of_port = |(place, number)| Some(self.cx.state.ports.list.get(place)?.local_addr(number as usize));
+        conn.entry.origin.port().and_then(of_port).unwrap_or_else(|| conn.io.local_addr())
     }
 
     /// Whose connection it is, where this side has made it.
     pub fn connector(&self) -> Option<Connector> {
-        self.conn()?.origin.connector()
+        self.conn()?.entry.origin.connector()
     }
 
     /// Whether small pieces of output are sent at once (`TCP_NODELAY`). As the listener, which has it on by default
@@ -69,7 +69,7 @@ impl Transport<'_> {
     /// Input that was read is thrown away: the connection is closed as if it were still in the kernel.
     pub(crate) fn leaves_unread(&mut self) {
         if let Some(conn) = self.conn_mut() {
-            conn.left_unread = true;
+            conn.watch.left_unread = true;
         }
     }
 

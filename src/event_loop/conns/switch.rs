@@ -1,7 +1,7 @@
 //! Another protocol takes a connection over.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Conn, Marks, Paused};
+use crate::event_loop::state::conn::{Conn, Paused, RequestMarks};
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::{State, READ};
@@ -13,7 +13,7 @@ impl Transport<'_> {
     /// [`connection_made`](Protocol::connection_made), then it is given `leftover`, which is what the old one was
     /// given and did not consume, and then what is read; if the peer's stream has ended already,
     /// [`eof_received`](Protocol::eof_received) follows, and the old one's answer to that does not count. What
-    /// [`lines`](crate::lines) and [`strings`](crate::strings) keep of the input follows `leftover` by itself.
+    /// [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) keep of the input follows `leftover` by itself.
     ///
     /// The connection stays what it is: its id, its groups, its limits, its queue, a pause of reading. Timers that
     /// the old protocol has set are cancelled, and a [request](Self::request_begins) that it has begun is none of the
@@ -23,7 +23,8 @@ impl Transport<'_> {
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
-    /// use socketserver::{lines, HandlerResult, LineReceiver, FramedTransport, Protocol, Transport};
+    /// use socketserver::{lines, HandlerResult, LineReceiver, Protocol, Transport};
+    /// use socketserver::event_loop::FramedTransport;
     ///
     /// struct Negotiation;
     /// impl LineReceiver for Negotiation {
@@ -52,7 +53,7 @@ impl Transport<'_> {
     pub fn switch_protocol(&mut self, next: impl Protocol + 'static, leftover: &[u8]) {
         let id = self.id();
         if let Some(conn) = self.state.conns.get_mut(id).filter(|conn| conn.is_open()) {
-            let next = conn.rare().next.replace((Box::new(next), leftover.to_vec()));
+            let next = conn.cold().next.replace((Box::new(next), leftover.to_vec()));
             next.into_iter().for_each(forget);
         }
     }
@@ -65,14 +66,14 @@ impl Transport<'_> {
     /// What an adapter has kept, for the protocol that takes over.
     pub(crate) fn carry_over(&mut self, kept: &[u8]) {
         let id = self.id();
-        let next = self.state.conns.get_mut(id).and_then(|conn| conn.rare.as_mut()?.next.as_mut());
+        let next = self.state.conns.get_mut(id).and_then(|conn| conn.cold.as_mut()?.next.as_mut());
         next.into_iter().for_each(|(_, leftover)| leftover.extend_from_slice(kept));
     }
 }
 
 impl Conn {
     pub(crate) fn is_switching(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.next.is_some())
+        self.cold.as_ref().is_some_and(|cold| cold.next.is_some())
     }
 }
 
@@ -80,20 +81,20 @@ impl State {
     /// After a callback that has named another protocol: that has the connection, if the callback has `succeeded`.
     pub(crate) fn switch(&mut self, id: ConnId, succeeded: bool) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
-        let Some((next, mut leftover)) = conn.rare.as_mut().and_then(|rare| rare.next.take()) else { return false };
+        let Some((next, mut leftover)) = conn.cold.as_mut().and_then(|cold| cold.next.take()) else { return false };
         if !succeeded || !conn.is_open() {
             forget(next);
             return false;
         }
         let old = conn.protocol.replace(next);
-        leftover.append(&mut conn.rare().leftover); // of a protocol that was given a part before it switched on
+        leftover.append(&mut conn.cold().leftover); // of a protocol that was given a part before it switched on
         conn.paused.by_switch = !leftover.is_empty() || conn.paused.at_eof;
-        conn.rare().leftover = leftover;
-        conn.marks = Marks::None;
-        (conn.request_since, conn.ends_when_sent) = (None, false);
-        (conn.resumed, conn.told_to_shut_down) = (false, false);
+        conn.cold().leftover = leftover;
+        conn.request.marks = RequestMarks::None;
+        (conn.limits.request_since, conn.request.ends_when_sent) = (None, false);
+        (conn.paused.resumed, conn.told_to_shut_down) = (false, false);
         for timer in std::mem::take(&mut conn.timers) {
-            self.timers.cancel(timer);
+            self.time.timers.cancel(timer);
         }
         forget(old);
         self.mark(id);
@@ -109,12 +110,12 @@ impl State {
             return;
         }
         let at_eof = conn.paused.at_eof;
-        let rare = conn.rare();
-        let mut leftover = std::mem::take(&mut rare.leftover);
+        let cold = conn.cold();
+        let mut leftover = std::mem::take(&mut cold.leftover);
         if leftover.len() > READ {
-            rare.leftover = leftover.split_off(READ);
+            cold.leftover = leftover.split_off(READ);
         }
-        let goes_on = !rare.leftover.is_empty() || (at_eof && !leftover.is_empty());
+        let goes_on = !cold.leftover.is_empty() || (at_eof && !leftover.is_empty());
         conn.paused.by_switch = goes_on;
         if goes_on {
             self.mark(id);

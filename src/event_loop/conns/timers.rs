@@ -6,21 +6,21 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 
 impl State {
     /// The connection's timers end with it. Those that have fired are swept out when the list has doubled.
     pub(crate) fn keep_timer(&mut self, id: ConnId, timer: TimerId) {
-        let Some(conn) = self.conns.get_mut(id) else { return drop(self.timers.cancel(timer)) };
+        let Some(conn) = self.conns.get_mut(id) else { return drop(self.time.timers.cancel(timer)) };
         if conn.timers.len() >= MANY && conn.timers.len().is_power_of_two() {
-            conn.timers.retain(|timer| self.timers.is_pending(*timer));
+            conn.timers.retain(|timer| self.time.timers.is_pending(*timer));
         }
         conn.timers.push(timer);
     }
 
     pub(crate) fn cancel(&mut self, timer: TimerId) -> bool {
-        self.timers.cancel(timer).is_some()
+        self.time.timers.cancel(timer).is_some()
     }
 }
 
@@ -33,7 +33,7 @@ impl Context<'_> {
     /// A panic in it is contained and logged.
     pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Context<'_>) + 'static) -> TimerId {
         let now = self.now();
-        self.state.timers.set(now, delay, Task::Call(Box::new(call)))
+        self.state.time.timers.set(now, delay, TimerTask::Call(Box::new(call)))
     }
 
     /// Cancels a timer; `false` if it has fired already, or was cancelled, or is another loop's.
@@ -45,12 +45,12 @@ impl Context<'_> {
     /// loop's.
     pub fn reset(&mut self, timer: TimerId, delay: Duration) -> bool {
         let now = self.now();
-        self.state.timers.reset(timer, now, delay)
+        self.state.time.timers.reset(timer, now, delay)
     }
 
     /// The time, by the loop's clock.
     pub fn now(&self) -> Instant {
-        self.state.clock.now()
+        self.state.time.clock.now()
     }
 }
 
@@ -59,7 +59,7 @@ impl Transport<'_> {
     /// the connection. [`cancel`](Context::cancel) and [`reset`](Context::reset) take it as well.
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         let (now, id) = (self.cx.now(), self.id);
-        let timer = self.cx.state.timers.set(now, delay, Task::Protocol(id));
+        let timer = self.cx.state.time.timers.set(now, delay, TimerTask::Protocol(id));
         self.cx.state.keep_timer(id, timer);
         timer
     }

@@ -5,16 +5,16 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use crate::connection::{Connection, Wire};
-use crate::error::{Error, HandlerResult};
+use crate::error::{Error, HandlerResult, Result};
 use crate::event_loop::conns::begin::NO_PROTOCOL;
 use crate::event_loop::io::lent::LentIo;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::clock::Clock;
-use crate::event_loop::primitives::team::Team;
+use crate::event_loop::primitives::loop_group::LoopGroup;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::conn::Conn;
+use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::factory::Factory;
-use crate::event_loop::state::settings::Settings;
+use crate::event_loop::state::settings::LoopSettings;
 use crate::event_loop::state::stop::Lender;
 use crate::event_loop::state::State;
 use crate::handler::StreamRequestHandler;
@@ -67,13 +67,13 @@ use crate::sys::{lend, Poller};
 ///   [`link`](crate::Transport::link), [`post`](crate::Context::post), a [`Group`](crate::Group).
 ///   [`connections`](crate::Context::connections) counts them, and begins with one. **A broadcast reaches nobody else**,
 ///   and an id of another loop stands for nothing. Who talks to other connections keeps their
-///   [`ReactorHandle`](crate::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
+///   [`ReactorHandle`](crate::event_loop::ReactorHandle)s, behind a lock in the factory, and writes by them; across processes there
 ///   is no way.
 /// - [`blocking`](crate::Context::blocking) work is done by 10 threads at most for all connections together; what has not
 ///   begun ends with its connection. A callback that waits by itself is cheaper.
 /// - **The loop ends with its connection.** What is queued for clients then is sent before, for which they have the
 ///   [drain limit](crate::ServerBuilder::drain_timeout) at most; so long the connection keeps its place and its socket.
-///   They are told [`LostReason::Shutdown`], unless they have been closed already. Attempts to connect end, sockets of
+///   They are told [`LostReason::Shutdown`](crate::event_loop::LostReason::Shutdown), unless they have been closed already. Attempts to connect end, sockets of
 ///   datagrams are closed, and timers, messages and work are dropped.
 /// - [`pause`](crate::ServerHandle::pause) pauses accepting, and nothing of this loop, its datagrams included.
 /// - [`Context::shutdown`](crate::Context::shutdown) stops the whole server, within the server's drain limit for the
@@ -87,7 +87,7 @@ use crate::sys::{lend, Poller};
 /// it has input that the kernel does not tell of.
 ///
 /// A connection costs one descriptor besides its socket, the wake-up for other threads, and a buffer of
-/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::ConnectionWriter) that an
+/// [`read_buffer`](crate::ServerBuilder::read_buffer) bytes. A [`ConnectionWriter`](crate::connection::ConnectionWriter) that an
 /// outer handler has made is served when the protocol is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Blocking<F>(pub F);
@@ -107,14 +107,14 @@ impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
 }
 
 /// Runs the loop until the protocol's part is done.
-fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcome> {
+fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
     let mut reactor = Reactor::of_lent(wire)?;
     let state = &mut reactor.state;
-    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), None, None, state.now);
+    let conn = Conn::new(Io::Lent(Box::new(io)), wire.peer().clone(), Origin::Accepted(None), None, state.time.now);
     let id = state.conns.insert(conn);
     state.lent = Some(Lender { id, outcome: None });
     if let Some(conn) = state.conns.get_mut(id) {
-        conn.limits = Some(Box::new(wire.limits()));
+        conn.limits.own = Some(Box::new(wire.limits()));
     }
     match state.build(factory, id) {
         Ok(Some(protocol)) => state.begin(id, protocol),
@@ -132,7 +132,7 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
     }
     state.settle();
     loop {
-        if state.stop {
+        if state.stop.asked {
             state.end_all();
         }
         if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {
@@ -145,11 +145,11 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> crate::Result<Outcom
 }
 
 impl Reactor {
-    fn of_lent(wire: &Wire) -> crate::Result<Self> {
+    fn of_lent(wire: &Wire) -> Result<Self> {
         let core = wire.server().core.clone();
-        let settings = Settings { slow_callback: Duration::MAX, ..Settings::default() };
+        let settings = LoopSettings { slow_callback: Duration::MAX, ..LoopSettings::default() };
         let size = core.settings.read_buffer;
-        let state = Team::new(1)
+        let state = LoopGroup::new(1)
             .and_then(|team| State::with(core, settings, Clock::System, (team, 0), Poller::few(), size))
             .and_then(|state| state.watch_the_servers_stop().map(|()| state))
             .map_err(Error::system("make a loop for a connection"))?;

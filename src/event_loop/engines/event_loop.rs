@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::clock::Clock;
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::factory::{Factory, Kept};
+use crate::event_loop::state::factory::{Factory, SharedFactory};
 use crate::event_loop::state::settings::EventLoop;
 use crate::event_loop::state::State;
 use crate::observe::InHandler;
@@ -46,7 +46,7 @@ impl EventLoop {
         let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
             .map_err(Error::system("make an event loop"))?;
         let mut reactor = Reactor::of(state)?;
-        reactor.listen(bound.listeners.clone(), Rc::new(Kept(factory.clone())))?;
+        reactor.listen(bound.listeners.clone(), Rc::new(SharedFactory(factory.clone())))?;
         Ok(reactor)
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::clock::Clock;
-use crate::event_loop::primitives::team::Team;
+use crate::event_loop::primitives::loop_group::LoopGroup;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::services::ports::queued_at_stop;
-use crate::event_loop::state::factory::{Factory, Kept};
+use crate::event_loop::state::factory::{Factory, SharedFactory};
 use crate::event_loop::state::settings::EventLoop;
-use crate::event_loop::state::{LoopTeam, State};
+use crate::event_loop::state::{SiblingLoops, State};
 use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
@@ -91,7 +91,7 @@ const MOST: usize = 512;
 /// # What is whose
 ///
 /// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
-///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::ConnId), by which every loop
+///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::event_loop::ConnId), by which every loop
 ///   reaches every connection ([`Context`](crate::Context) says how); [`stop`](crate::Context::stop) and
 ///   [`shutdown`](crate::Context::shutdown).
 /// - **The loop's**: timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the
@@ -151,13 +151,13 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
-        let team = Team::new(self.loops).map_err(Error::system("make the event loops"))?;
+        let team = LoopGroup::new(self.loops).map_err(Error::system("make the event loops"))?;
         if let Some(post) = bound.core.worker() {
             team.begin_to_beat(post.millis());
             post.beat();
         }
         let queued = queued_at_stop(&bound.core);
-        let crew = Crew { settings: self.each, bound, factory, team, queued };
+        let crew = LoopRun { settings: self.each, bound, factory, team, queued };
         thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
     }
 
@@ -168,27 +168,27 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
 }
 
 /// What the threads of a run have in common.
-struct Crew<'a, F> {
+struct LoopRun<'a, F> {
     settings: EventLoop,
     bound: &'a Bound,
     factory: &'a Arc<F>,
-    team: Arc<LoopTeam>,
+    team: Arc<SiblingLoops>,
     /// What is queued at the stop, in the listeners, which all share.
     queued: Arc<QueuedAtStop>,
 }
 
 /// A thread that has made its loop, and waits for the word to run it.
-struct Mate<'scope> {
+struct LoopThread<'scope> {
     word: Sender<()>,
     thread: ScopedJoinHandle<'scope, Result<()>>,
 }
 
-impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
+impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
     /// None runs before all have been made: where one cannot be, nothing has begun.
     fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, loops: usize) -> Result<()> {
         let made = self.make(0);
         let (ready, told) = channel();
-        let mut mates: Vec<Mate<'_>> = Vec::new();
+        let mut mates: Vec<LoopThread<'_>> = Vec::new();
         let mut all = Ok(());
         for number in 1..loops {
             match self.start(scope, number, ready.clone()) {
@@ -222,12 +222,12 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
         scope: &'scope Scope<'scope, '_>,
         number: usize,
         ready: Sender<Result<()>>,
-    ) -> Result<Mate<'scope>> {
+    ) -> Result<LoopThread<'scope>> {
         let (word, words) = channel();
         let body = move || self.work(number, ready, words);
         let spawned = thread::Builder::new().name(format!("loop-{number}")).spawn_scoped(scope, body);
         let thread = spawned.map_err(Error::system("start the thread of an event loop"))?;
-        Ok(Mate { word, thread })
+        Ok(LoopThread { word, thread })
     }
 
     fn work(&self, number: usize, ready: Sender<Result<()>>, words: Receiver<()>) -> Result<()> {
@@ -265,7 +265,7 @@ impl<F: Factory + Send + Sync + 'static> Crew<'_, F> {
     }
 
     fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
-        let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(Kept(self.factory.clone())));
+        let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(SharedFactory(self.factory.clone())));
         reactor.state.come_in();
         reactor.state.listen_with(listeners, factory, self.queued.clone())?;
         reactor.state.pace_actions();

@@ -2,8 +2,8 @@
 
 pub(crate) mod clock;
 pub(crate) mod group;
+pub(crate) mod loop_group;
 pub(crate) mod rate;
 pub(crate) mod slab;
-pub(crate) mod team;
 pub(crate) mod timers;
 pub(crate) mod token;

@@ -21,7 +21,8 @@ const GRANTS: u64 = 100;
 /// ```
 /// use std::time::Duration;
 /// use socketserver::testing::TestLoop;
-/// use socketserver::{HandlerResult, Protocol, RateLimit, Transport};
+/// use socketserver::{HandlerResult, Protocol, Transport};
+/// use socketserver::event_loop::RateLimit;
 ///
 /// struct Slow(RateLimit);
 /// impl Protocol for Slow {

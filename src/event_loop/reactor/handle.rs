@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::{LoopInbox, LoopTeam};
+use crate::event_loop::state::{LoopInbox, SiblingLoops};
 use crate::lifecycle::{Core, ServerHandle};
 use crate::mailbox::Closed;
 
@@ -15,7 +15,7 @@ use crate::mailbox::Closed;
 /// keep it, send it.
 ///
 /// Of the loops of [`EventLoops`](crate::EventLoops) each has its own, which [`Context::handle`] gives, in
-/// [`start_factory`](crate::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
+/// [`start_factory`](crate::event_loop::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
 /// connection goes to the loop that has it, whichever handle is used.
 ///
 /// ```
@@ -32,12 +32,12 @@ use crate::mailbox::Closed;
 #[derive(Clone)]
 pub struct ReactorHandle {
     inbox: Arc<LoopInbox>,
-    team: Arc<LoopTeam>,
+    team: Arc<SiblingLoops>,
     core: Arc<Core>,
 }
 
 impl ReactorHandle {
-    pub(crate) fn new(team: &Arc<LoopTeam>, number: usize, core: &Arc<Core>) -> Self {
+    pub(crate) fn new(team: &Arc<SiblingLoops>, number: usize, core: &Arc<Core>) -> Self {
         Self { inbox: team.inbox(number).clone(), team: team.clone(), core: core.clone() }
     }
 
@@ -116,6 +116,18 @@ impl fmt::Debug for ReactorHandle {
     }
 }
 
+impl Context<'_> {
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
+    }
+
+    /// The server's remote control: its counters, its limits, its stop.
+    pub fn server(&self) -> ServerHandle {
+        ServerHandle { core: self.state.core.clone() }
+    }
+}
+
 /// The reactor has been dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,15 +140,3 @@ impl fmt::Display for ReactorGone {
 }
 
 impl std::error::Error for ReactorGone {}
-
-impl Context<'_> {
-    /// A handle for other threads.
-    pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
-    }
-
-    /// The server's remote control: its counters, its limits, its stop.
-    pub fn server(&self) -> ServerHandle {
-        ServerHandle { core: self.state.core.clone() }
-    }
-}

@@ -17,7 +17,7 @@ use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::ListeningPort;
 use crate::event_loop::state::settings::EventLoop;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::listen::{bind, BindOptions, Listener};
@@ -174,7 +174,7 @@ impl Reactor {
 
     /// Calls `call` in the first turn, in the order of these calls.
     pub fn call_when_running(&mut self, call: impl FnOnce(&mut Context<'_>) + 'static) {
-        self.state.soon.push_back(Soon::Call(Box::new(call)));
+        self.state.queues.deferred.push_back(Deferred::Call(Box::new(call)));
     }
 
     /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
@@ -203,7 +203,7 @@ impl Reactor {
         let before = core.monitor.counters().totals();
         let _inside = InHandler::of(core.monitor.server);
         self.run_to_the_end()?;
-        self.state.drain = None;
+        self.state.stop.drain = None;
         Ok(core.monitor.counters().totals().since(before))
     }
 
@@ -211,7 +211,7 @@ impl Reactor {
     pub(crate) fn run_to_the_end(&mut self) -> Result<()> {
         self.state.watch_the_stop()?;
         if !self.state.core.control.stopping() {
-            self.state.drain = None; // of a run that has failed
+            self.state.stop.drain = None; // of a run that has failed
         }
         let mut failed = Ok(());
         let mut patience = None;
@@ -237,7 +237,7 @@ impl Reactor {
     /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let goes_on = self.step(timeout)?;
-        if !goes_on && self.state.drain.take().is_some() {
+        if !goes_on && self.state.stop.drain.take().is_some() {
             let control = &self.state.core.control;
             control.end();
             control.begin();
@@ -247,9 +247,9 @@ impl Reactor {
     }
 
     fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        self.state.stop = false;
+        self.state.stop.asked = false;
         self.state.turn(timeout)?;
-        Ok(!self.state.stop)
+        Ok(!self.state.stop.asked)
     }
 
     /// As [`Context::shutdown`], for the next run.
@@ -260,7 +260,7 @@ impl Reactor {
 
     /// A handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
-        ReactorHandle::new(&self.state.team, self.state.number, &self.state.core)
+        ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
     }
 
     /// The remote control that servers have: counters, limits, pause and stop.
@@ -270,9 +270,9 @@ impl Reactor {
 
     /// Serves one connection to its end.
     pub(crate) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
-        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.received;
+        let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.datagrams.received;
         let before = accepted(&self.state);
-        self.state.accepts_one = true;
+        self.state.ports.accepts_one = true;
         while accepted(&self.state) == before {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let goes_on = self.step(left)?;
@@ -283,7 +283,7 @@ impl Reactor {
                 return Ok(Single::TimedOut);
             }
         }
-        self.state.rests = true; // no other
+        self.state.ports.rests = true; // no other
         while self.state.has_connections() && self.step(None)? {}
         Ok(Single::Taken)
     }
@@ -303,7 +303,7 @@ impl Drop for Reactor {
         self.state.stop_all_datagrams();
         self.state.stop_listening_all();
         self.state.forget_work();
-        self.state.inbox.close();
-        drop(self.state.inbox.take_all()); // handles live on, and what the calls hold shall not
+        self.state.loops.inbox.close();
+        drop(self.state.loops.inbox.take_all()); // handles live on, and what the calls hold shall not
     }
 }

@@ -7,7 +7,7 @@ use crate::error::HandlerResult;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
-use crate::event_loop::state::protocol::{BoxError, Eof, Protocol};
+use crate::event_loop::state::protocol::{Eof, Protocol};
 use crate::event_loop::state::transport::Transport;
 use crate::framing::{Encoder, FrameBuffer, LineDecoder};
 
@@ -15,16 +15,16 @@ use crate::framing::{Encoder, FrameBuffer, LineDecoder};
 pub trait Parser {
     /// Takes a frame, or a part of one, from the front of what is unread, which is not empty, and counts it in `taken`
     /// before it calls the receiver. `false` where it needs more.
-    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError>;
+    fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool>;
 
     /// Whether a part of a frame is taken, or announced.
     fn mid_frame(&self) -> bool;
 
     /// The stream has ended, within a frame if there is a part of one.
-    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError>;
+    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> HandlerResult<Eof>;
 
     /// Calls the receiver for what is no input. `unread` is what is kept.
-    fn call(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched);
+    fn call(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched);
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost);
 }
@@ -42,12 +42,12 @@ pub enum Callback {
 }
 
 /// The transport of a [`LineReceiver`](crate::LineReceiver), or, as `FramedTransport<'_, dyn Encoder>`, of a
-/// [`StringReceiver`](crate::StringReceiver): a [`Transport`] that sends frames. That of lines also sets how they are read.
+/// [`StringReceiver`](crate::event_loop::StringReceiver): a [`Transport`] that sends frames. That of lines also sets how they are read.
 #[allow(explicit_outlives_requirements)] // so that `dyn Encoder` in it is `dyn Encoder + 'a`
 pub struct FramedTransport<'a, D: ?Sized + 'a = LineDecoder> {
     pub(crate) transport: Transport<'a>,
     pub(crate) framing: &'a mut D,
-    pub(crate) unread: Unread<'a>,
+    pub(crate) unread: Arrived<'a>,
     pub(crate) touched: Touched,
 }
 
@@ -63,10 +63,15 @@ impl<'a> FramedTransport<'a, dyn Encoder + 'a> {
 
 impl<D: Encoder + ?Sized> FramedTransport<'_, D> {
     pub(crate) fn send_frame(&mut self, payload: &[u8]) -> HandlerResult {
-        let mut frame = Vec::with_capacity(payload.len() + 4); // a line end, or a prefix
-        self.framing.encode(payload, &mut frame)?;
+        let frame = self.framed(payload)?;
         self.transport.write(&frame)?;
         Ok(())
+    }
+
+    pub(crate) fn framed(&mut self, payload: &[u8]) -> HandlerResult<Vec<u8>> {
+        let mut frame = Vec::with_capacity(payload.len() + 4); // a line end, or a prefix
+        self.framing.encode(payload, &mut frame)?;
+        Ok(frame)
     }
 }
 
@@ -86,12 +91,12 @@ impl<D: ?Sized> DerefMut for FramedTransport<'_, D> {
 
 /// What has arrived and is not taken: what can be parsed, and what follows it in the chunk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Unread<'a> {
+pub struct Arrived<'a> {
     pub(crate) front: &'a [u8],
     pub(crate) later: &'a [u8],
 }
 
-impl<'a> Unread<'a> {
+impl<'a> Arrived<'a> {
     pub(crate) fn all(front: &'a [u8]) -> Self {
         Self { front, later: &[] }
     }
@@ -114,7 +119,7 @@ pub struct Touched {
     pub(crate) changed: bool,
 }
 
-/// The [`Protocol`] of a receiver: what [`lines`](crate::lines) and [`strings`](crate::strings) make. It keeps an unfinished
+/// The [`Protocol`] of a receiver: what [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) make. It keeps an unfinished
 /// frame, and has no buffer otherwise.
 #[derive(Debug)]
 pub struct Framed<P> {
@@ -139,7 +144,7 @@ fn may_parse(t: &Transport<'_>) -> bool {
 }
 
 /// Parses until `enough` bytes are taken, more is needed, or the receiver wants no more.
-fn run<P: Parser>(parser: &mut P, t: &mut Transport<'_>, unread: Unread<'_>, enough: usize) -> Run {
+fn run<P: Parser>(parser: &mut P, t: &mut Transport<'_>, unread: Arrived<'_>, enough: usize) -> Run {
     let mut run = Run { taken: 0, whole: false, outcome: Ok(()) };
     while run.taken < enough.min(unread.front.len()) && may_parse(t) {
         match parser.step(t, unread.after(run.taken), &mut run.taken) {
@@ -172,7 +177,7 @@ impl<P: Parser> Framed<P> {
     /// Calls the receiver, and parses what is kept if the call has made that possible.
     fn call(&mut self, t: &mut Transport<'_>, callback: Callback) -> HandlerResult {
         let paused = t.is_reading_paused();
-        let (outcome, touched) = self.parser.call(t, Unread::all(self.kept.unread()), callback);
+        let (outcome, touched) = self.parser.call(t, Arrived::all(self.kept.unread()), callback);
         if touched.cleared {
             self.kept.clear();
         }
@@ -187,7 +192,7 @@ impl<P: Parser> Framed<P> {
     }
 
     /// The end of the stream, which the receiver is told after the frames that a pause has kept.
-    fn end(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn end(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.parse_kept(t)?;
         if t.is_closing() {
             return Ok(Eof::Close);
@@ -202,7 +207,7 @@ impl<P: Parser> Framed<P> {
         self.tell_eof(t)
     }
 
-    fn tell_eof(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn tell_eof(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.eof_waits = false;
         let kept = std::mem::replace(&mut self.kept, FrameBuffer::new(usize::MAX));
         self.parser.eof(t, kept.unread())
@@ -220,22 +225,22 @@ impl<P: Parser> Framed<P> {
         Ok(())
     }
 
-    fn parse_kept(&mut self, t: &mut Transport<'_>) -> Result<bool, BoxError> {
-        let run = run(&mut self.parser, t, Unread::all(self.kept.unread()), usize::MAX);
+    fn parse_kept(&mut self, t: &mut Transport<'_>) -> HandlerResult<bool> {
+        let run = run(&mut self.parser, t, Arrived::all(self.kept.unread()), usize::MAX);
         self.kept.consume(run.taken);
         self.keep(t, &[])?;
         run.outcome.map(|()| run.whole)
     }
 
     /// Parses a chunk, of which `rest` is left.
-    fn parse_chunk(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> Result<bool, BoxError> {
+    fn parse_chunk(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
         let mut whole = false;
         while !self.kept.is_empty() && !rest.is_empty() && may_parse(t) {
             whole |= self.join(t, rest)?;
         }
         if self.kept.is_empty() {
-            let run = run(&mut self.parser, t, Unread::all(rest), usize::MAX);
-            *rest = Unread::all(rest).after(run.taken).front;
+            let run = run(&mut self.parser, t, Arrived::all(rest), usize::MAX);
+            *rest = Arrived::all(rest).after(run.taken).front;
             run.outcome?;
             whole |= run.whole;
         }
@@ -243,14 +248,14 @@ impl<P: Parser> Framed<P> {
     }
 
     /// Puts a piece of the chunk behind what is kept. Once that is parsed, the chunk is parsed where it lies.
-    fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> Result<bool, BoxError> {
+    fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
         let old = self.kept.unread().len();
         let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
         self.kept.push(piece)?;
-        let run = run(&mut self.parser, t, Unread { front: self.kept.unread(), later }, old);
+        let run = run(&mut self.parser, t, Arrived { front: self.kept.unread(), later }, old);
         if run.taken >= old {
             self.kept.clear();
-            *rest = Unread::all(rest).after(run.taken - old).front;
+            *rest = Arrived::all(rest).after(run.taken - old).front;
         } else {
             self.kept.consume(run.taken);
             *rest = later;
@@ -304,7 +309,7 @@ impl<P: Parser> Protocol for Framed<P> {
         self.take(t, data)
     }
 
-    fn eof_received(&mut self, t: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.end(t)
     }
 

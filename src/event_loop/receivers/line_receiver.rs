@@ -3,11 +3,13 @@
 use std::any::Any;
 
 use crate::error::HandlerResult;
+use crate::event_loop::primitives::group::Group;
+use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::receivers::framed::FramedTransport;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
-use crate::event_loop::state::protocol::{BoxError, Eof};
+use crate::event_loop::state::protocol::Eof;
 use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
 
 /// A protocol of lines; [`lines`](crate::lines) makes a [`Protocol`](crate::Protocol) of it.
@@ -41,18 +43,18 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> Result<usize, BoxError> {
+    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> HandlerResult<usize> {
         let _ = t;
         Ok(data.len())
     }
 
     /// A line is too long, of which this is the beginning: as many bytes as the limit. Told once for a line, and no
     /// part of it is ever given as a line. Returns what becomes of it: unless changed, what
-    /// `over_long` of [`Lines`](crate::Lines) says.
+    /// `over_long` of [`Lines`](crate::event_loop::Lines) says.
     ///
     /// # Errors
     /// As above.
-    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> Result<OverLong, BoxError> {
+    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> HandlerResult<OverLong> {
         let _ = start;
         Ok(t.over_long())
     }
@@ -61,7 +63,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn eof_received(&mut self, t: &mut FramedTransport<'_>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         let _ = (t, partial);
         Ok(Eof::Close)
     }
@@ -134,6 +136,31 @@ impl FramedTransport<'_, LineDecoder> {
     /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`](crate::Transport::write).
     pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
         self.send_frame(text.as_ref())
+    }
+
+    /// Sends a line to another connection, with this one's line end. As
+    /// [`Context::write_to`](crate::Context::write_to) otherwise.
+    ///
+    /// # Errors
+    /// The text contains a line end, as for [`send_line`](Self::send_line).
+    pub fn send_line_to(&mut self, id: ConnId, text: impl AsRef<[u8]>) -> HandlerResult<bool> {
+        let line = self.framed(text.as_ref())?;
+        Ok(self.transport.write_to(id, &line))
+    }
+
+    /// Sends a line to all members of a group, with this connection's line end. As
+    /// [`Context::broadcast`](crate::Context::broadcast) otherwise.
+    ///
+    /// # Errors
+    /// The text contains a line end, as for [`send_line`](Self::send_line).
+    pub fn broadcast_line(
+        &mut self,
+        group: Group,
+        text: impl AsRef<[u8]>,
+        except: Option<ConnId>,
+    ) -> HandlerResult<usize> {
+        let line = self.framed(text.as_ref())?;
+        Ok(self.transport.broadcast(group, &line, except))
     }
 
     /// What follows is raw: see [`LineReceiver::raw_data_received`].

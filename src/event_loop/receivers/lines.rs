@@ -1,11 +1,11 @@
 //! The protocol that calls a [`LineReceiver`].
 
 use crate::error::HandlerResult;
-use crate::event_loop::receivers::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use crate::event_loop::receivers::framed::{Arrived, Callback, Framed, FramedTransport, Parser, Touched};
 use crate::event_loop::receivers::line_receiver::LineReceiver;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
-use crate::event_loop::state::protocol::{BoxError, Eof};
+use crate::event_loop::state::protocol::Eof;
 use crate::event_loop::state::transport::Transport;
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
 
@@ -56,7 +56,7 @@ impl<R: LineReceiver> LineParser<R> {
     fn with<T>(
         &mut self,
         t: &mut Transport<'_>,
-        unread: Unread<'_>,
+        unread: Arrived<'_>,
         call: impl FnOnce(&mut R, &mut FramedTransport<'_>) -> T,
     ) -> (T, Touched) {
         let (framing, touched) = (&mut self.decoder, Touched::default());
@@ -68,9 +68,9 @@ impl<R: LineReceiver> LineParser<R> {
         &mut self,
         t: &mut Transport<'_>,
         frame: Frame,
-        unread: Unread<'_>,
+        unread: Arrived<'_>,
         taken: &mut usize,
-    ) -> Result<bool, BoxError> {
+    ) -> HandlerResult<bool> {
         let (line, rest) = (&unread.front[frame.payload], unread.after(frame.len));
         *taken += frame.len;
         let (outcome, touched) = self.with(t, rest, |r, t| r.line_received(t, line));
@@ -82,9 +82,9 @@ impl<R: LineReceiver> LineParser<R> {
         &mut self,
         t: &mut Transport<'_>,
         len: usize,
-        unread: Unread<'_>,
+        unread: Arrived<'_>,
         taken: &mut usize,
-    ) -> Result<bool, BoxError> {
+    ) -> HandlerResult<bool> {
         let (data, rest) = (&unread.front[..len], unread.after(len));
         *taken += len;
         let (outcome, touched) = self.with(t, rest, |r, t| r.raw_data_received(t, data));
@@ -96,9 +96,9 @@ impl<R: LineReceiver> LineParser<R> {
     fn raw_until_switched(
         &mut self,
         t: &mut Transport<'_>,
-        unread: Unread<'_>,
+        unread: Arrived<'_>,
         taken: &mut usize,
-    ) -> Result<bool, BoxError> {
+    ) -> HandlerResult<bool> {
         let (data, rest) = (unread.front, unread.after(unread.front.len()));
         let (outcome, touched) = self.with(t, rest, |r, t| r.raw_data_received(t, data));
         let n = outcome?.min(data.len());
@@ -111,9 +111,9 @@ impl<R: LineReceiver> LineParser<R> {
         Ok(!waits)
     }
 
-    fn too_long(&mut self, t: &mut Transport<'_>, data: &[u8], why: LineTooLong) -> Result<bool, BoxError> {
+    fn too_long(&mut self, t: &mut Transport<'_>, data: &[u8], why: LineTooLong) -> HandlerResult<bool> {
         let start = &data[..self.decoder.limit().min(data.len())];
-        match self.with(t, Unread::default(), |r, t| r.line_length_exceeded(t, start)).0? {
+        match self.with(t, Arrived::default(), |r, t| r.line_length_exceeded(t, start)).0? {
             OverLong::Close => Err(why.into()), // counted and logged as a failure, which a plain close is not
             OverLong::Discard => {
                 self.decoder.discard_line();
@@ -124,7 +124,7 @@ impl<R: LineReceiver> LineParser<R> {
 }
 
 impl<R: LineReceiver> Parser for LineParser<R> {
-    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError> {
+    fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool> {
         let raw = self.decoder.raw();
         match (self.decoder.decode(unread.front), raw) {
             (Ok(Decoded::Frame(frame)), None) => self.line(t, frame, unread, taken),
@@ -144,12 +144,12 @@ impl<R: LineReceiver> Parser for LineParser<R> {
         self.decoder.mid_frame()
     }
 
-    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError> {
+    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> HandlerResult<Eof> {
         let part = if self.decoder.is_discarding() { &[] } else { part };
-        self.with(t, Unread::default(), |r, t| r.eof_received(t, part)).0
+        self.with(t, Arrived::default(), |r, t| r.eof_received(t, part)).0
     }
 
-    fn call(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+    fn call(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched) {
         if matches!(callback, Callback::ConnectionMade) && !self.has_own_limit {
             self.decoder.set_max_length(t.max_line_length());
         }

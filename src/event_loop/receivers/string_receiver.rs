@@ -4,10 +4,10 @@ use std::any::Any;
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::receivers::framed::{Callback, Framed, FramedTransport, Parser, Touched, Unread};
+use crate::event_loop::receivers::framed::{Arrived, Callback, Framed, FramedTransport, Parser, Touched};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
-use crate::event_loop::state::protocol::{BoxError, Eof};
+use crate::event_loop::state::protocol::Eof;
 use crate::event_loop::state::transport::Transport;
 use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
 
@@ -55,7 +55,7 @@ pub trait StringReceiver {
     ///
     /// # Errors
     /// As above.
-    fn eof_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, partial: &[u8]) -> HandlerResult<Eof> {
         let _ = (t, partial);
         Ok(Eof::Close)
     }
@@ -146,7 +146,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
         call: impl FnOnce(&mut R, &mut FramedTransport<'_, dyn Encoder>) -> T,
     ) -> T {
         let framing: &mut dyn Encoder = &mut self.framing;
-        let (unread, touched) = (Unread::default(), Touched::default());
+        let (unread, touched) = (Arrived::default(), Touched::default());
         call(&mut self.receiver, &mut FramedTransport { transport: t.reborrow(), framing, unread, touched })
     }
 
@@ -165,7 +165,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
 }
 
 impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
-    fn step(&mut self, t: &mut Transport<'_>, unread: Unread<'_>, taken: &mut usize) -> Result<bool, BoxError> {
+    fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool> {
         let decoded = self.framing.decode(unread.front);
         self.refused &= decoded.is_err();
         match decoded {
@@ -185,11 +185,11 @@ impl<D: Decoder + Encoder, R: StringReceiver> Parser for StringParser<D, R> {
         self.framing.mid_frame()
     }
 
-    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> Result<Eof, BoxError> {
+    fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> HandlerResult<Eof> {
         self.with(t, |r, t| r.eof_received(t, part))
     }
 
-    fn call(&mut self, t: &mut Transport<'_>, _unread: Unread<'_>, callback: Callback) -> (HandlerResult, Touched) {
+    fn call(&mut self, t: &mut Transport<'_>, _unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched) {
         let outcome = self.with(t, |r, t| match callback {
             Callback::ConnectionMade => r.connection_made(t),
             Callback::PauseWriting => r.pause_writing(t),

@@ -7,7 +7,7 @@ use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{LostReason, QueueFull};
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::net::Addr;
 
@@ -20,19 +20,19 @@ impl State {
         let call = move |cx: &mut Context<'_>| {
             call(cx); // the answer is nobody's here
         };
-        self.team.inbox_at(id.home()).is_some_and(|inbox| inbox.send(Box::new(call)).is_ok())
+        self.loops.group.inbox_at(id.home()).is_some_and(|inbox| inbox.send(Box::new(call)).is_ok())
     }
 
     /// Bytes for a connection of another loop; `None` if it is none, `false` if too much waits there, and it is cut.
     pub(crate) fn write_across(&self, id: ConnId, bytes: &[u8]) -> Option<bool> {
-        let inbox = self.team.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
+        let inbox = self.loops.group.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
         if !inbox.reserve(bytes.len(), self.room_of_a_loop()) {
             let _ = inbox.send(Box::new(move |cx| cx.state.overflow(id)));
             return Some(false);
         }
         let text = bytes.to_vec();
         let write = move |cx: &mut Context<'_>| {
-            cx.state.inbox.release(text.len());
+            cx.state.loops.inbox.release(text.len());
             cx.write_to(id, &text);
         };
         Some(inbox.send(Box::new(write)).is_ok())
@@ -40,7 +40,7 @@ impl State {
 
     /// A text for the members of a group in the other loops: one copy and one call for each loop. How many there are.
     pub(crate) fn broadcast_across(&self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
-        let others = self.team.members_elsewhere(self.number, group);
+        let others = self.loops.group.members_elsewhere(self.loops.number, group);
         if others.is_empty() {
             return 0;
         }
@@ -48,7 +48,7 @@ impl State {
         let mut reached = 0;
         for (number, members) in others {
             if self.send_text(number, group, &text, except) {
-                let is_there = except.is_some_and(|id| id.home() == self.team.home(number));
+                let is_there = except.is_some_and(|id| id.home() == self.loops.group.home(number));
                 reached += members.saturating_sub(usize::from(is_there));
             }
         }
@@ -58,17 +58,17 @@ impl State {
     /// Whether the loop gets it. One that stands still must not fill the memory, so at some point its members are those
     /// who do not read.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
-        let inbox = self.team.inbox(number);
+        let inbox = self.loops.group.inbox(number);
         if inbox.reserve(text.len(), self.room_of_a_loop()) {
             let text = text.clone();
             let broadcast = move |cx: &mut Context<'_>| {
-                cx.state.inbox.release(text.len());
+                cx.state.loops.inbox.release(text.len());
                 cx.state.broadcast(group, &text, except);
                 cx.state.settle_if_much_came(text.len());
             };
             return inbox.send(Box::new(broadcast)).is_ok();
         }
-        if !group.is_lossy() && self.team.set_behind(number, group, true) {
+        if !group.is_lossy() && self.loops.group.set_behind(number, group, true) {
             let _ = inbox.send(Box::new(move |cx| cx.state.cut_the_members(group)));
         }
         false
@@ -77,8 +77,8 @@ impl State {
     /// Many texts may have come while this loop was busy. They are no reason to cut who reads them, and so they are sent
     /// before more is queued than should be.
     fn settle_if_much_came(&mut self, bytes: usize) {
-        self.came_across += bytes;
-        if self.came_across > self.settings.high_water {
+        self.loops.came_across += bytes;
+        if self.loops.came_across > self.settings.high_water {
             self.settle();
         }
     }
@@ -92,7 +92,7 @@ impl State {
         for id in self.groups.members(group).to_vec() {
             self.overflow(id);
         }
-        self.team.set_behind(self.number, group, false);
+        self.loops.group.set_behind(self.loops.number, group, false);
     }
 
     fn overflow(&mut self, id: ConnId) {
@@ -101,8 +101,8 @@ impl State {
 
     /// The other loops end when this one does.
     pub(crate) fn stop_all(&mut self) {
-        self.stop = true;
-        self.team.tell_others(self.number, || Box::new(|cx| cx.state.stop = true));
+        self.stop.asked = true;
+        self.loops.group.tell_others(self.loops.number, || Box::new(|cx| cx.state.stop.asked = true));
     }
 }
 
@@ -115,11 +115,22 @@ impl Context<'_> {
         }
     }
 
+    /// As [`write_to`](Self::write_to), with a line feed after the line.
+    pub fn send_line_to(&mut self, id: ConnId, line: impl AsRef<[u8]>) -> bool {
+        self.write_to(id, &[line.as_ref(), b"\n"].concat())
+    }
+
+    /// As [`broadcast`](Self::broadcast), with a line feed after the line.
+    pub fn broadcast_line(&mut self, group: Group, line: impl AsRef<[u8]>, except: Option<ConnId>) -> usize {
+        self.broadcast(group, &[line.as_ref(), b"\n"].concat(), except)
+    }
+
     /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
     /// for each. What becomes of a member who does not read, [`Group`] says.
     ///
     /// ```
-    /// # use socketserver::{ConnId, Context, Group};
+    /// # use socketserver::{Context, Group};
+    /// # use socketserver::event_loop::ConnId;
     /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
     ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
     /// }
@@ -133,10 +144,10 @@ impl Context<'_> {
 
     /// How many connections are in a group, those of other loops included.
     pub fn members(&self, group: Group) -> usize {
-        if self.state.team.is_alone() {
+        if self.state.loops.group.is_alone() {
             self.state.groups.members(group).len()
         } else {
-            self.state.team.members(group)
+            self.state.loops.group.members(group)
         }
     }
 
@@ -146,7 +157,7 @@ impl Context<'_> {
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.is_open(id);
         if there {
-            self.state.soon.push_back(Soon::Message(id, Box::new(message)));
+            self.state.queues.deferred.push_back(Deferred::Message(id, Box::new(message)));
         }
         there
     }

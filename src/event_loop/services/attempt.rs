@@ -13,7 +13,7 @@ use crate::event_loop::clients::Stage;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::listen::resolve;
 use crate::net::{Addr, Socket};
@@ -25,15 +25,15 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 impl State {
     pub(crate) fn begin_attempt(&mut self, connector: Connector) {
-        self.dials.attempts += 1;
-        let (number, since) = (self.dials.attempts, self.clock.now());
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let time = dial.to.timeout.min(NEVER);
-        dial.stage = Stage::Trying(Attempt {
+        self.clients.attempts += 1;
+        let (number, since) = (self.clients.attempts, self.time.clock.now());
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let time = client.to.timeout.min(NEVER);
+        client.stage = Stage::Trying(Attempt {
             number,
             since,
             deadline: since + time,
-            timer: self.timers.set(since, time, Task::Connect(connector)),
+            timer: self.time.timers.set(since, time, TimerTask::Connect(connector)),
             rest: VecDeque::new(),
             tried: Vec::new(),
             current: None,
@@ -41,7 +41,7 @@ impl State {
             pause: None,
             lookup: None,
         });
-        let address = dial.to.address.clone();
+        let address = client.to.address.clone();
         if self.connect_in_memory(connector, &address) {
             return;
         }
@@ -53,7 +53,7 @@ impl State {
     }
 
     fn resolve(&mut self, connector: Connector, number: u64, name: String) {
-        let inbox = self.inbox.clone();
+        let inbox = self.loops.inbox.clone();
         let lookup = move || {
             let found = resolve(&name);
             // Fails where the loop is gone.
@@ -61,7 +61,7 @@ impl State {
         };
         match self.core.lookups.give(lookup) {
             Ok(ticket) => {
-                if let Some(attempt) = self.dials.attempt(connector) {
+                if let Some(attempt) = self.clients.attempt(connector) {
                     attempt.lookup = Some(ticket);
                 }
             }
@@ -76,7 +76,7 @@ impl State {
 
     pub(crate) fn has_resolved(&mut self, connector: Connector, number: u64, found: io::Result<Vec<SocketAddr>>) {
         // Otherwise it was stopped meanwhile, or its time is over.
-        if self.dials.attempt(connector).is_some_and(|attempt| attempt.number == number) {
+        if self.clients.attempt(connector).is_some_and(|attempt| attempt.number == number) {
             match found {
                 Ok(found) => self.has_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
                 Err(e) => self.give_up(connector, ConnectFailure::Resolve(e)),
@@ -85,9 +85,9 @@ impl State {
     }
 
     pub(crate) fn has_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
-        if let Some(local) = dial.to.bind_address {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
+        if let Some(local) = client.to.bind_address {
             found.retain(|addr| addr.socket_addr().map_or(true, |addr| addr.is_ipv4() == local.is_ipv4()));
         }
         attempt.rest = found;
@@ -101,14 +101,14 @@ impl State {
 
     /// Tries the next address: it has its share of the time that is left.
     fn try_next(&mut self, connector: Connector) {
-        let now = self.clock.now();
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        let now = self.time.clock.now();
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
         let left = attempt.deadline.saturating_duration_since(now);
         let share = left / u32::try_from(attempt.rest.len()).unwrap_or(u32::MAX).max(1);
-        self.timers.reset(attempt.timer, now, share);
+        self.time.timers.reset(attempt.timer, now, share);
         let Some(addr) = attempt.rest.pop_front() else { return };
-        let opened = open(&addr, dial.to.bind_address);
+        let opened = open(&addr, client.to.bind_address);
         attempt.current = Some(addr);
         match opened {
             Ok(socket) => {
@@ -121,7 +121,7 @@ impl State {
 
     /// Connects the socket, or begins to.
     fn call_server(&mut self, connector: Connector) {
-        let Some(Attempt { current: Some(addr), socket: Some(socket), .. }) = self.dials.attempt(connector) else {
+        let Some(Attempt { current: Some(addr), socket: Some(socket), .. }) = self.clients.attempt(connector) else {
             return;
         };
         let is_unix = matches!(socket, Socket::Unix(_));
@@ -140,18 +140,18 @@ impl State {
 
     /// A Unix server's queue is full, and no event tells when it has room.
     fn pause_for_the_queue(&mut self, connector: Connector) {
-        let now = self.clock.now();
-        let Some(attempt) = self.dials.attempt(connector) else { return };
+        let now = self.time.clock.now();
+        let Some(attempt) = self.clients.attempt(connector) else { return };
         let pause = attempt.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LAST_PAUSE));
         attempt.pause = Some(pause);
         let (timer, left) = (attempt.timer, attempt.deadline.saturating_duration_since(now));
-        self.timers.reset(timer, now, pause.min(left));
+        self.time.timers.reset(timer, now, pause.min(left));
     }
 
     /// The socket of an attempt has something to tell.
     pub(crate) fn connect_is_ready(&mut self, token: u64, ready: Readiness) {
-        let connector = Connector(self.dials.all.id(token & !token::CONNECTORS));
-        let Some(Attempt { socket: Some(socket), .. }) = self.dials.attempt(connector) else { return };
+        let connector = Connector(self.clients.all.id(token & !token::CONNECTORS));
+        let Some(Attempt { socket: Some(socket), .. }) = self.clients.attempt(connector) else { return };
         match socket::is_connected(socket.as_fd()) {
             Ok(true) => self.has_connected(connector),
             Ok(false) if !ready.hangup => {}
@@ -162,18 +162,19 @@ impl State {
 
     /// The timer of a client has fired.
     pub(crate) fn connect_is_due(&mut self, connector: Connector) {
-        let now = self.woke;
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let attempt = match &mut dial.stage {
+        let now = self.time.woke;
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let attempt = match &mut client.stage {
             Stage::Trying(attempt) => attempt,
             Stage::Waiting(_) => return self.begin_attempt(connector),
             _ => return self.go_on_connecting(connector),
         };
         let is_over = attempt.deadline <= now;
         // Popped timers are gone: the attempt has another one for what follows.
-        attempt.timer = self.timers.set(now, attempt.deadline.saturating_duration_since(now), Task::Connect(connector));
+        attempt.timer =
+            self.time.timers.set(now, attempt.deadline.saturating_duration_since(now), TimerTask::Connect(connector));
         if attempt.current.is_none() {
-            let why = format!("no answer within {:?}", dial.to.timeout);
+            let why = format!("no answer within {:?}", client.to.timeout);
             self.give_up(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
         } else if attempt.pause.is_some() && !is_over {
             self.call_server(connector);
@@ -184,9 +185,9 @@ impl State {
 
     /// The address that was tried does not answer: the next one, or the end of the attempt.
     pub(crate) fn has_failed(&mut self, connector: Connector, (act, e): Failed) {
-        let now = self.clock.now();
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let Stage::Trying(attempt) = &mut dial.stage else { return };
+        let now = self.time.clock.now();
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let Stage::Trying(attempt) = &mut client.stage else { return };
         attempt.socket.take().into_iter().for_each(|socket| self.poller.forget(&socket));
         attempt.pause = None;
         let addr = attempt.current.take().unwrap_or(Addr::Unnamed);
@@ -194,14 +195,14 @@ impl State {
             attempt.tried.push((addr, e));
             return self.try_next(connector);
         }
-        let spent = now.saturating_duration_since(attempt.since).min(dial.to.timeout);
+        let spent = now.saturating_duration_since(attempt.since).min(client.to.timeout);
         self.give_up(connector, ConnectFailure::of(act, e, spent));
     }
 
     /// There is a connection, unless it is one of the socket to itself: from the port that it was to connect to, which
     /// nobody else had.
     fn has_connected(&mut self, connector: Connector) {
-        let Some(attempt) = self.dials.attempt(connector) else { return };
+        let Some(attempt) = self.clients.attempt(connector) else { return };
         let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
         self.poller.remove(&socket); // it is watched as a connection from here on
         if matches!(socket, Socket::Tcp(_)) && socket.local_addr().is_ok_and(|local| local == addr) {

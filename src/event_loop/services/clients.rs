@@ -11,14 +11,14 @@ use std::time::Duration;
 use crate::event_loop::clients::attempt::Attempt;
 use crate::event_loop::clients::connect::{Connect, Connector, ConnectorState};
 use crate::event_loop::clients::connect_error::{ConnectError, ConnectFailure};
-use crate::event_loop::clients::{Dial, Stage};
+use crate::event_loop::clients::{Client, Stage};
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::lost::LostReason;
-use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
@@ -28,44 +28,44 @@ const REFUSED: Duration = Duration::from_millis(100);
 
 impl State {
     pub(crate) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
-        if self.users.add(&factory) {
-            self.soon.push_back(Soon::Start(factory.clone()));
+        if self.ports.factory_refs.add(&factory) {
+            self.queues.deferred.push_back(Deferred::Start(factory.clone()));
         }
         self.enter(to, factory)
     }
 
     fn enter(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
-        let drains = self.drain.is_some();
+        let drains = self.stop.drain.is_some();
         let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
-        let connector = Connector(self.dials.all.insert(Dial { to, factory, stage, retries: 0 }));
+        let connector = Connector(self.clients.all.insert(Client { to, factory, stage, retries: 0 }));
         if drains {
-            self.timers.set(self.clock.now(), REFUSED, Task::Connect(connector));
+            self.time.timers.set(self.time.clock.now(), REFUSED, TimerTask::Connect(connector));
         } else {
-            self.soon.push_back(Soon::Connect(connector));
+            self.queues.deferred.push_back(Deferred::Connect(connector));
         }
         connector
     }
 
     pub(crate) fn stop_connecting(&mut self, connector: Connector) -> bool {
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return false };
-        let tell = match &dial.stage {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return false };
+        let tell = match &client.stage {
             Stage::Queued | Stage::Trying(_) => true,
             Stage::Waiting(_) => false,
             Stage::Connected { .. } | Stage::Over { .. } | Stage::Stopped { .. } => return false,
         };
-        match std::mem::replace(&mut dial.stage, Stage::Stopped { tell }) {
+        match std::mem::replace(&mut client.stage, Stage::Stopped { tell }) {
             Stage::Trying(attempt) => self.hang_up(attempt),
-            Stage::Waiting(timer) => drop(self.timers.cancel(timer)),
+            Stage::Waiting(timer) => drop(self.time.timers.cancel(timer)),
             _ => {}
         }
-        self.soon.push_back(Soon::Connect(connector));
+        self.queues.deferred.push_back(Deferred::Connect(connector));
         true
     }
 
     pub(crate) fn stop_reconnecting(&mut self, connector: Connector) -> bool {
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return false };
-        dial.to.reconnect = None;
-        if let Stage::Over { again } = &mut dial.stage {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return false };
+        client.to.reconnect = None;
+        if let Stage::Over { again } = &mut client.stage {
             *again = false;
         }
         self.stop_connecting(connector);
@@ -79,14 +79,14 @@ impl State {
     }
 
     pub(crate) fn connect_again(&mut self, connector: Connector) -> bool {
-        let drains = self.drain.is_some();
-        let Some(dial) = self.dials.all.get_mut(connector.0).filter(|_| !drains) else { return false };
-        match &mut dial.stage {
+        let drains = self.stop.drain.is_some();
+        let Some(client) = self.clients.all.get_mut(connector.0).filter(|_| !drains) else { return false };
+        match &mut client.stage {
             Stage::Over { again } => *again = true,
             Stage::Waiting(timer) => {
-                self.timers.cancel(*timer);
-                dial.stage = Stage::Queued;
-                self.soon.push_back(Soon::Connect(connector));
+                self.time.timers.cancel(*timer);
+                client.stage = Stage::Queued;
+                self.queues.deferred.push_back(Deferred::Connect(connector));
             }
             Stage::Queued | Stage::Trying(_) | Stage::Connected { .. } | Stage::Stopped { .. } => return false,
         }
@@ -94,7 +94,7 @@ impl State {
     }
 
     pub(crate) fn connector_state(&self, connector: Connector) -> ConnectorState {
-        match self.dials.all.get(connector.0).map(|dial| &dial.stage) {
+        match self.clients.all.get(connector.0).map(|client| &client.stage) {
             Some(Stage::Queued | Stage::Trying(_)) => ConnectorState::Connecting,
             Some(Stage::Connected { .. }) => ConnectorState::Connected,
             _ => ConnectorState::Disconnected,
@@ -102,7 +102,7 @@ impl State {
     }
 
     pub(crate) fn connection_of(&self, connector: Connector) -> Option<ConnId> {
-        match self.dials.all.get(connector.0)?.stage {
+        match self.clients.all.get(connector.0)?.stage {
             Stage::Connected { id, .. } => Some(id),
             _ => None,
         }
@@ -110,7 +110,7 @@ impl State {
 
     /// What was noted within a callback.
     pub(crate) fn go_on_connecting(&mut self, connector: Connector) {
-        match self.dials.all.get(connector.0).map(|dial| &dial.stage) {
+        match self.clients.all.get(connector.0).map(|client| &client.stage) {
             Some(Stage::Queued) => self.begin_attempt(connector),
             Some(Stage::Stopped { tell: true }) => self.attempt_failed(connector, ConnectFailure::Stopped, Vec::new()),
             Some(Stage::Stopped { tell: false }) => self.release(connector),
@@ -120,21 +120,20 @@ impl State {
 
     /// Its protocol is made, and told.
     pub(crate) fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
-        let since = self.clock.now();
-        let mut conn = Conn::new(io, peer, None, None, since);
-        conn.origin = Origin::Made(connector);
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
+        let since = self.time.clock.now();
+        let conn = Conn::new(io, peer, Origin::Made(connector), None, since);
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let id = self.conns.insert(conn);
-        if let Stage::Trying(attempt) = std::mem::replace(&mut dial.stage, Stage::Connected { id, since }) {
-            self.timers.cancel(attempt.timer);
+        if let Stage::Trying(attempt) = std::mem::replace(&mut client.stage, Stage::Connected { id, since }) {
+            self.time.timers.cancel(attempt.timer);
         }
-        let factory = dial.factory.clone();
+        let factory = client.factory.clone();
         self.build_and_begin(&*factory, id);
     }
 
     pub(crate) fn give_up(&mut self, connector: Connector, reason: ConnectFailure) {
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        let tried = match std::mem::replace(&mut dial.stage, Stage::Over { again: false }) {
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        let tried = match std::mem::replace(&mut client.stage, Stage::Over { again: false }) {
             Stage::Trying(mut attempt) => {
                 let tried = std::mem::take(&mut attempt.tried);
                 self.hang_up(attempt);
@@ -146,17 +145,17 @@ impl State {
     }
 
     fn hang_up(&mut self, attempt: Attempt) {
-        self.timers.cancel(attempt.timer);
+        self.time.timers.cancel(attempt.timer);
         attempt.lookup.into_iter().for_each(|lookup| self.core.lookups.forget(lookup));
         attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }
 
     fn attempt_failed(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
-        let goes_on = self.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
-        let Some(dial) = self.dials.all.get_mut(connector.0) else { return };
-        dial.stage = Stage::Over { again: false };
-        let retry_in = if goes_on { dial.next_delay() } else { None };
-        let (address, factory) = (dial.to.address.clone(), dial.factory.clone());
+        let goes_on = self.stop.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
+        let Some(client) = self.clients.all.get_mut(connector.0) else { return };
+        client.stage = Stage::Over { again: false };
+        let retry_in = if goes_on { client.next_delay() } else { None };
+        let (address, factory) = (client.to.address.clone(), client.factory.clone());
         let error = ConnectError { connector, address, reason, tried, retry_in };
         self.call_free("connection_failed", |cx| factory.connection_failed(cx, &error));
         self.go_on_after_the_end(connector, retry_in);
@@ -164,7 +163,7 @@ impl State {
 
     /// The loop stops: what is not connected yet is not connected any more.
     pub(crate) fn stop_connecting_all(&mut self) {
-        for id in self.dials.all.ids() {
+        for id in self.clients.all.ids() {
             self.stop_connecting(Connector(id));
         }
     }
@@ -172,15 +171,15 @@ impl State {
     /// The loop is at its end, and all connections are gone.
     pub(crate) fn end_connectors(&mut self) {
         self.stop_connecting_all();
-        for id in self.dials.all.ids() {
-            let factory = self.dials.all.get(id).map(|dial| dial.factory.clone());
+        for id in self.clients.all.ids() {
+            let factory = self.clients.all.get(id).map(|client| client.factory.clone());
             if let Some(factory) = factory.filter(|factory| self.never_starts(factory)) {
                 self.start_factory(&factory); // it is told of the end, so of the beginning before
             }
             self.go_on_connecting(Connector(id));
         }
         // Asked for while they were told of the end: who is told again may ask again.
-        for id in self.dials.all.ids() {
+        for id in self.clients.all.ids() {
             self.release(Connector(id));
         }
     }
@@ -194,10 +193,10 @@ impl State {
     /// In a test's loop nothing connects but as the test says: whether this is one.
     #[cfg(feature = "testing")]
     pub(crate) fn connect_in_memory(&mut self, connector: Connector, address: &Address) -> bool {
-        let Some(script) = &mut self.dials.script else { return false };
+        let Some(script) = &mut self.clients.script else { return false };
         let outcome = script.outcomes.pop_front();
         let peer = address.to_string().parse().unwrap_or(Addr::Unnamed);
-        if let Some(attempt) = self.dials.attempt(connector) {
+        if let Some(attempt) = self.clients.attempt(connector) {
             attempt.current = Some(peer.clone());
         }
         match outcome {
@@ -205,8 +204,8 @@ impl State {
                 let memory = crate::event_loop::io::memory::Memory::default();
                 self.serve_connected(connector, Io::Memory(memory.clone()), peer);
                 let made = self.connection_of(connector);
-                made.into_iter().for_each(|id| self.in_memory.push(id));
-                let script = self.dials.script.iter_mut();
+                made.into_iter().for_each(|id| self.unpolled.memory.push(id));
+                let script = self.clients.script.iter_mut();
                 script.for_each(|script| script.made.extend(made.map(|id| (id, memory.clone()))));
             }
             Some(Err(e)) => self.has_failed(connector, ("connect to", e)),
@@ -241,7 +240,7 @@ impl Context<'_> {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::ConnectFailure::Stopped)
+    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped)
     /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
     /// and is made again as the policy says when it is lost.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {

@@ -15,7 +15,7 @@ use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::datagram_ports::{closed, Port};
 use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol, DatagramTransport, Delivery};
-use crate::event_loop::state::work::{Soon, Task};
+use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
@@ -34,24 +34,24 @@ impl State {
         protocol: Box<dyn DatagramProtocol>,
     ) -> Result<DatagramPort> {
         let sockets = bind(address, BindOptions::datagrams())?;
-        if sockets.len() > PER_PORT || self.datagrams.len() >= AT_A_TIME {
+        if sockets.len() > PER_PORT || self.datagrams.list.len() >= AT_A_TIME {
             let why = format!("a loop takes {PER_PORT} sockets in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
         let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
-        Ok(DatagramPort { place: self.datagrams.insert(port), addr })
+        Ok(DatagramPort { place: self.datagrams.list.insert(port), addr })
     }
 
     /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
     pub(crate) fn start_datagrams(&mut self, place: Place) {
-        if self.datagrams.get(place).map_or(true, |port| port.sockets.is_empty()) {
+        if self.datagrams.list.get(place).map_or(true, |port| port.sockets.is_empty()) {
             return; // closed before it has begun
         }
         self.call_datagrams(place, Delivery::default(), "start_protocol", |p, t| p.start_protocol(t));
-        let Some(port) = self.datagrams.get_mut(place) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place) else { return };
         port.started = true;
-        if self.receiving {
+        if self.datagrams.receiving {
             self.watch_datagrams(place, true);
         }
     }
@@ -59,15 +59,15 @@ impl State {
     /// Receives while nothing is against it.
     pub(crate) fn mind_datagrams(&mut self) {
         let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
-        let receives = !(self.rests || paused || self.drain.is_some());
-        if receives != self.receiving {
-            self.receiving = receives;
-            self.datagrams.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
+        let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
+        if receives != self.datagrams.receiving {
+            self.datagrams.receiving = receives;
+            self.datagrams.list.ids().into_iter().for_each(|place| self.watch_datagrams(place, receives));
         }
     }
 
     fn watch_datagrams(&mut self, place: Place, watch: bool) {
-        let Some(port) = self.datagrams.get(place).filter(|port| port.started) else { return };
+        let Some(port) = self.datagrams.list.get(place).filter(|port| port.started) else { return };
         let mut refused = None;
         for (number, socket) in port.sockets.iter().enumerate() {
             if watch {
@@ -87,14 +87,18 @@ impl State {
     /// A socket is readable, or has met an error.
     pub(crate) fn receive(&mut self, token: u64) {
         let (index, number) = token::place(token::DATAGRAMS, token);
-        let Some(place) = self.datagrams.at(index).filter(|place| self.is_started(*place)) else { return };
-        let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffer));
+        let Some(place) = self.datagrams.list.at(index).filter(|place| self.is_started(*place)) else { return };
+        let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffers.read));
         if buffer.len() < READ {
             buffer.resize(READ, 0); // a loop with smaller reads
         }
         for _ in 0..DATAGRAMS {
             // It may have been closed, or the loop told to stop, in the last one's callback.
-            let Some(port) = self.datagrams.get(place).filter(|_| !self.rests && !self.stop && self.drain.is_none())
+            let Some(port) = self
+                .datagrams
+                .list
+                .get(place)
+                .filter(|_| !self.ports.rests && !self.stop.asked && self.stop.drain.is_none())
             else {
                 break;
             };
@@ -113,22 +117,22 @@ impl State {
                 break;
             }
         }
-        self.buffer = buffer;
+        self.buffers.read = buffer;
     }
 
     fn is_started(&self, place: Place) -> bool {
-        self.datagrams.get(place).is_some_and(|port| port.started)
+        self.datagrams.list.get(place).is_some_and(|port| port.started)
     }
 
     fn deliver(&mut self, place: Place, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
-        let connected = self.datagrams.get(place).and_then(Port::peer);
+        let connected = self.datagrams.list.get(place).and_then(Port::peer);
         if connected.is_some_and(|connected| *connected != peer) {
             return; // it came before the socket was connected
         }
         self.core.note_accepted(&peer);
-        self.received += 1;
+        self.datagrams.received += 1;
         let delivery = Delivery {
             number: Some(number),
             from: Some(peer.clone()),
@@ -145,7 +149,7 @@ impl State {
     }
 
     fn receive_failed(&mut self, place: Place, number: usize, e: io::Error) {
-        let Some(listener) = self.datagrams.get(place).and_then(|port| port.sockets.get(number)) else { return };
+        let Some(listener) = self.datagrams.list.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
             // Of what was sent before: told once for each, so nothing has to rest for it.
             self.core.monitor.report_accept_error(listener.local_addr(), &e, false);
@@ -157,8 +161,8 @@ impl State {
         match after_failure(&self.core, listener, e) {
             NextStep::GoOn => {}
             NextStep::Rest(time) => {
-                self.rests = true;
-                self.timers.set(self.now, time, Task::Rested);
+                self.ports.rests = true;
+                self.time.timers.set(self.time.now, time, TimerTask::Rested);
             }
             NextStep::Lost(_) => self.close_datagrams(place),
         }
@@ -166,7 +170,7 @@ impl State {
 
     /// What was sent before was not taken.
     fn refused(&mut self, place: Place, number: usize) {
-        let connected = self.datagrams.get(place).and_then(|port| port.connected.as_ref());
+        let connected = self.datagrams.list.get(place).and_then(|port| port.connected.as_ref());
         if connected.is_some_and(|(connected, _)| *connected == number) {
             let delivery = Delivery { number: Some(number), ..Delivery::default() };
             self.call_datagrams(place, delivery, "connection_refused", |p, t| p.connection_refused(t));
@@ -182,14 +186,14 @@ impl State {
         bytes: &[u8],
         source: Option<IpAddr>,
     ) -> io::Result<bool> {
-        let port = self.datagrams.get(place).ok_or_else(closed)?;
+        let port = self.datagrams.list.get(place).ok_or_else(closed)?;
         let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
-            self.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.refused(place, number))));
+            self.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.refused(place, number))));
             sent = socket.send(bytes, to, source);
         }
         match sent {
@@ -197,7 +201,7 @@ impl State {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             Err(e) if connected && is_refusal(&e) => Ok(false),
             Err(e) if e.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
-                let peer = self.datagrams.get(place).and_then(Port::peer);
+                let peer = self.datagrams.list.get(place).and_then(Port::peer);
                 let longest = socket.longest_to(peer.filter(|_| *to == Addr::Unnamed).unwrap_or(to));
                 Err(DatagramTooLong::new(bytes.len(), longest).into())
             }
@@ -206,7 +210,7 @@ impl State {
     }
 
     pub(crate) fn connect_datagrams(&mut self, place: Place, delivering: Option<usize>, peer: &Addr) -> io::Result<()> {
-        let port = self.datagrams.get_mut(place).ok_or_else(closed)?;
+        let port = self.datagrams.list.get_mut(place).ok_or_else(closed)?;
         let number = port.number_for(peer, delivering);
         let name = port.socket(number).ok_or_else(closed)?.connect(peer)?;
         port.connected = Some((number, name));
@@ -215,25 +219,27 @@ impl State {
 
     /// Closes the sockets; the protocol hears of it when no callback runs.
     pub(crate) fn close_datagrams(&mut self, place: Place) {
-        let Some(port) = self.datagrams.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
-        self.soon.push_back(Soon::EndDatagrams(place));
+        self.queues.deferred.push_back(Deferred::EndDatagrams(place));
     }
 
     /// From outside of a callback.
     pub(crate) fn stop_datagrams(&mut self, place: Place) {
-        let Some(port) = self.datagrams.get_mut(place) else { return };
+        let Some(port) = self.datagrams.list.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.end_datagrams(place);
     }
 
     pub(crate) fn stop_all_datagrams(&mut self) {
-        self.datagrams.ids().into_iter().for_each(|place| self.stop_datagrams(place));
+        self.datagrams.list.ids().into_iter().for_each(|place| self.stop_datagrams(place));
     }
 
     /// Once; one that has not begun hears of no end either.
     pub(crate) fn end_datagrams(&mut self, place: Place) {
-        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.remove(place) else { return };
+        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.list.remove(place) else {
+            return;
+        };
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
         }
@@ -249,7 +255,7 @@ impl State {
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
         let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
-        if let Some(port) = self.datagrams.get(place) {
+        if let Some(port) = self.datagrams.list.get(place) {
             self.core.monitor.report_callback(port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
@@ -262,12 +268,12 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) -> Option<Outcome> {
-        let mut protocol = self.datagrams.get_mut(place)?.protocol.take()?;
+        let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         let mut transport = DatagramTransport { cx: Context { state: self }, place, delivery };
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut transport)));
-        if let Some(port) = self.datagrams.get_mut(place) {
+        if let Some(port) = self.datagrams.list.get_mut(place) {
             port.protocol = Some(protocol);
         }
         self.note_stall(callback, peer.as_ref());
@@ -297,12 +303,12 @@ impl Context<'_> {
     ) -> Result<DatagramPort, Error> {
         let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
         let place = port.place;
-        self.state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
+        self.state.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.start_datagrams(place))));
         Ok(port)
     }
 
     /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
-    /// is dropped. As [`DatagramTransport::send_to`](crate::DatagramTransport::send_to).
+    /// is dropped. As [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to).
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -322,7 +328,7 @@ impl DatagramTransport<'_> {
     /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
     ///
     /// # Errors
-    /// [`DatagramTooLong`](crate::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
     /// way there, nobody has that Unix socket.
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
         let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
@@ -349,7 +355,7 @@ impl DatagramTransport<'_> {
     /// Where the datagram was sent to; outside of [`datagram_received`](DatagramProtocol::datagram_received) what the
     /// socket is bound to.
     pub fn local_addr(&self) -> Addr {
-        let bound = || self.cx.state.datagrams.get(self.place).map(|port| port.addr().clone());
+        let bound = || self.cx.state.datagrams.list.get(self.place).map(|port| port.addr().clone());
         self.delivery.to.clone().or_else(bound).unwrap_or(Addr::Unnamed)
     }
 
@@ -365,7 +371,7 @@ impl DatagramTransport<'_> {
 
     /// The socket, for [`Context::send_datagram`] at other times.
     pub fn port(&self) -> DatagramPort {
-        let addr = self.cx.state.datagrams.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
+        let addr = self.cx.state.datagrams.list.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
         DatagramPort { place: self.place, addr }
     }
 

@@ -9,7 +9,7 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::net::Addr;
 use crate::sys::Readiness;
@@ -52,13 +52,12 @@ impl Context<'_> {
         let state = &mut *self.state;
         let input = Input::new(input.into(), &state.poller).map_err(Error::system("watch a descriptor"))?;
         let is_always_ready = input.is_always_ready;
-        let mut conn = Conn::new(Io::Input(input), Addr::Unnamed, None, None, state.clock.now());
-        conn.origin = Origin::Adopted;
+        let conn = Conn::new(Io::Input(input), Addr::Unnamed, Origin::Adopted, None, state.time.clock.now());
         let id = state.conns.insert(conn);
         if is_always_ready {
-            state.always_ready.push(id);
+            state.unpolled.files.push(id);
         }
-        state.soon.push_back(Soon::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
+        state.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.begin(id, Box::new(protocol)))));
         Ok(id)
     }
 }
@@ -66,18 +65,18 @@ impl Context<'_> {
 impl State {
     /// Whether a file is to be read, for which no event comes.
     pub(crate) fn reads_a_file(&self) -> bool {
-        self.always_ready.iter().any(|id| self.waits_for_input(*id))
+        self.unpolled.files.iter().any(|id| self.waits_for_input(*id))
     }
 
     fn waits_for_input(&self, id: ConnId) -> bool {
-        self.conns.get(id).and_then(|conn| conn.watched).is_some_and(|watched| watched.read)
+        self.conns.get(id).and_then(|conn| conn.watch.interest).is_some_and(|watched| watched.read)
     }
 
     /// Those that epoll does not tell of.
     pub(crate) fn read_files(&mut self) {
-        for id in std::mem::take(&mut self.always_ready) {
+        for id in std::mem::take(&mut self.unpolled.files) {
             if self.conns.get(id).is_some() {
-                self.always_ready.push(id);
+                self.unpolled.files.push(id);
             }
             if self.waits_for_input(id) {
                 self.ready(id, Readiness::READABLE);

@@ -6,7 +6,7 @@ use std::{fmt, io};
 use parking_lot::Mutex;
 
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::panics::caught;
 
@@ -63,7 +63,7 @@ impl Context<'_> {
     /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
     ///
     /// `done` is called in a later turn, never within this callback. The connection that has asked may be gone by then:
-    /// keep its [`ConnId`](crate::ConnId), which stands for nothing in that case. A drain does not wait for work, only
+    /// keep its [`ConnId`](crate::event_loop::ConnId), which stands for nothing in that case. A drain does not wait for work, only
     /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
     /// for what runs, and `done` is dropped without a call.
     pub fn blocking<R: Send + 'static>(
@@ -81,11 +81,11 @@ impl State {
         work: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Context<'_>, Result<R, BlockingError>) + 'static,
     ) {
-        let key = self.awaited.next;
-        self.awaited.next += 1;
+        let key = self.offloaded.next;
+        self.offloaded.next += 1;
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
-        let inbox = self.inbox.clone();
+        let inbox = self.loops.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
             let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
@@ -96,17 +96,17 @@ impl State {
                     let Some(result) = result.lock().take() else { return };
                     done(cx, result);
                 };
-                self.awaited.due.insert(key, (Box::new(tell), ticket));
+                self.offloaded.due.insert(key, (Box::new(tell), ticket));
             }
             Err(e) => {
                 let tell = move |cx: &mut Context<'_>| done(cx, Err(BlockingError::NoThread(e)));
-                self.soon.push_back(Soon::Call(Box::new(tell)));
+                self.queues.deferred.push_back(Deferred::Call(Box::new(tell)));
             }
         }
     }
 
     fn work_is_done(&mut self, key: u64) {
-        if let Some((done, _)) = self.awaited.due.remove(&key) {
+        if let Some((done, _)) = self.offloaded.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
     }
@@ -115,7 +115,7 @@ impl State {
 impl State {
     /// The loop is at its end: nobody waits for what it has given away.
     pub(crate) fn forget_work(&self) {
-        self.awaited.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
+        self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::event_loop::primitives::token::{self, AT_A_TIME, PER_PORT};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::{ListeningPort, Port};
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::lifecycle::{Core, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
@@ -35,22 +35,22 @@ impl State {
         factory: Rc<dyn Factory>,
         queued: Arc<QueuedAtStop>,
     ) -> Result<ListeningPort> {
-        if listeners.len() > PER_PORT || self.ports.len() >= AT_A_TIME {
+        if listeners.len() > PER_PORT || self.ports.list.len() >= AT_A_TIME {
             let why =
                 format!("a loop takes {PER_PORT} listeners in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen", why));
         }
         let port = Port { factory: factory.clone(), listeners, queued };
         let addr = port.local_addr(0);
-        let place = self.ports.insert(port);
-        if self.listening {
+        let place = self.ports.list.insert(port);
+        if self.ports.listening {
             if let Err(e) = self.watch_port(place, true) {
-                self.ports.remove(place);
+                self.ports.list.remove(place);
                 return Err(e);
             }
         }
         // One that has several ports is told of the first and of the last.
-        if self.users.add(&factory) {
+        if self.ports.factory_refs.add(&factory) {
             self.start_factory(&factory);
         }
         Ok(ListeningPort { place, addr })
@@ -59,7 +59,7 @@ impl State {
     /// The factory is told when no callback runs.
     pub(crate) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
-            self.soon.push_back(Soon::Stop(factory));
+            self.queues.deferred.push_back(Deferred::Stop(factory));
         }
     }
 
@@ -69,14 +69,14 @@ impl State {
 
     /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
     pub(crate) fn end_closed_ports(&mut self) {
-        let is_an_end = |soon: &Soon| matches!(soon, Soon::Stop(_) | Soon::EndDatagrams(_));
+        let is_an_end = |soon: &Deferred| matches!(soon, Deferred::Stop(_) | Deferred::EndDatagrams(_));
         let (ends, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.soon).into_iter().partition(is_an_end);
-        self.soon = others;
+            std::mem::take(&mut self.queues.deferred).into_iter().partition(is_an_end);
+        self.queues.deferred = others;
         for end in ends {
             match end {
-                Soon::Stop(factory) => self.stop_factory(factory),
-                Soon::EndDatagrams(place) => self.end_datagrams(place),
+                Deferred::Stop(factory) => self.stop_factory(factory),
+                Deferred::EndDatagrams(place) => self.end_datagrams(place),
                 _ => {}
             }
         }
@@ -84,20 +84,20 @@ impl State {
 
     /// The factory, if this was its last port.
     fn close_port(&mut self, place: Place) -> Option<Rc<dyn Factory>> {
-        let Port { factory, listeners, .. } = self.ports.remove(place)?;
-        if self.listening {
+        let Port { factory, listeners, .. } = self.ports.list.remove(place)?;
+        if self.ports.listening {
             listeners.iter().for_each(|listener| self.poller.remove(listener));
         }
-        Some(factory).filter(|factory| self.users.remove(factory))
+        Some(factory).filter(|factory| self.ports.factory_refs.remove(factory))
     }
 
     pub(crate) fn stop_listening_all(&mut self) {
-        self.ports.ids().into_iter().for_each(|place| self.stop_listening(place));
+        self.ports.list.ids().into_iter().for_each(|place| self.stop_listening(place));
         self.end_closed_ports();
     }
 
     pub(crate) fn watch_port(&self, place: Place, watch: bool) -> Result<()> {
-        let Some(port) = self.ports.get(place) else { return Ok(()) };
+        let Some(port) = self.ports.list.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
             if watch {
                 self.poller

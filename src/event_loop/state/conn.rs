@@ -11,18 +11,19 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::timers::TimerId;
+use crate::event_loop::state::cold::ColdState;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Protocol;
-use crate::event_loop::state::rare::Rare;
 use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::Outcome;
 use crate::sys::Readiness;
 
 /// How far a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
     /// In conversation.
+    #[default]
     Open,
     /// To be closed when its output is sent; nothing is read.
     Flushing,
@@ -49,6 +50,8 @@ pub(crate) struct Paused {
     pub(crate) by_switch: bool,
     /// The peer's stream has ended.
     pub(crate) at_eof: bool,
+    /// True if the protocol's pause is over, and `reading_resumed` is due.
+    pub(crate) resumed: bool,
 }
 
 impl Paused {
@@ -63,8 +66,9 @@ impl Paused {
 }
 
 /// How far the writing half of an open connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum WriteHalf {
+    #[default]
     Open,
     /// To be shut when the output is sent; no more of it is taken.
     Closing,
@@ -73,9 +77,10 @@ pub(crate) enum WriteHalf {
 }
 
 /// Who says when a request begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marks {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum RequestMarks {
     /// Nobody: it begins with input, and ends with the answer's last byte.
+    #[default]
     None,
     /// The protocol.
     Explicit,
@@ -84,8 +89,9 @@ pub(crate) enum Marks {
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A listener: it is served, and counted.
-    Accepted,
+    /// A listener: it is served, and counted. Its port, which may be closed by now, and the number of the listener there;
+    /// `None` where the listener is not the loop's.
+    Accepted(Option<(Place, u32)>),
     /// This side has made it.
     Made(Connector),
     /// The program: a descriptor that is no socket.
@@ -95,132 +101,161 @@ pub(crate) enum Origin {
 impl Origin {
     pub(crate) fn connector(self) -> Option<Connector> {
         match self {
-            Self::Accepted | Self::Adopted => None,
+            Self::Accepted(_) | Self::Adopted => None,
             Self::Made(connector) => Some(connector),
+        }
+    }
+
+    pub(crate) fn port(self) -> Option<(Place, u32)> {
+        match self {
+            Self::Accepted(port) => port,
+            Self::Made(_) | Self::Adopted => None,
         }
     }
 
     /// Only what was accepted is counted.
     pub(crate) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
-            Self::Accepted => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Accepted(_) => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
             Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
         }
     }
 }
 
+/// One connection of a loop.
 pub(crate) struct Conn {
-    pub(crate) origin: Origin,
+    pub(crate) entry: Entry,
     pub(crate) io: Io,
     pub(crate) peer: Addr,
-    /// Whether anything has been read.
-    pub(crate) heard: bool,
     /// Taken out while a callback runs.
     pub(crate) protocol: Option<Box<dyn Protocol>>,
+    pub(crate) out: Outbox,
+    pub(crate) paused: Paused,
+    pub(crate) watch: Watch,
+    pub(crate) flow: Flow,
+    pub(crate) request: Request,
+    pub(crate) limits: ConnLimits,
+    pub(crate) end: End,
+    pub(crate) timers: Vec<TimerId>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) cold: Option<Box<ColdState>>,
+    /// True if it is in the list of those to be settled at the end of the turn.
+    pub(crate) dirty: bool,
+    /// True if `shutting_down` was called.
+    pub(crate) told_to_shut_down: bool,
+}
+
+/// How it came into the loop.
+pub(crate) struct Entry {
+    pub(crate) origin: Origin,
     /// Given back when the protocol is dropped.
     pub(crate) permit: Option<Permit>,
-    /// The port that has accepted it, which may be closed by now, and the number of the listener there.
-    pub(crate) port: Option<(Place, u32)>,
-    pub(crate) out: Outbox,
-    pub(crate) phase: Phase,
-    pub(crate) write_half: WriteHalf,
-    pub(crate) reason: Option<LostReason>,
-    pub(crate) paused: Paused,
-    /// What epoll watches for; `None` while it does not know the socket.
-    pub(crate) watched: Option<Readiness>,
-    /// Whether input may be there of which epoll has told already, and does not tell again.
+}
+
+/// What epoll watches for, and what it has told.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// `None` while epoll does not know the socket.
+    pub(crate) interest: Option<Readiness>,
+    /// True if input may be there which epoll has told of already, and does not tell again.
     pub(crate) unread: bool,
-    /// Whether a read that brings less than it might is not the last: epoll has told of something behind.
+    /// True if a read that brings less than it might is not the last: epoll has told of something behind.
     pub(crate) more: bool,
-    /// Whether it is in the list of those to be read in the next turn, without being told.
+    /// True if it is in the list of those to be read in the next turn, without being told.
     pub(crate) listed: bool,
-    /// Whether the peer has left, with input still to be read.
+    /// True if the peer has left, with input still to be read.
     pub(crate) hung_up: bool,
-    /// Whether input was thrown away at the close, so that more of it may be on its way.
+    /// True if input was thrown away at the close, so that more of it may be on its way.
     pub(crate) left_unread: bool,
-    /// Whether it is in the list of those to be settled at the end of the turn.
-    pub(crate) dirty: bool,
-    /// The kernel takes no more output for now.
+}
+
+/// How its output flows.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) write_half: WriteHalf,
+    /// True if the kernel takes no more output for now.
     pub(crate) blocked: bool,
-    /// Whether output has gone past the queue, since that was flushed last.
+    /// True if output has gone past the queue, since that was flushed last.
     pub(crate) sent: bool,
-    /// Whether `pause_writing` was the last that the protocol heard.
+    /// True if `pause_writing` was the last that the protocol heard.
     pub(crate) told_to_pause: bool,
-    /// Whether `reading_resumed` is due.
-    pub(crate) resumed: bool,
-    /// Whether `shutting_down` was called.
-    pub(crate) told_to_shut_down: bool,
-    pub(crate) marks: Marks,
+}
+
+/// The request that it is at.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) marks: RequestMarks,
+    /// True if the request is over once what is queued is sent: an answer belongs to its request.
+    pub(crate) ends_when_sent: bool,
+    /// True if anything has been read at all.
+    pub(crate) heard: bool,
+}
+
+/// Its time limits, and since when they count.
+#[derive(Debug)]
+pub(crate) struct ConnLimits {
+    /// Overrides the server's limits.
+    pub(crate) own: Option<Box<Limits>>,
+    /// The timer for the next limit, and when it fires: never later than the limit.
+    pub(crate) timer: Option<(TimerId, Instant)>,
     /// When the connection began.
     pub(crate) began: Instant,
     /// When the connection began, or was last read from or flushed.
     pub(crate) since: Instant,
+    /// When the request began; `None` between two requests.
     pub(crate) request_since: Option<Instant>,
-    /// Whether the request is over once what is queued is sent: an answer belongs to its request.
-    pub(crate) ends_when_sent: bool,
+    /// When the kernel last took output, or was first offered what it does not take.
     pub(crate) blocked_since: Instant,
-    /// Overrides the server's limits.
-    pub(crate) limits: Option<Box<Limits>>,
-    /// The timer for the next limit, and when it fires: never later than the limit.
-    pub(crate) limit_timer: Option<(TimerId, Instant)>,
-    pub(crate) timers: Vec<TimerId>,
-    pub(crate) groups: Vec<Group>,
-    pub(crate) rare: Option<Box<Rare>>,
+}
+
+/// How far it is on its way to its end.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    pub(crate) phase: Phase,
+    pub(crate) reason: Option<LostReason>,
 }
 
 impl Conn {
-    pub(crate) fn new(io: Io, peer: Addr, permit: Option<Permit>, port: Option<(Place, u32)>, now: Instant) -> Self {
+    pub(crate) fn new(io: Io, peer: Addr, origin: Origin, permit: Option<Permit>, now: Instant) -> Self {
         Self {
-            origin: Origin::Accepted,
+            entry: Entry { origin, permit },
             io,
             peer,
-            heard: false,
             protocol: None,
-            permit,
-            port,
             out: Outbox::default(),
-            phase: Phase::Open,
-            write_half: WriteHalf::Open,
-            reason: None,
             paused: Paused::default(),
-            watched: None,
-            unread: false,
-            more: false,
-            listed: false,
-            hung_up: false,
-            left_unread: false,
-            dirty: false,
-            blocked: false,
-            sent: false,
-            told_to_pause: false,
-            resumed: false,
-            told_to_shut_down: false,
-            marks: Marks::None,
-            began: now,
-            since: now,
-            request_since: None,
-            ends_when_sent: false,
-            blocked_since: now,
-            limits: None,
-            limit_timer: None,
+            watch: Watch::default(),
+            flow: Flow::default(),
+            request: Request::default(),
+            limits: ConnLimits {
+                own: None,
+                timer: None,
+                began: now,
+                since: now,
+                request_since: None,
+                blocked_since: now,
+            },
+            end: End::default(),
             timers: Vec::new(),
             groups: Vec::new(),
-            rare: None,
+            cold: None,
+            dirty: false,
+            told_to_shut_down: false,
         }
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.end.phase == Phase::Open
     }
 
     /// Whether more may be queued.
     pub(crate) fn takes_output(&self) -> bool {
-        self.is_open() && self.write_half == WriteHalf::Open
+        self.is_open() && self.flow.write_half == WriteHalf::Open
     }
 
     /// Whether a stop may close it: nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        let in_request = self.marks == Marks::Explicit && self.request_since.is_some();
+        let in_request = self.request.marks == RequestMarks::Explicit && self.limits.request_since.is_some();
         // Whoever keeps the connection open after the end of the input has an answer to give.
         self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
     }
@@ -228,8 +263,8 @@ impl Conn {
     /// Reads once, without a wait. What brings less than it might is all, unless there is something behind.
     pub(crate) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.io.recv(buf);
-        self.unread = match &read {
-            Ok(n) => *n == buf.len() || (*n > 0 && self.more),
+        self.watch.unread = match &read {
+            Ok(n) => *n == buf.len() || (*n > 0 && self.watch.more),
             Err(e) => e.kind() == io::ErrorKind::Interrupted,
         };
         read
@@ -237,20 +272,20 @@ impl Conn {
 
     /// Where nothing is left to send, the answer to a request is complete.
     pub(crate) fn note_what_is_sent(&mut self) {
-        if self.out.is_empty() && (self.marks == Marks::None || self.ends_when_sent) {
-            self.request_since = None;
-            self.ends_when_sent = false;
+        if self.out.is_empty() && (self.request.marks == RequestMarks::None || self.request.ends_when_sent) {
+            self.limits.request_since = None;
+            self.request.ends_when_sent = false;
         }
     }
 
     /// What epoll shall watch for.
     pub(crate) fn wanted(&self) -> Readiness {
-        let read = match self.phase {
+        let read = match self.end.phase {
             Phase::Open => !self.paused.any(),
             Phase::Lingering { .. } => true,
             Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
         };
-        Readiness { read, write: self.blocked, edge: self.io.is_told_once(), ..Readiness::default() }
+        Readiness { read, write: self.flow.blocked, edge: self.io.is_told_once(), ..Readiness::default() }
     }
 
     /// When the next limit is over, and which it is.
@@ -259,16 +294,17 @@ impl Conn {
             let after = after?;
             Some((since.checked_add(after)?, LimitExceeded { limit, after }))
         };
-        let write = at(self.blocked_since, Limit::Write, limits.write).filter(|_| self.blocked);
-        let request = self.request_since.and_then(|since| at(since, Limit::Request, limits.request));
-        let total = at(self.began, Limit::Total, limits.total);
-        if self.phase != Phase::Open {
+        let write = at(self.limits.blocked_since, Limit::Write, limits.write).filter(|_| self.flow.blocked);
+        let request = self.limits.request_since.and_then(|since| at(since, Limit::Request, limits.request));
+        let total = at(self.limits.began, Limit::Total, limits.total);
+        if self.end.phase != Phase::Open {
             return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }
         let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
-        let between = self.marks == Marks::None || self.request_since.is_none();
-        let idle = at(self.since, Limit::Idle, limits.idle).filter(|_| waits && between);
-        let read = at(self.since, Limit::Read, limits.read).filter(|_| waits && self.request_since.is_some());
+        let between = self.request.marks == RequestMarks::None || self.limits.request_since.is_none();
+        let idle = at(self.limits.since, Limit::Idle, limits.idle).filter(|_| waits && between);
+        let read =
+            at(self.limits.since, Limit::Read, limits.read).filter(|_| waits && self.limits.request_since.is_some());
         [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
@@ -289,6 +325,6 @@ mod tests {
     fn its_parts_stay_small() {
         assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
         assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
-        assert!(size_of::<Rare>() <= 232, "{} bytes", size_of::<Rare>());
+        assert!(size_of::<ColdState>() <= 232, "{} bytes", size_of::<ColdState>());
     }
 }

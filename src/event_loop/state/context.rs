@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::event_loop::state::State;
 
-/// The loop, as callbacks see it: other connections by their [`ConnId`], groups, timers, the stop. A
+/// The loop, as callbacks see it: other connections by their [`ConnId`](crate::event_loop::ConnId), groups, timers, the stop. A
 /// [`Transport`](crate::Transport) is one as well, by `Deref`.
 ///
 /// What is done to another connection touches its queue and its flags only: no callback of it runs before this one has

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::event_loop::primitives::slab::Slab;
 use crate::event_loop::state::datagram_protocol::DatagramProtocol;
 use crate::listen::Listener;
 use crate::net::{Addr, DatagramSocket};
@@ -53,4 +54,19 @@ impl Port {
 
 pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
+}
+
+/// The sockets of datagrams, and whether they are watched.
+pub(crate) struct DatagramPorts {
+    pub(crate) list: Slab<Port>,
+    /// True if they are watched.
+    pub(crate) receiving: bool,
+    /// How many datagrams have come, which are counted as accepted.
+    pub(crate) received: u64,
+}
+
+impl DatagramPorts {
+    pub(crate) fn new(home: u32) -> Self {
+        Self { list: Slab::new(home), receiving: false, received: 0 }
+    }
 }

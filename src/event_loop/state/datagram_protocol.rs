@@ -17,7 +17,8 @@ use crate::net::Addr;
 /// the server's hook; the protocol goes on with the next datagram.
 ///
 /// ```
-/// use socketserver::{Addr, DatagramProtocol, DatagramTransport, HandlerResult, Reactor};
+/// use socketserver::{Addr, HandlerResult, Reactor};
+/// use socketserver::event_loop::{DatagramProtocol, DatagramTransport};
 ///
 /// struct Echo;
 ///

@@ -138,9 +138,9 @@ where
 
 /// How many listeners and clients use each factory.
 #[derive(Debug, Default)]
-pub(crate) struct Users(HashMap<*const (), usize>);
+pub(crate) struct FactoryRefs(HashMap<*const (), usize>);
 
-impl Users {
+impl FactoryRefs {
     /// Whether it is the first.
     pub(crate) fn add(&mut self, factory: &Rc<dyn Factory>) -> bool {
         let users = self.0.entry(factory.identity()).or_default();
@@ -161,9 +161,9 @@ impl Users {
 }
 
 /// A server's factory, which the server keeps as well.
-pub(crate) struct Kept<F>(pub(crate) Arc<F>);
+pub(crate) struct SharedFactory<F>(pub(crate) Arc<F>);
 
-impl<F: Factory> Factory for Kept<F> {
+impl<F: Factory> Factory for SharedFactory<F> {
     fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
         self.0.build_protocol(cx, peer)
     }

@@ -2,10 +2,9 @@
 
 use std::{fmt, io};
 
-use crate::config::LimitExceeded;
+use crate::config::{Limit, LimitExceeded};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::protocol::BoxError;
 use crate::net::Addr;
 use crate::observe::Outcome;
 
@@ -43,7 +42,7 @@ pub enum LostReason {
     /// More was queued for it than the loop keeps for a peer that does not read.
     Overflow(QueueFull),
     /// A callback returned this error.
-    Error(BoxError),
+    Error(Box<dyn std::error::Error + Send + Sync>),
     /// A callback panicked, with this text.
     Panic(String),
     /// The loop was shut down, or dropped.
@@ -89,7 +88,7 @@ impl LostReason {
     pub(crate) fn flushes(&self) -> bool {
         match self {
             Self::PeerClosed | Self::Closed | Self::Error(_) | Self::Panic(_) | Self::Shutdown => true,
-            Self::TimedOut(e) => e.limit != crate::Limit::Write && e.limit != crate::Limit::Drain,
+            Self::TimedOut(e) => e.limit != Limit::Write && e.limit != Limit::Drain,
             Self::Aborted | Self::Reset(_) | Self::Overflow(_) => false,
         }
     }
@@ -108,7 +107,7 @@ impl LostReason {
     pub(crate) fn resets(&self) -> bool {
         match self {
             Self::Aborted | Self::Overflow(_) => true,
-            Self::TimedOut(e) => e.limit == crate::Limit::Write,
+            Self::TimedOut(e) => e.limit == Limit::Write,
             _ => false,
         }
     }

@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::event_loop::primitives::slab::Place;
-use crate::event_loop::state::factory::Factory;
+use crate::admit::Permit;
+use crate::event_loop::primitives::slab::{Place, Slab};
+use crate::event_loop::state::factory::{Factory, FactoryRefs};
+use crate::lifecycle::AtGate;
 use crate::listen::{Listener, QueuedAtStop};
 use crate::net::Addr;
 
@@ -40,9 +42,40 @@ impl Port {
 }
 
 /// Where a connection has come in. The port may be closed before it is served.
-pub(crate) struct Entrance {
+pub(crate) struct AcceptedOn {
     pub(crate) place: Place,
     /// Of the listener there.
     pub(crate) number: usize,
     pub(crate) factory: Rc<dyn Factory>,
+}
+
+/// The listeners, and whether they are watched.
+pub(crate) struct Ports {
+    pub(crate) list: Slab<Port>,
+    /// True if the listeners are watched.
+    pub(crate) listening: bool,
+    /// True if accepting rests, for want of descriptors or memory.
+    pub(crate) rests: bool,
+    /// True if accepting ends with the next connection.
+    pub(crate) accepts_one: bool,
+    /// In a worker process: the permit for the connection that the loop waits for.
+    pub(crate) reserved: Option<Permit>,
+    /// While there is no permit, and another loop may give one back.
+    pub(crate) at_gate: Option<AtGate>,
+    /// How many ports and clients use each factory.
+    pub(crate) factory_refs: FactoryRefs,
+}
+
+impl Ports {
+    pub(crate) fn new(home: u32) -> Self {
+        Self {
+            list: Slab::new(home),
+            listening: false,
+            rests: false,
+            accepts_one: false,
+            reserved: None,
+            at_gate: None,
+            factory_refs: FactoryRefs::default(),
+        }
+    }
 }

@@ -1,16 +1,12 @@
 //! What a user writes: the protocol of one connection.
 
 use std::any::Any;
-use std::error::Error;
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
 use crate::event_loop::state::transport::Transport;
-
-/// Any error, as protocols return it.
-pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What follows on the end of the peer's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,12 +19,12 @@ pub enum Eof {
     KeepOpen,
 }
 
-/// One connection's side of a conversation: a value for each connection, made by a [`Factory`](crate::Factory).
+/// One connection's side of a conversation: a value for each connection, made by a [`Factory`](crate::event_loop::Factory).
 ///
 /// The loop calls the methods; only [`data_received`](Self::data_received) is required. In each the [`Transport`] is
 /// lent: what to write, when to close, whom else to write to. None may wait for anything, since all connections of the
 /// loop wait with it; what takes time is a timer, or a thread's work that comes back by
-/// [`ReactorHandle::call_from_thread`](crate::ReactorHandle::call_from_thread).
+/// [`ReactorHandle::call_from_thread`](crate::event_loop::ReactorHandle::call_from_thread).
 /// [The guide](crate::guide::event_loop) tells the whole of it.
 ///
 /// | callback | when | afterwards |
@@ -82,7 +78,7 @@ pub trait Protocol {
     ///
     /// # Errors
     /// Whatever the protocol likes.
-    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> HandlerResult<Eof> {
         Ok(Eof::Close)
     }
 
@@ -160,7 +156,7 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
         (**self).data_received(transport, data)
     }
 
-    fn eof_received(&mut self, transport: &mut Transport<'_>) -> Result<Eof, BoxError> {
+    fn eof_received(&mut self, transport: &mut Transport<'_>) -> HandlerResult<Eof> {
         (**self).eof_received(transport)
     }
 

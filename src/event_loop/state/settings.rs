@@ -7,14 +7,14 @@ use crate::sys::limits;
 
 /// What a loop is set to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct LoopSettings {
     pub(crate) high_water: usize,
     pub(crate) low_water: usize,
     pub(crate) max_queued: usize,
     pub(crate) slow_callback: Duration,
 }
 
-impl Default for Settings {
+impl Default for LoopSettings {
     fn default() -> Self {
         Self {
             high_water: 64 << 10,
@@ -25,7 +25,7 @@ impl Default for Settings {
     }
 }
 
-/// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`] of
+/// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`](crate::event_loop::Factory) of
 /// [`Protocol`](crate::Protocol)s.
 ///
 /// ```
@@ -60,7 +60,7 @@ impl Default for Settings {
 /// reads into one buffer of 64 KiB, and queues what a peer does not take.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EventLoop {
-    settings: Settings,
+    settings: LoopSettings,
 }
 
 impl EventLoop {
@@ -94,8 +94,8 @@ impl EventLoop {
         self
     }
 
-    pub(crate) fn checked(self) -> Result<Settings> {
-        let Settings { low_water, high_water, max_queued, slow_callback } = self.settings;
+    pub(crate) fn checked(self) -> Result<LoopSettings> {
+        let LoopSettings { low_water, high_water, max_queued, slow_callback } = self.settings;
         if low_water >= high_water || high_water > max_queued {
             let why = format!("not low {low_water} < high {high_water} <= max_queued {max_queued}");
             return Err(Error::setting("water_marks", why));

@@ -22,3 +22,11 @@ pub(crate) struct Lender {
     /// How the connection has ended.
     pub(crate) outcome: Option<Outcome>,
 }
+
+/// Whether the loop is to end, and how.
+#[derive(Default)]
+pub(crate) struct Stop {
+    /// True if the run ends with this turn.
+    pub(crate) asked: bool,
+    pub(crate) drain: Option<Drain>,
+}

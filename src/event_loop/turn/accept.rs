@@ -11,9 +11,9 @@ use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token;
 use crate::event_loop::services::ports::queued_at_stop;
-use crate::event_loop::state::conn::Conn;
-use crate::event_loop::state::ports::{Entrance, Port};
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::conn::{Conn, Origin};
+use crate::event_loop::state::ports::{AcceptedOn, Port};
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::finish::refuse;
 use crate::lifecycle::AtGate;
@@ -30,10 +30,10 @@ impl State {
         }
         let full = self.is_full();
         let core = &self.core;
-        let listen = !(full || self.rests || core.control.paused() || self.drain.is_some());
-        if listen != self.listening {
-            self.listening = listen;
-            for place in self.ports.ids() {
+        let listen = !(full || self.ports.rests || core.control.paused() || self.stop.drain.is_some());
+        if listen != self.ports.listening {
+            self.ports.listening = listen;
+            for place in self.ports.list.ids() {
                 self.watch_port(place, listen)?;
             }
         }
@@ -43,10 +43,10 @@ impl State {
     /// Whether there is no place. The loop hears of one that another loop gives back from then on.
     fn is_full(&mut self) -> bool {
         let full = !self.has_a_place();
-        if self.team.is_alone() || full == self.at_gate.is_some() {
+        if self.loops.group.is_alone() || full == self.ports.at_gate.is_some() {
             return full;
         }
-        self.at_gate = full.then(|| AtGate::enter(&self.core));
+        self.ports.at_gate = full.then(|| AtGate::enter(&self.core));
         full && !self.has_a_place() // it may have been given back before
     }
 
@@ -61,36 +61,36 @@ impl State {
     /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
     /// worker. Whether it has one.
     fn keep_a_place(&mut self) -> bool {
-        if self.place.is_some() && self.core.admission.permits.exceeded() {
-            self.place.take().into_iter().for_each(Permit::give_back_unused);
+        if self.ports.reserved.is_some() && self.core.admission.permits.exceeded() {
+            self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused);
         }
-        if self.place.is_none() {
-            self.place = Permit::reserve(&self.core);
+        if self.ports.reserved.is_none() {
+            self.ports.reserved = Permit::reserve(&self.core);
         }
-        self.place.is_some()
+        self.ports.reserved.is_some()
     }
 
     /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
     pub(crate) fn accept(&mut self, token: u64) -> Result<()> {
         let (index, number) = token::place(token::PORTS, token);
-        let told_before_the_stop = self.place.is_some() && self.core.ends_alone();
-        if self.core.control.paused() || self.rests || (self.drain.is_some() && !told_before_the_stop) {
+        let told_before_the_stop = self.ports.reserved.is_some() && self.core.ends_alone();
+        if self.core.control.paused() || self.ports.rests || (self.stop.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
-        let Some(place) = self.ports.at(index) else { return Ok(()) }; // closed in this turn
-        let Some((listeners, entrance)) = self.entrance(place, number) else { return Ok(()) };
+        let Some(place) = self.ports.list.at(index) else { return Ok(()) }; // closed in this turn
+        let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
-        let permit = self.place.take().or_else(|| Permit::reserve(&self.core));
+        let permit = self.ports.reserved.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
         let accepted = listener.accept();
-        self.rests |= self.accepts_one && accepted.is_ok();
+        self.ports.rests |= self.ports.accepts_one && accepted.is_ok();
         match (accepted, permit) {
             (Ok(accepted), Some(mut permit)) => {
                 permit.engage();
                 self.core.backoff.is_over();
-                self.admit(entrance, accepted, permit);
+                self.admit(accepted_on, accepted, permit);
                 self.step_back(listener, token)?;
             }
             (Ok(accepted), None) => {
@@ -104,15 +104,18 @@ impl State {
         Ok(())
     }
 
-    fn entrance(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, Entrance)> {
-        let Port { listeners, factory, .. } = self.ports.get(place)?;
-        Some((listeners.clone(), Entrance { place, number, factory: factory.clone() }))
+    fn accepted_on(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, AcceptedOn)> {
+        let Port { listeners, factory, .. } = self.ports.list.get(place)?;
+        Some((listeners.clone(), AcceptedOn { place, number, factory: factory.clone() }))
     }
 
     /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
     /// than another queues up anew.
     fn step_back(&self, listener: &Listener, token: u64) -> Result<()> {
-        if self.team.is_alone() || !self.listening || !self.team.note_load(self.number, self.conns.len()) {
+        if self.loops.group.is_alone()
+            || !self.ports.listening
+            || !self.loops.group.note_load(self.loops.number, self.conns.len())
+        {
             return Ok(());
         }
         self.poller.remove(listener);
@@ -123,11 +126,13 @@ impl State {
         match after_failure(&self.core, listener, e) {
             NextStep::GoOn => {}
             NextStep::Rest(time) => {
-                if !std::mem::replace(&mut self.rests, true) {
-                    self.timers.set(self.now, time, Task::Rested);
+                if !std::mem::replace(&mut self.ports.rests, true) {
+                    self.time.timers.set(self.time.now, time, TimerTask::Rested);
                 }
             }
-            NextStep::Lost(error) if self.ports.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) => {
+            NextStep::Lost(error)
+                if self.ports.list.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) =>
+            {
                 return Err(error);
             }
             NextStep::Lost(_) => self.poller.remove(listener),
@@ -136,28 +141,28 @@ impl State {
     }
 
     /// A new connection: it is served, unless the server's hook is to decide about that first.
-    fn admit(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
+    fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
         if self.core.hooks.verify_request.is_some() {
-            self.put_aside(entrance, accepted, permit);
+            self.put_aside(accepted_on, accepted, permit);
         } else {
-            self.serve(entrance, accepted, permit);
+            self.serve(accepted_on, accepted, permit);
         }
     }
 
     /// Its protocol is made, and told.
-    pub(crate) fn serve(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        let (Accepted { socket, peer }, Entrance { place, number, factory }) = (accepted, entrance);
-        let port = Some((place, number as u32)); // less than PER_PORT
-        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, Some(permit), port, self.now));
+    pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+        let (Accepted { socket, peer }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
+        let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
+        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now));
         self.build_and_begin(&*factory, id);
         forget(factory);
     }
 
     /// At a stop: what the kernel's queues hold now is still served.
     pub(crate) fn count_the_last(&mut self) {
-        for port in self.ports.values_mut() {
-            if self.team.is_alone() {
+        for port in self.ports.list.values_mut() {
+            if self.loops.group.is_alone() {
                 port.queued = queued_at_stop(&self.core); // not that of an earlier run
             }
             port.queued.count(&port.listeners, self.core.settings.backlog);
@@ -169,18 +174,18 @@ impl State {
         if !self.has_last() {
             return;
         }
-        for place in self.ports.ids() {
-            let Some(port) = self.ports.get(place) else { break };
+        for place in self.ports.list.ids() {
+            let Some(port) = self.ports.list.get(place) else { break };
             let queued = port.queued.clone();
             let Some(number) = queued.next() else { continue };
             let Some(permit) = Permit::take(&self.core) else { return };
-            let Some((listeners, entrance)) = self.entrance(place, number) else { break };
+            let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { break };
             let Some(listener) = listeners.get(number) else { continue };
             if !queued.take(number) {
                 return; // another worker was faster
             }
             match listener.accept() {
-                Ok(accepted) => self.admit(entrance, accepted, permit),
+                Ok(accepted) => self.admit(accepted_on, accepted, permit),
                 Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
                 Err(_) => queued.clear(number), // no time is left to wait for better
             }
@@ -189,8 +194,8 @@ impl State {
     }
 
     pub(crate) fn has_last(&self) -> bool {
-        let serves = !self.is_cut() && !self.accepts_one && !self.core.control.paused();
-        serves && self.ports.values().any(|port| !port.queued.is_empty())
+        let serves = !self.is_cut() && !self.ports.accepts_one && !self.core.control.paused();
+        serves && self.ports.list.values().any(|port| !port.queued.is_empty())
     }
 }
 
@@ -219,7 +224,7 @@ mod tests {
         reactor.context().stop_listening(&gone);
         reactor.state.accept(event).unwrap();
         let port = reactor.listen_tcp("127.0.0.1:0", Refusing).unwrap();
-        assert_eq!((port.place.index(), reactor.state.ports.len()), (gone.place.index(), 1));
+        assert_eq!((port.place.index(), reactor.state.ports.list.len()), (gone.place.index(), 1));
         reactor.state.accept(event).unwrap();
         assert!(!reactor.state.core.admission.permits.full(), "no place is lost by it");
         let _client = TcpStream::connect(port.addr.socket_addr().unwrap()).unwrap();

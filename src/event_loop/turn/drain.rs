@@ -28,10 +28,12 @@ impl State {
 
     /// A drain that is on already is not made longer. The limit holds for all loops of the server.
     pub(crate) fn shutdown(&mut self, grace: Duration) {
-        let deadline = self.clock.now() + grace.min(NEVER);
-        if !self.team.is_alone() {
-            self.team.limit_drain(deadline, grace);
-            self.team.tell_others(self.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
+        let deadline = self.time.clock.now() + grace.min(NEVER);
+        if !self.loops.group.is_alone() {
+            self.loops.group.limit_drain(deadline, grace);
+            self.loops
+                .group
+                .tell_others(self.loops.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
         }
         self.limit_drain(deadline, grace);
     }
@@ -45,7 +47,7 @@ impl State {
     pub(crate) fn drain_within(&mut self, deadline: Instant, grace: Duration) {
         let before = self.drain_deadline();
         self.begin_drain();
-        if let Some(drain) = &mut self.drain {
+        if let Some(drain) = &mut self.stop.drain {
             drain.deadline = Some(before.map_or(deadline, |before| before.min(deadline)));
             drain.grace = grace;
         }
@@ -53,17 +55,17 @@ impl State {
 
     pub(crate) fn begin_drain(&mut self) {
         self.poller.remove(&self.core.control.stop);
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             return;
         }
         let grace = self.core.settings.drain_timeout;
-        let by_hand = self.clock.set_by_hand().map(|now| now + grace);
-        let (deadline, grace) = match self.team.drain_limit() {
+        let by_hand = self.time.clock.set_by_hand().map(|now| now + grace);
+        let (deadline, grace) = match self.loops.group.drain_limit() {
             Some((deadline, grace)) => (Some(deadline), grace),
             None => (by_hand, grace),
         };
-        self.drain = Some(Drain { deadline, grace, cut: false });
-        if !self.core.control.paused() && !self.accepts_one {
+        self.stop.drain = Some(Drain { deadline, grace, cut: false });
+        if !self.core.control.paused() && !self.ports.accepts_one {
             self.count_the_last();
         }
         self.watch_for_the_end_of_grace();
@@ -78,26 +80,26 @@ impl State {
         if self.lent.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
-        if self.drain.is_some() && self.core.is_worker() {
+        if self.stop.drain.is_some() && self.core.is_worker() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
         }
     }
 
     /// Once a turn: takes in the last of the queue, cuts at the limit, and ends the run when nothing is left.
     pub(crate) fn go_on_draining(&mut self) {
-        if self.drain.is_none() {
+        if self.stop.drain.is_none() {
             return;
         }
-        self.place.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
+        self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
         self.stop_all_datagrams();
         self.accept_one_of_the_last();
-        if self.drain_deadline().is_some_and(|at| at <= self.clock.now()) && !self.is_cut() {
+        if self.drain_deadline().is_some_and(|at| at <= self.time.clock.now()) && !self.is_cut() {
             self.cut();
         }
         if !self.has_connections() && !self.has_last() {
             self.end_connectors();
             self.stop_listening_all();
-            self.stop = true;
+            self.stop.asked = true;
         }
     }
 
@@ -105,10 +107,10 @@ impl State {
         if self.lent.is_none() || self.is_over_for_all() {
             self.core.control.cut();
         }
-        let Some(drain) = &mut self.drain else { return };
+        let Some(drain) = &mut self.stop.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
-        let left = self.conns.len() + self.aside.len();
+        let left = self.conns.len() + self.verdicts.len();
         self.turn_all_away();
         if left > 0 && self.lent.is_none() {
             log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
@@ -116,7 +118,7 @@ impl State {
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
         }
         self.settle();
@@ -125,12 +127,12 @@ impl State {
     /// Ends every connection at once; with the loop itself.
     pub(crate) fn end_all(&mut self) {
         let (deadline, grace) = (None, Duration::ZERO);
-        self.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
+        self.stop.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
         self.turn_all_away();
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
             if let Some(conn) = self.conns.get_mut(id) {
-                conn.phase = Phase::Over;
+                conn.end.phase = Phase::Over;
             }
             self.finish(id);
         }

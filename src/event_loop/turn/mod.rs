@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::work::Soon;
+use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::panics::forget;
 use crate::sys::Readiness;
@@ -25,8 +25,8 @@ impl State {
         self.mind_datagrams();
         self.core.worker().into_iter().for_each(|worker| worker.report_ready());
         let events = self.wait(timeout)?;
-        let unread = self.unread.len();
-        let mark = self.timers.mark();
+        let unread = self.queues.unread.len();
+        let mark = self.time.timers.mark();
         self.follow_the_cut();
         for place in 0..events {
             match self.poller.event(place) {
@@ -54,44 +54,44 @@ impl State {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
         let patience = self.patience(timeout);
         let events = self.poller.wait(patience).map_err(Error::system("wait for events"))?;
-        self.now = self.clock.now();
-        self.woke = self.now;
+        self.time.now = self.time.clock.now();
+        self.time.woke = self.time.now;
         Ok(events)
     }
 
     /// Those of the last turn that have more to give than one read takes, or their end.
     fn read_unread(&mut self, listed: usize) {
         for place in 0..listed {
-            let Some(id) = self.unread.get(place).copied() else { break };
+            let Some(id) = self.queues.unread.get(place).copied() else { break };
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.listed = false;
-            if conn.unread && conn.wanted().read {
+            conn.watch.listed = false;
+            if conn.watch.unread && conn.wanted().read {
                 self.ready(id, Readiness::READABLE);
             }
         }
-        self.unread.drain(..listed.min(self.unread.len()));
+        self.queues.unread.drain(..listed.min(self.queues.unread.len()));
     }
 
     /// From other threads: what is there now; what comes meanwhile is for the next turn.
     fn take_calls(&mut self) {
-        for call in self.inbox.take_all() {
+        for call in self.loops.inbox.take_all() {
             self.call_free("a call from a thread", call);
         }
     }
 
     fn do_what_was_put_off(&mut self) {
-        for _ in 0..self.soon.len() {
-            match self.soon.pop_front() {
-                Some(Soon::Call(call)) => self.call_free("a call", call),
-                Some(Soon::Message(id, message)) if self.is_open(id) => {
+        for _ in 0..self.queues.deferred.len() {
+            match self.queues.deferred.pop_front() {
+                Some(Deferred::Call(call)) => self.call_free("a call", call),
+                Some(Deferred::Message(id, message)) if self.is_open(id) => {
                     self.call(id, "message", |p, t| p.message(t, message));
                     self.mark(id);
                 }
-                Some(Soon::Message(_, message)) => forget(message),
-                Some(Soon::Connect(connector)) => self.go_on_connecting(connector),
-                Some(Soon::Start(factory)) => self.start_factory(&factory),
-                Some(Soon::Stop(factory)) => self.stop_factory(factory),
-                Some(Soon::EndDatagrams(place)) => self.end_datagrams(place),
+                Some(Deferred::Message(_, message)) => forget(message),
+                Some(Deferred::Connect(connector)) => self.go_on_connecting(connector),
+                Some(Deferred::Start(factory)) => self.start_factory(&factory),
+                Some(Deferred::Stop(factory)) => self.stop_factory(factory),
+                Some(Deferred::EndDatagrams(place)) => self.end_datagrams(place),
                 None => {}
             }
         }
@@ -104,10 +104,10 @@ impl State {
     /// Connections without sockets: ready when they would be.
     #[cfg(feature = "testing")]
     fn serve_memory(&mut self) {
-        for id in std::mem::take(&mut self.in_memory) {
+        for id in std::mem::take(&mut self.unpolled.memory) {
             let Some(conn) = self.conns.get(id) else { continue };
-            self.in_memory.push(id);
-            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watched) {
+            self.unpolled.memory.push(id);
+            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watch.interest) {
                 if let Some(ready) = memory.readiness(watched) {
                     self.ready(id, ready);
                 }
@@ -118,12 +118,13 @@ impl State {
     /// How long the next wait may be.
     pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let may_accept = self.has_last() && !self.core.admission.permits.full();
-        let has_more = !self.dirty.is_empty() || !self.soon.is_empty() || !self.unread.is_empty();
-        if self.stop || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
+        let has_more =
+            !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
+        if self.stop.asked || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
             return Some(Duration::ZERO);
         }
-        let due = self.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
-        let left = due.map(|due| due.saturating_duration_since(self.clock.now()));
+        let due = self.time.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
+        let left = due.map(|due| due.saturating_duration_since(self.time.clock.now()));
         left.into_iter().chain(timeout).min()
     }
 }

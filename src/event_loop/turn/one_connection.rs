@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::connection::Wire;
+use crate::error::Result;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
@@ -58,16 +59,16 @@ impl State {
     }
 
     /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
-    pub(crate) fn end_the_others(&mut self, wire: &Wire) -> crate::Result<()> {
-        if self.stop || !self.has_connections() {
+    pub(crate) fn end_the_others(&mut self, wire: &Wire) -> Result<()> {
+        if self.stop.asked || !self.has_connections() {
             return Ok(());
         }
         wire.share_no_deadline(); // no request lasts any more
         let grace = self.core.settings.drain_timeout;
-        self.drain_within(self.clock.now() + grace.min(NEVER), grace);
+        self.drain_within(self.time.clock.now() + grace.min(NEVER), grace);
         self.conns.ids().into_iter().for_each(|id| self.end(id, LostReason::Shutdown));
         self.settle();
-        while self.has_connections() && !self.stop {
+        while self.has_connections() && !self.stop.asked {
             self.turn(wire.beat())?;
         }
         Ok(())
@@ -76,7 +77,7 @@ impl State {
     pub(crate) fn tell_request(&self, wire: &Wire) {
         let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
         if let Some(conn) = conn {
-            wire.tell_request(conn.request_since, self.limits_of(conn).request);
+            wire.tell_request(conn.limits.request_since, self.limits_of(conn).request);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is due.
 
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::hooks;
 
@@ -8,21 +8,21 @@ impl State {
     /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
     /// which takes all of them.
     pub(crate) fn pace_actions(&mut self) {
-        if self.number > 0 && !self.core.is_worker() {
+        if self.loops.number > 0 && !self.core.is_worker() {
             return;
         }
         if let Some(every) = hooks::every(&self.core) {
-            self.timers.set(self.clock.now(), every, Task::Actions);
+            self.time.timers.set(self.time.clock.now(), every, TimerTask::Actions);
         }
     }
 
     pub(crate) fn act(&mut self) {
-        if self.drain.is_some() {
+        if self.stop.drain.is_some() {
             return;
         }
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
         match self.core.worker() {
-            Some(post) => post.beat_at(self.team.beat(self.number, post.millis())),
+            Some(post) => post.beat_at(self.loops.group.beat(self.loops.number, post.millis())),
             None => hooks::perform(&self.core),
         }
         self.note_stall("service_actions", None);
@@ -31,17 +31,17 @@ impl State {
 
     /// Those that are due, and were set before this turn.
     pub(crate) fn fire_timers(&mut self, mark: u64) {
-        let now = self.woke;
-        while let Some((timer, task)) = self.timers.pop(now, mark) {
+        let now = self.time.woke;
+        while let Some((timer, task)) = self.time.timers.pop(now, mark) {
             match task {
-                Task::Call(call) => self.call_free("a timer's call", call),
-                Task::Limit(id) => self.limit_is_due(id),
-                Task::Throttle(id, direction) => self.may_go_on(id, direction),
-                Task::Connect(connector) => self.connect_is_due(connector),
-                Task::Rested => self.rests = false,
-                Task::Verify(key) => self.verdict_is_late(key),
-                Task::Actions => self.act(),
-                Task::Protocol(id) => {
+                TimerTask::Call(call) => self.call_free("a timer's call", call),
+                TimerTask::Limit(id) => self.limit_is_due(id),
+                TimerTask::Rate(id, direction) => self.may_go_on(id, direction),
+                TimerTask::Connect(connector) => self.connect_is_due(connector),
+                TimerTask::Rested => self.ports.rests = false,
+                TimerTask::Verify(key) => self.verdict_is_late(key),
+                TimerTask::Actions => self.act(),
+                TimerTask::Protocol(id) => {
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));
                     }

@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::admit::Permit;
-use crate::event_loop::state::asides::Aside;
-use crate::event_loop::state::ports::Entrance;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::ports::AcceptedOn;
+use crate::event_loop::state::verdicts::PendingVerdict;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::finish;
 use crate::hooks::{self, Verdict};
@@ -14,49 +14,52 @@ use crate::panics::forget;
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
-    pub(crate) fn put_aside(&mut self, entrance: Entrance, accepted: Accepted, permit: Permit) {
-        let (key, inbox) = (self.aside.next, self.inbox.clone());
-        self.aside.next += 1;
+    pub(crate) fn put_aside(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+        let (key, inbox) = (self.verdicts.next, self.loops.inbox.clone());
+        self.verdicts.next += 1;
         let tell = move |verdict| {
             let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict)));
             // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(ticket) => {
-                let timer = self.timers.set(self.now, self.core.settings.verify_timeout, Task::Verify(key));
-                self.aside.all.insert(key, Aside { entrance, accepted, permit, ticket, timer });
+                let timer =
+                    self.time.timers.set(self.time.now, self.core.settings.verify_timeout, TimerTask::Verify(key));
+                self.verdicts.all.insert(key, PendingVerdict { accepted_on, accepted, permit, ticket, timer });
             }
             Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }
 
     fn verdict(&mut self, key: u64, verdict: Verdict) {
-        let Some(Aside { entrance, accepted, permit, timer, .. }) = self.aside.all.remove(&key) else { return };
-        self.timers.cancel(timer);
+        let Some(PendingVerdict { accepted_on, accepted, permit, timer, .. }) = self.verdicts.all.remove(&key) else {
+            return;
+        };
+        self.time.timers.cancel(timer);
         match verdict.check() {
-            Ok(()) => self.serve(entrance, accepted, permit),
+            Ok(()) => self.serve(accepted_on, accepted, permit),
             Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }
 
     pub(crate) fn verdict_is_late(&mut self, key: u64) {
-        if let Some(aside) = self.aside.all.remove(&key) {
-            self.turn_away(aside, &hooks::late(&self.core));
+        if let Some(pending) = self.verdicts.all.remove(&key) {
+            self.turn_away(pending, &hooks::late(&self.core));
         }
     }
 
     /// The loop is at its end, or the drain is.
     pub(crate) fn turn_all_away(&mut self) {
-        for (_, aside) in std::mem::take(&mut self.aside.all) {
-            self.timers.cancel(aside.timer);
-            self.turn_away(aside, &hooks::server_stops());
+        for (_, pending) in std::mem::take(&mut self.verdicts.all) {
+            self.time.timers.cancel(pending.timer);
+            self.turn_away(pending, &hooks::server_stops());
         }
     }
 
-    fn turn_away(&self, aside: Aside, why: &io::Error) {
-        self.core.verifying.forget(aside.ticket);
-        finish::refuse_unverified(&self.core, aside.accepted, why);
-        forget(aside.entrance);
+    fn turn_away(&self, pending: PendingVerdict, why: &io::Error) {
+        self.core.verifying.forget(pending.ticket);
+        finish::refuse_unverified(&self.core, pending.accepted, why);
+        forget(pending.accepted_on);
     }
 }
 
@@ -98,7 +101,7 @@ mod tests {
         });
         let port = reactor.listen_tcp("127.0.0.1:0", serves).unwrap();
         let _client = TcpStream::connect(port.local_addr().socket_addr().unwrap()).unwrap();
-        while reactor.state.aside.len() == 0 {
+        while reactor.state.verdicts.len() == 0 {
             assert!(reactor.turn(None).unwrap());
         }
         reactor.context().stop_listening(&port);
@@ -106,7 +109,7 @@ mod tests {
             reactor.listen_tcp("127.0.0.1:0", factory(|_: &Peer| -> Nothing { panic!("not for this one") })).unwrap();
         assert_eq!(other.place.index(), port.place.index(), "another has its place");
         release.send(()).unwrap();
-        while reactor.state.aside.len() > 0 {
+        while reactor.state.verdicts.len() > 0 {
             assert!(reactor.turn(Some(Duration::from_secs(30))).unwrap());
         }
         assert_eq!((reactor.state.conns.len(), Rc::strong_count(&kept)), (1, 1), "and the factory is let go");

@@ -1,4 +1,4 @@
-//! Crews whose members die, and whose threads fail to start.
+//! Scenarios of crews whose members die, and whose threads fail to start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Li
     (Arc::new(Crew { acceptor, settings, members, waiting, fault: Mutex::new(None) }), door, listeners)
 }
 
-/// A member as `hire` makes it, but on no thread.
+/// Makes a member as `hire` does, but without a thread.
 fn member(crew: &Arc<Crew>) -> Member {
     crew.members.fetch_add(1, SeqCst);
     crew.acceptor.core().run.workers.fetch_add(1, SeqCst);
@@ -34,10 +34,10 @@ fn member(crew: &Arc<Crew>) -> Member {
     Member { crew: crew.clone(), waits: true, quiet: false }
 }
 
-/// Two connections stay at once: so a crew of three, one of which does nothing, is whole again, and one that grows has
-/// found somebody to wait.
+/// Two connections stay at the same time. So a crew of three, where one member does nothing, is complete
+/// again, and a crew that grows has a waiting member again.
 #[test]
-fn who_dies_is_replaced_though_threads_fail_to_start() {
+fn a_dead_member_is_replaced_though_threads_fail_to_start() {
     for size in [Some(3), None] {
         check(move || {
             let tally = Arc::new(Tally::default());

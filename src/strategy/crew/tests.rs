@@ -9,7 +9,7 @@ use crate::lifecycle::{Core, Hooks};
 fn crew(size: Option<usize>) -> Arc<Crew> {
     let core = Core::new(ServerSettings::default(), Hooks::default(), 100, usize::MAX).unwrap();
     let listeners = Arc::default();
-    std::mem::forget(Arc::clone(&listeners)); // as a server that is never dropped
+    std::mem::forget(Arc::clone(&listeners)); // like a server that is never dropped
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(handler(|_| Ok(()))));
     let settings =
         ThreadSettings { name: "crew".into(), stack_size: None, keep_alive: Duration::from_secs(60), spare: 2, size };
@@ -25,7 +25,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// A member as `hire` makes it, but on no thread.
+/// Makes a member as `hire` does, but without a thread.
 fn member(crew: &Arc<Crew>) -> Member {
     crew.members.fetch_add(1, SeqCst);
     crew.acceptor.core().run.workers.fetch_add(1, SeqCst);
@@ -34,7 +34,7 @@ fn member(crew: &Arc<Crew>) -> Member {
 }
 
 #[test]
-fn who_dies_is_replaced_and_all_leave_at_the_stop() {
+fn a_dead_member_is_replaced_and_all_leave_at_the_stop() {
     for size in [Some(3), None] {
         let crew = crew(size);
         let core = crew.acceptor.core().clone();
@@ -54,7 +54,7 @@ fn who_dies_is_replaced_and_all_leave_at_the_stop() {
 }
 
 #[test]
-fn a_member_that_is_dropped_is_struck_off_and_the_supervisor_hears_of_it() {
+fn a_dropped_member_leaves_the_counts_and_wakes_the_supervisor() {
     let crew = crew(Some(1));
     let core = crew.acceptor.core().clone();
     core.control.events.clear();
@@ -65,7 +65,7 @@ fn a_member_that_is_dropped_is_struck_off_and_the_supervisor_hears_of_it() {
 }
 
 #[test]
-fn the_last_who_waits_never_retires() {
+fn the_last_waiting_member_never_retires() {
     let crew = crew(None);
     let (mut a, mut b) = (member(&crew), member(&crew));
     assert!(a.retire_unless_last());
@@ -75,7 +75,7 @@ fn the_last_who_waits_never_retires() {
 }
 
 #[test]
-fn who_is_done_waits_again_unless_enough_do() {
+fn a_member_that_is_done_waits_again_unless_enough_others_wait() {
     let crew = crew(None);
     let mut members: Vec<_> = (0..3).map(|_| member(&crew)).collect();
     members[0].stop_waiting();

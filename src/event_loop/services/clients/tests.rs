@@ -35,7 +35,7 @@ fn black_hole() -> (TcpListener, TcpStream, Addr) {
 }
 
 fn current(test: &mut TestLoop, connector: Connector) -> Option<Addr> {
-    test.act(|cx| cx.state.dials.attempt(connector).and_then(|attempt| attempt.current.clone()))
+    test.act(|cx| cx.state.clients.attempt(connector).and_then(|attempt| attempt.current.clone()))
 }
 
 /// Turns until another address is tried, without time passing.
@@ -50,7 +50,7 @@ fn next_of(test: &mut TestLoop, connector: Connector, last: &Addr) -> Option<Add
 #[test]
 fn several_addresses_of_one_name_share_one_timeout() {
     let (mut test, told) = (TestLoop::new().unwrap(), Rc::new(RefCell::new(Vec::new())));
-    test.reactor().state.dials.script = None; // real sockets
+    test.reactor().state.clients.script = None; // real sockets
     let holes = [(); 3].map(|()| black_hole());
     let [(.., first), (.., second), (.., third)] = &holes;
     let refusing = Addr::Ip(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());

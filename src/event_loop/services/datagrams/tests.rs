@@ -60,7 +60,7 @@ fn of_both(reactor: &mut Reactor, protocol: Noting) -> Option<DatagramPort> {
     let mut sockets = bind(&HERE_V6.into(), BindOptions::datagrams()).ok()?;
     sockets.extend(bind(&HERE_V4.into(), BindOptions::datagrams()).unwrap());
     let port = reactor.listen_udp("127.0.0.1:0", protocol).unwrap();
-    reactor.state.datagrams.get_mut(port.place).unwrap().sockets = sockets;
+    reactor.state.datagrams.list.get_mut(port.place).unwrap().sockets = sockets;
     Some(port)
 }
 
@@ -77,7 +77,7 @@ fn the_socket_is_chosen_by_the_family_and_by_whom_it_is_connected_to() {
     assert!(Context { state: &mut reactor.state }.send_datagram(&port, &Addr::Unnamed, b"").is_err());
 
     // In the delivery by one family to a peer of the other, and from then on.
-    let own = reactor.state.datagrams.get(port.place).map(|port| [addr_of(port, 0), addr_of(port, 1)]).unwrap();
+    let own = reactor.state.datagrams.list.get(port.place).map(|port| [addr_of(port, 0), addr_of(port, 1)]).unwrap();
     v6.send_to(v4_addr.to_string().as_bytes(), own[0].socket_addr().unwrap()).unwrap();
     assert!(reactor.turn(LONG).unwrap());
     assert_eq!(text_of(&v4), "hello");
@@ -107,7 +107,7 @@ fn places_are_used_again_and_an_event_of_before_is_of_no_effect() {
     let state = &mut reactor.state;
     state.stop_datagrams(gone.place);
     let port = state.listen_udp(&HERE_V4.into(), Box::new(noting.clone())).unwrap();
-    assert_eq!((port.place.index(), state.datagrams.len()), (gone.place.index(), 1));
+    assert_eq!((port.place.index(), state.datagrams.list.len()), (gone.place.index(), 1));
     let (client, _) = client(HERE_V4);
     client.send_to(b"early", port.local_addr().socket_addr().unwrap()).unwrap();
     state.receive(token::of(token::DATAGRAMS, gone.place.index(), 0));

@@ -13,7 +13,7 @@ use crate::event_loop::primitives::group::Group;
 use crate::mailbox::Mailbox;
 
 /// What all loops of a team share.
-pub(crate) struct Team<C> {
+pub(crate) struct LoopGroup<C> {
     /// The number of the first loop in this process; the others have those that follow.
     first: u32,
     inboxes: Vec<Arc<Mailbox<C>>>,
@@ -43,7 +43,7 @@ impl Part {
 /// No two loops of a process have the same number.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-impl<C> Team<C> {
+impl<C> LoopGroup<C> {
     pub(crate) fn new(loops: usize) -> io::Result<Arc<Self>> {
         let inboxes = (0..loops).map(|_| Mailbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {

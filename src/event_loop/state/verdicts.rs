@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use crate::admit::Permit;
 use crate::event_loop::primitives::timers::TimerId;
-use crate::event_loop::state::ports::Entrance;
+use crate::event_loop::state::ports::AcceptedOn;
 use crate::net::Accepted;
 use crate::offload::Ticket;
 
 /// A connection nobody knows of yet; it has its place.
-pub(crate) struct Aside {
-    pub(crate) entrance: Entrance,
+pub(crate) struct PendingVerdict {
+    pub(crate) accepted_on: AcceptedOn,
     pub(crate) accepted: Accepted,
     pub(crate) permit: Permit,
     pub(crate) ticket: Ticket,
@@ -19,12 +19,12 @@ pub(crate) struct Aside {
 
 /// All of them, by numbers that are never given again.
 #[derive(Default)]
-pub(crate) struct Asides {
-    pub(crate) all: HashMap<u64, Aside>,
+pub(crate) struct PendingVerdicts {
+    pub(crate) all: HashMap<u64, PendingVerdict>,
     pub(crate) next: u64,
 }
 
-impl Asides {
+impl PendingVerdicts {
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }

@@ -4,10 +4,10 @@ use std::io;
 
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
+use crate::event_loop::state::cold::{Direction, RateWaiter};
 use crate::event_loop::state::conn::Conn;
-use crate::event_loop::state::rare::{Direction, Throttle};
 use crate::event_loop::state::transport::Transport;
-use crate::event_loop::state::work::Task;
+use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
@@ -29,18 +29,18 @@ impl Transport<'_> {
 }
 
 impl Conn {
-    fn throttle(&mut self, direction: Direction) -> Option<&mut Throttle> {
-        let rare = self.rare.as_mut()?;
+    fn rate_waiter(&mut self, direction: Direction) -> Option<&mut RateWaiter> {
+        let cold = self.cold.as_mut()?;
         match direction {
-            Direction::Reading => rare.reading.as_mut(),
-            Direction::Writing => rare.writing.as_mut(),
+            Direction::Reading => cold.reading.as_mut(),
+            Direction::Writing => cold.writing.as_mut(),
         }
     }
 
     /// Of what [`State::allowed`] has said, so much was used.
     pub(crate) fn give_back(&mut self, direction: Direction, allowed: usize, used: usize) {
-        if let Some(throttle) = self.throttle(direction) {
-            throttle.limit.give_back(allowed - used);
+        if let Some(waiter) = self.rate_waiter(direction) {
+            waiter.limit.give_back(allowed - used);
         }
     }
 }
@@ -48,13 +48,13 @@ impl Conn {
 impl State {
     fn limit_rate(&mut self, id: ConnId, direction: Direction, limit: &RateLimit) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if conn.throttle(direction).is_some_and(|throttle| throttle.limit.is(limit)) {
+        if conn.rate_waiter(direction).is_some_and(|waiter| waiter.limit.is(limit)) {
             return;
         }
-        let throttle = Some(Throttle::new(limit));
+        let waiter = Some(RateWaiter::new(limit));
         let old = match direction {
-            Direction::Reading => std::mem::replace(&mut conn.rare().reading, throttle),
-            Direction::Writing => std::mem::replace(&mut conn.rare().writing, throttle),
+            Direction::Reading => std::mem::replace(&mut conn.cold().reading, waiter),
+            Direction::Writing => std::mem::replace(&mut conn.cold().writing, waiter),
         };
         conn.paused.by_rate &= direction == Direction::Writing;
         self.let_go(old);
@@ -62,18 +62,18 @@ impl State {
     }
 
     /// Gives up a place at a bucket.
-    pub(crate) fn let_go(&mut self, throttle: Option<Throttle>) {
-        let Some(Throttle { limit, wait: Some((timer, reserved)), .. }) = throttle else { return };
-        self.timers.cancel(timer);
+    pub(crate) fn let_go(&mut self, waiter: Option<RateWaiter>) {
+        let Some(RateWaiter { limit, wait: Some((timer, reserved)), .. }) = waiter else { return };
+        self.time.timers.cancel(timer);
         limit.give_back(reserved);
     }
 
     /// How much may pass now, up to `most`. Where that is nothing, the connection has got in line.
     pub(crate) fn allowed(&mut self, id: ConnId, direction: Direction, most: usize) -> usize {
-        let now = self.now;
-        let throttle = self.conns.get_mut(id).and_then(|conn| conn.throttle(direction));
-        let Some(throttle) = throttle.filter(|throttle| throttle.wait.is_none()) else { return 0 };
-        match throttle.take(now, most) {
+        let now = self.time.now;
+        let waiter = self.conns.get_mut(id).and_then(|conn| conn.rate_waiter(direction));
+        let Some(waiter) = waiter.filter(|waiter| waiter.wait.is_none()) else { return 0 };
+        match waiter.take(now, most) {
             0 => {
                 self.get_in_line(id, direction, most);
                 0
@@ -83,25 +83,25 @@ impl State {
     }
 
     fn get_in_line(&mut self, id: ConnId, direction: Direction, most: usize) {
-        let now = self.now;
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.paused.by_rate |= direction == Direction::Reading;
-        let Some(throttle) = conn.throttle(direction) else { return };
-        let (reserved, wait) = throttle.limit.reserve(now, most);
-        throttle.wait = Some((self.timers.set(now, wait, Task::Throttle(id, direction)), reserved));
+        let Some(waiter) = conn.rate_waiter(direction) else { return };
+        let (reserved, wait) = waiter.limit.reserve(now, most);
+        waiter.wait = Some((self.time.timers.set(now, wait, TimerTask::Rate(id, direction)), reserved));
         self.mark(id);
     }
 
     /// Its turn has come.
     pub(crate) fn may_go_on(&mut self, id: ConnId, direction: Direction) {
-        self.now = self.clock.now();
-        let now = self.now;
+        self.time.now = self.time.clock.now();
+        let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let Some(throttle) = conn.throttle(direction) else { return };
-        throttle.granted = throttle.wait.take().map_or(0, |(_, reserved)| reserved);
+        let Some(waiter) = conn.rate_waiter(direction) else { return };
+        waiter.granted = waiter.wait.take().map_or(0, |(_, reserved)| reserved);
         if direction == Direction::Reading {
             conn.paused.by_rate = false;
-            conn.since = now; // it was not the peer who was waited for
+            conn.limits.since = now; // it was not the peer who was waited for
             if conn.is_open() && conn.wanted().read {
                 self.read(id);
             }
@@ -109,8 +109,8 @@ impl State {
             self.mind_the_rise(id); // a callback of this turn may have written; it is told of the fall only then
             self.flush(id);
         }
-        if let Some(throttle) = self.conns.get_mut(id).and_then(|conn| conn.throttle(direction)) {
-            throttle.limit.give_back(std::mem::take(&mut throttle.granted));
+        if let Some(waiter) = self.conns.get_mut(id).and_then(|conn| conn.rate_waiter(direction)) {
+            waiter.limit.give_back(std::mem::take(&mut waiter.granted));
         }
         self.mark(id);
     }
@@ -120,7 +120,7 @@ impl State {
     pub(crate) fn recv_limited(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
         let would_block = || Err(io::ErrorKind::WouldBlock.into());
         let Some(conn) = self.conns.get_mut(id) else { return would_block() };
-        if !conn.is_open() || conn.throttle(Direction::Reading).is_none() {
+        if !conn.is_open() || conn.rate_waiter(Direction::Reading).is_none() {
             return conn.recv(buffer); // into the void it is read as fast as it comes
         }
         let size = buffer.len();

@@ -9,15 +9,15 @@ use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::protocol::Protocol;
 
 #[derive(Default)]
-pub(crate) struct Rare {
+pub(crate) struct ColdState {
     /// Whose queues its reading waits for.
     pub(crate) links: Vec<ConnId>,
     /// Whose reading waits for its queue.
     pub(crate) linked: Vec<ConnId>,
     /// Whether those have been told that the queue is long.
     pub(crate) holds_linked: bool,
-    pub(crate) reading: Option<Throttle>,
-    pub(crate) writing: Option<Throttle>,
+    pub(crate) reading: Option<RateWaiter>,
+    pub(crate) writing: Option<RateWaiter>,
     /// The protocol that takes over when the callback has returned, and the input that is for it.
     pub(crate) next: Option<(Box<dyn Protocol>, Vec<u8>)>,
     /// Input that is still to be given to a protocol that has taken over.
@@ -29,14 +29,14 @@ pub(crate) struct Rare {
 }
 
 impl Conn {
-    pub(crate) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_with(Box::default)
+    pub(crate) fn cold(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_with(Box::default)
     }
 }
 
 /// One direction of a connection, and its place at the bucket.
 #[derive(Debug)]
-pub(crate) struct Throttle {
+pub(crate) struct RateWaiter {
     pub(crate) limit: RateLimit,
     /// Until when it waits, and for how much, which is taken already.
     pub(crate) wait: Option<(TimerId, usize)>,
@@ -44,7 +44,7 @@ pub(crate) struct Throttle {
     pub(crate) granted: usize,
 }
 
-impl Throttle {
+impl RateWaiter {
     pub(crate) fn new(limit: &RateLimit) -> Self {
         Self { limit: limit.clone(), wait: None, granted: 0 }
     }
