@@ -88,7 +88,7 @@ impl State {
         let inbox = self.loops.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
-            let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
+            let _ = inbox.send(Box::new(move |cx| cx.state.finish_work(key))); // fails where the loop is gone
         };
         match self.core.blocking.give(run) {
             Ok(ticket) => {
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    fn work_is_done(&mut self, key: u64) {
+    fn finish_work(&mut self, key: u64) {
         if let Some((done, _)) = self.offloaded.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
@@ -114,7 +114,7 @@ impl State {
 
 impl State {
     /// The loop is at its end: nobody waits for what it has given away.
-    pub(crate) fn forget_work(&self) {
+    pub(crate) fn forget_all_work(&self) {
         self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }
 }

@@ -17,7 +17,7 @@ use crate::sys::shared::SharedRef;
 pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> i32 {
     let serve = AssertUnwindSafe(|| serve(request, slot, strategy, parent));
     let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
-        slot.say(Verdict::Panicked, "outside of the handler");
+        slot.set_verdict(Verdict::Panicked, "outside of the handler");
         std::mem::forget(payload);
         Verdict::Panicked
     });
@@ -30,7 +30,7 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
     core.control.become_child(shared.as_ref().map(AsFd::as_fd));
     let restored = if strategy.bounds.files.is_none() { restore_descriptors() } else { Ok(()) };
     if let Err(e) = restored.and_then(|()| strategy.bounds.apply()) {
-        slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
+        slot.set_verdict(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
     }
     // A worker that dies takes its connections along, as its master has counted. (After the bounds: a change of user
@@ -48,19 +48,19 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
             io::ErrorKind::TimedOut => Verdict::Unanswered,
             _ => Verdict::Unasked,
         };
-        slot.say(verdict, &why.to_string());
+        slot.set_verdict(verdict, &why.to_string());
         request.keep_permit(); // the parent's
         return verdict;
     }
     let judged = request.run_in_child(slot.map(|slot| &slot.deadline), |outcome, lost| {
-        let (verdict, text) = verdict(outcome, lost);
-        slot.say(verdict, &text);
+        let (verdict, text) = judge(outcome, lost);
+        slot.set_verdict(verdict, &text);
         verdict
     });
     judged.unwrap_or(Verdict::Failed)
 }
 
-fn verdict(outcome: &Outcome, lost: bool) -> (Verdict, String) {
+fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {
     match outcome {
         Outcome::Served => (Verdict::Served, String::new()),
         Outcome::Panicked(message) => (Verdict::Panicked, message.clone()),

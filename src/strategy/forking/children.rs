@@ -46,9 +46,9 @@ pub(super) struct Children {
 }
 
 impl Children {
-    pub(super) fn new(core: &Arc<Core>, wakes: &Epoll) -> io::Result<Self> {
+    pub(super) fn new(core: &Arc<Core>, watch: &Epoll) -> io::Result<Self> {
         let timer = Private::new(Timer::new()?);
-        wakes.add(&timer, Interest::Read, TIMER)?;
+        watch.add(&timer, Interest::Read, TIMER)?;
         Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
     }
 
@@ -56,7 +56,7 @@ impl Children {
     /// `shutdown`, which would end the child's too.
     pub(super) fn fork(
         &mut self,
-        wakes: &Epoll,
+        watch: &Epoll,
         request: Request,
         fork: impl FnOnce(&mut Option<Request>, &SharedRef<ChildSlot>) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
@@ -73,7 +73,7 @@ impl Children {
         match (forked, request) {
             (Ok(pid), Some(request)) => {
                 let Some((peer, permit)) = request.keep_permit() else { return Ok(()) };
-                self.adopt(wakes, Child { pidfd: None, pid, peer, slot, ending: None, permit });
+                self.watch_child(watch, Child { pidfd: None, pid, peer, slot, ending: None, permit });
                 Ok(())
             }
             (Err(why), Some(request)) => {
@@ -87,35 +87,35 @@ impl Children {
     /// From here on the child is watched. One that has ended already may be gone (SIGCHLD ignored, another's
     /// `waitpid`);
     /// one that cannot be watched is not left running.
-    fn adopt(&mut self, wakes: &Epoll, mut child: Child) {
+    fn watch_child(&mut self, watch: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
-        let watched = process::pidfd(child.pid).and_then(|fd| wakes.add(&fd, Interest::Read, token).map(|()| fd));
+        let watched = process::pidfd(child.pid).and_then(|fd| watch.add(&fd, Interest::Read, token).map(|()| fd));
         match watched {
             Ok(fd) => {
                 signal::child_begins(child.pid.as_raw());
                 child.pidfd = Some(Private::new(fd));
                 self.all.insert(token, child);
-                self.time();
+                self.arm_timer();
             }
-            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.bury(child, Status::Gone),
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.account_for(child, Status::Gone),
             Err(e) => {
                 let text = format_args!("ended the process of {}, which cannot be watched: {e}", child.peer);
                 log_line(Level::Error, "socketserver::accept", text);
                 let status = process::end_now(child.pid);
-                self.bury(child, status);
+                self.account_for(child, status);
             }
         }
     }
 
     /// Looks who has ended, and ends who must.
-    pub(super) fn reap(&mut self, wakes: &Epoll) {
+    pub(super) fn poll(&mut self, watch: &Epoll) {
         let mut tokens = [0; 32];
-        while let Ok(ready) = wakes.ready(&mut tokens) {
+        while let Ok(ready) = watch.ready(&mut tokens) {
             for token in ready.iter().filter(|t| **t != TIMER) {
-                self.reap_one(wakes, *token);
+                self.reap(watch, *token);
             }
             if ready.contains(&TIMER) || self.core.control.is_cut() {
-                self.end_who_must();
+                self.end_overdue();
             }
             if ready.len() < 32 {
                 break;
@@ -123,28 +123,28 @@ impl Children {
         }
     }
 
-    fn reap_one(&mut self, wakes: &Epoll, token: u64) {
+    fn reap(&mut self, watch: &Epoll, token: u64) {
         let Some(child) = self.all.get(&token) else { return };
         let Some(pidfd) = &child.pidfd else { return };
         signal::child_ends(child.pid.as_raw()); // before it is waited for: then its number may be another's
         let Some(status) = process::ended(pidfd.as_fd()) else {
             return signal::child_begins(child.pid.as_raw());
         };
-        wakes.remove(pidfd); // before it is closed: other children may hold copies
+        watch.remove(pidfd); // before it is closed: other children may hold copies
         if let Some(child) = self.all.remove(&token) {
-            self.bury(child, status);
+            self.account_for(child, status);
         }
     }
 
     /// Accounts for a child that has ended, and gives its permit back.
-    fn bury(&mut self, child: Child, status: Status) {
-        let said = child.slot.said();
+    fn account_for(&mut self, child: Child, status: Status) {
+        let said = child.slot.verdict();
         let limit = child.ending.map(|(limit, _)| limit);
         let end = match (status, said) {
             (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
-            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => said_to_be(verdict, text),
+            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => end_by(verdict, text),
             (Status::Exited(code), _) => ChildEnd::Exited(code),
-            (Status::Gone, Some((verdict, text))) => said_to_be(verdict, text),
+            (Status::Gone, Some((verdict, text))) => end_by(verdict, text),
             (Status::Gone, None) => {
                 ChildEnd::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
             }
@@ -155,15 +155,15 @@ impl Children {
     }
 
     /// Sets the timer to when somebody must be ended, where the server limits requests or cuts its drain.
-    fn time(&self) {
-        match self.next_look() {
+    fn arm_timer(&self) {
+        match self.time_to_next_end() {
             Some(after) => drop(self.timer.set(after)),
             None => self.timer.unset(),
         }
     }
 
     /// How long until somebody may have to be ended.
-    fn next_look(&self) -> Option<Duration> {
+    fn time_to_next_end(&self) -> Option<Duration> {
         let now = Instant::now();
         let kills = self.all.values().filter_map(|c| c.ending.and_then(|(_, kill_at)| kill_at));
         let kill = kills.min().map(|at| at.saturating_duration_since(now));
@@ -178,7 +178,7 @@ impl Children {
     }
 
     /// SIGTERM for those over their limit, SIGKILL for those who have had it for a while.
-    fn end_who_must(&mut self) {
+    fn end_overdue(&mut self) {
         let (now, cut) = (Instant::now(), self.core.control.is_cut());
         let millis = self.core.control.millis(now);
         let late = |deadline: u64| millis >= deadline.saturating_add(AFTER_THE_LIMIT.as_millis() as u64);
@@ -197,7 +197,7 @@ impl Children {
                 _ => {}
             }
         }
-        self.time();
+        self.arm_timer();
     }
 }
 
@@ -209,7 +209,7 @@ impl Drop for Children {
     }
 }
 
-fn said_to_be(verdict: Verdict, text: String) -> ChildEnd {
+fn end_by(verdict: Verdict, text: String) -> ChildEnd {
     match verdict {
         Verdict::Served => ChildEnd::Served,
         Verdict::Failed | Verdict::Unbound => ChildEnd::Failed(text),

@@ -59,7 +59,7 @@ pub struct Forking {
     /// Made when the first child is to be forked, so never in the process of another server.
     children: RefCell<Option<Children>>,
     /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
-    wakes: OnceCell<Private<Epoll>>,
+    watch: OnceCell<Private<Epoll>>,
     signals: RefCell<Option<ChildSignals>>,
 }
 
@@ -77,7 +77,7 @@ impl Forking {
             after_fork: None,
             threads_allowed: false,
             children: RefCell::new(None),
-            wakes: OnceCell::new(),
+            watch: OnceCell::new(),
             signals: RefCell::new(None),
         }
     }
@@ -122,11 +122,11 @@ impl Forking {
     }
 
     /// The descriptor set that tells of children; made once.
-    fn wakes(&self) -> io::Result<&Epoll> {
-        if self.wakes.get().is_none() {
-            let _ = self.wakes.set(Private::new(Epoll::new()?));
+    fn watch(&self) -> io::Result<&Epoll> {
+        if self.watch.get().is_none() {
+            let _ = self.watch.set(Private::new(Epoll::new()?));
         }
-        self.wakes.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
+        self.watch.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
     }
 
     /// Forks; the child never comes back from here.
@@ -136,8 +136,8 @@ impl Forking {
         }
         let Some(core) = request.core().cloned() else { return Ok(()) };
         let mut children = self.children.borrow_mut();
-        let wakes = match self.make_ready(&core, &mut children) {
-            Ok(wakes) => wakes,
+        let watch = match self.prepare(&core, &mut children) {
+            Ok(watch) => watch,
             Err(why) => return Err(Rejected::new(request, why)),
         };
         let Some(children) = children.as_mut() else { return Ok(()) };
@@ -148,18 +148,18 @@ impl Forking {
             ChildSignals::of_this_process(left_to_the_parent)
         });
         let parent = process::id();
-        children.fork(wakes, request, |request, slot| {
+        children.fork(watch, request, |request, slot| {
             process::fork_child(signals, || child::run(request, slot, self, parent))
         })
     }
 
     /// What is needed before there can be children; made at the first.
-    fn make_ready(&self, core: &Arc<Core>, children: &mut Option<Children>) -> io::Result<&Epoll> {
-        let wakes = self.wakes()?;
+    fn prepare(&self, core: &Arc<Core>, children: &mut Option<Children>) -> io::Result<&Epoll> {
+        let watch = self.watch()?;
         if children.is_none() {
-            *children = Some(Children::new(core, wakes)?);
+            *children = Some(Children::new(core, watch)?);
         }
-        Ok(wakes)
+        Ok(watch)
     }
 }
 
@@ -169,18 +169,18 @@ impl ServingStrategy for Forking {
     }
 
     fn service_actions(&self) {
-        if let (Some(children), Some(wakes)) = (self.children.borrow_mut().as_mut(), self.wakes.get()) {
-            children.reap(wakes);
+        if let (Some(children), Some(watch)) = (self.children.borrow_mut().as_mut(), self.watch.get()) {
+            children.poll(watch);
         }
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.wakes.get().map(AsFd::as_fd)
+        self.watch.get().map(AsFd::as_fd)
     }
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         self.check_threads()?;
-        self.make_ready(acceptor.core(), &mut self.children.borrow_mut())
+        self.prepare(acceptor.core(), &mut self.children.borrow_mut())
             .and_then(|_| process::pidfd(nix::unistd::Pid::this()))
             .map_err(Error::system("prepare to watch children (by pidfd)"))?;
         *self.signals.borrow_mut() = None; // there may be other handlers than at the last run

@@ -71,7 +71,7 @@ impl ChildSlot {
     }
 
     /// In the child, at the end. What does not fit is cut.
-    pub(super) fn say(&self, verdict: Verdict, text: &str) {
+    pub(super) fn set_verdict(&self, verdict: Verdict, text: &str) {
         let mut length = text.len().min(TEXT);
         while !text.is_char_boundary(length) {
             length -= 1;
@@ -84,7 +84,7 @@ impl ChildSlot {
     }
 
     /// In the parent, when the child has ended: what it said, if it came to say something.
-    pub(super) fn said(&self) -> Option<(Verdict, String)> {
+    pub(super) fn verdict(&self) -> Option<(Verdict, String)> {
         let number = self.verdict.load(SeqCst);
         let verdict = Verdict::ALL.into_iter().find(|v| *v as u32 == number)?;
         let length = (self.length.load(SeqCst) as usize).min(TEXT);
