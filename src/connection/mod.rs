@@ -168,6 +168,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Limit::Idle`], and the errors of flushing and reading.
+    #[doc(alias = "keep-alive")]
     pub fn next_request(&mut self) -> io::Result<bool> {
         self.wire.between_requests();
         let filled = self.fill_buf().map(|data| !data.is_empty());

@@ -54,6 +54,7 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
     note = "a factory of protocols is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
 )]
+#[doc(alias = "middleware")]
 pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Called first. If it fails, neither `handle` nor `finish` is called.
     ///
