@@ -115,6 +115,20 @@ fn unsafe_code_stays_in_its_folder() {
     assert_eq!(places.iter().map(|(_, n)| n).sum::<usize>(), UNSAFE_OUTSIDE_SYS, "{places:?}");
 }
 
+/// A panic of the program's logger is contained there, and nowhere else.
+#[test]
+fn log_lines_go_through_one_place() {
+    const MACROS: [&str; 6] = ["log!(", "error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let is_log = |line: &str| {
+        let code = line.split("//").next().unwrap_or("");
+        MACROS.iter().any(|name| code.contains(&format!("log::{name}")))
+    };
+    let logs = |file: &&Source| file.path != "observe/line.rs" && file.text.lines().any(is_log);
+    let files = source();
+    let around: Vec<_> = files.iter().filter(|file| file.is_rust()).filter(logs).map(|file| &file.path).collect();
+    assert!(around.is_empty(), "log by observe::log_line: {around:?}");
+}
+
 #[test]
 fn comments_ask_fewer_riddles() {
     let mut by_file: Vec<(usize, String)> = source().iter().map(|file| (riddles(file), file.path.clone())).collect();

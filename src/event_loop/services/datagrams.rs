@@ -6,6 +6,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use nix::errno::Errno;
 
+use log::Level;
+
 use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
@@ -19,7 +21,7 @@ use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
-use crate::observe::Outcome;
+use crate::observe::{log_line, Outcome};
 use crate::panics::forget;
 use crate::sys::Readiness;
 
@@ -79,7 +81,11 @@ impl State {
             }
         }
         if let Some(e) = refused {
-            log::error!(target: "socketserver::event_loop", "gave up {}, which cannot be watched: {e}", port.addr);
+            log_line(
+                Level::Error,
+                "socketserver::event_loop",
+                format_args!("gave up {}, which cannot be watched: {e}", port.addr),
+            );
             self.close_datagrams(place);
         }
     }

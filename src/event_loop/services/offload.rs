@@ -5,9 +5,12 @@ use std::{fmt, io};
 
 use parking_lot::Mutex;
 
+use log::Level;
+
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
+use crate::observe::log_line;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
@@ -120,6 +123,6 @@ impl State {
 }
 
 fn panicked(text: String) -> BlockingError {
-    log::error!(target: "socketserver::event_loop", "blocking work panicked: {}", text.escape_debug());
+    log_line(Level::Error, "socketserver::event_loop", format_args!("blocking work panicked: {}", text.escape_debug()));
     BlockingError::Panicked(text)
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
@@ -12,6 +14,7 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::stop::Drain;
 use crate::event_loop::state::State;
+use crate::observe::log_line;
 use crate::sys::Readiness;
 
 impl State {
@@ -113,7 +116,7 @@ impl State {
         let left = self.conns.len() + self.verdicts.len();
         self.refuse_all_pending();
         if left > 0 && self.lent.is_none() {
-            log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
+            log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
         }
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
