@@ -18,11 +18,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::lifecycle::ServerHandle;
 use crate::net::{Addr, Address};
-use crate::observe::Report;
+use crate::observe::{log_line, Report};
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
@@ -258,11 +260,8 @@ impl<H, S> TcpServer<H, S> {
     /// Warns, once in a run, that a panic cannot be contained.
     fn warn_of_panics_that_abort() {
         if cfg!(panic = "abort") {
-            log::warn!(
-                target: "socketserver::server",
-                "this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
-                 its connection"
-            );
+            log_line(Level::Warn, "socketserver::server", format_args!("this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
+                 its connection"));
         }
     }
 
@@ -273,10 +272,13 @@ impl<H, S> TcpServer<H, S> {
         // Each worker process has descriptors of its own.
         let limit = core.admission.permits.limit().div_ceil(processes.max(1));
         if limit > descriptors.saturating_sub(RESERVE) {
-            log::warn!(
-                target: "socketserver::limits",
-                "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
+            log_line(
+                Level::Warn,
+                "socketserver::limits",
+                format_args!(
+                    "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
                  raise_descriptor_limit()) or lower the limit"
+                ),
             );
         }
     }

@@ -44,7 +44,7 @@ impl<F> Clients<F> {
     }
 
     /// Its connection is gone; the protocol is told next, and may ask for another.
-    pub(crate) fn has_lost_connection(&mut self, connector: Connector, now: Instant) {
+    pub(crate) fn lose_connection(&mut self, connector: Connector, now: Instant) {
         let Some(client) = self.all.get_mut(connector.0) else { return };
         if let Stage::Connected { since, .. } = client.stage {
             if client.to.reconnect.is_some_and(|policy| policy.is_stable(now.saturating_duration_since(since))) {

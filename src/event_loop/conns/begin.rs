@@ -52,13 +52,13 @@ impl State {
         drop(io);
         drop(permit);
         match (panic, origin) {
-            (Some(text), _) => origin.tell_end(&self.core, &peer, false, &Outcome::Panicked(text)),
+            (Some(text), _) => origin.report_end(&self.core, &peer, false, &Outcome::Panicked(text)),
             (None, Origin::Made(_) | Origin::Adopted) => {}
             (None, Origin::Accepted(_)) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
         }
         if let Origin::Made(connector) = origin {
-            self.clients.has_lost_connection(connector, self.time.clock.now());
-            self.after_the_connection(connector);
+            self.clients.lose_connection(connector, self.time.clock.now());
+            self.plan_after_loss(connector);
         }
     }
 }

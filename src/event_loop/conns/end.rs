@@ -37,7 +37,7 @@ impl State {
                 forget(reason);
             }
             // An abort is no failure; that of the callback which has asked for it is one.
-            Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_of_a_callback() => {
+            Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_from_callback() => {
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
             // All has been sent: nothing that happens now is a reason, but the end.
@@ -54,7 +54,7 @@ impl State {
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
-            Phase::Flushing if conn.out.is_empty() => self.after_the_last_byte(conn),
+            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
@@ -66,7 +66,7 @@ impl State {
     }
 
     /// All is sent: closed at once, unless the peer might lose some of it by that.
-    fn after_the_last_byte(&self, conn: &Conn) -> Phase {
+    fn phase_after_sending(&self, conn: &Conn) -> Phase {
         if conn.io.is_lent() {
             return Phase::Over; // its lender closes it
         }
@@ -95,14 +95,14 @@ impl State {
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
-        self.forget_all_of(id, &mut conn);
+        self.release_parts(id, &mut conn);
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
         let reason = end.reason;
-        self.watch_no_more(&io);
+        self.unwatch(&io);
         let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
         let connector = origin.connector();
         if let Some(connector) = connector {
-            self.clients.has_lost_connection(connector, self.time.clock.now());
+            self.clients.lose_connection(connector, self.time.clock.now());
         }
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
@@ -127,29 +127,29 @@ impl State {
             }
             return;
         }
-        origin.tell_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
+        origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }
-        connector.into_iter().for_each(|connector| self.after_the_connection(connector));
+        connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
     }
 
     /// It is closed next.
-    fn watch_no_more(&self, io: &Io) {
+    fn unwatch(&self, io: &Io) {
         io.with_fd(|fd| match io {
             Io::Input(_) => self.poller.remove(fd), // others may have the file open: then epoll would go on telling of it
             _ => self.poller.forget(fd),
         });
     }
 
-    fn forget_all_of(&mut self, id: ConnId, conn: &mut Conn) {
+    fn release_parts(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
         }
         if let Some(cold) = conn.cold.take() {
             self.unlink(id, &cold.links, &cold.linked);
-            self.let_go(cold.reading);
-            self.let_go(cold.writing);
+            self.release_waiter(cold.reading);
+            self.release_waiter(cold.writing);
             forget(cold.next);
         }
         let limit = conn.limits.timer.take().map(|(timer, _)| timer);

@@ -49,7 +49,7 @@ impl State {
     pub(crate) fn flush(&mut self, id: ConnId) -> usize {
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         if std::mem::take(&mut conn.flow.sent) {
-            conn.note_what_is_sent();
+            conn.end_request_when_sent();
         }
         let (mut read, mut sent) = (0, 0);
         while let Some(at_most) = self.sendable(id, &mut read) {
@@ -78,7 +78,7 @@ impl State {
                 self.mark(id); // goes on when the others have had their turn
                 return None;
             }
-            *read += self.read_on(id);
+            *read += self.fill_source(id);
         }
     }
 
@@ -92,7 +92,7 @@ impl State {
                 conn.limits.since = now;
                 conn.limits.blocked_since = now;
                 conn.flow.blocked = !whole;
-                conn.note_what_is_sent();
+                conn.end_request_when_sent();
                 return n;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -107,7 +107,7 @@ impl State {
 
     /// Has the reader whose turn it is give its next piece. How much that was; at its end, the next one's turn has
     /// come, and when it fails, that of the connection's end.
-    fn read_on(&mut self, id: ConnId) -> usize {
+    fn fill_source(&mut self, id: ConnId) -> usize {
         self.time.now = self.time.clock.now();
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         let Some(source) = conn.out.hungry() else { return 0 };
@@ -115,7 +115,7 @@ impl State {
         self.note_stall_of("a reader of send_reader", id);
         let why = match filled {
             Ok(Ok(0)) => {
-                self.transferred(id);
+                self.finish_source(id);
                 return 0;
             }
             Ok(Ok(n)) => return n,
@@ -130,15 +130,15 @@ impl State {
         0
     }
 
-    fn transferred(&mut self, id: ConnId) {
+    fn finish_source(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.out.pop_source(&mut self.buffers.spares);
         conn.cold().transfers += 1;
-        conn.note_what_is_sent();
+        conn.end_request_when_sent();
     }
 
     /// Tells the protocol of readers that have been sent.
-    pub(crate) fn tell_of_transfers(&mut self, id: ConnId) {
+    pub(crate) fn report_transfers(&mut self, id: ConnId) {
         while let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) {
             let Some(cold) = conn.cold.as_mut().filter(|cold| cold.transfers > 0) else { return };
             cold.transfers -= 1;

@@ -51,7 +51,7 @@ impl Transport<'_> {
 
 impl State {
     /// All is sent: the peer is told that no more comes. With that both halves may have ended.
-    pub(crate) fn shut_when_sent(&mut self, id: ConnId) {
+    pub(crate) fn shut_write_when_sent(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
         if conn.flow.write_half == WriteHalf::Closing {
             conn.io.shut_write();

@@ -81,7 +81,7 @@ impl Transport<'_> {
 impl State {
     /// Sets the timer for the connection's next limit. It is left where it is when the limit has moved away: most
     /// reads then cost nothing.
-    pub(crate) fn mind_limits(&mut self, id: ConnId) {
+    pub(crate) fn rearm_limit_timer(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let due = match conn.end.phase {
             Phase::Acknowledging { pause, until } => Some((self.time.now + pause).min(until)),
@@ -105,7 +105,7 @@ impl State {
 
     /// The timer for a limit has fired; the limit itself may be later. Time counts until the wait of this turn: input
     /// that has come while another callback held the loop up is read first.
-    pub(crate) fn limit_is_due(&mut self, id: ConnId) {
+    pub(crate) fn check_limits(&mut self, id: ConnId) {
         let now = self.time.woke;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.limits.timer = None;
@@ -118,7 +118,7 @@ impl State {
             Phase::Open | Phase::Flushing => {
                 let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(&self.limits_of(conn)));
                 if let Some((_, limit)) = exceeded.filter(|(at, _)| *at <= now) {
-                    self.exceed(id, limit);
+                    self.end_at_limit(id, limit);
                 }
             }
         }
@@ -126,8 +126,8 @@ impl State {
     }
 
     /// A limit is over. What is queued then is sent if the kernel takes it at once, and given up otherwise.
-    fn exceed(&mut self, id: ConnId, exceeded: LimitExceeded) {
-        if exceeded.limit == Limit::Write && self.takes_more(id) {
+    fn end_at_limit(&mut self, id: ConnId, exceeded: LimitExceeded) {
+        if exceeded.limit == Limit::Write && self.sends_more(id) {
             return;
         }
         let was_open = self.is_open(id);
@@ -140,8 +140,8 @@ impl State {
 
     /// epoll tells of room when a third of the buffer is free: a slow reader may have taken something before. Where
     /// nothing is sent since a rate limit is against it, it is not the peer who is waited for.
-    fn takes_more(&mut self, id: ConnId) -> bool {
-        self.mind_the_rise(id);
+    fn sends_more(&mut self, id: ConnId) -> bool {
+        self.pause_above_high_water(id);
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);
         let sent = self.flush(id);
         sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.flow.blocked)

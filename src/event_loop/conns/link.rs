@@ -46,12 +46,12 @@ impl State {
                 links.push(other);
             }
         }
-        self.heed_links(id);
+        self.pause_or_resume_by_links(id);
         true
     }
 
     /// Whether reading waits for others follows from their queues.
-    fn heed_links(&mut self, id: ConnId) {
+    fn pause_or_resume_by_links(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let links = conn.cold.as_ref().map_or(&[][..], |cold| &cold.links);
         let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.flow.told_to_pause));
@@ -67,14 +67,14 @@ impl State {
     }
 
     /// The queue has risen or fallen: those that are linked to it pause or go on.
-    pub(crate) fn mind_the_linked(&mut self, id: ConnId) {
+    pub(crate) fn pause_or_resume_linked(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let long = conn.flow.told_to_pause;
         let Some(cold) = conn.cold.as_mut().filter(|cold| cold.holds_linked != long) else { return };
         cold.holds_linked = long;
         for place in 0..cold.linked.len() {
             let Some(linked) = self.linked_to(id, place) else { return };
-            self.heed_links(linked);
+            self.pause_or_resume_by_links(linked);
         }
     }
 
@@ -91,7 +91,7 @@ impl State {
         for other in linked {
             let cold = self.conns.get_mut(*other).and_then(|conn| conn.cold.as_mut());
             cold.into_iter().for_each(|cold| cold.links.retain(|link| *link != id));
-            self.heed_links(*other);
+            self.pause_or_resume_by_links(*other);
         }
     }
 }

@@ -14,12 +14,12 @@ use crate::event_loop::state::State;
 
 impl State {
     /// The protocol has been told.
-    pub(crate) fn after_the_connection(&mut self, connector: Connector) {
+    pub(crate) fn plan_after_loss(&mut self, connector: Connector) {
         let delay = self.clients.all.get_mut(connector.0).and_then(Client::next_delay);
-        self.go_on_after_the_end(connector, delay);
+        self.plan_next_attempt(connector, delay);
     }
 
-    pub(crate) fn go_on_after_the_end(&mut self, connector: Connector, delay: Option<Duration>) {
+    pub(crate) fn plan_next_attempt(&mut self, connector: Connector, delay: Option<Duration>) {
         let (now, drains) = (self.time.clock.now(), self.stop.drain.is_some());
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let again = matches!(client.stage, Stage::Over { again: true });
@@ -39,13 +39,13 @@ impl State {
     /// Nothing is left of it.
     pub(crate) fn release(&mut self, connector: Connector) {
         let Some(Client { factory, .. }) = self.clients.all.remove(connector.0) else { return };
-        if self.ports.factory_refs.remove(&factory) && !self.never_starts(&factory) {
+        if self.ports.factory_refs.remove(&factory) && !self.cancel_start(&factory) {
             self.call_free("stop_factory", |cx| factory.stop_factory(cx));
         }
     }
 
     /// Whether it has not been started yet; then it is not going to be.
-    pub(crate) fn never_starts(&mut self, factory: &Rc<dyn Factory>) -> bool {
+    pub(crate) fn cancel_start(&mut self, factory: &Rc<dyn Factory>) -> bool {
         let is_it = |soon: &Deferred| matches!(soon, Deferred::Start(other) if other.identity() == factory.identity());
         let place = self.queues.deferred.iter().position(is_it);
         place.is_some_and(|place| self.queues.deferred.remove(place).is_some())

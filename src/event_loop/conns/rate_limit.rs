@@ -57,12 +57,12 @@ impl State {
             Direction::Writing => std::mem::replace(&mut conn.cold().writing, waiter),
         };
         conn.paused.by_rate &= direction == Direction::Writing;
-        self.let_go(old);
+        self.release_waiter(old);
         self.mark(id);
     }
 
     /// Gives up a place at a bucket.
-    pub(crate) fn let_go(&mut self, waiter: Option<RateWaiter>) {
+    pub(crate) fn release_waiter(&mut self, waiter: Option<RateWaiter>) {
         let Some(RateWaiter { limit, wait: Some((timer, reserved)), .. }) = waiter else { return };
         self.time.timers.cancel(timer);
         limit.give_back(reserved);
@@ -75,14 +75,14 @@ impl State {
         let Some(waiter) = waiter.filter(|waiter| waiter.wait.is_none()) else { return 0 };
         match waiter.take(now, most) {
             0 => {
-                self.get_in_line(id, direction, most);
+                self.wait_for_rate(id, direction, most);
                 0
             }
             n => n,
         }
     }
 
-    fn get_in_line(&mut self, id: ConnId, direction: Direction, most: usize) {
+    fn wait_for_rate(&mut self, id: ConnId, direction: Direction, most: usize) {
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.paused.by_rate |= direction == Direction::Reading;
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Its turn has come.
-    pub(crate) fn may_go_on(&mut self, id: ConnId, direction: Direction) {
+    pub(crate) fn resume_at_rate(&mut self, id: ConnId, direction: Direction) {
         self.time.now = self.time.clock.now();
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -106,7 +106,7 @@ impl State {
                 self.read(id);
             }
         } else {
-            self.mind_the_rise(id); // a callback of this turn may have written; it is told of the fall only then
+            self.pause_above_high_water(id); // a callback of this turn may have written; it is told of the fall only then
             self.flush(id);
         }
         if let Some(waiter) = self.conns.get_mut(id).and_then(|conn| conn.rate_waiter(direction)) {

@@ -15,7 +15,7 @@ impl State {
     /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
     /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
     /// come.
-    pub(crate) fn ready(&mut self, id: ConnId, ready: Readiness) {
+    pub(crate) fn handle_readiness(&mut self, id: ConnId, ready: Readiness) {
         // An event of a connection that was closed in this turn has an id that stands for nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
@@ -30,7 +30,7 @@ impl State {
         } else if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
-            self.hung_up(id);
+            self.end_hung_up(id);
         }
         if !is_listed {
             self.settle_one(id);
@@ -38,7 +38,7 @@ impl State {
     }
 
     /// A connection that is not read from is broken, or the peer has closed it in order.
-    fn hung_up(&mut self, id: ConnId) {
+    fn end_hung_up(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let broken = conn.io.hang_up(conn.flow.write_half == WriteHalf::Shut);
         let is_input = matches!(conn.io, Io::Input(_));
@@ -66,10 +66,10 @@ impl State {
         };
         let came = match read {
             Ok(n) if is_open => {
-                self.received(id, buffer.get(..n).unwrap_or_default());
+                self.deliver_input(id, buffer.get(..n).unwrap_or_default());
                 true
             }
-            Ok(n) => self.discarded(id, n),
+            Ok(n) => self.discard_input(id, n),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(e) => {
                 self.end(id, LostReason::of_broken(e));
@@ -80,12 +80,12 @@ impl State {
         came
     }
 
-    pub(crate) fn received(&mut self, id: ConnId, data: &[u8]) {
+    pub(crate) fn deliver_input(&mut self, id: ConnId, data: &[u8]) {
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if data.is_empty() {
             conn.paused.at_eof = true;
-            return self.stream_ended(id);
+            return self.deliver_end(id);
         }
         conn.limits.since = now;
         conn.request.heard = true;
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Input of a connection that is half-closed; whether there was any.
-    pub(crate) fn discarded(&mut self, id: ConnId, n: usize) -> bool {
+    pub(crate) fn discard_input(&mut self, id: ConnId, n: usize) -> bool {
         let now = self.time.now;
         if let Some(conn) = self.conns.get_mut(id) {
             match &mut conn.end.phase {
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// The peer's stream has ended, and the protocol says what follows.
-    pub(crate) fn stream_ended(&mut self, id: ConnId) {
+    pub(crate) fn deliver_end(&mut self, id: ConnId) {
         let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
         let Some(conn) = self.conns.get(id) else { return };
         // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met

@@ -128,7 +128,7 @@ impl Transport<'_> {
 impl State {
     fn write_parts(&mut self, id: ConnId, parts: &[IoSlice<'_>]) -> Result<(), WriteError> {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
-        self.room(id, len)?;
+        self.check_room(id, len)?;
         if let Some(conn) = self.conns.get_mut(id) {
             parts.iter().for_each(|part| conn.out.push(part, &mut self.buffers.spares));
         }
@@ -138,7 +138,7 @@ impl State {
 
     fn send_source(&mut self, id: ConnId, source: Source) -> Result<(), WriteError> {
         let load = self.conns.get(id).map_or(0, |conn| conn.out.load_of(&source));
-        self.room(id, load)?;
+        self.check_room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_source(source, &mut self.buffers.spares);
             conn.cold(); // so that it is looked after
@@ -148,7 +148,7 @@ impl State {
     }
 
     pub(crate) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
-        self.room(id, bytes.len())?;
+        self.check_room(id, bytes.len())?;
         let left = self.send_at_once(id, bytes);
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push(left, &mut self.buffers.spares);
@@ -158,7 +158,7 @@ impl State {
     }
 
     pub(crate) fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
-        self.room(id, bytes.len())?;
+        self.check_room(id, bytes.len())?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_shared(bytes, &mut self.buffers.spares);
         }
@@ -167,7 +167,7 @@ impl State {
     }
 
     /// Whether so much may be queued; whose queue is full is cut.
-    pub(crate) fn room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
+    pub(crate) fn check_room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
             return Err(WriteError::Closed);
         };

@@ -25,33 +25,33 @@ impl State {
             self.call(id, "reading_resumed", |p, t| p.reading_resumed(t));
         }
         if self.conns.get(id).is_some_and(|conn| conn.paused.by_switch) {
-            self.hand_over(id);
+            self.deliver_leftover(id);
         }
-        self.mind_the_rise(id);
+        self.pause_above_high_water(id);
         self.flush(id);
-        self.mind_the_fall(id);
-        self.mind_the_rare(id);
+        self.resume_below_low_water(id);
+        self.settle_cold(id);
         if self.stop.drain.is_some() {
             self.drain_one(id);
         }
         self.advance(id);
         self.watch(id);
-        self.mind_limits(id);
+        self.rearm_limit_timer(id);
     }
 
     /// What few connections want.
-    fn mind_the_rare(&mut self, id: ConnId) {
+    fn settle_cold(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.cold.is_some() {
-            self.tell_of_transfers(id);
-            self.mind_the_linked(id);
+            self.report_transfers(id);
+            self.pause_or_resume_linked(id);
         }
-        self.shut_when_sent(id);
+        self.shut_write_when_sent(id);
     }
 
     /// Tells a protocol that has written more than it should at once. It is told of the fall in any case, perhaps
     /// before this turn is over.
-    pub(crate) fn mind_the_rise(&mut self, id: ConnId) {
+    pub(crate) fn pause_above_high_water(&mut self, id: ConnId) {
         let high = self.settings.high_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         if !conn.flow.told_to_pause && conn.out.load() > high {
@@ -61,7 +61,7 @@ impl State {
         }
     }
 
-    fn mind_the_fall(&mut self, id: ConnId) {
+    fn resume_below_low_water(&mut self, id: ConnId) {
         let low = self.settings.low_water;
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         if conn.flow.told_to_pause && conn.out.load() <= low {

@@ -67,7 +67,7 @@ impl Transport<'_> {
     }
 
     /// Input that was read is thrown away: the connection is closed as if it were still in the kernel.
-    pub(crate) fn leaves_unread(&mut self) {
+    pub(crate) fn note_unread_input(&mut self) {
         if let Some(conn) = self.conn_mut() {
             conn.watch.left_unread = true;
         }

@@ -64,7 +64,7 @@ impl Transport<'_> {
     }
 
     /// What an adapter has kept, for the protocol that takes over.
-    pub(crate) fn carry_over(&mut self, kept: &[u8]) {
+    pub(crate) fn add_leftover(&mut self, kept: &[u8]) {
         let id = self.id();
         let next = self.state.conns.get_mut(id).and_then(|conn| conn.cold.as_mut()?.next.as_mut());
         next.into_iter().for_each(|(_, leftover)| leftover.extend_from_slice(kept));
@@ -103,7 +103,7 @@ impl State {
 
     /// Gives the protocol that has taken over what the one before it has left: input, at most as much as one read
     /// brings, then the end of the stream.
-    pub(crate) fn hand_over(&mut self, id: ConnId) {
+    pub(crate) fn deliver_leftover(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         let Paused { by_protocol, by_output, by_link, .. } = conn.paused;
         if by_protocol || by_output || by_link {
@@ -121,9 +121,9 @@ impl State {
             self.mark(id);
         }
         if !leftover.is_empty() {
-            self.received(id, &leftover);
+            self.deliver_input(id, &leftover);
         } else if at_eof {
-            self.stream_ended(id);
+            self.deliver_end(id);
         }
     }
 }

@@ -136,10 +136,10 @@ fn serve(factory: &dyn Factory, wire: &Wire, io: LentIo) -> Result<Outcome> {
             state.end_all();
         }
         if let Some(outcome) = state.lent.as_mut().and_then(|lent| lent.outcome.take()) {
-            state.end_the_others(wire)?;
+            state.drain_others(wire)?;
             return Ok(outcome);
         }
-        state.tell_request(wire);
+        state.share_request(wire);
         state.turn(wire.beat())?;
     }
 }
@@ -151,7 +151,7 @@ impl Reactor {
         let size = core.settings.read_buffer;
         let state = LoopGroup::new(1)
             .and_then(|team| State::with(core, settings, Clock::System, (team, 0), Poller::few(), size))
-            .and_then(|state| state.watch_the_servers_stop().map(|()| state))
+            .and_then(|state| state.watch_server_stop().map(|()| state))
             .map_err(Error::system("make a loop for a connection"))?;
         Ok(Self::bare(state))
     }

@@ -23,7 +23,7 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
         let _inside = InHandler::of(bound.core.monitor.server);
         let mut reactor = self.reactor(bound, factory)?;
         bound.core.worker().into_iter().for_each(|worker| worker.beat());
-        reactor.state.pace_actions();
+        reactor.state.schedule_actions();
         reactor.run_to_the_end()?;
         Ok(0)
     }
@@ -33,7 +33,7 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
         bound.core.control.begin();
         let mut reactor = self.reactor(bound, factory)?;
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let came = reactor.turn_until_accepted(deadline)?;
+        let came = reactor.serve_one(deadline)?;
         if came == Single::Stopped {
             bound.core.control.end(); // so that a stop is told once, as serve_forever does
         }

@@ -153,7 +153,7 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let team = LoopGroup::new(self.loops).map_err(Error::system("make the event loops"))?;
         if let Some(post) = bound.core.worker() {
-            team.begin_to_beat(post.millis());
+            team.start_beating(post.millis());
             post.beat();
         }
         let queued = queued_at_stop(&bound.core);
@@ -266,9 +266,9 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
 
     fn run_to_the_end(&self, mut reactor: Reactor) -> Result<()> {
         let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(SharedFactory(self.factory.clone())));
-        reactor.state.come_in();
+        reactor.state.refresh_clock();
         reactor.state.listen_with(listeners, factory, self.queued.clone())?;
-        reactor.state.pace_actions();
+        reactor.state.schedule_actions();
         reactor.run_to_the_end()
     }
 }

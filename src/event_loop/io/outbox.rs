@@ -148,7 +148,7 @@ impl Outbox {
         }
         spares.keep(first);
         if self.pieces.is_empty() {
-            self.let_go(spares);
+            self.keep_queue(spares);
         }
     }
 
@@ -196,17 +196,17 @@ impl Outbox {
             }
             self.pieces.pop_front().into_iter().for_each(|piece| spares.keep(piece));
         }
-        self.let_go(spares);
+        self.keep_queue(spares);
     }
 
     /// Gives up what is queued.
     pub(crate) fn clear(&mut self, spares: &mut Spares) {
         self.pieces.drain(..).for_each(|piece| spares.keep(piece));
         (self.head, self.len, self.sources, self.reserved) = (0, 0, 0, 0);
-        self.let_go(spares);
+        self.keep_queue(spares);
     }
 
-    fn let_go(&mut self, spares: &mut Spares) {
+    fn keep_queue(&mut self, spares: &mut Spares) {
         let queue = std::mem::take(&mut self.pieces);
         if queue.capacity() > 0 && queue.capacity() <= PARTS && spares.queues.len() < SPARES {
             spares.queues.push(queue);

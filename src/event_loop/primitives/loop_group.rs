@@ -76,7 +76,7 @@ impl<C> LoopGroup<C> {
     }
 
     /// Has all but this loop do something.
-    pub(crate) fn tell_others(&self, number: usize, call: impl Fn() -> C) {
+    pub(crate) fn call_others(&self, number: usize, call: impl Fn() -> C) {
         for (_, inbox) in self.inboxes.iter().enumerate().filter(|(other, _)| *other != number) {
             let _ = inbox.send(call()); // else it has ended
         }
@@ -94,7 +94,7 @@ impl<C> LoopGroup<C> {
         self.hearts.iter().map(|heart| heart.load(SeqCst)).min().unwrap_or(millis)
     }
 
-    pub(crate) fn begin_to_beat(&self, millis: u64) {
+    pub(crate) fn start_beating(&self, millis: u64) {
         self.hearts.iter().for_each(|heart| heart.store(millis, SeqCst));
     }
 

@@ -89,7 +89,7 @@ impl Reactor {
     }
 
     pub(crate) fn of(mut state: State) -> Result<Self> {
-        state.watch_the_stop()?;
+        state.watch_stop()?;
         Ok(Self::bare(state))
     }
 
@@ -110,7 +110,7 @@ impl Reactor {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn context(&mut self) -> Context<'_> {
-        self.state.come_in();
+        self.state.refresh_clock();
         Context { state: &mut self.state }
     }
 
@@ -146,7 +146,7 @@ impl Reactor {
         address: impl Into<Address>,
         protocol: impl DatagramProtocol + 'static,
     ) -> Result<DatagramPort> {
-        self.state.come_in();
+        self.state.refresh_clock();
         self.state.end_closed_ports();
         let port = self.state.listen_udp(&address.into(), Box::new(protocol))?;
         self.state.start_datagrams(port.place);
@@ -167,7 +167,7 @@ impl Reactor {
     }
 
     pub(crate) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
-        self.state.come_in();
+        self.state.refresh_clock();
         self.state.end_closed_ports(); // a factory that listens again is told of its end before
         self.state.listen(listeners, factory)
     }
@@ -209,7 +209,7 @@ impl Reactor {
 
     /// A failing listener ends the loop as well, but in order.
     pub(crate) fn run_to_the_end(&mut self) -> Result<()> {
-        self.state.watch_the_stop()?;
+        self.state.watch_stop()?;
         if !self.state.core.control.stopping() {
             self.state.stop.drain = None; // of a run that has failed
         }
@@ -241,7 +241,7 @@ impl Reactor {
             let control = &self.state.core.control;
             control.end();
             control.begin();
-            self.state.watch_the_stop()?;
+            self.state.watch_stop()?;
         }
         Ok(goes_on)
     }
@@ -269,7 +269,7 @@ impl Reactor {
     }
 
     /// Serves one connection to its end.
-    pub(crate) fn turn_until_accepted(&mut self, deadline: Option<Instant>) -> Result<Single> {
+    pub(crate) fn serve_one(&mut self, deadline: Option<Instant>) -> Result<Single> {
         let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.datagrams.received;
         let before = accepted(&self.state);
         self.state.ports.accepts_one = true;
@@ -298,11 +298,11 @@ impl fmt::Debug for Reactor {
 impl Drop for Reactor {
     /// Every connection is lost, and told so.
     fn drop(&mut self) {
-        self.state.come_in();
+        self.state.refresh_clock();
         self.state.end_all();
         self.state.stop_all_datagrams();
         self.state.stop_listening_all();
-        self.state.forget_work();
+        self.state.forget_all_work();
         self.state.loops.inbox.close();
         drop(self.state.loops.inbox.take_all()); // handles live on, and what the calls hold shall not
     }

@@ -166,11 +166,11 @@ impl<P: Parser> Framed<P> {
 
     /// Parses a chunk.
     fn take(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        let (begun, mut rest) = (self.holds(), data);
+        let (begun, mut rest) = (self.holds_input(), data);
         let parsed = self.parse_chunk(t, &mut rest);
         self.keep(t, rest)?;
         let whole = parsed?;
-        self.account(t, whole || !begun);
+        self.mark_request(t, whole || !begun);
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl<P: Parser> Framed<P> {
         }
         outcome?;
         if touched.cleared || touched.changed || (paused && !t.is_reading_paused()) {
-            return self.go_on(t);
+            return self.parse_on(t);
         }
         Ok(())
     }
@@ -204,24 +204,24 @@ impl<P: Parser> Framed<P> {
             self.eof_waits = true;
             return Ok(Eof::KeepOpen);
         }
-        self.tell_eof(t)
+        self.report_eof(t)
     }
 
-    fn tell_eof(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
+    fn report_eof(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.eof_waits = false;
         let kept = std::mem::replace(&mut self.kept, FrameBuffer::new(usize::MAX));
         self.parser.eof(t, kept.unread())
     }
 
-    fn go_on(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+    fn parse_on(&mut self, t: &mut Transport<'_>) -> HandlerResult {
         let whole = self.parse_kept(t)?;
         if self.eof_waits && may_parse(t) {
-            if matches!(self.tell_eof(t)?, Eof::Close) && !t.is_switching() {
+            if matches!(self.report_eof(t)?, Eof::Close) && !t.is_switching() {
                 t.close();
             }
             return Ok(());
         }
-        self.account(t, whole);
+        self.mark_request(t, whole);
         Ok(())
     }
 
@@ -267,12 +267,12 @@ impl<P: Parser> Framed<P> {
     fn keep(&mut self, t: &mut Transport<'_>, rest: &[u8]) -> HandlerResult {
         if t.is_closing() {
             if !(rest.is_empty() && self.kept.is_empty()) {
-                t.leaves_unread();
+                t.note_unread_input();
             }
             self.kept.clear();
         } else if t.is_switching() {
-            t.carry_over(self.kept.unread());
-            t.carry_over(rest);
+            t.add_leftover(self.kept.unread());
+            t.add_leftover(rest);
             self.kept.clear();
         } else {
             self.kept.push(rest)?;
@@ -280,16 +280,16 @@ impl<P: Parser> Framed<P> {
         Ok(())
     }
 
-    fn holds(&self) -> bool {
+    fn holds_input(&self) -> bool {
         !self.kept.is_empty() || self.parser.mid_frame()
     }
 
     /// Tells the limits whether input is held. `began`: whether it is other input than before.
-    fn account(&self, t: &mut Transport<'_>, began: bool) {
+    fn mark_request(&self, t: &mut Transport<'_>, began: bool) {
         if t.is_closing() || t.is_switching() {
             return;
         }
-        if self.holds() || t.is_reading_paused() {
+        if self.holds_input() || t.is_reading_paused() {
             if began {
                 t.request_begins();
             }
@@ -326,7 +326,7 @@ impl<P: Parser> Protocol for Framed<P> {
     }
 
     fn reading_resumed(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        self.go_on(t)
+        self.parse_on(t)
     }
 
     fn timer(&mut self, t: &mut Transport<'_>, id: TimerId) -> HandlerResult {

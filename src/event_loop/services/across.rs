@@ -26,7 +26,7 @@ impl State {
     /// Bytes for a connection of another loop; `None` if it is none, `false` if too much waits there, and it is cut.
     pub(crate) fn write_across(&self, id: ConnId, bytes: &[u8]) -> Option<bool> {
         let inbox = self.loops.group.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
-        if !inbox.reserve(bytes.len(), self.room_of_a_loop()) {
+        if !inbox.reserve(bytes.len(), self.inbox_limit()) {
             let _ = inbox.send(Box::new(move |cx| cx.state.overflow(id)));
             return Some(false);
         }
@@ -59,36 +59,36 @@ impl State {
     /// who do not read.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
         let inbox = self.loops.group.inbox(number);
-        if inbox.reserve(text.len(), self.room_of_a_loop()) {
+        if inbox.reserve(text.len(), self.inbox_limit()) {
             let text = text.clone();
             let broadcast = move |cx: &mut Context<'_>| {
                 cx.state.loops.inbox.release(text.len());
                 cx.state.broadcast(group, &text, except);
-                cx.state.settle_if_much_came(text.len());
+                cx.state.settle_above_high_water(text.len());
             };
             return inbox.send(Box::new(broadcast)).is_ok();
         }
         if !group.is_lossy() && self.loops.group.set_behind(number, group, true) {
-            let _ = inbox.send(Box::new(move |cx| cx.state.cut_the_members(group)));
+            let _ = inbox.send(Box::new(move |cx| cx.state.cut_members(group)));
         }
         false
     }
 
     /// Many texts may have come while this loop was busy. They are no reason to cut who reads them, and so they are sent
     /// before more is queued than should be.
-    fn settle_if_much_came(&mut self, bytes: usize) {
+    fn settle_above_high_water(&mut self, bytes: usize) {
         self.loops.came_across += bytes;
         if self.loops.came_across > self.settings.high_water {
             self.settle();
         }
     }
 
-    fn room_of_a_loop(&self) -> usize {
+    fn inbox_limit(&self) -> usize {
         self.settings.max_queued.saturating_mul(ROOM)
     }
 
     /// They have missed something.
-    fn cut_the_members(&mut self, group: Group) {
+    fn cut_members(&mut self, group: Group) {
         for id in self.groups.members(group).to_vec() {
             self.overflow(id);
         }
@@ -102,7 +102,7 @@ impl State {
     /// The other loops end when this one does.
     pub(crate) fn stop_all(&mut self) {
         self.stop.asked = true;
-        self.loops.group.tell_others(self.loops.number, || Box::new(|cx| cx.state.stop.asked = true));
+        self.loops.group.call_others(self.loops.number, || Box::new(|cx| cx.state.stop.asked = true));
     }
 }
 

@@ -46,9 +46,9 @@ impl State {
             return;
         }
         match known(&address) {
-            Ok(Known::Address(addr)) => self.has_addresses(connector, [addr].into()),
+            Ok(Known::Address(addr)) => self.try_addresses(connector, [addr].into()),
             Ok(Known::Name(name)) => self.resolve(connector, number, name),
-            Err(e) => self.give_up(connector, ConnectFailure::System { act: "connect to", source: e }),
+            Err(e) => self.fail_attempt(connector, ConnectFailure::System { act: "connect to", source: e }),
         }
     }
 
@@ -57,7 +57,7 @@ impl State {
         let lookup = move || {
             let found = resolve(&name);
             // Fails where the loop is gone.
-            let _ = inbox.send(Box::new(move |cx| cx.state.has_resolved(connector, number, found)));
+            let _ = inbox.send(Box::new(move |cx| cx.state.take_addresses(connector, number, found)));
         };
         match self.core.lookups.give(lookup) {
             Ok(ticket) => {
@@ -71,20 +71,20 @@ impl State {
 
     fn no_thread_to_resolve(&mut self, connector: Connector, e: &io::Error) {
         let text = format!("cannot start a thread: {e}; the limit on threads (RLIMIT_NPROC, pids.max) is too low");
-        self.give_up(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
+        self.fail_attempt(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
     }
 
-    pub(crate) fn has_resolved(&mut self, connector: Connector, number: u64, found: io::Result<Vec<SocketAddr>>) {
+    pub(crate) fn take_addresses(&mut self, connector: Connector, number: u64, found: io::Result<Vec<SocketAddr>>) {
         // Otherwise it was stopped meanwhile, or its time is over.
         if self.clients.attempt(connector).is_some_and(|attempt| attempt.number == number) {
             match found {
-                Ok(found) => self.has_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
-                Err(e) => self.give_up(connector, ConnectFailure::Resolve(e)),
+                Ok(found) => self.try_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
+                Err(e) => self.fail_attempt(connector, ConnectFailure::Resolve(e)),
             }
         }
     }
 
-    pub(crate) fn has_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
+    pub(crate) fn try_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
         if let Some(local) = client.to.bind_address {
@@ -94,7 +94,7 @@ impl State {
         if attempt.rest.is_empty() {
             let why = "it has no address of the local one's family";
             let source = io::Error::new(io::ErrorKind::AddrNotAvailable, why);
-            return self.give_up(connector, ConnectFailure::System { act: "connect to", source });
+            return self.fail_attempt(connector, ConnectFailure::System { act: "connect to", source });
         }
         self.try_next(connector);
     }
@@ -113,33 +113,33 @@ impl State {
         match opened {
             Ok(socket) => {
                 attempt.socket = Some(socket);
-                self.call_server(connector);
+                self.connect_socket(connector);
             }
-            Err(failed) => self.has_failed(connector, failed),
+            Err(failed) => self.fail_address(connector, failed),
         }
     }
 
     /// Connects the socket, or begins to.
-    fn call_server(&mut self, connector: Connector) {
+    fn connect_socket(&mut self, connector: Connector) {
         let Some(Attempt { current: Some(addr), socket: Some(socket), .. }) = self.clients.attempt(connector) else {
             return;
         };
         let is_unix = matches!(socket, Socket::Unix(_));
         match connect(socket, addr) {
-            Ok(true) => self.has_connected(connector),
+            Ok(true) => self.finish_attempt(connector),
             Ok(false) => {
                 let (fd, wanted) = (socket.as_fd(), Readiness { write: true, ..Readiness::default() });
                 if let Err(e) = self.poller.add(fd, wanted, token::CONNECTORS | connector.0.token()) {
-                    self.has_failed(connector, ("watch the socket to connect to", e));
+                    self.fail_address(connector, ("watch the socket to connect to", e));
                 }
             }
-            Err(e) if is_unix && e.kind() == io::ErrorKind::WouldBlock => self.pause_for_the_queue(connector),
-            Err(e) => self.has_failed(connector, ("connect to", e)),
+            Err(e) if is_unix && e.kind() == io::ErrorKind::WouldBlock => self.retry_when_queue_has_room(connector),
+            Err(e) => self.fail_address(connector, ("connect to", e)),
         }
     }
 
     /// A Unix server's queue is full, and no event tells when it has room.
-    fn pause_for_the_queue(&mut self, connector: Connector) {
+    fn retry_when_queue_has_room(&mut self, connector: Connector) {
         let now = self.time.clock.now();
         let Some(attempt) = self.clients.attempt(connector) else { return };
         let pause = attempt.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LAST_PAUSE));
@@ -149,25 +149,25 @@ impl State {
     }
 
     /// The socket of an attempt has something to tell.
-    pub(crate) fn connect_is_ready(&mut self, token: u64, ready: Readiness) {
+    pub(crate) fn check_attempt(&mut self, token: u64, ready: Readiness) {
         let connector = Connector(self.clients.all.id(token & !token::CONNECTORS));
         let Some(Attempt { socket: Some(socket), .. }) = self.clients.attempt(connector) else { return };
         match socket::is_connected(socket.as_fd()) {
-            Ok(true) => self.has_connected(connector),
+            Ok(true) => self.finish_attempt(connector),
             Ok(false) if !ready.hangup => {}
-            Ok(false) => self.has_failed(connector, ("connect to", io::ErrorKind::ConnectionReset.into())),
-            Err(e) => self.has_failed(connector, ("connect to", e)),
+            Ok(false) => self.fail_address(connector, ("connect to", io::ErrorKind::ConnectionReset.into())),
+            Err(e) => self.fail_address(connector, ("connect to", e)),
         }
     }
 
     /// The timer of a client has fired.
-    pub(crate) fn connect_is_due(&mut self, connector: Connector) {
+    pub(crate) fn continue_client(&mut self, connector: Connector) {
         let now = self.time.woke;
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let attempt = match &mut client.stage {
             Stage::Trying(attempt) => attempt,
             Stage::Waiting(_) => return self.begin_attempt(connector),
-            _ => return self.go_on_connecting(connector),
+            _ => return self.continue_connecting(connector),
         };
         let is_over = attempt.deadline <= now;
         // Popped timers are gone: the attempt has another one for what follows.
@@ -175,16 +175,16 @@ impl State {
             self.time.timers.set(now, attempt.deadline.saturating_duration_since(now), TimerTask::Connect(connector));
         if attempt.current.is_none() {
             let why = format!("no answer within {:?}", client.to.timeout);
-            self.give_up(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
+            self.fail_attempt(connector, ConnectFailure::Resolve(io::Error::new(io::ErrorKind::TimedOut, why)));
         } else if attempt.pause.is_some() && !is_over {
-            self.call_server(connector);
+            self.connect_socket(connector);
         } else {
-            self.has_failed(connector, ("connect to", io::ErrorKind::TimedOut.into()));
+            self.fail_address(connector, ("connect to", io::ErrorKind::TimedOut.into()));
         }
     }
 
     /// The address that was tried does not answer: the next one, or the end of the attempt.
-    pub(crate) fn has_failed(&mut self, connector: Connector, (act, e): Failed) {
+    pub(crate) fn fail_address(&mut self, connector: Connector, (act, e): Failed) {
         let now = self.time.clock.now();
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
@@ -196,12 +196,12 @@ impl State {
             return self.try_next(connector);
         }
         let spent = now.saturating_duration_since(attempt.since).min(client.to.timeout);
-        self.give_up(connector, ConnectFailure::of(act, e, spent));
+        self.fail_attempt(connector, ConnectFailure::of(act, e, spent));
     }
 
     /// There is a connection, unless it is one of the socket to itself: from the port that it was to connect to, which
     /// nobody else had.
-    fn has_connected(&mut self, connector: Connector) {
+    fn finish_attempt(&mut self, connector: Connector) {
         let Some(attempt) = self.clients.attempt(connector) else { return };
         let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
         self.poller.remove(&socket); // it is watched as a connection from here on
@@ -209,7 +209,7 @@ impl State {
             let _ = socket::reset_at_close(socket.as_fd());
             drop(socket);
             let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
-            return self.has_failed(connector, ("connect to", refused));
+            return self.fail_address(connector, ("connect to", refused));
         }
         self.serve_connected(connector, Io::Socket(socket), addr);
     }

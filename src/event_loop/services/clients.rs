@@ -31,10 +31,10 @@ impl State {
         if self.ports.factory_refs.add(&factory) {
             self.queues.deferred.push_back(Deferred::Start(factory.clone()));
         }
-        self.enter(to, factory)
+        self.add_client(to, factory)
     }
 
-    fn enter(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
+    fn add_client(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         let drains = self.stop.drain.is_some();
         let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
         let connector = Connector(self.clients.all.insert(Client { to, factory, stage, retries: 0 }));
@@ -54,7 +54,7 @@ impl State {
             Stage::Connected { .. } | Stage::Over { .. } | Stage::Stopped { .. } => return false,
         };
         match std::mem::replace(&mut client.stage, Stage::Stopped { tell }) {
-            Stage::Trying(attempt) => self.hang_up(attempt),
+            Stage::Trying(attempt) => self.drop_attempt(attempt),
             Stage::Waiting(timer) => drop(self.time.timers.cancel(timer)),
             _ => {}
         }
@@ -109,10 +109,10 @@ impl State {
     }
 
     /// What was noted within a callback.
-    pub(crate) fn go_on_connecting(&mut self, connector: Connector) {
+    pub(crate) fn continue_connecting(&mut self, connector: Connector) {
         match self.clients.all.get(connector.0).map(|client| &client.stage) {
             Some(Stage::Queued) => self.begin_attempt(connector),
-            Some(Stage::Stopped { tell: true }) => self.attempt_failed(connector, ConnectFailure::Stopped, Vec::new()),
+            Some(Stage::Stopped { tell: true }) => self.report_failure(connector, ConnectFailure::Stopped, Vec::new()),
             Some(Stage::Stopped { tell: false }) => self.release(connector),
             _ => {}
         }
@@ -131,26 +131,26 @@ impl State {
         self.build_and_begin(&*factory, id);
     }
 
-    pub(crate) fn give_up(&mut self, connector: Connector, reason: ConnectFailure) {
+    pub(crate) fn fail_attempt(&mut self, connector: Connector, reason: ConnectFailure) {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let tried = match std::mem::replace(&mut client.stage, Stage::Over { again: false }) {
             Stage::Trying(mut attempt) => {
                 let tried = std::mem::take(&mut attempt.tried);
-                self.hang_up(attempt);
+                self.drop_attempt(attempt);
                 tried
             }
             _ => Vec::new(),
         };
-        self.attempt_failed(connector, reason, tried);
+        self.report_failure(connector, reason, tried);
     }
 
-    fn hang_up(&mut self, attempt: Attempt) {
+    fn drop_attempt(&mut self, attempt: Attempt) {
         self.time.timers.cancel(attempt.timer);
         attempt.lookup.into_iter().for_each(|lookup| self.core.lookups.forget(lookup));
         attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }
 
-    fn attempt_failed(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
+    fn report_failure(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
         let goes_on = self.stop.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         client.stage = Stage::Over { again: false };
@@ -158,7 +158,7 @@ impl State {
         let (address, factory) = (client.to.address.clone(), client.factory.clone());
         let error = ConnectError { connector, address, reason, tried, retry_in };
         self.call_free("connection_failed", |cx| factory.connection_failed(cx, &error));
-        self.go_on_after_the_end(connector, retry_in);
+        self.plan_next_attempt(connector, retry_in);
     }
 
     /// The loop stops: what is not connected yet is not connected any more.
@@ -169,14 +169,14 @@ impl State {
     }
 
     /// The loop is at its end, and all connections are gone.
-    pub(crate) fn end_connectors(&mut self) {
+    pub(crate) fn end_clients(&mut self) {
         self.stop_connecting_all();
         for id in self.clients.all.ids() {
             let factory = self.clients.all.get(id).map(|client| client.factory.clone());
-            if let Some(factory) = factory.filter(|factory| self.never_starts(factory)) {
+            if let Some(factory) = factory.filter(|factory| self.cancel_start(factory)) {
                 self.start_factory(&factory); // it is told of the end, so of the beginning before
             }
-            self.go_on_connecting(Connector(id));
+            self.continue_connecting(Connector(id));
         }
         // Asked for while they were told of the end: who is told again may ask again.
         for id in self.clients.all.ids() {
@@ -208,7 +208,7 @@ impl State {
                 let script = self.clients.script.iter_mut();
                 script.for_each(|script| script.made.extend(made.map(|id| (id, memory.clone()))));
             }
-            Some(Err(e)) => self.has_failed(connector, ("connect to", e)),
+            Some(Err(e)) => self.fail_address(connector, ("connect to", e)),
             None => {} // until its time is over
         }
         true

@@ -6,6 +6,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use nix::errno::Errno;
 
+use log::Level;
+
 use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
 use crate::error::{Error, HandlerResult, Result};
@@ -19,7 +21,7 @@ use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
 use crate::net::{Addr, Address, DatagramSocket, Received};
-use crate::observe::Outcome;
+use crate::observe::{log_line, Outcome};
 use crate::panics::forget;
 use crate::sys::Readiness;
 
@@ -57,7 +59,7 @@ impl State {
     }
 
     /// Receives while nothing is against it.
-    pub(crate) fn mind_datagrams(&mut self) {
+    pub(crate) fn sync_datagrams(&mut self) {
         let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
         let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
         if receives != self.datagrams.receiving {
@@ -79,7 +81,11 @@ impl State {
             }
         }
         if let Some(e) = refused {
-            log::error!(target: "socketserver::event_loop", "gave up {}, which cannot be watched: {e}", port.addr);
+            log_line(
+                Level::Error,
+                "socketserver::event_loop",
+                format_args!("gave up {}, which cannot be watched: {e}", port.addr),
+            );
             self.close_datagrams(place);
         }
     }
@@ -108,7 +114,7 @@ impl State {
                     self.core.backoff.is_over();
                     bytes += received.len.min(buffer.len());
                     let data = buffer.get(..received.len).unwrap_or(&buffer);
-                    self.deliver(place, number, &socket, received, data);
+                    self.deliver_datagram(place, number, &socket, received, data);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => self.receive_failed(place, number, e),
@@ -124,7 +130,14 @@ impl State {
         self.datagrams.list.get(place).is_some_and(|port| port.started)
     }
 
-    fn deliver(&mut self, place: Place, number: usize, socket: &DatagramSocket, received: Received, data: &[u8]) {
+    fn deliver_datagram(
+        &mut self,
+        place: Place,
+        number: usize,
+        socket: &DatagramSocket,
+        received: Received,
+        data: &[u8],
+    ) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
         let connected = self.datagrams.list.get(place).and_then(Port::peer);
@@ -141,7 +154,8 @@ impl State {
             original_len: len,
             truncated: len > data.len(),
         };
-        let outcome = self.outcome_of(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
+        let outcome =
+            self.call_protocol(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
         if let Some(outcome) = outcome {
             self.core.monitor.report_end(&peer, false, &outcome, self.core.stop_phase());
             forget(outcome);
@@ -154,7 +168,7 @@ impl State {
             // Of what was sent before: told once for each, so nothing has to rest for it.
             self.core.monitor.report_accept_error(listener.local_addr(), &e, false);
             if is_refusal(&e) {
-                self.refused(place, number);
+                self.report_refusal(place, number);
             }
             return;
         }
@@ -169,7 +183,7 @@ impl State {
     }
 
     /// What was sent before was not taken.
-    fn refused(&mut self, place: Place, number: usize) {
+    fn report_refusal(&mut self, place: Place, number: usize) {
         let connected = self.datagrams.list.get(place).and_then(|port| port.connected.as_ref());
         if connected.is_some_and(|(connected, _)| *connected == number) {
             let delivery = Delivery { number: Some(number), ..Delivery::default() };
@@ -193,7 +207,7 @@ impl State {
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // That is what an earlier one has met; this one has not been sent yet.
-            self.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.refused(place, number))));
+            self.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.report_refusal(place, number))));
             sent = socket.send(bytes, to, source);
         }
         match sent {
@@ -254,14 +268,14 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
-        let Some(outcome) = self.outcome_of(place, delivery, callback, call) else { return };
+        let Some(outcome) = self.call_protocol(place, delivery, callback, call) else { return };
         if let Some(port) = self.datagrams.list.get(place) {
             self.core.monitor.report_callback(port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
     }
 
-    fn outcome_of(
+    fn call_protocol(
         &mut self,
         place: Place,
         delivery: Delivery,

@@ -64,7 +64,7 @@ impl Context<'_> {
 
 impl State {
     /// Whether a file is to be read, for which no event comes.
-    pub(crate) fn reads_a_file(&self) -> bool {
+    pub(crate) fn has_readable_file(&self) -> bool {
         self.unpolled.files.iter().any(|id| self.waits_for_input(*id))
     }
 
@@ -79,7 +79,7 @@ impl State {
                 self.unpolled.files.push(id);
             }
             if self.waits_for_input(id) {
-                self.ready(id, Readiness::READABLE);
+                self.handle_readiness(id, Readiness::READABLE);
             }
         }
     }

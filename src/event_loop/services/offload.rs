@@ -5,9 +5,12 @@ use std::{fmt, io};
 
 use parking_lot::Mutex;
 
+use log::Level;
+
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
+use crate::observe::log_line;
 use crate::panics::caught;
 
 /// Why there is no result of [`Context::blocking`].
@@ -88,7 +91,7 @@ impl State {
         let inbox = self.loops.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
-            let _ = inbox.send(Box::new(move |cx| cx.state.work_is_done(key))); // fails where the loop is gone
+            let _ = inbox.send(Box::new(move |cx| cx.state.finish_work(key))); // fails where the loop is gone
         };
         match self.core.blocking.give(run) {
             Ok(ticket) => {
@@ -105,7 +108,7 @@ impl State {
         }
     }
 
-    fn work_is_done(&mut self, key: u64) {
+    fn finish_work(&mut self, key: u64) {
         if let Some((done, _)) = self.offloaded.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
         }
@@ -114,12 +117,12 @@ impl State {
 
 impl State {
     /// The loop is at its end: nobody waits for what it has given away.
-    pub(crate) fn forget_work(&self) {
+    pub(crate) fn forget_all_work(&self) {
         self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }
 }
 
 fn panicked(text: String) -> BlockingError {
-    log::error!(target: "socketserver::event_loop", "blocking work panicked: {}", text.escape_debug());
+    log_line(Level::Error, "socketserver::event_loop", format_args!("blocking work panicked: {}", text.escape_debug()));
     BlockingError::Panicked(text)
 }

@@ -114,7 +114,7 @@ impl Origin {
     }
 
     /// Only what was accepted is counted.
-    pub(crate) fn tell_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+    pub(crate) fn report_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
             Self::Accepted(_) => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
             Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
@@ -271,7 +271,7 @@ impl Conn {
     }
 
     /// Where nothing is left to send, the answer to a request is complete.
-    pub(crate) fn note_what_is_sent(&mut self) {
+    pub(crate) fn end_request_when_sent(&mut self) {
         if self.out.is_empty() && (self.request.marks == RequestMarks::None || self.request.ends_when_sent) {
             self.limits.request_since = None;
             self.request.ends_when_sent = false;

@@ -5,11 +5,14 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use log::Level;
+
 use crate::event_loop::clients::connect_error::ConnectError;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::net::Addr;
+use crate::observe::log_line;
 
 /// Who has connected.
 #[derive(Debug, Clone)]
@@ -66,7 +69,7 @@ pub trait Factory {
     /// not defined otherwise.
     fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
         let _ = cx;
-        log::warn!(target: "socketserver::event_loop", "{error}");
+        log_line(Level::Warn, "socketserver::event_loop", format_args!("{error}"));
     }
 
     /// Factories of which this is the same are one.

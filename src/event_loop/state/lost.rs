@@ -99,7 +99,7 @@ impl LostReason {
     }
 
     /// Whether a callback has failed.
-    pub(crate) fn is_of_a_callback(&self) -> bool {
+    pub(crate) fn is_from_callback(&self) -> bool {
         matches!(self, Self::Error(_) | Self::Panic(_))
     }
 

@@ -155,7 +155,7 @@ impl State {
     }
 
     /// From outside of a turn: what the program has done since the last one is no callback's time.
-    pub(crate) fn come_in(&mut self) {
+    pub(crate) fn refresh_clock(&mut self) {
         self.time.now = self.time.clock.now();
     }
 

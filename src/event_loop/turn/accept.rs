@@ -24,7 +24,7 @@ use crate::panics::forget;
 impl State {
     /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
     /// waits.
-    pub(crate) fn mind_listeners(&mut self) -> Result<()> {
+    pub(crate) fn sync_listeners(&mut self) -> Result<()> {
         if self.lent.is_some() {
             return Ok(()); // it has none, and takes no place for a connection
         }
@@ -42,25 +42,25 @@ impl State {
 
     /// Whether there is no place. The loop hears of one that another loop gives back from then on.
     fn is_full(&mut self) -> bool {
-        let full = !self.has_a_place();
+        let full = !self.has_permit();
         if self.loops.group.is_alone() || full == self.ports.at_gate.is_some() {
             return full;
         }
         self.ports.at_gate = full.then(|| AtGate::enter(&self.core));
-        full && !self.has_a_place() // it may have been given back before
+        full && !self.has_permit() // it may have been given back before
     }
 
-    fn has_a_place(&mut self) -> bool {
+    fn has_permit(&mut self) -> bool {
         match self.core.settings.at_limit {
             AtLimit::Refuse(_) => true, // or one to be refused
-            AtLimit::Wait if self.core.is_worker() => self.keep_a_place(),
+            AtLimit::Wait if self.core.is_worker() => self.reserve_permit(),
             AtLimit::Wait => !self.core.admission.permits.full(),
         }
     }
 
     /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
     /// worker. Whether it has one.
-    fn keep_a_place(&mut self) -> bool {
+    fn reserve_permit(&mut self) -> bool {
         if self.ports.reserved.is_some() && self.core.admission.permits.exceeded() {
             self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused);
         }
@@ -91,7 +91,7 @@ impl State {
                 permit.engage();
                 self.core.backoff.is_over();
                 self.admit(accepted_on, accepted, permit);
-                self.step_back(listener, token)?;
+                self.queue_up_anew(listener, token)?;
             }
             (Ok(accepted), None) => {
                 refuse(&self.core, accepted, &io::Error::other("the connection limit is reached"));
@@ -111,7 +111,7 @@ impl State {
 
     /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
     /// than another queues up anew.
-    fn step_back(&self, listener: &Listener, token: u64) -> Result<()> {
+    fn queue_up_anew(&self, listener: &Listener, token: u64) -> Result<()> {
         if self.loops.group.is_alone()
             || !self.ports.listening
             || !self.loops.group.note_load(self.loops.number, self.conns.len())
@@ -144,7 +144,7 @@ impl State {
     fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
         if self.core.hooks.verify_request.is_some() {
-            self.put_aside(accepted_on, accepted, permit);
+            self.await_verdict(accepted_on, accepted, permit);
         } else {
             self.serve(accepted_on, accepted, permit);
         }
@@ -160,7 +160,7 @@ impl State {
     }
 
     /// At a stop: what the kernel's queues hold now is still served.
-    pub(crate) fn count_the_last(&mut self) {
+    pub(crate) fn count_queued(&mut self) {
         for port in self.ports.list.values_mut() {
             if self.loops.group.is_alone() {
                 port.queued = queued_at_stop(&self.core); // not that of an earlier run
@@ -170,8 +170,8 @@ impl State {
     }
 
     /// Serves one of them, if there is a place for it.
-    pub(crate) fn accept_one_of_the_last(&mut self) {
-        if !self.has_last() {
+    pub(crate) fn accept_one_queued(&mut self) {
+        if !self.has_queued() {
             return;
         }
         for place in self.ports.list.ids() {
@@ -193,7 +193,7 @@ impl State {
         }
     }
 
-    pub(crate) fn has_last(&self) -> bool {
+    pub(crate) fn has_queued(&self) -> bool {
         let serves = !self.is_cut() && !self.ports.accepts_one && !self.core.control.paused();
         serves && self.ports.list.values().any(|port| !port.queued.is_empty())
     }

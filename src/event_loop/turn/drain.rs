@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
@@ -12,11 +14,12 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::stop::Drain;
 use crate::event_loop::state::State;
+use crate::observe::log_line;
 use crate::sys::Readiness;
 
 impl State {
     /// At the start of a run: hears of the server's stop.
-    pub(crate) fn watch_the_stop(&mut self) -> Result<()> {
+    pub(crate) fn watch_stop(&mut self) -> Result<()> {
         let (control, read) = (&self.core.control, Readiness::READABLE);
         self.poller.remove(&control.stop);
         self.poller.remove(&control.now);
@@ -33,7 +36,7 @@ impl State {
             self.loops.group.limit_drain(deadline, grace);
             self.loops
                 .group
-                .tell_others(self.loops.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
+                .call_others(self.loops.number, || Box::new(move |cx| cx.state.limit_drain(deadline, grace)));
         }
         self.limit_drain(deadline, grace);
     }
@@ -66,9 +69,9 @@ impl State {
         };
         self.stop.drain = Some(Drain { deadline, grace, cut: false });
         if !self.core.control.paused() && !self.ports.accepts_one {
-            self.count_the_last();
+            self.count_queued();
         }
-        self.watch_for_the_end_of_grace();
+        self.watch_end_of_grace();
         for id in self.conns.ids() {
             self.mark(id);
         }
@@ -76,7 +79,7 @@ impl State {
     }
 
     /// There is a place again; or the server ends after this worker, so that nobody is spared any more.
-    pub(crate) fn gate_rung(&mut self) {
+    pub(crate) fn hear_gate(&mut self) {
         if self.lent.is_some() {
             self.poller.remove(&self.core.server().control.stop); // it would be told of again and again
         }
@@ -86,34 +89,34 @@ impl State {
     }
 
     /// Once a turn: takes in the last of the queue, cuts at the limit, and ends the run when nothing is left.
-    pub(crate) fn go_on_draining(&mut self) {
+    pub(crate) fn continue_drain(&mut self) {
         if self.stop.drain.is_none() {
             return;
         }
         self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused); // nobody is waited for any more
         self.stop_all_datagrams();
-        self.accept_one_of_the_last();
+        self.accept_one_queued();
         if self.drain_deadline().is_some_and(|at| at <= self.time.clock.now()) && !self.is_cut() {
             self.cut();
         }
-        if !self.has_connections() && !self.has_last() {
-            self.end_connectors();
+        if !self.has_connections() && !self.has_queued() {
+            self.end_clients();
             self.stop_listening_all();
             self.stop.asked = true;
         }
     }
 
     pub(crate) fn cut(&mut self) {
-        if self.lent.is_none() || self.is_over_for_all() {
+        if self.lent.is_none() || self.is_server_drain_over() {
             self.core.control.cut();
         }
         let Some(drain) = &mut self.stop.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len() + self.verdicts.len();
-        self.turn_all_away();
+        self.refuse_all_pending();
         if left > 0 && self.lent.is_none() {
-            log::warn!(target: "socketserver::drain", "the drain is over: cut {left} connections");
+            log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
         }
         for id in self.conns.ids() {
             self.end(id, LostReason::TimedOut(exceeded)); // no reason for one that had all but ended
@@ -128,7 +131,7 @@ impl State {
     pub(crate) fn end_all(&mut self) {
         let (deadline, grace) = (None, Duration::ZERO);
         self.stop.drain.get_or_insert(Drain { deadline, grace, cut: true }); // nothing begins any more
-        self.turn_all_away();
+        self.refuse_all_pending();
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);
             if let Some(conn) = self.conns.get_mut(id) {
@@ -136,7 +139,7 @@ impl State {
             }
             self.finish(id);
         }
-        self.end_connectors();
+        self.end_clients();
     }
 }
 

@@ -21,33 +21,33 @@ use crate::sys::Readiness;
 impl State {
     /// One turn.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
-        self.mind_listeners()?;
-        self.mind_datagrams();
+        self.sync_listeners()?;
+        self.sync_datagrams();
         self.core.worker().into_iter().for_each(|worker| worker.report_ready());
         let events = self.wait(timeout)?;
         let unread = self.queues.unread.len();
         let mark = self.time.timers.mark();
-        self.follow_the_cut();
+        self.adopt_server_cut();
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
-                (token::GATE, _) => self.gate_rung(),
-                (token::INBOX, _) => self.take_calls(),
+                (token::GATE, _) => self.hear_gate(),
+                (token::INBOX, _) => self.run_sent_calls(),
                 (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
-                (connector, ready) if connector >= token::CONNECTORS => self.connect_is_ready(connector, ready),
-                (connection, ready) => self.ready(self.conns.id(connection), ready),
+                (connector, ready) if connector >= token::CONNECTORS => self.check_attempt(connector, ready),
+                (connection, ready) => self.handle_readiness(self.conns.id(connection), ready),
             }
         }
-        self.read_unread(unread);
+        self.read_left_unread(unread);
         self.serve_ahead();
         self.serve_memory();
         self.read_files();
         self.fire_timers(mark);
-        self.do_what_was_put_off();
+        self.run_deferred();
         self.settle();
-        self.go_on_draining();
+        self.continue_drain();
         Ok(())
     }
 
@@ -60,26 +60,26 @@ impl State {
     }
 
     /// Those of the last turn that have more to give than one read takes, or their end.
-    fn read_unread(&mut self, listed: usize) {
+    fn read_left_unread(&mut self, listed: usize) {
         for place in 0..listed {
             let Some(id) = self.queues.unread.get(place).copied() else { break };
             let Some(conn) = self.conns.get_mut(id) else { continue };
             conn.watch.listed = false;
             if conn.watch.unread && conn.wanted().read {
-                self.ready(id, Readiness::READABLE);
+                self.handle_readiness(id, Readiness::READABLE);
             }
         }
         self.queues.unread.drain(..listed.min(self.queues.unread.len()));
     }
 
     /// From other threads: what is there now; what comes meanwhile is for the next turn.
-    fn take_calls(&mut self) {
+    fn run_sent_calls(&mut self) {
         for call in self.loops.inbox.take_all() {
             self.call_free("a call from a thread", call);
         }
     }
 
-    fn do_what_was_put_off(&mut self) {
+    fn run_deferred(&mut self) {
         for _ in 0..self.queues.deferred.len() {
             match self.queues.deferred.pop_front() {
                 Some(Deferred::Call(call)) => self.call_free("a call", call),
@@ -88,7 +88,7 @@ impl State {
                     self.mark(id);
                 }
                 Some(Deferred::Message(_, message)) => forget(message),
-                Some(Deferred::Connect(connector)) => self.go_on_connecting(connector),
+                Some(Deferred::Connect(connector)) => self.continue_connecting(connector),
                 Some(Deferred::Start(factory)) => self.start_factory(&factory),
                 Some(Deferred::Stop(factory)) => self.stop_factory(factory),
                 Some(Deferred::EndDatagrams(place)) => self.end_datagrams(place),
@@ -109,7 +109,7 @@ impl State {
             self.unpolled.memory.push(id);
             if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watch.interest) {
                 if let Some(ready) = memory.readiness(watched) {
-                    self.ready(id, ready);
+                    self.handle_readiness(id, ready);
                 }
             }
         }
@@ -117,10 +117,10 @@ impl State {
 
     /// How long the next wait may be.
     pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let may_accept = self.has_last() && !self.core.admission.permits.full();
+        let may_accept = self.has_queued() && !self.core.admission.permits.full();
         let has_more =
             !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
-        if self.stop.asked || may_accept || has_more || self.has_ahead() || self.reads_a_file() {
+        if self.stop.asked || may_accept || has_more || self.has_ahead() || self.has_readable_file() {
             return Some(Duration::ZERO);
         }
         let due = self.time.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();

@@ -14,14 +14,14 @@ use crate::sys::Readiness;
 
 impl State {
     /// A forked child does not have all of the switch.
-    pub(crate) fn watch_the_servers_stop(&self) -> io::Result<()> {
+    pub(crate) fn watch_server_stop(&self) -> io::Result<()> {
         let control = &self.core.control;
         self.poller.add(&control.stop, Readiness::READABLE, token::STOP)?;
         control.urgent().map_or(Ok(()), |now| self.poller.add(now, Readiness::READABLE, token::NOW))
     }
 
     /// A worker that ends alone waits for a first request; unless its server follows.
-    pub(crate) fn watch_for_the_end_of_grace(&self) {
+    pub(crate) fn watch_end_of_grace(&self) {
         if self.lent.is_some() && self.core.ends_alone() {
             let _ = self.poller.add(&self.core.server().control.stop, Readiness::READABLE, token::GATE);
             // a list never fails
@@ -29,7 +29,7 @@ impl State {
     }
 
     /// Others may have cut the connection already, which then looks as if the peer had ended it.
-    pub(crate) fn follow_the_cut(&mut self) {
+    pub(crate) fn adopt_server_cut(&mut self) {
         if self.lent.is_some() && self.core.control.is_cut() && !self.is_cut() {
             self.begin_drain();
             self.cut();
@@ -37,7 +37,7 @@ impl State {
     }
 
     /// Whether the server's own drain limit has passed.
-    pub(crate) fn is_over_for_all(&self) -> bool {
+    pub(crate) fn is_server_drain_over(&self) -> bool {
         let limit = self.core.settings.drain_timeout;
         self.core.control.drain_deadline(limit).is_some_and(|at| at <= Instant::now())
     }
@@ -54,12 +54,12 @@ impl State {
 
     pub(crate) fn serve_ahead(&mut self) {
         if let Some(id) = self.ahead() {
-            self.ready(id, Readiness::READABLE);
+            self.handle_readiness(id, Readiness::READABLE);
         }
     }
 
     /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
-    pub(crate) fn end_the_others(&mut self, wire: &Wire) -> Result<()> {
+    pub(crate) fn drain_others(&mut self, wire: &Wire) -> Result<()> {
         if self.stop.asked || !self.has_connections() {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn tell_request(&self, wire: &Wire) {
+    pub(crate) fn share_request(&self, wire: &Wire) {
         let conn = self.lent.as_ref().and_then(|lent| self.conns.get(lent.id));
         if let Some(conn) = conn {
             wire.tell_request(conn.limits.request_since, self.limits_of(conn).request);

@@ -7,7 +7,7 @@ use crate::hooks;
 impl State {
     /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
     /// which takes all of them.
-    pub(crate) fn pace_actions(&mut self) {
+    pub(crate) fn schedule_actions(&mut self) {
         if self.loops.number > 0 && !self.core.is_worker() {
             return;
         }
@@ -16,7 +16,7 @@ impl State {
         }
     }
 
-    pub(crate) fn act(&mut self) {
+    pub(crate) fn run_actions(&mut self) {
         if self.stop.drain.is_some() {
             return;
         }
@@ -26,7 +26,7 @@ impl State {
             None => hooks::perform(&self.core),
         }
         self.note_stall("service_actions", None);
-        self.pace_actions();
+        self.schedule_actions();
     }
 
     /// Those that are due, and were set before this turn.
@@ -35,12 +35,12 @@ impl State {
         while let Some((timer, task)) = self.time.timers.pop(now, mark) {
             match task {
                 TimerTask::Call(call) => self.call_free("a timer's call", call),
-                TimerTask::Limit(id) => self.limit_is_due(id),
-                TimerTask::Rate(id, direction) => self.may_go_on(id, direction),
-                TimerTask::Connect(connector) => self.connect_is_due(connector),
+                TimerTask::Limit(id) => self.check_limits(id),
+                TimerTask::Rate(id, direction) => self.resume_at_rate(id, direction),
+                TimerTask::Connect(connector) => self.continue_client(connector),
                 TimerTask::Rested => self.ports.rests = false,
-                TimerTask::Verify(key) => self.verdict_is_late(key),
-                TimerTask::Actions => self.act(),
+                TimerTask::Verify(key) => self.time_out_verdict(key),
+                TimerTask::Actions => self.run_actions(),
                 TimerTask::Protocol(id) => {
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));

@@ -14,11 +14,11 @@ use crate::panics::forget;
 
 impl State {
     /// Has the hook asked, by a helper, who brings the verdict to the inbox.
-    pub(crate) fn put_aside(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+    pub(crate) fn await_verdict(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         let (key, inbox) = (self.verdicts.next, self.loops.inbox.clone());
         self.verdicts.next += 1;
         let tell = move |verdict| {
-            let _ = inbox.send(Box::new(move |cx| cx.state.verdict(key, verdict)));
+            let _ = inbox.send(Box::new(move |cx| cx.state.apply_verdict(key, verdict)));
             // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
@@ -31,7 +31,7 @@ impl State {
         }
     }
 
-    fn verdict(&mut self, key: u64, verdict: Verdict) {
+    fn apply_verdict(&mut self, key: u64, verdict: Verdict) {
         let Some(PendingVerdict { accepted_on, accepted, permit, timer, .. }) = self.verdicts.all.remove(&key) else {
             return;
         };
@@ -42,21 +42,21 @@ impl State {
         }
     }
 
-    pub(crate) fn verdict_is_late(&mut self, key: u64) {
+    pub(crate) fn time_out_verdict(&mut self, key: u64) {
         if let Some(pending) = self.verdicts.all.remove(&key) {
-            self.turn_away(pending, &hooks::late(&self.core));
+            self.refuse_pending(pending, &hooks::late(&self.core));
         }
     }
 
     /// The loop is at its end, or the drain is.
-    pub(crate) fn turn_all_away(&mut self) {
+    pub(crate) fn refuse_all_pending(&mut self) {
         for (_, pending) in std::mem::take(&mut self.verdicts.all) {
             self.time.timers.cancel(pending.timer);
-            self.turn_away(pending, &hooks::server_stops());
+            self.refuse_pending(pending, &hooks::server_stops());
         }
     }
 
-    fn turn_away(&self, pending: PendingVerdict, why: &io::Error) {
+    fn refuse_pending(&self, pending: PendingVerdict, why: &io::Error) {
         self.core.verifying.forget(pending.ticket);
         finish::refuse_unverified(&self.core, pending.accepted, why);
         forget(pending.accepted_on);

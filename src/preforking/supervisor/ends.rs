@@ -4,9 +4,12 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{Supervisor, CHECK_AGAIN};
+use log::Level;
+
 use crate::error::Result;
 use crate::hooks;
 use crate::lifecycle::LostWith;
+use crate::observe::log_line;
 use crate::preforking::worker::{State, Worker, AFTER_THE_DRAIN};
 use crate::preforking::WorkerExit;
 use crate::sys::process::{self, Status};
@@ -46,7 +49,7 @@ impl Supervisor<'_> {
         let failed_soon = worker.last_words().is_some() && lived < SOON;
         let (index, pid) = (worker.index, worker.pid);
         if is_asked || (self.is_single && in_order) {
-            log::info!(target: "socketserver::preforking", "worker {index} (process {pid}) {how}");
+            log_line(Level::Info, "socketserver::preforking", format_args!("worker {index} (process {pid}) {how}"));
         } else if worker.was_ready && !failed_soon {
             self.core().monitor.report_lost_worker(index, pid.as_raw(), &how, connections);
             self.starts.died(index, lived, now);

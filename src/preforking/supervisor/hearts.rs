@@ -6,6 +6,9 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::Supervisor;
+use log::Level;
+
+use crate::observe::log_line;
 use crate::preforking::worker::State;
 use crate::sys::process;
 
@@ -18,9 +21,13 @@ impl Supervisor<'_> {
             match worker.state {
                 // A failed start, like any other death before it is ready.
                 State::Starting if now.duration_since(worker.started) >= limit => {
-                    log::error!(
-                        target: "socketserver::preforking", "worker {} (process {}) did not become ready in {limit:?}",
-                        worker.index, worker.pid
+                    log_line(
+                        Level::Error,
+                        "socketserver::preforking",
+                        format_args!(
+                            "worker {} (process {}) did not become ready in {limit:?}",
+                            worker.index, worker.pid
+                        ),
                     );
                     process::signal(worker.pidfd.as_fd(), Signal::SIGKILL);
                 }
@@ -30,10 +37,15 @@ impl Supervisor<'_> {
                     let silence = worker.time_since_beat(self.awake_since);
                     let is_stuck = silence >= limit;
                     if is_stuck && !worker.is_stuck {
-                        log::error!(
-                            target: "socketserver::preforking",
-                            "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
-                            worker.index, worker.pid, silence.as_millis()
+                        log_line(
+                            Level::Error,
+                            "socketserver::preforking",
+                            format_args!(
+                                "worker {} (process {}) gave no sign of life for {} ms: it is replaced",
+                                worker.index,
+                                worker.pid,
+                                silence.as_millis()
+                            ),
                         );
                     }
                     worker.is_stuck = is_stuck;

@@ -20,9 +20,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use log::Level;
+
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
 use crate::lifecycle::{check_count, Core, Scoreboard, MOST_WORKERS};
+use crate::observe::log_line;
 use crate::preforking::settings::PreForkingSettings;
 use crate::preforking::starts::Starts;
 use crate::preforking::worker::{Run, State, Worker};
@@ -218,8 +221,10 @@ impl<'a> Supervisor<'a> {
         } else if worker.state == State::Starting {
             worker.state = State::Ready;
             worker.was_ready = true;
-            log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) is ready", worker.index, worker.pid
+            log_line(
+                Level::Info,
+                "socketserver::preforking",
+                format_args!("worker {} (process {}) is ready", worker.index, worker.pid),
             );
             let (index, pid) = (worker.index, worker.pid);
             self.starts.succeeded(index);
@@ -238,10 +243,14 @@ impl<'a> Supervisor<'a> {
             let wanted = self.scoreboard.wanted() as i64 + i64::from(more);
             let wanted = wanted.clamp(1, MOST_WORKERS as i64) as usize;
             if let Err(why) = check_count("SIGTTIN", wanted) {
-                log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
+                log_line(
+                    Level::Warn,
+                    "socketserver::preforking",
+                    format_args!("not as many workers as signals have asked for: {why}"),
+                );
                 return;
             }
-            log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
+            log_line(Level::Info, "socketserver::preforking", format_args!("{wanted} workers from now on"));
             self.scoreboard.set_wanted(wanted, &self.core().admission.permits);
         }
     }

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::{Supervisor, ENDED, SPOKE};
+use log::Level;
+
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::lifecycle::{Scoreboard, WorkerRole};
+use crate::observe::log_line;
 use crate::preforking::check_threads;
 use crate::preforking::worker::{State, Worker};
 use crate::sys::{process, signal, Interest};
@@ -50,7 +53,7 @@ impl Supervisor<'_> {
 
     pub(super) fn start(&mut self, index: usize) {
         if let Err(why) = self.fork(index) {
-            log::error!(target: "socketserver::preforking", "cannot start worker {index}: {why}");
+            log_line(Level::Error, "socketserver::preforking", format_args!("cannot start worker {index}: {why}"));
             self.note_failed_start(index, format!("could not be forked: {why}"));
         }
     }

@@ -58,7 +58,7 @@ fn several_addresses_of_one_name_share_one_timeout() {
     let connector = test.act(|cx| cx.connect(Connect::to(first.socket_addr().unwrap()), factory));
     // As if the name had been resolved now: to four addresses, each with 7.5 s of 30.
     let found = [first, &refusing, second, third].map(Addr::clone);
-    test.act(|cx| cx.state.has_addresses(connector, found.into()));
+    test.act(|cx| cx.state.try_addresses(connector, found.into()));
     test.advance(7500 * MS - MS);
     assert_eq!(current(&mut test, connector).as_ref(), Some(first));
     test.advance(MS);
