@@ -252,13 +252,6 @@ impl Server {
         until(&format!("a report {begin:?} without {counts:?}"), || self.stderr().iter().any(is_it));
     }
 
-    /// Waits for the report of a server that has failed nobody.
-    pub fn until_reported_without_failures(&self) {
-        let failures = ["failed", "disconnected", "refused"];
-        let is_it = |line: &String| line.starts_with("accepted ") && !failures.iter().any(|word| line.contains(word));
-        until("a report without failures", || self.stderr().iter().any(is_it));
-    }
-
     pub fn connect(&self) -> Client {
         Client::connect(&self.addr)
     }
