@@ -66,7 +66,7 @@
 //! [`ServingStrategy`](strategy::ServingStrategy). [`ServerBuilder`] takes strategies with settings.
 //!
 //! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
-//! [logging](guide::logging), [when not to use this](guide::not_for).
+//! [its cost](guide::cost), [recipes](guide::recipes), [logging](guide::logging), [when not to use this](guide::not_for).
 //!
 //! # Handlers
 //!
