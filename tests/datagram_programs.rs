@@ -113,7 +113,8 @@ fn is_served_by_children(program: &mut Program) {
     assert!(pids[0] != pids[1] && pids[1] != pids[2], "{pids:?}");
     assert_eq!(ask(program, "hello world"), "hello world");
     until("all are reaped", || children(program) == 0);
-    assert!(stop(program).starts_with("accepted 5, served 5, failed 0, "));
+    let report = stop(program);
+    assert!(report.starts_with("accepted 5, served 5") && !report.contains("failed"), "{report}");
 }
 
 fn beside_others() {
