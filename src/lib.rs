@@ -18,7 +18,7 @@
 //! over TCP, UDP and Unix sockets. The same server with a handler type, as Python writes it:
 //!
 //! ```
-//! use std::io::{Read, Write};
+//! use std::io::Read;
 //! use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 //! use socketserver::{TcpServer, Threading};
 //!
@@ -26,8 +26,7 @@
 //!
 //! impl StreamRequestHandler for Greeter {
 //!     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-//!         conn.write_all(b"Thank you for connecting\n")?;
-//!         Ok(())
+//!         conn.send_line("Thank you for connecting")
 //!     }
 //! }
 //!

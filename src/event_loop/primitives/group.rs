@@ -13,6 +13,10 @@ use crate::event_loop::primitives::slab::ConnId;
 /// to the loop's limit (8 MiB), then its connection is aborted; in one of [`lossy`](Self::lossy), it misses what comes
 /// while its queue is above the high-water mark, also for so much in one turn. Leaving takes a look at all members,
 /// joining does not.
+///
+/// Members are connections of one loop, or of one [`EventLoops`](crate::EventLoops). With
+/// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one member there. With
+/// [`PreForking`](crate::PreForking) a group ends at the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
     id: u64,

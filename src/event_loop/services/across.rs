@@ -108,6 +108,8 @@ impl State {
 
 impl Context<'_> {
     /// Queues bytes for another connection; `false` if it is gone or closing, or did not keep up and is aborted now.
+    ///
+    /// With [`Blocking`](crate::Blocking) each connection has its own loop, so no other connection can be reached.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         match self.state.write_across(id, bytes) {
             Some(sent) => sent,
@@ -138,6 +140,9 @@ impl Context<'_> {
     ///
     /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop; of them all
     /// are counted who are members now, but the one that is left out.
+    ///
+    /// With [`Blocking`](crate::Blocking) each connection has its own loop: the group has one member, and nobody else
+    /// gets it.
     pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
         self.state.broadcast(group, bytes, except) + self.state.broadcast_across(group, bytes, except)
     }

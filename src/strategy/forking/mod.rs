@@ -47,14 +47,13 @@ pub(crate) use bounds::{bound_settings, Bounds};
 /// nor the signal handlers.
 ///
 /// ```no_run
-/// use std::io::Write;
 /// use socketserver::{Connection, Forking, HandlerResult, StreamRequestHandler, TcpServer};
 ///
 /// struct Greeter;
 ///
 /// impl StreamRequestHandler for Greeter {
 ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-///         Ok(writeln!(conn, "Hello from process {}", std::process::id())?)
+///         conn.send_line(format!("Hello from process {}", std::process::id()))
 ///     }
 /// }
 ///
