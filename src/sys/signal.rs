@@ -108,8 +108,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         PREVIOUS[place].call(signal, info, context);
     } else {
         // A child that the program has forked: it shares the eventfds, but dies of the signal as it would
-        // without us. SAFETY: both calls are async-signal-safe; the signal, blocked while we run, kills this
-        // child on return.
+        // without us.
+        // SAFETY: both calls are async-signal-safe; the signal, blocked while we run, kills this child on return.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
