@@ -27,7 +27,8 @@ impl<T> Lent<T> {
     /// Looks at the value; `None` once it was taken back.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         // SAFETY: the pointer comes from a reference that lives longer than `lend`, which takes the pointer back before
-        // it returns. An `Rc` does not leave its thread, so this call is within that one, and ends before it does.
+        // it returns. An `Rc` does not leave its thread, so this call is within that one, and ends before it
+        // does.
         self.0.get().map(|value| look(unsafe { &*value }))
     }
 }

@@ -52,7 +52,7 @@ impl Transport<'_> {
     ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
     ///         transport.write(b"zeros: ")?;
     ///         transport.send_reader(std::io::repeat(b'0').take(data.len() as u64))?;
-    ///         Ok(transport.write(b".\n")?)
+    ///         transport.send_line(".")
     ///     }
     /// }
     ///

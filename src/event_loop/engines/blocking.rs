@@ -24,6 +24,10 @@ use crate::sys::{lend, Poller};
 /// The protocols of a [`Factory`] as a handler: one protocol, any strategy. Here a connection has the thread, or the
 /// process, that the strategy gives it, and on it a loop of its own.
 ///
+/// So a [`Group`](crate::Group) has one member here, besides clients that its protocol makes.
+/// [`broadcast`](crate::Context::broadcast) and [`write_to`](crate::Context::write_to) reach no other connection of the
+/// server. A chat wants [`EventLoop`](crate::EventLoop).
+///
 /// ```
 /// use std::io::{Read, Write};
 /// use socketserver::{factory, Blocking, HandlerResult, Protocol, ServerBuilder, Threading, Transport};

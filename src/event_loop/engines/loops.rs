@@ -39,7 +39,7 @@ const MOST: usize = 512;
 /// impl Protocol for Member {
 ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
 ///         transport.join(self.0);
-///         Ok(transport.write(b"welcome\n")?)
+///         transport.send_line("welcome")
 ///     }
 ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
 ///         transport.broadcast(self.0, data, None);

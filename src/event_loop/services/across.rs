@@ -113,6 +113,8 @@ impl State {
 impl Context<'_> {
     /// Queues bytes for another connection. `false` if it is gone or closing, or is aborted now because it did not keep
     /// up.
+    ///
+    /// With [`Blocking`](crate::Blocking) each connection has its own loop, so no other connection can be reached.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         match self.state.write_across(id, bytes) {
             Some(sent) => sent,
@@ -204,7 +206,7 @@ impl Context<'_> {
         self.state.pause(id)
     }
 
-    /// Reads from it again; `false` if it is gone or closing.
+    /// Resumes reading from a connection; `false` if it is gone or closing.
     pub fn resume_connection(&mut self, id: ConnId) -> bool {
         if self.state.is_of_another_loop(id) {
             return self.state.across(id, move |cx| cx.resume_connection(id));
@@ -212,24 +214,24 @@ impl Context<'_> {
         self.state.resume(id)
     }
 
-    /// The address of a connection's peer; `None` if the connection is gone, or another loop's.
+    /// Returns the address of a connection's peer. `None` if the connection is gone, or belongs to another loop.
     pub fn peer_of(&self, id: ConnId) -> Option<Addr> {
         self.state.conns.get(id).map(|conn| conn.peer.clone())
     }
 
-    /// How many bytes are queued for a connection; `None` if it is gone, or another loop's.
+    /// Returns how many bytes are queued for a connection. `None` if it is gone, or belongs to another loop.
     pub fn queued_of(&self, id: ConnId) -> Option<usize> {
         self.state.conns.get(id).map(|conn| conn.out.len())
     }
 
-    /// How many connections this loop has.
+    /// Returns how many connections this loop has.
     pub fn connections(&self) -> usize {
         self.state.conns.len()
     }
 
     /// Ends [`Reactor::run`](crate::Reactor::run) with this turn. Connections and listeners stay as they are. In a
-    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever`, without a drain: [`shutdown`](Self::shutdown), or that
-    /// of [`server`](Self::server), is the way there.
+    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever` without a drain; for a drain call
+    /// [`shutdown`](Self::shutdown), here or on [`server`](Self::server).
     pub fn stop(&mut self) {
         self.state.stop_all();
     }

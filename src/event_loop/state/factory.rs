@@ -45,7 +45,7 @@ impl fmt::Display for Peer {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes no protocols",
     label = "not a `Factory`",
-    note = "a closure is made one by `factory(|peer| MyProtocol::new())`",
+    note = "a protocol, or a closure that makes it, is made one by `factory(|peer| MyProtocol::new())`",
     note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` wants a strategy like `Threading`"
 )]
 pub trait Factory {

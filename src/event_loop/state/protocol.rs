@@ -58,6 +58,11 @@ pub enum Eof {
 /// }
 /// ```
 #[allow(unused_variables)] // the names are for the documentation
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no protocol",
+    label = "not a `Protocol`",
+    note = "a `LineReceiver` is made one by `lines(MyReceiver::new())`, a `StringReceiver` by `strings(...)`"
+)]
 pub trait Protocol {
     /// The connection is there. Servers that speak first do it here.
     ///
