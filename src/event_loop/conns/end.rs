@@ -106,17 +106,14 @@ impl State {
         self.release_parts(id, &mut conn);
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
         let reason = end.reason;
-
         // The socket is closed here, or given back to the blocking strategy that lent it.
         self.unwatch(&io);
         let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
-
         // Before the callback, so that `connection_lost` finds the client without a connection.
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.lose_connection(connector, self.time.clock.now());
         }
-
         // The last callback. A panic in it becomes the reason.
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
@@ -129,7 +126,6 @@ impl State {
                 forget(std::mem::replace(&mut lost.reason, LostReason::Panic(take_message(payload))));
             }
         }
-
         // The permit comes back when the protocol is gone: the limit is on what exists.
         drop(permit);
         if !self.loops.group.is_alone() {
@@ -137,7 +133,6 @@ impl State {
         }
         // A rest for want of descriptors is over: one came back.
         self.ports.rests &= self.ports.accepts_one;
-
         // A lent connection is counted by its blocking strategy, any other here.
         let (outcome, is_broken) = lost.reason.into_outcome();
         if is_lent {
