@@ -111,6 +111,7 @@ impl Reactor {
     /// ```
     pub fn context(&mut self) -> Context<'_> {
         self.state.refresh_clock();
+        self.state.core.control.begin(); // the stop that ended the last run is over, so that another one may be asked for
         Context { state: &mut self.state }
     }
 
@@ -247,9 +248,10 @@ impl Reactor {
     }
 
     fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        self.state.stop.asked = false;
-        self.state.turn(timeout)?;
-        Ok(!self.state.stop.asked)
+        let turned = self.state.turn(timeout);
+        // Taken and not cleared before: a stop asked for by `context()` is for the next turn.
+        let is_over = std::mem::take(&mut self.state.stop.asked);
+        turned.map(|()| !is_over)
     }
 
     /// As [`Context::shutdown`], for the next run.
