@@ -10,8 +10,8 @@ use crate::panics::forget;
 
 /// A piece up to this size takes further writes.
 const PIECE: usize = 64 << 10;
-/// A shared text shorter than this is copied. A piece of its own costs an entry in the queue and a part in the system
-/// call, and a copy of a short text is cheaper.
+/// A shared text shorter than this is copied, which is cheaper. A piece of its own costs an entry in the queue, and a
+/// part in the system call.
 pub(crate) const WORTH_SHARING: usize = 512;
 /// The most pieces in one system call (IOV_MAX).
 const PARTS: usize = 1024;
