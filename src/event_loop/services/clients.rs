@@ -3,7 +3,7 @@
 //! What a program asks for within a callback is only noted. The next step follows when the callback has returned, so a
 //! factory is never called within its own call.
 //!
-//! Clients take no permit and are in no counter, because those are about who is served. A server whose backends counted
+//! Clients take no permit and are in no counter, because those count served connections. A server whose backends counted
 //! against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is for
 //! conversations that are under way.
 

@@ -53,7 +53,7 @@ use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
-/// The most bytes that one connection is read in a turn.
+/// The most bytes that a connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;

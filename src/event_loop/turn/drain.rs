@@ -1,7 +1,7 @@
 //! The end of a run: nothing more is accepted, idle connections close, busy ones may finish, the rest is cut.
 //!
-//! The walk: `begin_drain` counts the kernel's queues and marks all connections → each turn, `drain_one` closes those
-//! that are idle, and `continue_drain` serves one of the queue → at the limit `cut` → `stop.asked` ends the run.
+//! The walk: `begin_drain` counts the kernel's queues and marks all connections. Each turn, `drain_one` closes idle
+//! connections, and `continue_drain` serves one of the queue. At the limit comes `cut`; `stop.asked` ends the run.
 
 use std::time::{Duration, Instant};
 
