@@ -16,7 +16,7 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn new(fd: OwnedFd, poller: &Poller) -> io::Result<Self> {
-        // epoll is asked by a try.
+        // A try shows if epoll takes it.
         let is_always_ready = match poller.add(&fd, Readiness::default(), 0) {
             Err(e) if e.raw_os_error() == Some(nix::libc::EPERM) => true,
             added => added.map(|()| false)?,

@@ -185,7 +185,7 @@ impl Outbox {
         Ok((sent, sent == offered))
     }
 
-    /// Drops the pieces that are sent. An empty chunk of a source stays, until the source has given the next one.
+    /// Drops the pieces that are sent. A source stays, because it may have another chunk.
     fn advance(&mut self, sent: usize, spares: &mut Spares) {
         self.head += sent;
         while let Some(first) = self.pieces.front_mut() {

@@ -11,7 +11,8 @@ use crate::event_loop::primitives::slab::ConnId;
 ///
 /// A member that does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
 /// to the loop's limit (8 MiB); then its connection is aborted. In a group of [`lossy`](Self::lossy), it misses texts
-/// while its queue is above the high-water mark. Only the application knows which of the two is right.
+/// while its queue is above the high-water mark, even if a single turn has queued that much. Only the application knows
+/// which of the two is right.
 ///
 /// Joining is cheap. Leaving looks at all members.
 ///

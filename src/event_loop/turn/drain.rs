@@ -86,7 +86,7 @@ impl State {
             self.count_queued();
         }
 
-        // The settle of this turn calls `drain_one` for each.
+        // The next settle calls `drain_one` for each.
         self.watch_end_of_grace();
         for id in self.conns.ids() {
             self.mark(id);
