@@ -6,10 +6,9 @@ mod common;
 use std::cell::RefCell;
 use std::io::{stdin, stdout, Write};
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::rc::Rc;
 
-use common::Outcome;
+use common::AnyError;
 use socketserver::event_loop::{ConnId, Connect, ConnectError, Factory};
 use socketserver::event_loop::{LostReason, Peer};
 use socketserver::{Context, HandlerResult};
@@ -92,15 +91,14 @@ impl Factory for Client {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<(), AnyError> {
     let about = "A client of the chat room: standard input goes to the room, what it says to standard output.";
-    common::main(about, &[], |args| -> Outcome {
-        let failure = Failure::default();
-        let mut reactor = Reactor::new()?;
-        reactor.handle_signals()?;
-        reactor.context().connect(Connect::to(&args.addr), Client { failure: failure.clone() });
-        reactor.run()?;
-        let failure = failure.take();
-        failure.map_or(Ok(()), |text| Err(text.into()))
-    })
+    let args = common::args(about, &[]);
+    let failure = Failure::default();
+    let mut reactor = Reactor::new()?;
+    reactor.handle_signals()?;
+    reactor.context().connect(Connect::to(&args.addr), Client { failure: failure.clone() });
+    reactor.run()?;
+    let failure = failure.take();
+    failure.map_or(Ok(()), |text| Err(text.into()))
 }

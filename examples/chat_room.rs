@@ -5,14 +5,12 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::rc::Rc;
 
 use common::chat::{check_name, printable, HELP};
-use socketserver::event_loop::ConnId;
-use socketserver::event_loop::{FramedTransport, Peer};
+use socketserver::event_loop::{ConnId, FramedTransport, Peer};
 use socketserver::{factory, lines, Context, EventLoop, Group, HandlerResult};
-use socketserver::{LineReceiver, Lost};
+use socketserver::{LineReceiver, Lost, ServerBuilder};
 
 /// What all members share: they live in one thread, so no lock is needed.
 struct Room {
@@ -78,15 +76,19 @@ impl Member {
     }
 
     fn tell_others(&self, cx: &mut Context<'_>, text: &str) {
-        cx.broadcast(self.room.everyone, format!("{text}\n").as_bytes(), Some(self.id));
+        cx.broadcast_line(self.room.everyone, text, Some(self.id));
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> socketserver::Result<()> {
     let about = format!("A chat room, by telnet or nc. {HELP}");
-    common::main(&about, &[common::LIMITS], |args| {
-        let room = Rc::new(Room { everyone: Group::new(), names: RefCell::default() });
-        let member = move |peer: &Peer| lines(Member { room: room.clone(), id: peer.id(), name: None });
-        common::run(args.builder()?.strategy(EventLoop::new()).bind(&args.addr, factory(member))?)
-    })
+    let args = common::args(&about, &[common::LIMITS]);
+    let room = Rc::new(Room { everyone: Group::new(), names: RefCell::default() });
+    let member = move |peer: &Peer| lines(Member { room: room.clone(), id: peer.id(), name: None });
+    let builder = ServerBuilder::new().handle_signals().strategy(EventLoop::new());
+    let mut server = args.limits(builder).bind(&args.addr, factory(member))?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
 use std::thread;
 
-use socketserver::handler;
 use socketserver::strategy::{Rejected, Request, ServingStrategy};
+use socketserver::{handler, ServerBuilder};
 
 struct PerCore;
 
@@ -26,9 +24,13 @@ impl ServingStrategy for PerCore {
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Greets each client on a thread made for it.", &[common::LIMITS], |args| {
-        let greet = handler(|conn| Ok(writeln!(conn, "served by the thread {:?}", thread::current().name())?));
-        common::run(args.builder()?.strategy(PerCore).bind(&args.addr, greet)?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Greets each client on a thread made for it.", &[common::LIMITS]);
+    let greet = handler(|conn| conn.send_line(format!("served by the thread {:?}", thread::current().name())));
+    let builder = ServerBuilder::new().handle_signals().strategy(PerCore);
+    let mut server = args.limits(builder).bind(&args.addr, greet)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -3,12 +3,24 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::process::ExitCode;
+use std::io::{BufRead, Write};
 
-use socketserver::{factory, handler, HandlerResult, Protocol, Transport};
+use common::any::{STRATEGY, WORKERS};
+use socketserver::{factory, handler, Connection, HandlerResult, Protocol, ServerBuilder, Transport};
 
 const GREETING: &[u8] = b"Hello from the server, what can I do for you?\r\n";
+
+/// Sends back what is in the read buffer, until the client ends the stream or the server stops.
+fn echo(conn: &mut Connection) -> HandlerResult {
+    while conn.next_request()? {
+        let (mut input, mut output) = conn.halves();
+        let data = input.fill_buf()?;
+        output.write_all(data)?;
+        let n = data.len();
+        input.consume(n);
+    }
+    Ok(())
+}
 
 /// The same for an event loop.
 struct Echo {
@@ -29,34 +41,25 @@ impl Protocol for Echo {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> socketserver::Result<()> {
     let own = [
         ("mode M", "echo or greet [echo]"),
         ("buf BYTES", "size of the read buffer, but for an event loop [8192]"),
         ("heap MIB", "memory to hold while serving [0]"),
     ];
-    common::main("Echoes what clients send.", &[common::STRATEGY, common::WORKERS, &own, common::LIMITS], |args| {
-        let size = args.get("buf")?.unwrap_or(8192);
-        let greets = match args.get::<String>("mode")?.as_deref() {
-            None | Some("echo") => false,
-            Some("greet") => true,
-            Some(other) => return Err(format!("--mode {other}: it is echo or greet").into()),
-        };
-        let heap = vec![1_u8; args.get::<usize>("heap")?.unwrap_or(0) << 20];
-        let echo = handler(move |conn| {
-            if greets {
-                return Ok(conn.write_all(GREETING)?);
-            }
-            let mut buf = vec![0; size];
-            loop {
-                match conn.read(&mut buf)? {
-                    0 => return Ok(()),
-                    n => conn.write_all(&buf[..n])?,
-                }
-            }
-        });
-        let served = args.serve(args.builder()?.read_buffer(size), echo, factory(move |_peer| Echo { greets }));
-        std::hint::black_box(&heap);
-        served
-    })
+    let args = common::args("Echoes what clients send.", &[STRATEGY, WORKERS, &own, common::LIMITS]);
+    let greets = match args.choice("mode", "echo") {
+        "echo" => false,
+        "greet" => true,
+        other => common::fail(format!("--mode {other}: it is echo or greet")),
+    };
+    let heap = vec![1_u8; args.get::<usize>("heap").unwrap_or(0) << 20];
+    let echo = handler(move |conn| if greets { Ok(conn.write_all(GREETING)?) } else { echo(conn) });
+    let builder = ServerBuilder::new().handle_signals().read_buffer(args.get("buf").unwrap_or(8192));
+    let mut server = args.bind(args.limits(builder), echo, factory(move |_peer| Echo { greets }))?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    std::hint::black_box(&heap);
+    Ok(())
 }

@@ -2,23 +2,23 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
-
-use socketserver::{Connection, Forking, HandlerResult, StreamRequestHandler};
+use socketserver::{Connection, Forking, HandlerResult, ServerBuilder, StreamRequestHandler};
 
 struct Greeter;
 
 impl StreamRequestHandler for Greeter {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         println!("Got connection from {}", conn.peer_addr());
-        conn.write_all(b"Thank you for connecting\n")?;
-        Ok(())
+        conn.send_line("Thank you for connecting")
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Greets each client in a process of its own.", &[common::LIMITS], |args| {
-        common::run(args.builder()?.strategy(Forking::new()).bind(&args.addr, Greeter)?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Greets each client in a process of its own.", &[common::LIMITS]);
+    let builder = ServerBuilder::new().handle_signals().strategy(Forking::new());
+    let mut server = args.limits(builder).bind(&args.addr, Greeter)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -4,12 +4,10 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading};
+use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandler, Threading};
 
 struct Worker;
 
@@ -19,19 +17,22 @@ impl StreamRequestHandler for Worker {
             match conn.next_line()?.as_deref() {
                 Some("work") => {
                     sleep(Duration::from_secs(3)); // in flight: a stop waits for it
-                    writeln!(conn, "done")?;
+                    conn.send_line("done")?;
                 }
                 Some("stop") => conn.server().shutdown(), // never blocks, so a handler may call it
-                _ => writeln!(conn, "work or stop?")?,
+                _ => conn.send_line("work or stop?")?,
             }
         }
-        writeln!(conn, "good bye")?; // the client ended the stream, or the server drains
-        Ok(())
+        conn.send_line("good bye") // the client ended the stream, or the server drains
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Works for clients until one says stop.", &[common::LIMITS], |args| {
-        common::run(args.builder()?.strategy(Threading::new()).bind(&args.addr, Worker)?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Works for clients until one says stop.", &[common::LIMITS]);
+    let builder = ServerBuilder::new().handle_signals().strategy(Threading::new());
+    let mut server = args.limits(builder).bind(&args.addr, Worker)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::process::ExitCode;
-
 use socketserver::event_loop::FramedTransport;
 use socketserver::{factory, lines, Context, HandlerResult, LineReceiver, Lost, Reactor};
 
@@ -26,10 +24,13 @@ impl LineReceiver for LineLogger {
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Prints the lines that clients send.", &[], |args| {
-        let mut reactor = Reactor::new()?;
-        let port = reactor.listen_tcp(&args.addr, factory(|_peer| lines(LineLogger)))?;
-        common::run_reactor(reactor, &port)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Prints the lines that clients send.", &[]);
+    let mut reactor = Reactor::new()?;
+    reactor.handle_signals()?;
+    let port = reactor.listen_tcp(&args.addr, factory(|_peer| lines(LineLogger)))?;
+    common::listening(port.local_addr());
+    let report = reactor.run()?;
+    common::report(&report);
+    Ok(())
 }

@@ -5,12 +5,9 @@ mod common;
 
 use std::any::Any;
 use std::io::Write;
-use std::process::ExitCode;
 
-use socketserver::event_loop::{ConnId, ConnectError, Connector, Eof, Factory};
-use socketserver::event_loop::{LostReason, Peer};
-use socketserver::{factory, Context, EventLoop};
-use socketserver::{HandlerResult, Lost, Protocol, Transport};
+use socketserver::event_loop::{ConnId, ConnectError, Connector, Eof, Factory, LostReason, Peer};
+use socketserver::{factory, Context, EventLoop, HandlerResult, Lost, Protocol, ServerBuilder, Transport};
 
 /// One side of a forwarded connection.
 struct Side {
@@ -115,10 +112,14 @@ impl Factory for ToTarget {
 
 const TO: (&str, &str) = ("to ADDR", "where to forward to [127.0.0.1:1235]");
 
-fn main() -> ExitCode {
-    common::main("Forwards each connection to another address.", &[&[TO], common::LIMITS], |args| {
-        let to: String = args.get("to")?.unwrap_or_else(|| "127.0.0.1:1235".to_owned());
-        let client = move |_peer: &Peer| Side { other: Other::Wanted(to.clone()) };
-        common::run(args.builder()?.strategy(EventLoop::new()).bind(&args.addr, factory(client))?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Forwards each connection to another address.", &[&[TO], common::LIMITS]);
+    let to = args.choice("to", "127.0.0.1:1235").to_owned();
+    let client = move |_peer: &Peer| Side { other: Other::Wanted(to.clone()) };
+    let builder = ServerBuilder::new().handle_signals().strategy(EventLoop::new());
+    let mut server = args.limits(builder).bind(&args.addr, factory(client))?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

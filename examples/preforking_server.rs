@@ -3,27 +3,26 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
-
-use socketserver::{factory, Connection, HandlerResult, Protocol, StreamRequestHandler, Transport};
+use common::any::{AnyServer, WORKERS};
+use socketserver::{factory, Connection, HandlerResult, Protocol};
+use socketserver::{ServerBuilder, StreamRequestHandler, Threading, Transport};
 
 struct Greeter;
 
 fn greeting() -> String {
-    format!("Thank you for connecting to process {}\n", std::process::id())
+    format!("Thank you for connecting to process {}", std::process::id())
 }
 
 impl StreamRequestHandler for Greeter {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-        Ok(conn.write_all(greeting().as_bytes())?)
+        conn.send_line(greeting())
     }
 }
 
 /// The same for `--inner event-loop`.
 impl Protocol for Greeter {
     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
-        transport.write(greeting().as_bytes())?;
+        transport.send_line(greeting())?;
         transport.close();
         Ok(())
     }
@@ -33,10 +32,17 @@ impl Protocol for Greeter {
     }
 }
 
-fn main() -> ExitCode {
-    let workers = &[("workers N", "processes [one a processor]")];
-    let about = "Greets each client from one of several processes.";
-    common::main(about, &[workers, common::WORKERS, common::LIMITS], |args| {
-        args.serve_preforking(args.builder()?, Greeter, factory(|_peer| Greeter))
-    })
+fn main() -> socketserver::Result<()> {
+    let own = &[("workers N", "processes [one a processor]")];
+    let args = common::args("Greets each client from one of several processes.", &[own, WORKERS, common::LIMITS]);
+    let builder = args.limits(ServerBuilder::new().handle_signals());
+    let mut server: Box<dyn AnyServer> = match args.choice("inner", "threading") {
+        // `workers` is `PreForking::new(N, Threading::new())` with what the command line sets.
+        "threading" => Box::new(builder.strategy(args.workers(Threading::new())).bind(&args.addr, Greeter)?),
+        _ => args.bind_preforking(builder, Greeter, factory(|_peer| Greeter))?,
+    };
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -4,11 +4,10 @@
 mod common;
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::process::ExitCode;
+use std::io::{self, ErrorKind, Read};
 use std::rc::Rc;
 
-use common::{plain, Outcome};
+use common::{plain, AnyError};
 use socketserver::selectors::{Events, Selector};
 
 #[derive(Clone)]
@@ -23,35 +22,34 @@ struct Client {
     addr: String,
 }
 
-fn main() -> ExitCode {
-    common::main("Prints what its clients send, all on one thread.", &[], |args| {
-        let stop = plain::stop_signal()?;
-        let listener = plain::listen(&args.addr)?;
-        let mut selector = Selector::new()?;
-        selector.register(&stop, Events::READ, Source::Stop)?;
-        selector.register(&listener, Events::READ, Source::Listener)?;
-        let mut running = true;
-        while running {
-            for (key, _) in selector.select(None)? {
-                match key.data {
-                    Source::Stop => running = false, // after this pass: what has come by now is printed
-                    Source::Listener => accept(&listener, &mut selector)?,
-                    Source::Client(client) if is_served(&client)? => {}
-                    Source::Client(client) => {
-                        selector.unregister(&client.stream)?;
-                        plain::say(format_args!("{} disconnected", client.addr))?;
-                        if selector.get_key(&listener).is_none() {
-                            selector.register(&listener, Events::READ, Source::Listener)?;
-                        }
+fn main() -> Result<(), AnyError> {
+    let args = common::args("Prints what its clients send, all on one thread.", &[]);
+    let stop = plain::stop_signal()?;
+    let listener = plain::listen(&args.addr)?;
+    let mut selector = Selector::new()?;
+    selector.register(&stop, Events::READ, Source::Stop)?;
+    selector.register(&listener, Events::READ, Source::Listener)?;
+    let mut running = true;
+    while running {
+        for (key, _) in selector.select(None)? {
+            match key.data {
+                Source::Stop => running = false, // after this pass: what has come by now is printed
+                Source::Listener => accept(&listener, &mut selector)?,
+                Source::Client(client) if is_served(&client)? => {}
+                Source::Client(client) => {
+                    selector.unregister(&client.stream)?;
+                    plain::say(format_args!("{} disconnected", client.addr))?;
+                    if selector.get_key(&listener).is_none() {
+                        selector.register(&listener, Events::READ, Source::Listener)?;
                     }
                 }
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
-fn accept(listener: &plain::Listener, selector: &mut Selector<Source>) -> Outcome {
+fn accept(listener: &plain::Listener, selector: &mut Selector<Source>) -> io::Result<()> {
     match listener.accept() {
         Ok((stream, addr)) => {
             plain::say(format_args!("got connection from {addr}"))?;
@@ -69,7 +67,7 @@ fn accept(listener: &plain::Listener, selector: &mut Selector<Source>) -> Outcom
 }
 
 /// Prints what has come; `false` where the client is gone.
-fn is_served(client: &Client) -> Outcome<bool> {
+fn is_served(client: &Client) -> io::Result<bool> {
     let mut buf = [0; 65536];
     match (&client.stream).read(&mut buf) {
         Ok(0) => Ok(false),

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::process::ExitCode;
-
 use socketserver::{factory, Context, HandlerResult, Lost, Protocol, Reactor, Transport};
 
 struct SimpleLogger;
@@ -25,10 +23,13 @@ impl Protocol for SimpleLogger {
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Prints what clients send.", &[], |args| {
-        let mut reactor = Reactor::new()?;
-        let port = reactor.listen_tcp(&args.addr, factory(|_peer| SimpleLogger))?;
-        common::run_reactor(reactor, &port)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Prints what clients send.", &[]);
+    let mut reactor = Reactor::new()?;
+    reactor.handle_signals()?;
+    let port = reactor.listen_tcp(&args.addr, factory(|_peer| SimpleLogger))?;
+    common::listening(port.local_addr());
+    let report = reactor.run()?;
+    common::report(&report);
+    Ok(())
 }

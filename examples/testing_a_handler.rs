@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
+use common::any::STRATEGY;
 use socketserver::event_loop::{FramedTransport, TimerId};
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, StreamRequestHandler};
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver};
+use socketserver::{ServerBuilder, StreamRequestHandler};
 
 /// The sum of the numbers of a line.
 fn sum(line: &str) -> Result<i64, String> {
@@ -34,7 +34,7 @@ impl StreamRequestHandler for Sums {
         while conn.next_request()? {
             match conn.next_line()?.as_deref() {
                 None | Some("quit") => break,
-                Some(line) => writeln!(conn, "{}", answer(line))?,
+                Some(line) => conn.send_line(answer(line))?,
             }
         }
         Ok(())
@@ -74,17 +74,23 @@ impl LineReceiver for PatientSums {
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Adds up the numbers of a line.", &[common::STRATEGY, common::LIMITS], |args| {
-        args.serve(args.builder()?, Sums, factory(|_peer| lines(PatientSums::default())))
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Adds up the numbers of a line.", &[STRATEGY, common::LIMITS]);
+    let builder = args.limits(ServerBuilder::new().handle_signals());
+    let mut server = args.bind(builder, Sums, factory(|_peer| lines(PatientSums::default())))?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use socketserver::testing::{converse, FailingListener, TestLoop, TestServer};
-    use socketserver::{AtLimit, EventLoop, ServerBuilder};
+    use socketserver::{AtLimit, EventLoop};
 
     #[test]
     fn each_line_is_answered_with_its_sum() {

@@ -2,25 +2,25 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
-
-use socketserver::{Connection, HandlerResult, StreamRequestHandler, ThreadPool};
+use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandler, ThreadPool};
 
 struct Greeter;
 
 impl StreamRequestHandler for Greeter {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         println!("Got connection from {}", conn.peer_addr());
-        conn.write_all(b"Thank you for connecting\n")?;
-        Ok(())
+        conn.send_line("Thank you for connecting")
     }
 }
 
-fn main() -> ExitCode {
-    let workers = [("workers N", "threads [16]")];
-    common::main("Greets clients on a pool of threads.", &[&workers, common::LIMITS], |args| {
-        let pool = ThreadPool::new(args.get("workers")?.unwrap_or(16));
-        common::run(args.builder()?.strategy(pool).bind(&args.addr, Greeter)?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args =
+        common::args("Greets clients on a pool of threads.", &[&[("workers N", "threads [16]")], common::LIMITS]);
+    let threads = args.get("workers").unwrap_or(16);
+    let builder = ServerBuilder::new().handle_signals().strategy(ThreadPool::new(threads));
+    let mut server = args.limits(builder).bind(&args.addr, Greeter)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

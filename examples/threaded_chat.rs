@@ -4,13 +4,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::chat::{check_name, printable, HELP};
-use socketserver::connection::{ConnectionWriter, SendError};
-use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading};
+use socketserver::connection::ConnectionWriter;
+use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandler, Threading};
 
 type Members = BTreeMap<u64, (String, ConnectionWriter)>;
 
@@ -36,7 +35,7 @@ impl StreamRequestHandler for Room {
 impl Room {
     fn talk(&self, conn: &mut Connection, id: u64) -> HandlerResult {
         let writer = conn.writer()?;
-        say(&writer, "What is your name?")?;
+        writer.send_line("What is your name?")?;
         let mut name = None;
         while conn.next_request()? {
             let Some(line) = conn.next_line()? else { break };
@@ -46,10 +45,10 @@ impl Room {
                 (Some(_), ("/quit", _)) => break,
                 (Some(_), ("/who", _)) => {
                     let names: Vec<String> = self.members().values().map(|(name, _)| name.clone()).collect();
-                    say(&writer, &names.join(", "))?;
+                    writer.send_line(names.join(", "))?;
                 }
                 (Some(_), ("/nick", new)) => self.enter(&writer, id, &mut name, new.trim())?,
-                (Some(_), (command, _)) if command.starts_with('/') => say(&writer, HELP)?,
+                (Some(_), (command, _)) if command.starts_with('/') => writer.send_line(HELP)?,
                 (Some(_), ("", "")) => {}
                 (Some(name), _) => self.tell_others(id, &format!("{name}: {line}")),
             }
@@ -62,7 +61,7 @@ impl Room {
         let mut members = self.members();
         let others = members.iter().filter(|(other, _)| **other != id).map(|(_, (name, _))| name);
         if let Err(why) = check_name(name, others) {
-            return Ok(say(writer, &why)?);
+            return Ok(writer.send_line(why)?);
         }
         members.insert(id, (name.to_owned(), writer.clone()));
         drop(members);
@@ -87,13 +86,13 @@ impl Room {
     }
 }
 
-fn say(writer: &ConnectionWriter, text: &str) -> Result<(), SendError> {
-    writer.send(format!("{text}\n").into_bytes())
-}
-
-fn main() -> ExitCode {
+fn main() -> socketserver::Result<()> {
     let about = format!("A chat room with a thread for each member. {HELP}");
-    common::main(&about, &[common::LIMITS], |args| {
-        common::run(args.builder()?.strategy(Threading::new()).bind(&args.addr, Room::default())?)
-    })
+    let args = common::args(&about, &[common::LIMITS]);
+    let builder = ServerBuilder::new().handle_signals().strategy(Threading::new());
+    let mut server = args.limits(builder).bind(&args.addr, Room::default())?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

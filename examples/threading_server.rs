@@ -2,23 +2,23 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::ExitCode;
-
-use socketserver::{Connection, HandlerResult, StreamRequestHandler, Threading};
+use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandler, Threading};
 
 struct Greeter;
 
 impl StreamRequestHandler for Greeter {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         println!("Got connection from {}", conn.peer_addr());
-        conn.write_all(b"Thank you for connecting\n")?;
-        Ok(())
+        conn.send_line("Thank you for connecting")
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Greets each client on a thread of its own.", &[common::LIMITS], |args| {
-        common::run(args.builder()?.strategy(Threading::new()).bind(&args.addr, Greeter)?)
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Greets each client on a thread of its own.", &[common::LIMITS]);
+    let builder = ServerBuilder::new().handle_signals().strategy(Threading::new());
+    let mut server = args.limits(builder).bind(&args.addr, Greeter)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

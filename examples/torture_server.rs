@@ -4,14 +4,13 @@
 mod common;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::thread::sleep;
 
+use common::any::{STRATEGY, WORKERS};
 use common::trouble::{answer, Answer, Facts};
-use socketserver::event_loop::FramedTransport;
-use socketserver::event_loop::{Eof, TimerId, WriteError};
-use socketserver::Transport;
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, StreamRequestHandler};
+use socketserver::event_loop::{Eof, FramedTransport, TimerId, WriteError};
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver};
+use socketserver::{ServerBuilder, StreamRequestHandler, Transport};
 
 /// For most strategies.
 struct Torture {
@@ -24,10 +23,10 @@ impl StreamRequestHandler for Torture {
             let Some(line) = conn.next_line()? else { break };
             let facts = Facts { master: self.master, peer: conn.peer_addr(), stats: conn.server().stats() };
             match answer(&line, &facts)? {
-                Answer::Line(text) => writeln!(conn, "{text}")?,
+                Answer::Line(text) => conn.send_line(text)?,
                 Answer::Sleep(time) => {
                     sleep(time);
-                    writeln!(conn, "slept")?;
+                    conn.send_line("slept")?;
                 }
                 Answer::Big { bytes, closes } => {
                     big(conn, bytes)?;
@@ -123,25 +122,28 @@ impl TortureProtocol {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> socketserver::Result<()> {
     let verify = &[
         ("verify-delay MS", "how long a hook that lets everybody in takes for it [no hook]"),
         ("verify-timeout MS", "how long it may take [10000]"),
     ];
     let about = "Does what its clients ask, harmful or not.";
-    common::main(about, &[common::STRATEGY, common::WORKERS, common::LIMITS, verify], |args| {
-        let master = std::process::id();
-        let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
-        let mut builder = args.builder()?;
-        if let Some(delay) = args.millis("verify-delay")? {
-            builder = builder.verify_request(move |_| {
-                sleep(delay);
-                true
-            });
-        }
-        if let Some(limit) = args.millis("verify-timeout")? {
-            builder = builder.verify_timeout(limit);
-        }
-        args.serve(builder, Torture { master }, protocol)
-    })
+    let args = common::args(about, &[STRATEGY, WORKERS, common::LIMITS, verify]);
+    let master = std::process::id();
+    let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
+    let mut builder = args.limits(ServerBuilder::new().handle_signals());
+    if let Some(delay) = args.millis("verify-delay") {
+        builder = builder.verify_request(move |_| {
+            sleep(delay);
+            true
+        });
+    }
+    if let Some(limit) = args.millis("verify-timeout") {
+        builder = builder.verify_timeout(limit);
+    }
+    let mut server = args.bind(builder, Torture { master }, protocol)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::process::ExitCode;
-
 use socketserver::event_loop::{DatagramProtocol, DatagramTransport};
 use socketserver::{Addr, Context, HandlerResult, Reactor};
 
@@ -30,13 +28,13 @@ impl DatagramProtocol for Echo {
     }
 }
 
-fn main() -> ExitCode {
-    common::main("Echoes datagrams in an event loop.", &[], |args| {
-        let mut reactor = Reactor::new()?;
-        let port = reactor.listen_udp(&args.addr, Echo::default())?;
-        reactor.handle_signals()?;
-        common::listening_on(port.local_addr())?;
-        common::report(&reactor.run()?);
-        Ok(())
-    })
+fn main() -> socketserver::Result<()> {
+    let args = common::args("Echoes datagrams in an event loop.", &[]);
+    let mut reactor = Reactor::new()?;
+    reactor.handle_signals()?;
+    let port = reactor.listen_udp(&args.addr, Echo::default())?;
+    common::listening(port.local_addr());
+    let report = reactor.run()?;
+    common::report(&report);
+    Ok(())
 }

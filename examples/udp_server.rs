@@ -4,10 +4,8 @@
 mod common;
 
 use std::io::{BufRead, Write};
-use std::process::ExitCode;
 
-use socketserver::strategy::ServingStrategy;
-use socketserver::{Datagram, DatagramRequestHandler, Forking, HandlerResult, Sequential, ThreadPool, Threading};
+use socketserver::{Datagram, DatagramRequestHandler, HandlerResult, ServerBuilder};
 
 /// Python's example: its `MyUDPHandler`.
 struct Upper;
@@ -27,27 +25,20 @@ impl DatagramRequestHandler for Upper {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> socketserver::Result<()> {
     let own = [
         ("strategy S", "sequential, threading, thread-pool or forking [threading]"),
         ("workers N", "threads of a thread-pool [16]"),
         ("max-packet-size N", "bytes that are received of a datagram [65535]"),
     ];
-    common::main("Answers datagrams in upper case.", &[&own, common::LIMITS], |args| {
-        let strategy: Box<dyn ServingStrategy> = match args.get::<String>("strategy")?.as_deref() {
-            None | Some("threading") => Box::new(Threading::new()),
-            Some("thread-pool") => Box::new(ThreadPool::new(args.get("workers")?.unwrap_or(16))),
-            Some("forking") => Box::new(Forking::new()),
-            Some("sequential") => Box::new(Sequential),
-            Some(other) => return Err(format!("--strategy {other}: there is no such strategy; see --help").into()),
-        };
-        let mut builder = args.builder()?.strategy(strategy);
-        if let Some(size) = args.get("max-packet-size")? {
-            builder = builder.max_packet_size(size);
-        }
-        let mut server = builder.bind_udp(&args.addr, Upper)?;
-        common::listening_on(server.local_addr())?;
-        common::report(&server.serve_forever()?);
-        Ok(())
-    })
+    let args = common::args("Answers datagrams in upper case.", &[&own, common::LIMITS]);
+    let builder = ServerBuilder::new()
+        .handle_signals()
+        .strategy(args.strategy()) // or Threading::new()
+        .max_packet_size(args.get("max-packet-size").unwrap_or(65535));
+    let mut server = args.limits(builder).bind_udp(&args.addr, Upper)?;
+    common::listening(server.local_addr());
+    let report = server.serve_forever()?;
+    common::report(&report);
+    Ok(())
 }

@@ -18,7 +18,7 @@
 //! over TCP, UDP and Unix sockets. The same server with a handler type, as Python writes it:
 //!
 //! ```
-//! use std::io::{Read, Write};
+//! use std::io::Read;
 //! use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 //! use socketserver::{TcpServer, Threading};
 //!
@@ -26,8 +26,7 @@
 //!
 //! impl StreamRequestHandler for Greeter {
 //!     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-//!         conn.write_all(b"Thank you for connecting\n")?;
-//!         Ok(())
+//!         conn.send_line("Thank you for connecting")
 //!     }
 //! }
 //!
@@ -67,7 +66,7 @@
 //! [`ServingStrategy`](strategy::ServingStrategy). [`ServerBuilder`] takes strategies with settings.
 //!
 //! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
-//! [logging](guide::logging), [when not to use this](guide::not_for).
+//! [its cost](guide::cost), [recipes](guide::recipes), [logging](guide::logging), [when not to use this](guide::not_for).
 //!
 //! # Handlers
 //!
@@ -231,6 +230,7 @@
 //! | `socketserver::accept` | `warn`: refusals, failing accepts; `info`: a no of `verify_request` |
 //! | `socketserver::drain` | `warn`: a stop has cut connections |
 //! | `socketserver::limits` | `warn`: `RLIMIT_NOFILE` is too low |
+//! | `socketserver::preforking` | `error`: workers that died or could not be started; `info`: their beginning and end |
 //! | `socketserver::event_loop` | `warn`: a callback held up a loop; `error`: panics in its calls and timers |
 //! | `socketserver::server` | `error`: panics of hooks |
 //!

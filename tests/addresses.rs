@@ -22,6 +22,12 @@ use socketserver::testing::TestServer;
 use socketserver::{handler, Addr, Address, Error, ServerBuilder};
 use support::{example, tool, Server};
 
+#[test]
+fn a_pair_as_python_writes_it_is_bound() {
+    let server = ServerBuilder::new().bind(("127.0.0.1", 0), handler(|_| Ok(()))).unwrap();
+    assert_eq!(server.local_addr().ip(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+}
+
 // ---- as text ----
 
 #[test]

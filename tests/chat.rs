@@ -307,6 +307,6 @@ fn a_client_without_a_room_says_so_in_one_line() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (status, said, complaint) = outcome(chat_client(&free.to_string(), Stdio::null()));
     assert_eq!((status, said.as_str(), complaint.lines().count()), (Some(1), "", 1), "{complaint}");
-    assert!(complaint.starts_with(&format!("error: cannot connect to {free}: ")), "{complaint}");
+    assert!(complaint.starts_with(&format!("Error: cannot connect to {free}: ")), "{complaint}");
     assert!(complaint.contains("start the server"), "{complaint}");
 }

@@ -113,7 +113,8 @@ fn is_served_by_children(program: &mut Program) {
     assert!(pids[0] != pids[1] && pids[1] != pids[2], "{pids:?}");
     assert_eq!(ask(program, "hello world"), "hello world");
     until("all are reaped", || children(program) == 0);
-    assert!(stop(program).starts_with("accepted 5, served 5, failed 0, "));
+    let report = stop(program);
+    assert!(report.starts_with("accepted 5, served 5") && !report.contains("failed"), "{report}");
 }
 
 fn beside_others() {
@@ -156,8 +157,7 @@ fn every_end_is_told(program: &mut Program) {
         assert_eq!(next(&client), "on", "{text}: nothing else was sent");
     }
     let report = stop(program);
-    assert!(report.starts_with("accepted 9, served 5, failed 4, "), "{report}");
-    assert!(report.contains("panicked 1, timed out 0, crashed 2"), "{report}");
+    assert!(report.starts_with("accepted 9, served 5, failed 4 (panicked 1, crashed 2)"), "{report}");
 }
 
 fn limited() {
@@ -199,7 +199,7 @@ fn is_ended_at_the_limit(program: &mut Program) {
     until("it is ended", || children(program) == 0);
     assert_eq!(ask(program, "on"), "on");
     let report = stop(program);
-    assert!(report.contains("timed out 1, crashed 0"), "{report}");
+    assert!(report.contains("(timed out 1)"), "{report}");
 }
 
 fn verifying() {
@@ -217,7 +217,7 @@ fn refuses_and_goes_on(program: &mut Program) {
     refused.set_nonblocking(true).unwrap();
     assert!(refused.recv(&mut [0; 10]).is_err());
     let report = stop(program);
-    assert!(report.starts_with("accepted 3, served 2, ") && report.contains(" refused 1, "), "{report}");
+    assert!(report.starts_with("accepted 3, served 2, refused 1"), "{report}");
 }
 
 fn one_by_one() {

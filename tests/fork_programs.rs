@@ -419,7 +419,7 @@ fn refuses_and_goes_on(program: &mut Program) {
     }
     assert_eq!(program.ask("on"), "on");
     let told = program.stop();
-    assert!(told.contains("accepted 5, served 2, failed 0, disconnected 0, refused 3"), "{told}");
+    assert!(told.contains("accepted 5, served 2, refused 3"), "{told}");
     assert!(told.contains("threads 1\n"), "the server has started a thread: {told}");
     let parts = ["PermissionDenied", "said no", "no such name", "TimedOut", "took longer than 600ms"];
     parts.iter().for_each(|part| assert!(told.contains(part), "{part:?} is not in {told}"));
@@ -562,7 +562,7 @@ fn answers_by_a_client(program: &mut Program) {
     assert!(others.trim_end().parse::<u32>().is_ok() && others != own, "{own}{others}");
     drop(client);
     let told = program.stop();
-    assert!(told.contains("accepted 3, served 3, failed 0"), "{told}");
+    assert!(told.contains("accepted 3, served 3"), "{told}");
 }
 
 fn with_a_protocol() {

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 use socketserver::{Addr, Address};
 
-use super::Outcome;
+use super::AnyError;
 
 /// A listening socket; it never makes its thread wait, nor do the connections that it accepts.
 pub enum Listener {
@@ -25,7 +25,7 @@ pub enum Listener {
 }
 
 /// Listens, and says where.
-pub fn listen(addr: &str) -> Outcome<Listener> {
+pub fn listen(addr: &str) -> Result<Listener, AnyError> {
     let bound = match Address::from(addr) {
         Address::Tcp(text) => TcpListener::bind(text).map(Listener::Tcp),
         Address::Unix(path) => {
@@ -93,7 +93,7 @@ impl Drop for Listener {
 }
 
 /// Readable once SIGINT or SIGTERM has come. A second one ends the process at once.
-pub fn stop_signal() -> Outcome<UnixStream> {
+pub fn stop_signal() -> io::Result<UnixStream> {
     let (stop, signalled) = UnixStream::pair()?;
     let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

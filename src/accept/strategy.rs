@@ -11,6 +11,12 @@ use crate::error::Result;
 /// One method is required. The trait knows nothing of handlers, because a [`Request`] carries its own. So a
 /// strategy of your own is a few lines, see `examples/custom_strategy.rs`. The methods are called on the
 /// thread in `serve_forever`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no strategy that serves a request at a time",
+    label = "not a `ServingStrategy`",
+    note = "those are `Sequential`, `Threading::new()`, `ThreadPool::new(16)` and `Forking::new()`",
+    note = "an event loop receives datagrams by `Reactor::listen_udp`"
+)]
 pub trait ServingStrategy: Send {
     /// Runs the request: now, on another thread, or in another process. It must call [`Request::run`] without
     /// a wait for the peer first. A request that is dropped instead is refused, so no client is lost

@@ -69,13 +69,14 @@ use output::Output;
 /// let (mut conn, client) = Connection::pair()?;
 /// (&client).write_all(b"Ada\nGrace\n")?;
 /// client.shutdown(std::net::Shutdown::Write)?;
-/// while let Some(name) = conn.next_line()? {
-///     writeln!(conn, "hello {name}")?;                 // writing inside the loop
+/// while conn.next_request()? {                         // false too when the server stops
+///     let Some(name) = conn.next_line()? else { break };
+///     conn.send_line(format!("hello {name}"))?;
 /// }
 /// drop(conn);                                          // flushes
 /// let replies: Result<Vec<_>, _> = BufReader::new(client).lines().collect();
 /// assert_eq!(replies?, ["hello Ada", "hello Grace"]);
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 /// ```
 ///
 /// # Errors
@@ -108,7 +109,7 @@ impl Connection {
     }
 
     /// Returns the peer's address, as `accept` gave it. (getpeername(2) fails after a reset.) It is owned, so
-    /// that `writeln!(conn, "hello {}", conn.peer_addr())` compiles.
+    /// that `conn.send_line(format!("hello {}", conn.peer_addr()))` compiles.
     pub fn peer_addr(&self) -> Addr {
         self.wire.peer().clone()
     }
@@ -160,9 +161,8 @@ impl Connection {
     /// # use socketserver::{Connection, HandlerResult};
     /// fn handle(conn: &mut Connection) -> HandlerResult {
     ///     while conn.next_request()? {
-    ///         let mut line = String::new();
-    ///         conn.read_line(&mut line)?;
-    ///         // …
+    ///         let Some(line) = conn.next_line()? else { break };
+    ///         conn.send_line(line.to_uppercase())?;
     ///     }
     ///     Ok(())
     /// }
@@ -170,6 +170,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Limit::Idle`], and the errors of flushing and reading.
+    #[doc(alias = "keep-alive")]
     pub fn next_request(&mut self) -> io::Result<bool> {
         self.wire.between_requests();
         let filled = self.fill_buf().map(|data| !data.is_empty());
@@ -215,9 +216,10 @@ impl Connection {
     /// # use std::io::Write;
     /// # use socketserver::{framing::Netstrings, Connection, HandlerResult};
     /// fn echo(conn: &mut Connection) -> HandlerResult {
-    ///     let (mut input, mut output) = conn.halves();
     ///     let mut strings = Netstrings::new();
-    ///     while let Some(frame) = input.read_frame(&mut strings)? {
+    ///     while conn.next_request()? {
+    ///         let (mut input, mut output) = conn.halves();
+    ///         let Some(frame) = input.read_frame(&mut strings)? else { break };
     ///         output.write_all(frame)?;
     ///     }
     ///     Ok(())

@@ -21,10 +21,9 @@ impl<F> std::fmt::Debug for HandlerFn<F> {
 /// from a bound on the closure itself, and does not look for them in a server's bounds.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::{handler, Threading, TcpServer};
 ///
-/// let hello = handler(|conn| Ok(writeln!(conn, "hello {}", conn.peer_addr())?));
+/// let hello = handler(|conn| conn.send_line(format!("hello {}", conn.peer_addr())));
 /// let server = TcpServer::with_strategy("127.0.0.1:0", hello, Threading::new())?;
 /// assert_ne!(server.local_addr().port(), Some(0));
 /// # Ok::<(), socketserver::Error>(())

@@ -35,15 +35,13 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
 /// [`handle_error`](crate::ServerBuilder::handle_error) hook.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 ///
 /// struct Greeter;
 ///
 /// impl StreamRequestHandler for Greeter {
 ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-///         conn.write_all(b"Thank you for connecting\n")?;
-///         Ok(())
+///         conn.send_line("Thank you for connecting")
 ///     }
 /// }
 /// ```
@@ -52,8 +50,9 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
     label = "not a `StreamRequestHandler`",
     note = "a closure is made one by `handler(|conn| ...)`",
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
-    note = "a factory of protocols is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
+    note = "a factory of protocols (`factory(|peer| MyProtocol::new())`) is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
 )]
+#[doc(alias = "middleware")]
 pub trait StreamRequestHandler: Send + Sync + 'static {
     /// Called first. If it fails, neither `handle` nor `finish` is called.
     ///

@@ -8,6 +8,10 @@ use crate::error::HandlerResult;
 
 /// A handler of one connection, with state of its own. Python's `StreamRequestHandler` is such: it has one
 /// instance for each request. [`per_connection`] makes them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `StreamRequestHandlerMut`; one `StreamRequestHandler` serves all connections, so bind it without `per_connection`",
+    label = "not a `StreamRequestHandlerMut`"
+)]
 pub trait StreamRequestHandlerMut {
     /// Called first. If it fails, neither `handle` nor `finish` is called.
     ///
@@ -50,7 +54,6 @@ impl<F, H> std::fmt::Debug for PerConnection<F, H> {
 /// it need not be `Send` or `Sync`.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::{per_connection, Connection, HandlerResult};
 /// use socketserver::{Sequential, StreamRequestHandlerMut, TcpServer};
 ///
@@ -59,9 +62,10 @@ impl<F, H> std::fmt::Debug for PerConnection<F, H> {
 ///
 /// impl StreamRequestHandlerMut for Counter {
 ///     fn handle(&mut self, conn: &mut Connection) -> HandlerResult {
-///         while let Some(line) = conn.next_line()? {
+///         while conn.next_request()? {
+///             let Some(line) = conn.next_line()? else { break };
 ///             self.lines += 1;
-///             writeln!(conn, "{}: {line}", self.lines)?;
+///             conn.send_line(format!("{}: {line}", self.lines))?;
 ///         }
 ///         Ok(())
 ///     }

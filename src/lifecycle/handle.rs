@@ -121,6 +121,7 @@ impl ServerHandle {
     }
 
     /// Returns the counters at this moment.
+    #[doc(alias = "metrics")]
     pub fn stats(&self) -> Stats {
         self.core.server().stats()
     }

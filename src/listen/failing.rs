@@ -12,13 +12,12 @@ use parking_lot::Mutex;
 /// comes when a client has connected, because the server accepts only then.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::testing::{FailingListener, TestServer};
 /// use socketserver::{handler, ServerBuilder};
 ///
 /// let (listener, failures) = FailingListener::bind("127.0.0.1:0")?;
 /// failures.add([24]);                                    // EMFILE: no descriptor left
-/// let hello = handler(|conn| Ok(conn.write_all(b"served all the same\n")?));
+/// let hello = handler(|conn| conn.send_line("served all the same"));
 /// let server = TestServer::of(ServerBuilder::new().from_listener(listener, hello)?);
 /// assert_eq!(server.connect().line(), "served all the same");
 /// assert_eq!(failures.left(), 0);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::{check, join_all, Scene, Stay, FOR_EVER};
 use crate::accept::{AcceptEvent, Acceptor};
 use crate::admit::Permit;
+use crate::strategy::{Rejected, Request, ServingStrategy};
 use crate::sync::model::fail_spawns;
 use crate::sync::thread::{spawn, Builder};
 use crate::sync::Mutex;
-use crate::{AtLimit, Rejected, Request, ServerBuilder, ServingStrategy, ThreadPool, Threading};
+use crate::{AtLimit, ServerBuilder, ThreadPool, Threading};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 

@@ -15,14 +15,15 @@ use std::str::FromStr;
 /// An address to listen on, as a user writes it: `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` (or a path that
 /// begins with `/`), `unix:@NAME` (abstract).
 ///
-/// Strings, socket addresses, `(host, port)` pairs and paths convert into it. A string is checked, and a host
+/// Strings, socket addresses, paths, and pairs as `("127.0.0.1", 1234)` convert into it. A string is checked, and a host
 /// name is resolved, when the server is bound; [`FromStr`] checks at once. A name with several addresses gets
 /// a listener on each; with port 0, all get the same port.
 ///
 /// ```
 /// use socketserver::Address;
 /// assert_eq!("unix:/run/x.sock".parse::<Address>()?.to_string(), "unix:/run/x.sock");
-/// assert_eq!(Address::from(("localhost", 80)).to_string(), "localhost:80");
+/// assert_eq!(Address::from(("127.0.0.1", 1234)).to_string(), "127.0.0.1:1234"); // Python's form
+/// assert_eq!(Address::from(("::1", 1234)).to_string(), "[::1]:1234");
 /// assert!("localhost".parse::<Address>().is_err());    // no port
 /// # Ok::<(), std::io::Error>(())
 /// ```

@@ -1,8 +1,17 @@
 //! Worker processes around any engine: [`PreForking`], and what its hook is given.
 //!
 //! [`PreForking`] is at the crate's root as well. Come here for [`WorkerExit`], which
-//! [`on_worker_exit`](PreForking::on_worker_exit) gets. [The guide](crate::guide::forking) has the signals and the
-//! rules.
+//! [`on_worker_exit`](PreForking::on_worker_exit) gets. [The guide](crate::guide::forking) has the signals and
+//! the rules.
+
+// An engine around engines, and no strategy: a strategy says where one request runs, pre-forking says how many
+// accept loops there are. So it takes any engine, an event loop too, and runs it once in each worker. Engines
+// start their threads when they run, never when they are made: so the forks come before any thread.
+//
+// The walk: `run` → `Supervisor::serve` → `reconcile` → `Worker::start` (fork) → in the worker `run_worker` →
+// the engine's `run`; in the master `poll_workers` → `reap`. The two share a core, its eventfds and its memory
+// (`lifecycle::Scoreboard`). Rules without a process stand apart, and are tested alone: `starts`, `shares`.
+// How connections are accepted or served is the engine's, and signal handlers are in `sys::worker`.
 
 mod settings;
 mod shares;
@@ -10,6 +19,7 @@ mod starts;
 mod supervisor;
 mod worker;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,32 +32,6 @@ use settings::PreForkingSettings;
 use supervisor::Supervisor;
 
 pub use settings::{PreForking, WorkerExit};
-
-/// Other threads than this one make a fork unsafe.
-fn check_threads() -> Result<()> {
-    match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
-        0 | 1 => Ok(()),
-        count => Err(Error::Threads { others: count - 1 }),
-    }
-}
-
-/// What both runs need; refusals come before anything is forked.
-fn supervisor<'a>(
-    settings: &'a PreForkingSettings,
-    bound: &'a Bound,
-    most: usize,
-    run: worker::Run<'a>,
-) -> Result<Supervisor<'a>> {
-    check_threads()?;
-    if bound.listeners.len() > LISTENERS {
-        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
-        return Err(Error::setting("listen", why));
-    }
-    let Some(pool) = bound.core.scoreboard() else {
-        return Err(Error::setting("PreForking", "the server was not made for it"));
-    };
-    Supervisor::new(bound, settings, pool.clone(), most, run)
-}
 
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
@@ -67,9 +51,9 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
         let (each, most) = self.engine.connection_limits()?;
         let limit = (!follows).then(|| bound.core.admission.permits.limit());
-        let pool = Scoreboard::for_server(self.settings.workers, limit, each, most)
+        let scoreboard = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
-        bound.core.become_master(pool);
+        bound.core.become_master(scoreboard);
         Ok(())
     }
 
@@ -80,11 +64,10 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
             let _serving = bound.core.begin();
             engine.run(bound, handler)
         };
-        let supervisor = supervisor(settings, bound, most, &mut run)?;
-        supervisor.serve()
+        supervisor(settings, bound, most, &mut run)?.serve()
     }
 
-    /// In a worker of its own, which ends with the connection; returns then.
+    /// Serves one connection in a worker of its own. Returns when that worker has ended.
     fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single> {
         let (_, most) = self.engine.connection_limits()?;
         let Self { engine, settings } = self;
@@ -96,24 +79,52 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
         bound.core.control.begin();
         let before = bound.core.totals().accepted;
         let answer = supervisor(settings, bound, most, &mut run)?.serve_once();
+        // A stop ends one call, as it ends one `serve_forever`.
         if bound.core.control.stopping() {
-            bound.core.control.end(); // so that a stop is told once, as serve_forever does
+            bound.core.control.end();
         }
         let single = answer?.and_then(|code| CODES.get(code as usize - 1).copied());
         match single {
             Some(single) => Ok(single),
+            // It died without an answer. If a connection came, its handler is to blame, and that is counted.
             None if bound.core.totals().accepted > before => Ok(Single::Taken),
             None => Ok(Single::Stopped),
         }
     }
 }
 
-/// As a worker tells them its master.
+/// A worker's answer to its master is a place in this list, from one.
 const CODES: [Single; 3] = [Single::Taken, Single::TimedOut, Single::Stopped];
 
-/// The one connection may be served elsewhere than where it was accepted.
+/// Makes the supervisor of a run. It refuses before anything is forked.
+fn supervisor<'a>(
+    settings: &'a PreForkingSettings,
+    bound: &'a Bound,
+    most: usize,
+    run: worker::Run<'a>,
+) -> Result<Supervisor<'a>> {
+    check_threads()?;
+    if bound.listeners.len() > LISTENERS {
+        let why = format!("{} addresses are more than {} at most", bound.listeners.len(), LISTENERS);
+        return Err(Error::setting("listen", why));
+    }
+    let Some(scoreboard) = bound.core.scoreboard() else {
+        return Err(Error::setting("PreForking", "the server was not made for it"));
+    };
+    Supervisor::new(bound, settings, scoreboard.clone(), most, run)
+}
+
+/// Refuses a fork beside other threads: it would copy the locks that they hold, but not the threads.
+fn check_threads() -> Result<()> {
+    match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
+        0 | 1 => Ok(()),
+        count => Err(Error::Threads { others: count - 1 }),
+    }
+}
+
+/// Waits for the end of the one connection. The engine may serve it on another thread than the one that
+/// accepted it.
 fn wait_until_idle(core: &Core) -> Result<()> {
-    use std::os::fd::AsFd;
     let _gate = core.admission.gate.lock();
     core.admission.permits.await_return(Awaited::End);
     loop {

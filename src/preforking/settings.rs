@@ -1,4 +1,4 @@
-//! What is set: the builder that users write, and what it holds.
+//! [`PreForking`] as users write it, its [`PreForkingSettings`], and [`WorkerExit`].
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -12,30 +12,36 @@ use crate::strategy::Threading;
 type Hook<T> = Box<dyn Fn(T) + Send>;
 type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 
-/// N worker processes on one listener, each of which serves with engine `E`: [`Threading`],
-/// [`ThreadPool`](crate::ThreadPool), [`Sequential`](crate::Sequential), [`Forking`](crate::Forking),
-/// [`EventLoop`](crate::EventLoop), or a strategy of your own; `PreForking` itself is refused when the server is bound.
-/// What gunicorn and nginx do.
+/// N worker processes on one listener, as gunicorn and nginx have them. Each serves with the engine `E`:
+/// [`Threading`], [`ThreadPool`](crate::ThreadPool), [`Sequential`](crate::Sequential),
+/// [`Forking`](crate::Forking), [`EventLoop`](crate::EventLoop), or a strategy of your own. `PreForking`
+/// itself is refused when the server is bound.
 ///
-/// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master: it accepts nothing, and
-/// sees that there are always N workers. One that dies is replaced at once, and only its own connections fail with it
-/// (after five in a row that have lived less than 100 ms, with rests as below).
-/// One that ends before it is ready is started again after 1 s, then 2 s, and so on up to 60 s; after some attempts in
-/// a row ([`max_start_failures`](Self::max_start_failures)) `serve_forever` ends with [`Error::Workers`]. One that
-/// gives no sign of life is [replaced](Self::heartbeat), and one that has served its time is
-/// [recycled](Self::max_requests). When the master dies, whatever the cause, its workers stop accepting at once, finish
-/// what they have within the drain limit, and end; only a handler that computes on and never waits for its peer can
-/// outlast that. The listening socket is shut then, so that a worker which is stopped holds no clients, unless it was
-/// taken over by [`from_listener`](crate::ServerBuilder::from_listener): that stays its maker's. (The path of a Unix socket is taken as long as a stopped worker has the socket.)
+/// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master. It accepts
+/// nothing, and keeps N workers:
 ///
-/// The master must have no other threads, since `fork` copies only one of them and every lock as it is: it refuses to
-/// start, and to fork, where there are some ([`Error::Threads`]). Engines start theirs in the workers.
+/// - A worker that dies is replaced at once, and only its own connections fail with it. After five in a row
+///   that have lived less than 100 ms, there are rests as below.
+/// - A worker that ends before it is ready is started again after 1 s, then 2 s, and so on up to 60 s. After
+///   some attempts in a row ([`max_start_failures`](Self::max_start_failures)), `serve_forever` ends with
+///   [`Error::Workers`].
+/// - A worker that gives no sign of life is [replaced](Self::heartbeat). A worker that has served its time is
+///   [recycled](Self::max_requests).
+/// - When the master dies, whatever the cause, its workers stop accepting at once. They finish what they have
+///   within the drain limit, and end. Only a handler that computes on and never waits for its peer can
+///   outlast that.
+/// - The listening socket is shut then, so that a stopped worker holds no clients. A socket that was taken
+///   over by [`from_listener`](crate::ServerBuilder::from_listener) stays its maker's. (The path of a Unix
+///   socket is taken as long as a stopped worker has the socket.)
+///
+/// The master must have no other threads, since `fork` copies only one of them, and every lock as it is. It
+/// refuses to start, and to fork, beside others ([`Error::Threads`]). Engines start their threads in the
+/// workers.
 ///
 /// ```no_run
-/// use std::io::Write;
 /// use socketserver::{handler, PreForking, TcpServer, Threading};
 ///
-/// let hello = handler(|conn| Ok(writeln!(conn, "Hello from process {}", std::process::id())?));
+/// let hello = handler(|conn| conn.send_line(format!("Hello from process {}", std::process::id())));
 /// let strategy = PreForking::new(4, Threading::new()).max_requests(100_000);
 /// TcpServer::with_strategy("127.0.0.1:1234", hello, strategy)?.serve_forever()?;
 /// # Ok::<(), socketserver::Error>(())
@@ -43,46 +49,51 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 ///
 /// # Limits and counters
 ///
-/// [`max_connections`](crate::ServerBuilder::max_connections) is a limit on all workers together, and exact: it is
-/// divided among them as evenly as can be, and a share is lent to nobody before it has been given back. So with fewer
-/// connections than workers, some workers serve nobody; and with [`AtLimit::Refuse`](crate::AtLimit::Refuse) a client
-/// may be refused by a worker whose share is used up while another worker has places. Defaults to N times the engine's
-/// own limit, and follows N where it was not set.
-/// [`ServerHandle::stats`](crate::ServerHandle::stats), in the master and in every worker, are sums over all workers
-/// there are and were: connections that a worker took with it have failed and crashed.
+/// [`max_connections`](crate::ServerBuilder::max_connections) is a limit on all workers together, and exact.
+/// It is divided among them as evenly as can be, and nobody is lent a share before it has been given back. So
+/// with fewer connections than workers, some workers serve nobody. With
+/// [`AtLimit::Refuse`](crate::AtLimit::Refuse), a worker whose share is used up may refuse a client although
+/// another worker could serve it. The default is N times the engine's own limit, and follows N.
+///
+/// [`ServerHandle::stats`](crate::ServerHandle::stats), in the master and in every worker, are sums over all
+/// workers, past and present. Connections that a worker took along have failed and crashed.
 ///
 /// # What is where
 ///
-/// [`ServerHandle`](crate::ServerHandle) works on the whole server, from wherever it is called. The hooks
-/// `handle_error` and `verify_request` run in the worker whose connection it is, `service_actions` in the master. Memory
-/// is copied at the fork: what a handler changes, the other workers do not see, and a successor begins with the
-/// master's.
+/// [`ServerHandle`](crate::ServerHandle) works on the whole server, wherever it is called. The hooks
+/// `handle_error` and `verify_request` run in the connection's worker, `service_actions` in the master.
+/// Memory is copied at the fork: other workers do not see what a handler changes, and a successor begins with
+/// the master's.
 ///
 /// # Signals
 ///
-/// With [`handle_signals`](crate::ServerBuilder::handle_signals), the master drains all workers at SIGINT and SIGTERM,
-/// at a second one kills them and ends; [reloads](crate::ServerHandle::reload) at SIGHUP; and has one worker more or
-/// fewer after SIGTTIN or SIGTTOU. A worker that gets SIGTERM itself is replaced, and drained once its successor is
-/// ready; SIGKILL is felt by its own connections only, those in children of [`Forking`](crate::Forking) included. Workers
-/// are told of their master's death by SIGIO; one that comes from elsewhere does nothing.
+/// With [`handle_signals`](crate::ServerBuilder::handle_signals), the master drains all workers at SIGINT and
+/// SIGTERM, and kills them at a second one. It [reloads](crate::ServerHandle::reload) at SIGHUP, and has one
+/// worker more or fewer after SIGTTIN or SIGTTOU. A worker that gets SIGTERM itself is replaced, and drained
+/// once its successor is ready. SIGKILL is felt by its own connections only, those in children of
+/// [`Forking`](crate::Forking) included. SIGIO tells workers of their master's death; one that comes from
+/// elsewhere does nothing.
 ///
-/// [`handle_request`](crate::TcpServer::handle_request) starts one worker for its one connection; that it cannot be
-/// started is an error, [`Error::Workers`], at once.
+/// [`handle_request`](crate::TcpServer::handle_request) starts one worker for its one connection. If it
+/// cannot be started, that is an error, [`Error::Workers`], at once.
 pub struct PreForking<E = Threading> {
     pub(super) engine: E,
     pub(super) settings: PreForkingSettings,
 }
 
-/// All but the engine.
+/// All settings but the engine.
 pub(super) struct PreForkingSettings {
     pub(super) workers: usize,
     pub(super) max_requests: Option<u64>,
+    /// `None`: a tenth of `max_requests`.
     pub(super) jitter: Option<u64>,
     pub(super) heartbeat: Option<Duration>,
+    /// Failed starts in a row that end the run.
     pub(super) start_failures: u32,
     pub(super) before_fork: Option<Hook<usize>>,
     pub(super) after_fork: Option<Hook<usize>>,
     pub(super) on_worker_exit: Option<ExitHook>,
+    /// The workers' name, before their number.
     pub(super) name: String,
     pub(super) bounds: Bounds,
 }
@@ -91,15 +102,15 @@ pub(super) struct PreForkingSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerExit {
-    /// The number of its place, from 0.
+    /// The worker's number, from 0. Its successor has the same.
     pub index: usize,
-    /// Its process.
+    /// Its process number.
     pub pid: i32,
     /// Its exit code, if it has exited: 0 after a drain.
     pub code: Option<i32>,
     /// The name of the signal that has killed it, as `SIGSEGV`.
     pub signal: Option<&'static str>,
-    /// Whether the master has asked it to end, or ended it.
+    /// True if the master has asked it to end, or ended it.
     pub expected: bool,
 }
 
@@ -111,9 +122,9 @@ impl<E: Default> Default for PreForking<E> {
 }
 
 impl<E> PreForking<E> {
-    /// So many workers, each with a copy of this engine. None at all, more than 512, more than there may be
-    /// processes (`kernel.pid_max`, `RLIMIT_NPROC`), and more than the master has descriptors for (8 each, of
-    /// `RLIMIT_NOFILE`), are errors when the server is bound.
+    /// A number of workers, each with a copy of this engine. When the server is bound, these are errors: none
+    /// at all, more than 512, more than there may be processes (`kernel.pid_max`, `RLIMIT_NPROC`), and more
+    /// than the master has descriptors for (8 each, of `RLIMIT_NOFILE`).
     pub fn new(workers: usize, engine: E) -> Self {
         let settings = PreForkingSettings {
             workers,
@@ -130,60 +141,64 @@ impl<E> PreForking<E> {
         Self { engine, settings }
     }
 
-    /// After how many connections a worker is replaced, so that what handlers leak does not pile up. Its successor is
-    /// ready before it is drained; until then it goes on serving. Each worker gets up to a tenth more by chance, so
-    /// that they do not all go at once; see [`max_requests_jitter`](Self::max_requests_jitter). Defaults to no limit.
+    /// After this number of connections a worker is replaced, so that what handlers leak does not pile up.
+    /// Its successor is ready before it is drained; until then it goes on serving. Each worker gets up to a
+    /// tenth more by chance, so that they do not all go at once, see
+    /// [`max_requests_jitter`](Self::max_requests_jitter). Defaults to no limit.
     #[must_use]
     pub fn max_requests(mut self, connections: u64) -> Self {
         self.settings.max_requests = Some(connections);
         self
     }
 
-    /// How many connections more than [`max_requests`](Self::max_requests) a worker may get by chance. Defaults to a
-    /// tenth of that.
+    /// The most connections that a worker may get by chance beyond [`max_requests`](Self::max_requests).
+    /// Defaults to a tenth of that.
     #[must_use]
     pub fn max_requests_jitter(mut self, connections: u64) -> Self {
         self.settings.jitter = Some(connections);
         self
     }
 
-    /// How long a worker may give no sign of life before it is replaced: stopped, or with a serving thread that does
-    /// not come back. When its successor is ready, it is killed, and its connections fail; those in the kernel's queue
-    /// are its successor's. Also how long a worker may take to become ready. Defaults to 30 s; `None`: for ever.
+    /// The longest time without a sign of life, after which a worker is replaced: it is stopped, or its
+    /// serving thread does not come back. When its successor is ready, it is killed, and its connections
+    /// fail; those in the kernel's queue are its successor's. A worker must also become ready in this time.
+    /// Defaults to 30 s; `None`: for ever.
     ///
-    /// The sign is given by the thread that serves: in an [`EventLoop`](crate::EventLoop) the loop itself, so a callback
-    /// must not take that long; with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits
-    /// for the peer; with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread
-    /// that runs no handlers, so handlers may take as long as they like, and one that hangs stays unnoticed. A strategy
-    /// of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run), and is left alone otherwise.
+    /// The thread that serves gives the sign:
+    ///
+    /// - in an [`EventLoop`](crate::EventLoop) the loop itself, so a callback must not take that long;
+    /// - with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits for the peer;
+    /// - with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread that
+    ///   runs no handlers. So handlers may take as long as they like, and one that hangs stays unnoticed.
+    /// - A strategy of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
+    ///   Otherwise it is left alone.
     #[must_use]
     pub fn heartbeat(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.heartbeat = limit.into();
         self
     }
 
-    /// After how many failed attempts in a row to start a worker `serve_forever` ends, with [`Error::Workers`]. An
-    /// attempt fails when the worker ends before it is ready, or its engine fails within a second; each place counts by
-    /// itself, and its rests hold up no other. While any worker serves, failures never end the server. Defaults to 5,
-    /// which takes 15 s.
+    /// After this number of failed starts in a row, `serve_forever` ends with [`Error::Workers`]. A start
+    /// fails when the worker ends before it is ready, or its engine fails within a second. Each worker's
+    /// number counts by itself, and its rests hold up no other. While any worker serves, failures never end
+    /// the server. Defaults to 5, which takes 15 s.
     #[must_use]
     pub fn max_start_failures(mut self, attempts: u32) -> Self {
         self.settings.start_failures = attempts;
         self
     }
 
-    /// Called in the master before each fork, with the number of the worker's place, from 0. A panic in it is
-    /// contained.
+    /// Called in the master before each fork, with the worker's number, from 0. A panic in it is contained.
     #[must_use]
     pub fn before_fork(mut self, hook: impl Fn(usize) + Send + 'static) -> Self {
         self.settings.before_fork = Some(Box::new(hook));
         self
     }
 
-    /// Called in each worker before it serves, with the number of its place, from 0: to reseed random number
-    /// generators, which otherwise give every worker the same numbers; to open connections to a database; to give up
-    /// rights; to [bind it to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A panic in
-    /// it is a failed start.
+    /// Called in each worker before it serves, with its number, from 0: to reseed random number generators,
+    /// which otherwise give every worker the same numbers; to open connections to a database; to give up
+    /// rights; to [bind it to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A
+    /// panic in it is a failed start.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn(usize) + Send + 'static) -> Self {
         self.settings.after_fork = Some(Box::new(hook));
@@ -197,7 +212,7 @@ impl<E> PreForking<E> {
         self
     }
 
-    /// The name of the workers in `ps -e` and `top`, before a hyphen and the number of their place; 15 bytes are shown.
+    /// The name of the workers in `ps -e` and `top`, before a hyphen and their number; 15 bytes are shown.
     /// Defaults to `worker`: `worker-0`, `worker-1`, …
     #[must_use]
     pub fn process_name(mut self, name: impl Into<String>) -> Self {
@@ -229,10 +244,11 @@ impl PreForkingSettings {
         }
     }
 
-    /// How many connections the next worker serves. The standard library's hash keys are as good as dice.
+    /// Returns the number of connections after which the next worker is recycled.
     pub(super) fn recycle_after(&self) -> Option<u64> {
         let least = self.max_requests?;
         let jitter = self.jitter.unwrap_or(least.div_ceil(10));
+        // The standard library's hash keys are as good as dice, and need no dependency.
         let by_chance = RandomState::new().hash_one(least) % jitter.saturating_add(1);
         Some(least.saturating_add(by_chance))
     }

@@ -1,29 +1,36 @@
-//! How the connection limit is divided among the workers, so that all together never exceed it.
+//! The arithmetic of shares: the connection limit is divided among the workers, so that all together never
+//! exceed it.
+//!
+//! One counter for all would have to be corrected for each worker that dies at any moment of counting. A
+//! share is counted by its worker alone, and is gone with it. So the master lowers one share before it raises
+//! another, and lends nothing that is still held. The price: a worker at its share leaves the next connection
+//! to the others.
 
-/// One worker, as far as its share is concerned.
+/// One worker's part of the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    /// The limit that it has now.
+    /// The limit that the worker has now.
     pub(super) limit: usize,
-    /// The places that are taken in it; what is above the limit ends by and by.
+    /// The permits that it holds. What is above the limit ends by and by.
     pub(super) held: usize,
-    /// The limit that it should have; 0 for one that is on its way out.
+    /// The limit that it should have. 0 if it is not ready, or is to end.
     pub(super) share: usize,
 }
 
-/// The share of the worker with this number, of so many, where each can serve `most`.
+/// Returns the share of the worker with this number, if each can serve `most`.
 pub(super) fn share(limit: usize, workers: usize, number: usize, most: usize) -> usize {
     let more = usize::from(number < limit % workers.max(1));
     (limit / workers.max(1) + more).min(most)
 }
 
-/// The new limits, once those that are to be lowered have been: what is still held above them is lent to nobody.
-/// And whether all have what they should.
+/// Returns the new limits, after those that are too high have been lowered. `true`: all have their shares.
 pub(super) fn raise(limit: usize, parts: &[Part]) -> (Vec<usize>, bool) {
+    // What is held above a lowered limit is lent to nobody yet.
     let taken: usize = parts.iter().map(|part| part.limit.max(part.held)).sum();
     let mut free = limit.saturating_sub(taken);
     let mut settled = true;
     let raised = parts.iter().map(|part| {
+        // Permits that the worker holds already, within its share, cost nothing more.
         let reached = part.limit.max(part.held.min(part.share));
         let more = part.share.saturating_sub(reached).min(free);
         free -= more;

@@ -1,58 +1,62 @@
-//! How often, and how soon after a failure, a worker is started: each place by itself.
+//! [`Starts`]: the rests after failed starts and early deaths. Each worker's number has its own, so none
+//! holds up another.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// A worker that was ready is replaced at once, unless so many in a row have lived shorter than this.
+/// A worker that was ready is replaced at once, unless it died young.
 const YOUNG: Duration = Duration::from_millis(100);
+/// Young deaths in a row that need no rest.
 const MANY: u32 = 5;
 
-/// What is remembered of each place.
+/// The records of all workers, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Starts(HashMap<usize, Record>);
 
 #[derive(Debug, Default)]
 struct Record {
-    /// Workers that ended before they were ready, one after another.
+    /// Failed starts in a row.
     failures: u32,
-    /// Workers that were ready, and ended very soon, one after another.
+    /// Young deaths in a row.
     young: u32,
+    /// No start before this time.
     not_before: Option<Instant>,
 }
 
 impl Starts {
-    /// Its worker has become ready.
+    /// Notes that a worker has become ready.
     pub(super) fn succeeded(&mut self, index: usize) {
         self.0.entry(index).or_default().failures = 0;
     }
 
-    /// Its worker has ended before it was ready, or could not even be forked: how many have, in a row.
+    /// Notes a failed start: the worker ended before it was ready, or could not be forked. Returns how many
+    /// there were in a row.
     pub(super) fn failed(&mut self, index: usize, now: Instant) -> u32 {
-        let place = self.0.entry(index).or_default();
-        place.failures = place.failures.saturating_add(1);
-        place.not_before = Some(now + rest_after(place.failures));
-        place.failures
+        let record = self.0.entry(index).or_default();
+        record.failures = record.failures.saturating_add(1);
+        record.not_before = Some(now + rest_after(record.failures));
+        record.failures
     }
 
-    /// Its worker, which was ready, has lived so long.
+    /// Notes the death of a worker that was ready, and that lived for this time.
     pub(super) fn died(&mut self, index: usize, lived: Duration, now: Instant) {
-        let place = self.0.entry(index).or_default();
-        place.young = if lived < YOUNG { place.young.saturating_add(1) } else { 0 };
-        if place.young > MANY {
-            place.not_before = Some(now + rest_after(place.young - MANY));
+        let record = self.0.entry(index).or_default();
+        record.young = if lived < YOUNG { record.young.saturating_add(1) } else { 0 };
+        if record.young > MANY {
+            record.not_before = Some(now + rest_after(record.young - MANY));
         }
     }
 
-    /// How long until a worker may be started there; `None`: it may now.
+    /// Returns the time until a worker of this number may be started. `None`: it may be now.
     pub(super) fn rest(&self, index: usize, now: Instant) -> Option<Duration> {
         self.0.get(&index)?.rest(now)
     }
 
-    /// How long until the next place has rested; `None`: none rests.
+    /// Returns the time until the next rest is over. `None`: there is none.
     pub(super) fn next(&self, now: Instant) -> Option<Duration> {
-        self.0.values().filter_map(|place| place.rest(now)).min()
+        self.0.values().filter_map(|record| record.rest(now)).min()
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_rests_holds_up_no_other() {
+    fn a_worker_that_rests_holds_up_no_other() {
         let (mut starts, now) = (Starts::default(), Instant::now());
         starts.failed(1, now);
         assert_eq!((starts.rest(0, now), starts.rest(1, now)), (None, Some(FIRST_REST)));

@@ -1,82 +1,98 @@
-//! A worker: in its own process, from the fork to its end; and as its master knows it.
+//! A worker: as its master knows it ([`Worker`]), and in its own process from the fork to its end
+//! ([`run_worker`]).
 
 use std::io;
 use std::os::fd::AsFd;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::PreForkingSettings;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Core, WorkerRole, READY};
-use crate::panics::panic_message;
+use crate::lifecycle::{Core, WorkerRole, WorkerSlot, READY};
+use crate::panics::caught;
+use crate::preforking::settings::PreForkingSettings;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
+use crate::sys::shared::SharedRef;
 use crate::sys::worker::{become_worker, pipe, set_name, WorkerSwitches};
 
-/// What a worker does, once it is one: the engine's run. Its number is for the master.
+/// The engine's run. Its result is a number for the master.
 pub(super) type Run<'a> = &'a mut dyn FnMut(&Bound) -> Result<u64>;
 
-/// The longest last words that a master listens to.
+/// The most bytes of last words that a master keeps.
 const LONGEST_WORDS: usize = 1024;
 
-/// Where a worker stands.
+/// After its drain, a worker has this long to end.
+pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
+
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
+    /// It has been forked.
     Starting,
+    /// It accepts.
     Ready,
-    /// It has been told to end, and is killed at that time.
+    /// The master has asked it to end, and kills it at that time.
     Leaving(Option<Instant>),
-    /// SIGKILL has been sent, since it was stuck, or too slow to end (then its connections were cut).
+    /// The master has sent SIGKILL.
     Killed {
+        /// True if it was too slow to end, so that its connections count as cut. False if it was stuck.
         cut: bool,
     },
 }
 
-/// A worker, as its master knows it.
+/// A worker as its master knows it.
 #[derive(Debug)]
 pub(super) struct Worker {
+    /// The worker's core, of which the master has a copy: the eventfds and the shared memory are the same.
     pub(super) core: Arc<Core>,
+    pub(super) slot: SharedRef<WorkerSlot>,
     pub(super) index: usize,
     pub(super) pid: Pid,
-    /// Readable when it has ended.
+    /// Readable when the process has ended.
     pub(super) pidfd: Private,
-    /// What it says.
+    /// The reading end of what the worker writes: one byte when it is ready, then its last words.
     pub(super) pipe: Private,
-    /// Whose other end tells it of our death.
+    /// The writing end of a pipe in which nothing is ever written. The worker sees it close when the master
+    /// dies.
     _lifeline: Private,
     pub(super) state: State,
     pub(super) generation: u64,
     pub(super) started: Instant,
     pub(super) was_ready: bool,
-    /// Its heart has stood still too long.
+    /// True if it has given no sign of life for too long.
     pub(super) is_stuck: bool,
-    /// The resumes of accepting that it has been told of.
+    /// The number of resumes that it has been woken for.
     pub(super) resumes: u64,
-    /// Whether it has said anything.
+    /// True if it has written anything.
     has_spoken: bool,
     words: Vec<u8>,
 }
 
 impl Worker {
-    /// Forks one. It has no share of the connection limit yet.
+    /// Forks a worker. It has no share of the connection limit yet.
     pub(super) fn start(
         bound: &Bound,
-        post: impl FnOnce(Private) -> WorkerRole,
+        role: impl FnOnce(Private) -> WorkerRole,
         capacity: usize,
         signals: &ChildSignals,
         settings: &PreForkingSettings,
         run: Run<'_>,
     ) -> io::Result<Self> {
         let (pipe, words) = pipe()?;
-        let (lifeline, ours) = self::pipe()?;
-        let core = Core::of_worker(post(words), capacity)?;
-        let Some(post) = core.worker() else { return Err(io::Error::other("no worker")) };
-        let (index, started) = (post.index, Instant::now());
-        let pid = process::fork_child(signals, || run_worker(bound, &core, &lifeline, settings, run))?;
-        post.close_pipe();
+        let (lifeline, our_lifeline) = self::pipe()?;
+        // Made before the fork, so that both have it: the master stops, pauses and limits a worker by the
+        // calls that a server uses for itself, and a worker needs no thread that listens for commands.
+        let core = Core::of_worker(role(words), capacity)?;
+        let Some(role) = core.worker() else { return Err(io::Error::other("no worker")) };
+        let (index, slot, started) = (role.index, role.slot.clone(), Instant::now());
+
+        let pid = process::fork_child(signals, || run_worker(bound, &core, role, &lifeline, settings, run))?;
+
+        // The worker has the writing end. With a copy here, the pipe would never end.
+        role.close_pipe();
         let pidfd = match process::pidfd(pid) {
             Ok(pidfd) => Private::new(pidfd),
             Err(e) => {
@@ -84,31 +100,32 @@ impl Worker {
                 return Err(e);
             }
         };
-        let (generation, words) = (0, Vec::new());
         Ok(Self {
+            slot,
             index,
             pid,
             pidfd,
             pipe,
-            _lifeline: ours,
+            _lifeline: our_lifeline,
             state: State::Starting,
-            generation,
+            generation: 0,
             started,
             was_ready: false,
             is_stuck: false,
             resumes: 0,
             has_spoken: false,
-            words,
+            words: Vec::new(),
             core,
         })
     }
 
-    /// Takes what it has said; whether it has become ready by it.
+    /// Reads what the worker has written. True if it has become ready by it.
     pub(super) fn read_pipe(&mut self) -> bool {
         let mut buffer = [0; 256];
         let mut is_ready = false;
         while let Ok(n @ 1..) = nix::unistd::read(&self.pipe, &mut buffer) {
-            // Its first byte may say that it is ready; what follows is its last words, whatever they are.
+            // Only its first byte can say that it is ready. All that follows is its last words, whatever they
+            // are.
             let is_first = !std::mem::replace(&mut self.has_spoken, true);
             let begins = usize::from(is_first && buffer[0] == READY);
             is_ready |= begins == 1;
@@ -119,89 +136,93 @@ impl Worker {
         is_ready
     }
 
-    /// Its last words, if it had any.
+    /// Returns its last words, if it had any.
     pub(super) fn last_words(&self) -> Option<String> {
         Some(String::from_utf8_lossy(&self.words).into_owned()).filter(|words| !words.is_empty())
     }
 
-    /// Tells it to end; its connections have as long as a stop leaves them.
+    /// Asks it to end. Its connections have the time that a stop leaves them.
     pub(super) fn dismiss(&mut self, now: Instant) {
         self.core.control.request_stop();
         self.state = State::Leaving(now.checked_add(self.core.settings.drain_timeout + AFTER_THE_DRAIN));
     }
 
     pub(super) fn kill(&mut self, cut: bool) {
-        process::signal(self.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+        process::signal(self.pidfd.as_fd(), Signal::SIGKILL);
         self.state = State::Killed { cut };
     }
 
-    /// How long its heart has stood still, as far as was listened.
-    pub(super) fn time_since_beat(&self, listened_since: Instant) -> Duration {
+    /// Returns the time since its last heartbeat. Time before `awake_since` does not count.
+    pub(super) fn time_since_beat(&self, awake_since: Instant) -> Duration {
         let control = &self.core.control;
-        let beat = self.post().and_then(|post| post.slot.beat());
-        let since = beat.map(|beat| beat.max(control.millis(listened_since)));
-        let still = since.map_or(0, |since| control.millis(Instant::now()).saturating_sub(since));
-        Duration::from_millis(still)
+        let since = self.slot.beat().map(|beat| beat.max(control.millis(awake_since)));
+        // A strategy of the user's own may never beat. It is left alone.
+        let silence = since.map_or(0, |since| control.millis(Instant::now()).saturating_sub(since));
+        Duration::from_millis(silence)
     }
 
-    /// Whether it serves, and is to go on.
+    /// True if it serves, and is to go on.
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
-
-    pub(super) fn post(&self) -> Option<&WorkerRole> {
-        self.core.worker()
-    }
 }
 
-/// After its drain, a worker has this long to end.
-pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
-
-/// In the worker; the exit code. Nothing that is the master's is dropped here: the caller exits.
-fn run_worker(bound: &Bound, core: &Arc<Core>, lifeline: &Private, settings: &PreForkingSettings, run: Run<'_>) -> i32 {
-    let Some(post) = core.worker() else { return 1 };
-    let serve =
-        AssertUnwindSafe(|| become_worker_process(bound, core, post, lifeline, settings).and_then(|own| run(&own)));
-    let (words, code) = match catch_unwind(serve) {
+/// Runs a worker in its process. Returns the exit code. The caller exits, so that nothing of the master's is
+/// dropped.
+fn run_worker(
+    bound: &Bound,
+    core: &Arc<Core>,
+    role: &WorkerRole,
+    lifeline: &Private,
+    settings: &PreForkingSettings,
+    run: Run<'_>,
+) -> i32 {
+    let result = caught(|| {
+        let own = become_worker_process(bound, core, role, lifeline, settings)?;
+        run(&own)
+    });
+    let (words, code) = match result {
         Ok(Ok(result)) => {
-            post.slot.set_result(result);
+            role.slot.set_result(result);
             return 0;
         }
         Ok(Err(e)) => (e.to_string(), 1),
-        Err(payload) => {
-            let message = panic_message(payload.as_ref());
-            std::mem::forget(payload);
-            (format!("it panicked: {message}"), 101)
-        }
+        Err(message) => (format!("it panicked: {message}"), 101),
     };
-    post.say(words.as_bytes());
+    role.say(words.as_bytes());
     code
 }
 
-/// Lets go of what is the master's and the other workers', and becomes what the settings say.
+/// Lets go of what belongs to the master and to other workers, and applies the settings. Returns the worker's
+/// server.
 fn become_worker_process(
     bound: &Bound,
     core: &Arc<Core>,
-    post: &WorkerRole,
+    role: &WorkerRole,
     lifeline: &Private,
     settings: &PreForkingSettings,
 ) -> Result<Bound> {
-    let words = post.pipe.lock();
-    let ours = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
+    // Keep the eventfds of both, the listeners, and the two pipes. A copy of another worker's lifeline, for
+    // one, would hide the master's death from that worker.
+    let words = role.pipe.lock();
+    let eventfds = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
     let listeners = bound.listeners.iter().map(AsFd::as_fd);
-    let kept: Vec<_> = ours.chain(listeners).chain(words.iter().chain([lifeline]).map(AsFd::as_fd)).collect();
-    process::close_private(&kept);
+    let pipes = words.iter().chain([lifeline]).map(AsFd::as_fd);
+    process::close_private(&eventfds.chain(listeners).chain(pipes).collect::<Vec<_>>());
     drop(words);
-    core.reserve.iter().for_each(|spare| spare.fill());
-    let switches = WorkerSwitches { stop: core.control.switch().clone(), successor: post.successor.clone() };
-    // Where somebody else has the socket too, listening goes on after the master's death.
+    core.reserve.iter().for_each(|reserve| reserve.fill());
+
+    // Obey signals, and the master's death. A listener that somebody else has made goes on after it.
+    let switches = WorkerSwitches { stop: core.control.switch().clone(), successor: role.successor.clone() };
     let listeners: Vec<_> = bound.listeners.iter().map(|l| (l.as_fd(), !l.is_adopted())).collect();
     become_worker(switches, &listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
-    let name = format!("{}-{}", settings.name, post.index);
+
+    let name = format!("{}-{}", settings.name, role.index);
     set_name(&name).map_err(Error::system("name the process"))?;
     settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;
+    // Last, within the bounds: the hook may tighten them, or set others.
     if let Some(hook) = &settings.after_fork {
-        hook(post.index);
+        hook(role.index);
     }
     Ok(Bound { core: core.clone(), listeners: bound.listeners.clone() })
 }

@@ -17,7 +17,7 @@ use crate::strategy::Threading;
 /// by default.
 ///
 /// ```
-/// use std::{io::Write, time::Duration};
+/// use std::time::Duration;
 /// use socketserver::{handler, ServerBuilder, ThreadPool};
 ///
 /// let server = ServerBuilder::new()
@@ -25,7 +25,7 @@ use crate::strategy::Threading;
 ///     .idle_timeout(Duration::from_secs(60))
 ///     .max_line_length(1000)
 ///     .listen("[::1]:0")                          // a second address
-///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"hello\n")?)));
+///     .bind_tcp("127.0.0.1:0", handler(|conn| conn.send_line("hello")));
 /// # if std::net::TcpListener::bind("[::1]:0").is_ok() {
 /// assert_eq!(server?.local_addrs().count(), 2);
 /// # }
@@ -357,14 +357,13 @@ impl<S> ServerBuilder<S> {
     /// was at the fork, and changes nothing in it.
     ///
     /// ```
-    /// use std::io::{Read, Write};
     /// use socketserver::{handler, ServerBuilder};
     ///
     /// let mut server = ServerBuilder::new()
     ///     .verify_request(|incoming| {
     ///         incoming.peer_addr().ip().is_some_and(|ip| !ip.is_loopback())
     ///     })
-    ///     .bind_tcp("127.0.0.1:0", handler(|conn| Ok(conn.write_all(b"welcome\n")?)))?;
+    ///     .bind_tcp("127.0.0.1:0", handler(|conn| conn.send_line("welcome")))?;
     /// let address = server.local_addr().socket_addr().unwrap();
     /// let mut client = std::net::TcpStream::connect(address)?;
     /// assert!(server.handle_request(None)?);

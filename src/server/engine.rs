@@ -29,6 +29,7 @@ pub struct Bound {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot serve with `{H}` as the handler",
     label = "this strategy does not take this handler",
+    note = "a strategy is a value: `Sequential`, `Threading::new()`, `ThreadPool::new(16)`, `Forking::new()`, `EventLoop::new()`",
     note = "a handler implements `StreamRequestHandler`; a closure is made one by `handler(|conn| ...)`",
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
     note = "a factory of protocols wants the strategy `EventLoop`, or `EventLoops` if it is `Send` and `Sync`; for any other one, wrap it in `Blocking(factory)`"

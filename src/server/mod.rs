@@ -18,11 +18,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
+
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::lifecycle::ServerHandle;
 use crate::net::{Addr, Address};
-use crate::observe::Report;
+use crate::observe::{log_line, Report};
 use crate::strategy::Threading;
 use crate::sys::{limits, signal};
 
@@ -36,11 +38,13 @@ pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A server of connections. Handler `H` serves them, strategy `S` says where.
 ///
-/// Python's `class Server(ThreadingMixIn, TCPServer)` is `type Server = TcpServer<Handler, Threading>`. A
-/// server listens as soon as it is bound. To change the defaults, use [`ServerBuilder`].
+/// Python's `class Server(ThreadingMixIn, TCPServer)` is `type Server = TcpServer<Handler, Threading>`. Write
+/// such an alias: `TcpServer::bind` cannot infer the strategy. [`ServerBuilder`] needs no alias, since its
+/// strategy is [`Threading`] until you name another one, and it changes the defaults. A server listens as soon
+/// as it is bound.
 ///
 /// ```
-/// use std::io::{Read, Write};
+/// use std::io::Read;
 /// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 /// use socketserver::{TcpServer, Threading};
 ///
@@ -48,8 +52,7 @@ pub use udp::{UdpServer, UnixDatagramServer};
 ///
 /// impl StreamRequestHandler for Greeter {
 ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-///         conn.write_all(b"Thank you for connecting\n")?;
-///         Ok(())
+///         conn.send_line("Thank you for connecting")
 ///     }
 /// }
 ///
@@ -87,7 +90,7 @@ pub struct TcpServer<H, S = Threading> {
 /// [`unix_mode`](ServerBuilder::unix_mode) sets which users may connect: by default the owner alone.
 ///
 /// ```
-/// use std::io::{Read, Write};
+/// use std::io::Read;
 /// use std::os::unix::net::UnixStream;
 /// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
 /// use socketserver::{Threading, UnixServer};
@@ -97,7 +100,7 @@ pub struct TcpServer<H, S = Threading> {
 /// impl StreamRequestHandler for WhoAmI {
 ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
 ///         let peer = conn.peer_credentials()?.ok_or("not a Unix socket")?;
-///         Ok(writeln!(conn, "you are process {}", peer.pid)?)
+///         conn.send_line(format!("you are process {}", peer.pid))
 ///     }
 /// }
 ///
@@ -124,8 +127,29 @@ pub struct TcpServer<H, S = Threading> {
 pub type UnixServer<H, S = Threading> = TcpServer<H, S>;
 
 impl<H, S> TcpServer<H, S> {
-    /// Listens on an address, with the defaults of the strategy and the server. Name the strategy in an alias
-    /// (`type Server = TcpServer<Handler, Threading>`).
+    /// Listens on an address, with the defaults of the strategy and the server.
+    ///
+    /// `TcpServer::bind(address, handler)` alone does not compile: no argument names the strategy (E0283). Bind
+    /// an alias, or take [`ServerBuilder::new().bind(…)`](ServerBuilder::bind), which is [`Threading`]:
+    ///
+    /// ```
+    /// use socketserver::{Connection, HandlerResult, StreamRequestHandler};
+    /// use socketserver::{ServerBuilder, TcpServer, Threading};
+    ///
+    /// struct Greeter;
+    ///
+    /// impl StreamRequestHandler for Greeter {
+    ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
+    ///         conn.send_line("hello")
+    ///     }
+    /// }
+    ///
+    /// type Server = TcpServer<Greeter, Threading>;
+    ///
+    /// let one = Server::bind("127.0.0.1:0", Greeter)?;
+    /// let same: Server = ServerBuilder::new().bind("127.0.0.1:0", Greeter)?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
     ///
     /// A name with several addresses gets a listener on each. Port 0 is a free port, the same for all.
     ///
@@ -213,11 +237,11 @@ impl<H, S> TcpServer<H, S> {
     /// are non-blocking. Only the server may accept from them.
     ///
     /// ```
-    /// use std::{io::Write, time::Duration};
+    /// use std::time::Duration;
     /// use socketserver::selectors::{Events, Selector};
     /// use socketserver::{handler, Sequential, TcpServer};
     ///
-    /// let hello = handler(|conn| Ok(conn.write_all(b"hello\n")?));
+    /// let hello = handler(|conn| conn.send_line("hello"));
     /// let mut server = TcpServer::with_strategy("127.0.0.1:0", hello, Sequential)?;
     /// let mut selector = Selector::new()?;
     /// for listener in server.listeners() {
@@ -258,11 +282,8 @@ impl<H, S> TcpServer<H, S> {
     /// Warns, once in a run, that a panic cannot be contained.
     fn warn_of_panics_that_abort() {
         if cfg!(panic = "abort") {
-            log::warn!(
-                target: "socketserver::server",
-                "this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
-                 its connection"
-            );
+            log_line(Level::Warn, "socketserver::server", format_args!("this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
+                 its connection"));
         }
     }
 
@@ -273,10 +294,13 @@ impl<H, S> TcpServer<H, S> {
         // Each worker process has descriptors of its own.
         let limit = core.admission.permits.limit().div_ceil(processes.max(1));
         if limit > descriptors.saturating_sub(RESERVE) {
-            log::warn!(
-                target: "socketserver::limits",
-                "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
+            log_line(
+                Level::Warn,
+                "socketserver::limits",
+                format_args!(
+                    "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
                  raise_descriptor_limit()) or lower the limit"
+                ),
             );
         }
     }

@@ -11,8 +11,8 @@ use nix::sys::socket::{self as sock, AddressFamily, SockaddrLike, SockaddrStorag
 
 use super::socket::{open, Act, SockType};
 
-/// Opens and binds a UDP socket; on failure says at which act. Without `SO_REUSEADDR`, which on Linux lets another
-/// socket have the same address and take its datagrams.
+/// Opens and binds a UDP socket; on failure says at which act. Without `SO_REUSEADDR`, which on Linux lets
+/// another socket have the same address and take its datagrams.
 pub(crate) fn bind_udp(addr: SocketAddr, only_v6: Option<bool>) -> Result<OwnedFd, (Act, io::Error)> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = open(family, SockType::Datagram)?;
@@ -48,6 +48,9 @@ pub(crate) struct Message {
 struct Control([u8; 64]);
 
 /// Takes one datagram from the kernel's queue, without a wait.
+///
+/// The name begins as zeroes: the kernel writes none for a Unix client without a name. (nix 0.31 leaves the address
+/// uninitialised there.)
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
     // SAFETY: sockaddr_storage is plain integers, for which all zeroes is a value.
     let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
@@ -71,7 +74,8 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message>
     Ok(Message { len, peer, to, from })
 }
 
-/// The addresses in the control messages of a received one: where it was sent to, and where an answer comes from.
+/// The addresses in the control messages of a received one: where it was sent to, and where an answer comes
+/// from.
 fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
     // SAFETY: the kernel has filled the control buffer, and set its length to what it has written.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };

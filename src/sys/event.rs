@@ -10,7 +10,8 @@ use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeo
 use nix::sys::eventfd::{self, EfdFlags};
 use nix::sys::time::TimeSpec;
 
-/// A counter that makes a descriptor readable: the one kind of wake-up that a signal handler can give too.
+/// A counter that makes a descriptor readable. Of all ways to wake a thread, a signal handler has only this
+/// one.
 #[derive(Debug)]
 pub(crate) struct EventFd(eventfd::EventFd);
 
@@ -98,7 +99,8 @@ impl AsFd for Epoll {
     }
 }
 
-/// Reads once, if there is something to read now (or the end): for descriptors that may be blocking and shall stay so.
+/// Reads once, if there is something to read now (or the end): for descriptors that may be blocking and shall
+/// stay so.
 pub(crate) fn read_if_ready(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     if poll([Some(fd)], None, Some(Duration::ZERO))?.none() {
         return Err(io::ErrorKind::WouldBlock.into());
@@ -106,7 +108,8 @@ pub(crate) fn read_if_ready(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<us
     Ok(nix::unistd::read(fd, buf)?)
 }
 
-/// Rounded up, so that a wait never ends before its time.
+/// epoll counts milliseconds. Rounded down, a wait would end before its deadline, find time left, and spin
+/// through the last millisecond.
 pub(super) fn whole_millis(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };
     let millis = timeout.as_nanos().div_ceil(1_000_000);
@@ -118,18 +121,18 @@ pub(super) fn whole_millis(timeout: Option<Duration>) -> EpollTimeout {
 pub(crate) struct Ready(u32);
 
 impl Ready {
-    /// Whether the descriptor at this place in the list is ready, hung up or in error.
+    /// True if the descriptor at this place in the list is ready, hung up or in error.
     pub(crate) fn has(self, place: usize) -> bool {
         self.0 & (1 << place) != 0
     }
 
-    /// Whether the time ran out first.
+    /// True if the time ran out first.
     pub(crate) fn none(self) -> bool {
         self.0 == 0
     }
 }
 
-/// Waits until one of a few descriptors can be read (`None` is skipped), or, for `write`, that one can be written.
+/// Waits until one of a few descriptors can be read (`None` is skipped), or `write` can be written to.
 pub(crate) fn poll<const N: usize>(
     read: [Option<BorrowedFd<'_>>; N],
     write: Option<BorrowedFd<'_>>,

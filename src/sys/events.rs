@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 
-/// What a descriptor is to be watched for, or is ready for: [`READ`](Self::READ), [`WRITE`](Self::WRITE), or both.
+/// What a descriptor is to be watched for, or is ready for: [`READ`](Self::READ), [`WRITE`](Self::WRITE), or
+/// both.
 ///
 /// ```
 /// use socketserver::selectors::Events;
@@ -17,7 +18,8 @@ use std::ops::{BitAnd, BitOr, BitOrAssign};
 pub struct Events(u8);
 
 impl Events {
-    /// A read would not wait: there is input, the end of the stream, a connection to accept, or an error to be told.
+    /// A read would not wait: there is input, the end of the stream, a connection to accept, or an error to
+    /// be told.
     pub const READ: Self = Self(1);
     /// A write would not wait: there is room, a connection has been made, or there is an error to be told.
     pub const WRITE: Self = Self(2);

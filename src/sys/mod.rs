@@ -1,10 +1,15 @@
-//! The system calls, and the only place where `unsafe` is allowed.
+//! The system calls, and the only place for unsafe acts, so that they can be read in one sitting.
 //!
-//! Required items: [`Epoll`] and [`EventFd`] (readiness and wake-ups), [`poll`] (waits for a few descriptors),
-//! [`Poller`] (the event loop's set), [`socket`] (sockets, options, counts
-//! of queued bytes), [`datagram`] (datagrams and their addresses), [`limits`] (descriptor limits), [`process`] (fork, pidfds),
-//! [`shared`] (memory in common with children), [`signal`] (handlers), [`stop_switch`] (what they turn), [`worker`] (signals of worker
-//! processes and their master, and the pipe that tells of its death) and [`watch`] (what the selectors wait with).
+//! Each unsafe block has its note on why it is sound. Nothing here knows a type above the ground: what a
+//! signal handler turns or a child shares comes as a switch, a flag or a descriptor of its own.
+//!
+//! - waits: [`Epoll`] and [`EventFd`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
+//!   [`watch`] for the selectors;
+//! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`];
+//! - processes: [`process`] (fork, pidfds, [`Private`](process::Private) descriptors), [`shared`] (memory in
+//!   common with children), [`limits`] of descriptors;
+//! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
+//!   worker processes and their master).
 
 pub(crate) mod datagram;
 mod event;

@@ -1,7 +1,9 @@
-//! The model's kernel, for its waits: real descriptors, but who sleeps is the model's, and so are the ready lists of epoll sets.
+//! The model's kernel, for its waits. Descriptors are real. The model keeps which threads sleep, and the ready
+//! lists of epoll sets.
 //!
-//! As in Linux, a set tells what is on its ready list, and what comes onto the list depends on who slept when the
-//! descriptor became ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that somebody sleeps in.
+//! As in Linux, a set reports what is on its ready list. What comes onto the list depends on the threads that
+//! sleep when the descriptor becomes ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that
+//! a thread sleeps in.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -221,7 +223,8 @@ pub(crate) fn wait_readable(fd: RawFd) -> io::Result<()> {
     wait(&[fd], None, || Ok((peek() != Err(Errno::EAGAIN)).then_some(()))).map(drop)
 }
 
-/// Waits until `look` finds something, woken by changes of these descriptors. It looks once more when the time is over.
+/// Waits until `look` finds something, woken by changes of these descriptors. It looks once more when the
+/// time is over.
 fn wait<T>(
     fds: &[RawFd],
     timeout: Option<Duration>,

@@ -21,11 +21,11 @@ pub(crate) struct Readiness {
     pub(crate) write: bool,
     /// The connection is broken, or closed both ways.
     pub(crate) hangup: bool,
-    /// Behind what the next read brings, however little that is, there is something: the stream's end, or what follows
-    /// urgent data, at which TCP's reads stop. Shows with `edge` only.
+    /// Behind what the next read brings, however little that is, there is something: the stream's end, or
+    /// what follows urgent data, at which TCP's reads stop. Shows with `edge` only.
     pub(crate) more: bool,
-    /// What comes is told once, instead of in every wait while it is there. What is there when the interest is set is
-    /// told, also when it is set anew as it was.
+    /// What comes is told once, instead of in every wait while it is there. What is there when the interest
+    /// is set is told, also when it is set anew as it was.
     pub(crate) edge: bool,
 }
 

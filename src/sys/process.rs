@@ -1,4 +1,4 @@
-//! Processes: fork, pidfds, waiting for one's own children, and what a child is bound to.
+//! Processes: fork, descriptors that no child keeps, pidfds, and waiting for one's own children.
 
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -19,21 +19,21 @@ pub(crate) fn id() -> i32 {
     Pid::this().as_raw()
 }
 
-/// How many processes this one's user may have, where that is limited: by the kernel, or by RLIMIT_NPROC.
+/// Returns the most processes that this one's user may have, if the kernel or RLIMIT_NPROC limits them.
 pub(crate) fn limit() -> Option<u64> {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
     let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft);
     most.into_iter().chain(own).min()
 }
 
-/// How many threads this process has.
+/// Returns the number of threads of this process. One `stat`, so it can be asked before every fork.
 pub(crate) fn threads() -> io::Result<u64> {
     // A directory has two links of its own and one for each folder in it: a folder is a thread.
     Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
-/// What a child does with signals: handlers are the parent's, so they go; SIGCHLD is at its default, so that the
-/// child's own children can be waited for; SIGINT, where the server handles it, is left to the parent, since a
+/// The signals of a child. Handlers are the parent's, so they go. SIGCHLD is at its default, so that the
+/// child's own children can be waited for. Where the server handles SIGINT, it is left to the parent: a
 /// terminal sends it to all.
 #[derive(Debug, Clone)]
 pub(crate) struct ChildSignals {
@@ -42,8 +42,8 @@ pub(crate) struct ChildSignals {
 }
 
 impl ChildSignals {
-    /// From the handlers there are now. Those of faults are left: they concern nobody but the process they happen in
-    /// (the standard library's tells of a stack overflow).
+    /// Makes the list from the handlers there are now. Handlers of faults stay: they concern the process they
+    /// happen in alone (the standard library's reports a stack overflow).
     pub(crate) fn of_this_process(ignore: &[Signal]) -> Self {
         let faults = [Signal::SIGSEGV, Signal::SIGBUS];
         let ignore = ignore.to_vec();
@@ -72,13 +72,14 @@ fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
     (done == 0).then(|| unsafe { now.assume_init() }.sa_sigaction)
 }
 
-/// Forks a child that runs `body`, which says how to exit, and never comes back. No signal reaches the child before
-/// its handlers are reset, so none can be taken for the parent's. Buffered standard output is written before, so that
-/// it is not written twice.
+/// Forks a child that runs `body` and exits with its result. The child never comes back from here.
 ///
-/// The caller has made sure that this process has no other threads, or has it from the user that they do no harm.
+/// The caller has made sure that this process has no other threads, or has the user's promise that they do no
+/// harm.
 pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> io::Result<Pid> {
+    // Else what is buffered would be written twice.
     let _ = io::stdout().flush();
+    // No signal reaches the child before its handlers are reset, so none runs the parent's handler there.
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: single-threaded, or the user's promise (`allow_threads`): the child may run any code.
@@ -95,16 +96,17 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     }
 }
 
-/// This child does not outlive its parent, whose one thread has forked it.
+/// Has the kernel kill this child when its parent's thread ends. That thread must be the parent's only one.
 pub(crate) fn die_with(parent: i32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have died in between.
     if nix::unistd::getppid().as_raw() != parent {
         return Err(io::Error::other("the parent is dead already"));
     }
     Ok(())
 }
 
-/// The descriptors of all servers of this process that a child has no business with: those of each [`Private`].
+/// The descriptors of each [`Private`] of this process.
 static PRIVATE: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
 /// A descriptor that no child keeps, from its making to its close.
@@ -133,19 +135,21 @@ impl<T: AsFd> AsFd for Private<T> {
 }
 
 impl<T: AsFd> Drop for Private<T> {
-    /// Before it is closed: from then on the number may be another's.
+    /// Before it is closed: from then on the number may be another file's.
     fn drop(&mut self) {
         let fd = self.0.as_fd().as_raw_fd();
         PRIVATE.lock().retain(|other| *other != fd);
     }
 }
 
-/// In a child: closes what is private to its parents, but for some. Neighbours go in one call, where the kernel has it.
+/// Closes the parents' private descriptors in a child, but for some. Neighbours go in one call, if the kernel
+/// has it.
 pub(crate) fn close_private(but: &[BorrowedFd<'_>]) {
     let kept: Vec<RawFd> = but.iter().map(AsRawFd::as_raw_fd).collect();
     let mut private = PRIVATE.lock();
     let (own, mut fds): (Vec<_>, Vec<_>) = private.drain(..).partition(|fd| kept.contains(fd));
-    *private = own; // nothing for this one's own children either
+    // What it keeps is nothing for its own children either.
+    *private = own;
     drop(private);
     fds.sort_unstable();
     let mut rest = fds.as_slice();
@@ -170,7 +174,7 @@ fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// A descriptor that becomes readable when the child ends.
+/// Opens a descriptor that becomes readable when the child ends.
 pub(crate) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
@@ -185,11 +189,11 @@ pub(crate) enum Status {
     Exited(i32),
     /// By a signal of this name.
     Killed(&'static str),
-    /// Somebody else has waited for it, or SIGCHLD is ignored: nobody can know.
+    /// Nobody can know: something else has waited for it, or SIGCHLD is ignored.
     Gone,
 }
 
-/// The end of this child, if it has ended. Never waits, and takes no other child's end.
+/// Returns the end of this child, if it has ended. It never waits, and takes no other child's end.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
     // SAFETY: siginfo_t is plain integers, for which all zeroes is a value.
     let mut info: siginfo_t = unsafe { std::mem::zeroed() };
@@ -203,7 +207,7 @@ pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
     }
 }
 
-/// What `waitid` has written; nothing where the child has not ended.
+/// Reads what `waitid` has written. `None`: the child has not ended.
 fn status(info: &siginfo_t) -> Option<Status> {
     // SAFETY: `waitid` fills these fields; where no child has ended they are zeroes.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
@@ -214,8 +218,8 @@ fn status(info: &siginfo_t) -> Option<Status> {
     }
 }
 
-/// Kills a child that cannot be watched, and waits for it, which is a matter of moments. It has not been waited for, so
-/// the number is still its own.
+/// Kills a child that cannot be watched, and waits for it, which is a matter of moments. Its number is still
+/// its own, since it has not been waited for.
 pub(crate) fn end_now(pid: Pid) -> Status {
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     match nix::sys::wait::waitpid(pid, None) {
@@ -225,7 +229,7 @@ pub(crate) fn end_now(pid: Pid) -> Status {
     }
 }
 
-/// Sends a signal to that very process, never to another that has got its number.
+/// Sends a signal to this very process, never to another that has got its number.
 pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) {
     // SAFETY: pidfd_send_signal takes two integers, a null siginfo and no flags.
     unsafe {
@@ -243,13 +247,13 @@ impl Timer {
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
     }
 
-    /// Readable after this time, instead of any time set before.
+    /// Makes it readable after this time, instead of any time set before.
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
         let after = after.clamp(Duration::from_nanos(1), Duration::from_secs(1 << 31));
         Ok(self.0.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty())?)
     }
 
-    /// Unreadable, and not set.
+    /// Makes it unreadable, and takes its time away.
     pub(crate) fn unset(&self) {
         let _ = self.0.unset();
     }

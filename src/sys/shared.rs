@@ -24,7 +24,8 @@ pub(crate) unsafe trait Shareable: Sync {
     }
 }
 
-/// A value in memory that is shared with every child forked later (`MAP_SHARED | MAP_ANONYMOUS`), zeroed at first.
+/// A value in memory that is shared with every child forked later (`MAP_SHARED | MAP_ANONYMOUS`), zeroed at
+/// first.
 #[derive(Debug)]
 pub(crate) struct Shared<T: Shareable>(NonNull<T>);
 

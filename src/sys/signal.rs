@@ -1,5 +1,9 @@
 //! SIGINT and SIGTERM: the first asks every registered server to drain, the second ends the process at once.
 //!
+//! Signals belong to the process, and a library that takes them unasked breaks the program around it. So a
+//! server asks for them. Handlers that were there before are called as well, and put back when the last such
+//! server ends.
+//!
 //! The handler does only what signal-safety(7) allows: atomics, `clock_gettime`, `write`, `_exit`.
 
 use std::io;
@@ -16,20 +20,21 @@ use super::stop_switch::StopSwitch;
 
 const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
-/// More servers than this in one process share no signals; the next one gets an error.
+/// The most servers that share the signals of one process. The next one gets an error.
 const SLOTS: usize = 64;
 
 static SERVERS: [AtomicPtr<StopSwitch>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
-/// Handlers running at this moment: a server is let go only when there is none.
+/// The handlers that run at this moment. A server lets go of its switch only when there is none.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// Whether a first signal has come.
+/// True if a first signal has come.
 static SEEN: AtomicBool = AtomicBool::new(false);
-/// The process whose signals these are: a child that inherits the handler must not stop its parent.
+/// The process that has installed the handler. A forked child inherits the handler, and must not stop its
+/// parent.
 static OWNER: AtomicI32 = AtomicI32::new(0);
-/// The handlers that were there before, as the kernel names them, called after ours.
+/// The handlers that were there before. They are called after ours.
 static PREVIOUS: [Previous; 2] = [const { Previous::new() }; 2];
 
-/// Children to take along when a second signal ends the process at once; 0: none.
+/// The children that a second signal takes along. 0: none.
 static CHILDREN: [AtomicI32; 1024] = [const { AtomicI32::new(0) }; 1024];
 
 static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None });
@@ -88,6 +93,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
             }
         }
         INSIDE.fetch_sub(1, SeqCst);
+        // A second signal means now, and nothing else may be able to run: a handler may spin, a lock may be
+        // held. `_exit` needs neither. The status is 128 and the signal's number, as shells report it.
         if SEEN.swap(true, SeqCst) {
             for pid in CHILDREN.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
                 // SAFETY: kill takes two integers and is async-signal-safe; the child has not been waited for, so
@@ -100,6 +107,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         let place = usize::from(signal == libc::SIGTERM);
         PREVIOUS[place].call(signal, info, context);
     } else {
+        // A child that the program has forked: it shares the eventfds, but dies of the signal as it would
+        // without us.
         // SAFETY: both calls are async-signal-safe; the signal, blocked while we run, kills this child on return.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
@@ -109,17 +118,17 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     Errno::set_raw(errno);
 }
 
-/// Whether some server of this process handles SIGINT and SIGTERM.
+/// True if some server of this process handles SIGINT and SIGTERM.
 pub(crate) fn are_handled() -> bool {
     INSTALLED.lock().users > 0
 }
 
-/// Whether this server's stop is one of those that signals ask for.
+/// True if signals stop this server.
 pub(crate) fn are_handled_by(switch: &Arc<StopSwitch>) -> bool {
     SERVERS.iter().any(|server| server.load(SeqCst).cast_const() == Arc::as_ptr(switch))
 }
 
-/// In a forked worker, whose handlers have been reset: nothing here is its own.
+/// Forgets all servers and children, in a forked worker, whose handlers have been reset.
 pub(crate) fn forget() {
     OWNER.store(0, SeqCst);
     SEEN.store(false, SeqCst);
@@ -128,12 +137,12 @@ pub(crate) fn forget() {
     *INSTALLED.lock() = Installed { users: 0, old: None };
 }
 
-/// A child is to be taken along by a second signal. Beyond a thousand of them, the rest finish by themselves.
+/// Notes a child that a second signal takes along. Beyond a thousand of them, the rest finish by themselves.
 pub(crate) fn child_begins(pid: i32) {
     let _ = CHILDREN.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
 }
 
-/// To be called before the child is waited for, after which its number may be another's.
+/// Forgets a child. To be called before it is waited for: from then on its number may be another process's.
 pub(crate) fn child_ends(pid: i32) {
     for child in &CHILDREN {
         if child.compare_exchange(pid, 0, SeqCst, SeqCst).is_ok() {
@@ -142,7 +151,7 @@ pub(crate) fn child_ends(pid: i32) {
     }
 }
 
-/// While it lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.
+/// While this lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.
 #[derive(Debug)]
 pub(crate) struct Guard {
     switch: Arc<StopSwitch>,

@@ -69,11 +69,13 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
 /// Probes that a peer may leave unanswered.
 const PROBES: u32 = 5;
 
-/// The times that [`bound_silence`] can keep, in seconds: a second between two probes, and the kernel's `TCP_KEEPIDLE`.
+/// The times that [`bound_silence`] can keep, in seconds: a second between two probes, and the kernel's
+/// `TCP_KEEPIDLE`.
 pub(crate) const SILENCE: RangeInclusive<u64> = 6..=32_767;
 
-/// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody acknowledges wait no
-/// longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
+/// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody
+/// acknowledges wait no longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of
+/// probes).
 fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let between = (seconds / (2 * PROBES)).max(1);
@@ -95,8 +97,8 @@ pub(crate) fn set_keep_alive(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::
     }
 }
 
-/// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that of the
-/// socket, less the umask, from the moment it is there.
+/// A Unix socket, bound to an address that the caller has made sure is free. On Linux the file's mode is that
+/// of the socket, less the umask, from the moment it is there.
 pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>) -> Result<OwnedFd, (Act, io::Error)> {
     let fd = open(AddressFamily::Unix, kind)?;
     if let Some(mode) = mode {
@@ -106,8 +108,9 @@ pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>
     Ok(fd)
 }
 
-/// Whether anybody has a socket that is bound to this file. A datagram socket asks, since that disturbs nobody: of a
-/// stream socket the kernel says that it is of another type (EPROTOTYPE), even if it does not listen yet.
+/// True if any process has a socket that is bound to this file. A datagram socket asks, since that disturbs
+/// nobody: of a stream socket the kernel says that it is of another type (EPROTOTYPE), even if it does not
+/// listen yet.
 pub(crate) fn is_bound(path: &Path) -> io::Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let probe = sock::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
@@ -119,7 +122,8 @@ pub(crate) fn is_bound(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Who was at the other end of a Unix socket when it connected (`SO_PEERCRED`): process, user, group.
+/// Returns the process, the user and the group that were at the other end of a Unix socket when it connected
+/// (`SO_PEERCRED`).
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
     let peer = sock::getsockopt(&fd, sockopt::PeerCredentials)?;
     Ok((peer.pid(), peer.uid(), peer.gid()))
@@ -139,8 +143,8 @@ pub(crate) fn open_tcp(to: SocketAddr, from: Option<SocketAddr>) -> Result<Owned
     set("set TCP_NODELAY to connect to", sock::setsockopt(&fd, sockopt::TcpNoDelay, &true))?;
     set("set SO_KEEPALIVE to connect to", sock::setsockopt(&fd, sockopt::KeepAlive, &true))?;
     if let Some(from) = from {
-        // A port that is chosen when the peer is known may serve other peers as well; a port that was given, again at
-        // once.
+        // A port that is chosen when the peer is known may serve other peers as well; a port that was given,
+        // again at once.
         match from.port() {
             0 => sock::setsockopt(&fd, sockopt::IpBindAddressNoPort, &true),
             _ => sock::setsockopt(&fd, sockopt::ReuseAddr, &true),
@@ -157,7 +161,7 @@ pub(crate) fn open_unix() -> Result<OwnedFd, (Act, io::Error)> {
     open(AddressFamily::Unix, SockType::Stream)
 }
 
-/// Begins to connect; whether that is done already. The socket is writable once it is, or has failed.
+/// Begins to connect. True if that is done already. The socket is writable once it is, or has failed.
 pub(crate) fn connect(fd: BorrowedFd<'_>, to: &dyn sock::SockaddrLike) -> io::Result<bool> {
     match sock::connect(fd.as_raw_fd(), to) {
         Ok(()) => Ok(true),
@@ -166,7 +170,7 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, to: &dyn sock::SockaddrLike) -> io::Re
     }
 }
 
-/// Whether a socket that was to be connected is so now, or why it has failed.
+/// True if a socket that was to be connected is so now; or the error with which it has failed.
 pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match sock::getsockopt(&fd, sockopt::SocketError)? {
         0 => Ok(sock::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok()),
@@ -180,7 +184,7 @@ pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> Result<(), (Act, io::Error)>
     sock::listen(fd, backlog).map_err(|e| ("listen on", e.into()))
 }
 
-/// Whether this is a stream socket that listens.
+/// True if this is a stream socket that listens.
 pub(crate) fn is_listening_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let listening = sock::getsockopt(&fd, sockopt::AcceptConn)?;
     Ok(listening && sock::getsockopt(&fd, sockopt::SockType)? == SockType::Stream)
@@ -257,7 +261,7 @@ pub(crate) fn shut_read(fd: RawFd) -> io::Result<()> {
     Ok(shut?)
 }
 
-/// Ends both directions, whoever uses them.
+/// Ends both directions, for all threads and processes that use them.
 pub(crate) fn shut_both(fd: RawFd) -> io::Result<()> {
     let shut = sock::shutdown(fd, Shutdown::Both);
     #[cfg(all(test, shuttle))]

@@ -133,8 +133,8 @@ impl StopSwitch {
         }
     }
 
-    /// Takes back a stop that a run has obeyed. [`clear_eventfds`](Self::clear_eventfds) must follow: `raise_to`
-    /// has the same order, and looks again.
+    /// Takes back a stop that a run has obeyed. [`clear_eventfds`](Self::clear_eventfds) must follow:
+    /// `raise_to` has the same order, and looks again.
     pub(crate) fn lower(&self) {
         self.state.clear();
     }

@@ -1,6 +1,7 @@
 //! What the selectors wait with: epoll_wait, poll and select, over the numbers of descriptors.
 //!
-//! Numbers, and not borrowed descriptors: a registered one may have been closed, and each call has its way to say so.
+//! Numbers, and not borrowed descriptors: a registered one may have been closed, and each call has its way to
+//! say so.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +17,7 @@ use super::events::Events;
 /// `select` takes numbers below this one; its sets have no room for others.
 pub(crate) const SELECT_LIMIT: RawFd = libc::FD_SETSIZE as RawFd;
 
-/// At most so many descriptors are told by one `epoll_wait`; the kernel goes on with the others at the next.
+/// The most descriptors that one `epoll_wait` reports. The kernel goes on with the others at the next.
 const BATCH: usize = 1024;
 
 /// What a call has told of one descriptor.
@@ -25,14 +26,16 @@ pub(crate) struct Told {
     pub(crate) fd: RawFd,
     /// Of the registration, where the kernel keeps it.
     pub(crate) serial: Option<u32>,
-    /// Hang-ups and errors show as both, so the caller drops what was not asked for. Empty where it may be closed.
+    /// Hang-ups and errors show as both, so the caller drops what was not asked for. Empty where it may be
+    /// closed.
     pub(crate) events: Events,
 }
 
 /// An epoll set whose entries tell once, and then no more until they are armed again.
 ///
-/// Arming fails where the number has not the file any more that it was added with. That is the one exact way to learn
-/// of a descriptor that was closed, and an entry that outlives it, as it does while a duplicate is open, is silent.
+/// Arming fails where the number has not the file any more that it was added with. That is the one exact way
+/// to learn of a descriptor that was closed, and an entry that outlives it, as it does while a duplicate is
+/// open, is silent.
 #[derive(Debug)]
 pub(crate) struct OneShots {
     set: OwnedFd,
@@ -75,7 +78,7 @@ impl OneShots {
         Errno::result(done).map(drop)
     }
 
-    /// Waits for those that are armed, and tells of at most `registered` of them.
+    /// Waits for entries that are armed, and reports at most `registered` of them.
     pub(crate) fn wait(
         &mut self,
         registered: usize,
@@ -108,7 +111,7 @@ fn mask(events: Events) -> c_int {
     bit(Events::READ, libc::EPOLLIN) | bit(Events::WRITE, libc::EPOLLOUT) | libc::EPOLLONESHOT
 }
 
-/// A hang-up or an error shows as both events: whoever reads or writes learns of it so.
+/// A hang-up or an error shows as both events: the read or the write then finds it.
 fn seen(bits: c_int, readable: c_int, writable: c_int, broken: c_int) -> Events {
     let mut events = Events::empty();
     if bits & (readable | broken) != 0 {

@@ -1,4 +1,9 @@
-//! Signals of worker processes and of their master, the pipe that tells of its death, and names.
+//! The signals of worker processes and of their master, the pipe between them, and names of processes.
+//!
+//! A worker hears of its master's death by a pipe, the lifeline, and SIGIO. Only the master holds the writing
+//! end, so its end closes it, whatever it dies of. `O_ASYNC` makes that a signal: it reaches a worker
+//! whatever its threads are doing, at no cost while nothing happens. `PR_SET_PDEATHSIG` would fire when the
+//! forking thread ends, and a change of user forgets it.
 //!
 //! The handlers do only what signal-safety(7) allows: atomics, `poll`, `shutdown`, `dup3`, `clock_gettime`,
 //! `write`.
@@ -21,7 +26,7 @@ use super::shared::SharedRef;
 use super::stop_switch::StopSwitch;
 use super::{poll, signal};
 
-/// A worker's wish for a successor, which lies in memory that its master sees too.
+/// A worker's wish for a successor. It lies in memory that the master sees too.
 #[derive(Debug, Clone)]
 pub(crate) struct SuccessorWish {
     is_there: SharedRef<AtomicBool>,
@@ -33,7 +38,7 @@ impl SuccessorWish {
         Self { is_there, master: master.clone() }
     }
 
-    /// Wakes the master, at the first time. Async-signal-safe.
+    /// Asks the master for a successor, once. Async-signal-safe.
     pub(crate) fn express(&self) {
         if !self.is_there.swap(true, SeqCst) {
             self.master.wake_supervisor();
@@ -41,27 +46,30 @@ impl SuccessorWish {
     }
 }
 
-/// What the handlers of a worker process turn.
+/// The parts of a worker that its signal handlers use.
 #[derive(Debug)]
 pub(crate) struct WorkerSwitches {
     pub(crate) stop: Arc<StopSwitch>,
     pub(crate) successor: SuccessorWish,
 }
 
-/// Those of the worker that this process is.
+/// The worker that this process is.
 static WORKER: AtomicPtr<WorkerSwitches> = AtomicPtr::new(null_mut());
-/// The sockets that it listens on, as many as are used.
+/// Its listening sockets. The rest of the list is -1.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
 /// Bit `i` is set if the death of the master shuts listener `i` for every process.
 static SHUT: AtomicU64 = AtomicU64::new(0);
 
-/// Tells of the master's death.
+/// The reading end of the lifeline.
 static LIFELINE: AtomicI32 = AtomicI32::new(-1);
 
-/// SIGTERM: another worker is to take the place of this one. (To the whole group it is the master's to obey, which then
-/// tells all; so nobody is told twice.) SIGIO: the master is dead. Nobody will accept here any more, in none of the
-/// orphans, and each finishes what it has.
+/// SIGIO: the master is dead. No orphan accepts any more, and each finishes what it has.
+///
+/// SIGTERM: another worker is to succeed this one. It does not end the worker. To the whole group (systemd, a
+/// terminal) the signal reaches the master too, which drains all together: a worker that had begun to leave
+/// by itself would not know what of the queue is still to be served. To one worker alone it means: replace
+/// it, and lose nothing.
 extern "C" fn on_worker_signal(number: c_int) {
     let errno = Errno::last_raw();
     // SAFETY: a non-null pointer comes from a box that `become_worker` has given up for good.
@@ -78,7 +86,7 @@ extern "C" fn on_worker_signal(number: c_int) {
     Errno::set_raw(errno);
 }
 
-/// Whether the other end of the lifeline is closed: SIGIO may come from elsewhere too.
+/// True if the other end of the lifeline is closed. SIGIO may come from elsewhere too.
 fn master_is_dead() -> bool {
     let mut fd = libc::pollfd { fd: LIFELINE.load(SeqCst), events: libc::POLLIN, revents: 0 };
     // SAFETY: poll(2) reads and writes one pollfd, which is valid for the call; it is async-signal-safe.
@@ -89,9 +97,10 @@ fn master_is_dead() -> bool {
 fn let_go_of_listeners() {
     let shut = SHUT.load(SeqCst);
     for (place, fd) in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0).enumerate() {
-        // SAFETY: both take integers. On a listening socket, shutdown ends the listening for all who have it, also
-        // those that are stopped; then the address is let go of, while the number stays taken, as threads may be about
-        // to use it.
+        // Shut, the socket listens for no process any more, not even for one that is stopped. Replaced by
+        // another file, the descriptor lets go of the address, so that it is free while the orphans finish.
+        // The number stays taken: threads may be about to use it.
+        // SAFETY: both calls take integers.
         unsafe {
             if shut & (1 << place) != 0 {
                 libc::shutdown(fd, libc::SHUT_RD);
@@ -101,16 +110,15 @@ fn let_go_of_listeners() {
     }
 }
 
-/// This process is a forked worker from here on: what the master does at signals is not for it. `lifeline` becomes
-/// readable when the master dies, whoever it runs as by then, and even where nobody waits for it. (Not so
-/// PR_SET_PDEATHSIG, which is about the forking thread, and forgotten at a change of user.) Of each listener:
-/// whether it is shut for every process then, or only let go of here.
+/// Makes this process a worker: it obeys its own signals, and no more those of the master. With each listener
+/// comes whether the master's death shuts it for every process.
 pub(crate) fn become_worker(
     switches: WorkerSwitches,
     listeners: &[(BorrowedFd<'_>, bool)],
     lifeline: &Private,
 ) -> io::Result<()> {
     signal::forget();
+    // First all that the handlers read, then the handlers.
     for (place, (listener, _)) in LISTENERS.iter().zip(listeners) {
         place.store(listener.as_raw_fd(), SeqCst);
     }
@@ -125,7 +133,8 @@ pub(crate) fn become_worker(
     Errno::result(unsafe { libc::fcntl(lifeline.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })?;
     fcntl(lifeline, FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
     if !poll([Some(lifeline.as_fd())], None, Some(std::time::Duration::ZERO))?.none() {
-        on_worker_signal(libc::SIGIO); // it died before, perhaps
+        // The master died before the signal was set up.
+        on_worker_signal(libc::SIGIO);
     }
     Ok(())
 }
@@ -137,7 +146,7 @@ fn handle(signal: Signal, handler: extern "C" fn(c_int)) -> nix::Result<SigActio
     unsafe { sigaction(signal, &action) }
 }
 
-/// What a master is told by signals.
+/// The signals of a master: reload, one worker more, one worker fewer.
 pub(crate) const MASTER_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 static MASTER: AtomicPtr<StopSwitch> = AtomicPtr::new(null_mut());
@@ -159,7 +168,7 @@ extern "C" fn on_master_signal(number: c_int) {
     Errno::set_raw(errno);
 }
 
-/// While it lives, SIGHUP, SIGTTIN and SIGTTOU are this master's.
+/// While this lives, SIGHUP, SIGTTIN and SIGTTOU are handled for this master.
 #[derive(Debug)]
 pub(crate) struct MasterSignals {
     former: Vec<(Signal, SigAction)>,
@@ -178,7 +187,7 @@ impl MasterSignals {
         Ok(this)
     }
 
-    /// Whether a reload was asked for since the last look, and how many workers more, or fewer.
+    /// Returns whether a reload was asked for since the last call, and how many workers more, or fewer.
     pub(crate) fn asked(&self) -> (bool, i32) {
         (RELOAD.swap(false, SeqCst), MORE.swap(0, SeqCst))
     }
@@ -194,14 +203,14 @@ impl Drop for MasterSignals {
     }
 }
 
-/// A pipe: the reading end, which never waits, and the writing end.
+/// Makes a pipe: the reading end, which never waits, and the writing end.
 pub(crate) fn pipe() -> io::Result<(Private, Private)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((Private::new(read), Private::new(write)))
 }
 
-/// The name of this process in `ps` and `top`: 15 bytes, the rest is cut off.
+/// Sets the name of this process in `ps` and `top`: 15 bytes, the rest is cut off.
 pub(crate) fn set_name(name: &str) -> io::Result<()> {
     let name = CString::new(name).map_err(io::Error::other)?;
     Ok(nix::sys::prctl::set_name(&name)?)

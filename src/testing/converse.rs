@@ -18,12 +18,12 @@ use crate::observe::{contain, InHandler, Outcome};
 /// on two threads, so large data on one side cannot block the other.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::{handler, testing::converse};
 ///
 /// let shout = handler(|conn| {
-///     while let Some(line) = conn.next_line()? {
-///         writeln!(conn, "{}!", line.to_uppercase())?;
+///     while conn.next_request()? {
+///         let Some(line) = conn.next_line()? else { break };
+///         conn.send_line(format!("{}!", line.to_uppercase()))?;
 ///     }
 ///     Ok(())
 /// });

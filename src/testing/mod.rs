@@ -18,14 +18,12 @@
 //! [`Connection::set_read_timeout`](crate::Connection::set_read_timeout) and the like, or by the builder. It
 //! asserts the right [`Limit`](crate::Limit), not the time.
 //! ```
-//! use std::{io::Write, time::Duration};
+//! use std::time::Duration;
 //! use socketserver::testing::TestServer;
 //! use socketserver::{handler, Limit, ServerBuilder};
 //!
 //! let slow = handler(|conn| match conn.next_request() {
-//!     Err(e) if Limit::of(&e) == Some(Limit::Idle) => {
-//!         Ok(conn.write_all(b"too slow\n")?)
-//!     }
+//!     Err(e) if Limit::of(&e) == Some(Limit::Idle) => conn.send_line("too slow"),
 //!     other => Ok(other.map(drop)?),
 //! });
 //! let builder = ServerBuilder::new().idle_timeout(Duration::from_millis(20));

@@ -34,13 +34,13 @@ const LONG: Duration = Duration::from_secs(30);
 /// or if a handler still runs. The message lists the address and the age of each.
 ///
 /// ```
-/// use std::io::Write;
 /// use socketserver::handler;
 /// use socketserver::testing::TestServer;
 ///
 /// let server = TestServer::start(handler(|conn| {
-///     while let Some(name) = conn.next_line()? {
-///         conn.write_all(format!("hello {name}\n").as_bytes())?;
+///     while conn.next_request()? {
+///         let Some(name) = conn.next_line()? else { break };
+///         conn.send_line(format!("hello {name}"))?;
 ///     }
 ///     Ok(())
 /// }));

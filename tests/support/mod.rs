@@ -246,10 +246,10 @@ impl Server {
         until(&format!("a report that ends with {end:?}"), || self.stderr().iter().any(|line| line.ends_with(end)));
     }
 
-    /// Waits for the report of a server that has cut nobody.
-    pub fn until_reported_without_cuts(&self) {
-        let is_it = |line: &String| line.starts_with("accepted ") && !line.contains("forced");
-        until("a report without cuts", || self.stderr().iter().any(is_it));
+    /// Waits for a report that begins so, and names none of these counts.
+    pub fn until_reported_without(&self, begin: &str, counts: &[&str]) {
+        let is_it = |line: &String| line.starts_with(begin) && !counts.iter().any(|count| line.contains(count));
+        until(&format!("a report {begin:?} without {counts:?}"), || self.stderr().iter().any(is_it));
     }
 
     pub fn connect(&self) -> Client {

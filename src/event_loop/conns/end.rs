@@ -1,4 +1,8 @@
-//! The end of a turn for each connection that it has touched, and the end of a connection.
+//! The end of a connection: `end` begins it, `advance` goes a step on, `finish` takes the connection out.
+//!
+//! After a stop, no code reads what the peer still sends, and a late byte would reset the connection. So the socket
+//! is closed only when the peer has acknowledged everything (`SIOCOUTQ`). Any other close lingers as
+//! `LingeringClose` says. Timers and events drive both, so a slow end costs a slot and no thread.
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -18,11 +22,12 @@ use crate::observe::Outcome;
 use crate::panics::forget;
 
 impl State {
-    /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
+    /// Begins the end of a connection. The first cause holds; only a failure replaces an orderly end.
     pub(crate) fn end(&mut self, id: ConnId, reason: LostReason) {
         let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
         let holds = conn.end.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
         match conn.end.phase {
+            // The first cause, or a failure after an orderly one.
             Phase::Open | Phase::Flushing if !holds => {
                 conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
@@ -30,7 +35,7 @@ impl State {
                 }
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
-            // The first cause holds, but what is left cannot be sent.
+            // The first cause holds, but the rest of the output cannot be sent.
             Phase::Flushing if !reason.flushes() => {
                 conn.end.phase = Phase::Over;
                 if reason.resets() {
@@ -38,11 +43,11 @@ impl State {
                 }
                 forget(reason);
             }
-            // An abort is no failure; that of the callback which has asked for it is one.
+            // An abort is no failure. If the callback that asked for it then fails, that is one.
             Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_from_callback() => {
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
-            // All has been sent: nothing that happens now is a reason, but the end.
+            // All has been sent. A failure now ends the wait, and is no reason any more.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
                 conn.end.phase = Phase::Over;
                 forget(reason);
@@ -52,7 +57,7 @@ impl State {
         self.mark(id);
     }
 
-    /// A connection that is being closed, one step on.
+    /// Takes a connection that is ending one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
@@ -67,10 +72,12 @@ impl State {
         }
     }
 
-    /// All is sent: closed at once, unless the peer might lose some of it by that.
+    /// Returns the phase after everything is sent. The connection closes at once, unless the peer might lose data by
+    /// that.
     fn phase_after_sending(&self, id: ConnId, conn: &Conn) -> Phase {
+        // The owner of a solo connection closes it.
         if self.is_solo(id) {
-            return Phase::Over; // its owner closes it
+            return Phase::Over;
         }
         let facts = Facts {
             is_lost: false, // a connection whose sending has failed is over already
@@ -92,8 +99,9 @@ impl State {
         }
     }
 
-    /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
+    /// Takes the connection out of the loop, calls `connection_lost`, drops everything, and counts the end.
     pub(crate) fn finish(&mut self, id: ConnId) {
+        // Out of the table first: in `connection_lost` the id stands for nothing.
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
@@ -101,13 +109,16 @@ impl State {
         self.release_parts(id, &mut conn);
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
+        // The socket is closed before the protocol hears of it.
         self.unwatch(&io);
-        // The socket of a solo connection is closed by its owner, all others here, before the protocol hears of it.
+        // Not so the socket of a solo connection: its owner closes that.
         let solo = happened.map(|happened| (happened, io.into_socket()));
+        // Before the callback, so that `connection_lost` finds the client without a connection.
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.lose_connection(connector, self.time.clock.now());
         }
+        // The last callback. A panic in it becomes the reason.
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
             self.time.now = self.time.clock.now();
@@ -119,11 +130,14 @@ impl State {
                 forget(std::mem::replace(&mut lost.reason, LostReason::Panic(take_message(payload))));
             }
         }
+        // The permit comes back when the protocol is gone: the limit is on what exists.
         drop(permit);
         if !self.loops.group.is_alone() {
             self.loops.group.note_load(self.loops.number, self.conns.len());
         }
-        self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
+        // A rest for want of descriptors is over: one came back.
+        self.ports.rests &= self.ports.accepts_one;
+        // A solo connection is counted by its owner, any other here.
         let (outcome, is_broken) = lost.reason.into_outcome();
         if let (Some((happened, socket)), Some(solo)) = (solo, &mut self.solo) {
             solo.ended = Some(SoloEnd { outcome, socket, happened });
@@ -133,11 +147,12 @@ impl State {
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }
+        // A client may connect again.
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
     }
 
-    /// Why a connection is broken. At the drain limit the registry of a server shuts the socket of a solo connection,
-    /// which looks as if the peer had.
+    /// Returns why a connection is broken. At the drain limit the registry of the server shuts the socket of a solo
+    /// connection, which looks as if the peer had.
     pub(crate) fn reason_of_break(&self, id: ConnId, e: io::Error) -> LostReason {
         if self.is_cut_outside(id) {
             let after = self.core.settings.drain_timeout;
@@ -151,14 +166,17 @@ impl State {
         self.is_solo(id) && self.core.control.is_cut()
     }
 
-    /// It is closed next.
+    /// Watches a descriptor no more, because it is closed next.
     fn unwatch(&self, io: &Io) {
         io.with_fd(|fd| match io {
-            Io::Input(_) => self.poller.remove(fd), // others may have the file open: then epoll would go on telling of it
+            // Another process may have the file open. Then epoll would go on reporting it after the close.
+            Io::Input(_) => self.poller.remove(fd),
+            // The kernel removes a closed socket from epoll by itself. Only a poll(2) list must be told.
             _ => self.poller.forget(fd),
         });
     }
 
+    /// Releases what the connection has in other tables: groups, links, rate limits, timers.
     fn release_parts(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
@@ -177,19 +195,19 @@ impl State {
 }
 
 impl Transport<'_> {
-    /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
-    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). Once is enough.
+    /// Closes the connection. It reads no more, sends what is queued, and ends with care for data that the peer has
+    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). A second call changes nothing.
     pub fn close(&mut self) {
         self.cx.state.end(self.id, LostReason::Closed);
     }
 
-    /// Cuts: what is queued is given up, and the peer's kernel is told by a reset. What the kernel has been given before, as
-    /// it is with large pieces, may still have left.
+    /// Cuts the connection: it drops what is queued, and resets the connection. Data that the kernel already has, such
+    /// as a large piece, may still arrive.
     pub fn abort(&mut self) {
         self.cx.state.end(self.id, LostReason::Aborted);
     }
 
-    /// Whether the connection is being closed, by whomever.
+    /// True if the connection is being closed, from either side.
     pub fn is_closing(&self) -> bool {
         !self.cx.state.is_open(self.id)
     }

@@ -1,4 +1,8 @@
-//! The loop's listeners: one connection is accepted from each at a time, with a permit in hand.
+//! The loop's listeners: each accepts one connection a turn, with a permit in hand.
+//!
+//! All loops of a server share its listeners. With a listener for each loop (`SO_REUSEPORT`), the kernel would assign
+//! clients by their addresses, also to a loop that hangs. A queue that closes would reset its clients. A shared queue
+//! is served by the loop that is free, and its length at a stop is counted once for all.
 
 use std::io;
 use std::sync::Arc;
@@ -22,15 +26,17 @@ use crate::net::Accepted;
 use crate::panics::forget;
 
 impl State {
-    /// Watches the listeners while there is a place for another connection, and not otherwise: the kernel's queue
-    /// waits.
+    /// Watches the listeners exactly while there is a permit for another connection. Without one, clients wait in the
+    /// kernel's queue.
     pub(crate) fn sync_listeners(&mut self) -> Result<()> {
+        // The loop of a solo connection has no listeners, and takes no permit.
         if self.solo.is_some() {
-            return Ok(()); // it has none, and takes no place for a connection
+            return Ok(());
         }
         let full = self.is_full();
         let core = &self.core;
         let listen = !(full || self.ports.rests || core.control.paused() || self.stop.drain.is_some());
+        // Each change is a system call for each listener, so only changes are told to epoll.
         if listen != self.ports.listening {
             self.ports.listening = listen;
             for place in self.ports.list.ids() {
@@ -40,27 +46,31 @@ impl State {
         Ok(())
     }
 
-    /// Whether there is no place. The loop hears of one that another loop gives back from then on.
+    /// True if there is no permit. From then on, a permit that another loop gives back wakes this one.
     fn is_full(&mut self) -> bool {
         let full = !self.has_permit();
+        // A loop alone gets its permits back itself, in its own turn.
         if self.loops.group.is_alone() || full == self.ports.at_gate.is_some() {
             return full;
         }
         self.ports.at_gate = full.then(|| AtGate::enter(&self.core));
-        full && !self.has_permit() // it may have been given back before
+        // Mark, then look again; a loop that gives a permit back looks at the mark afterwards. So one of the two sees
+        // the other, and while no loop waits, a returned permit costs no system call.
+        full && !self.has_permit()
     }
 
     fn has_permit(&mut self) -> bool {
         match self.core.settings.at_limit {
-            AtLimit::Refuse(_) => true, // or one to be refused
+            AtLimit::Refuse(_) => true, // without a permit, the connection is accepted and refused
             AtLimit::Wait if self.core.is_worker() => self.reserve_permit(),
             AtLimit::Wait => !self.core.admission.permits.full(),
         }
     }
 
-    /// In a worker process, a loop that listens has a place already: the connection that wakes it is told to no other
-    /// worker. Whether it has one.
+    /// Reserves a permit before the wait, in a worker process. True if the loop has one. The kernel wakes only one
+    /// worker for a connection; without a permit it could not accept, although another worker is free.
     fn reserve_permit(&mut self) -> bool {
+        // The master has lowered the limit, and wants unused permits back.
         if self.ports.reserved.is_some() && self.core.admission.permits.exceeded() {
             self.ports.reserved.take().into_iter().for_each(Permit::give_back_unused);
         }
@@ -70,25 +80,36 @@ impl State {
         self.ports.reserved.is_some()
     }
 
-    /// A listener is readable: one connection, as level-triggered readiness tells again of the next.
+    /// Accepts one connection from a readable listener. Readiness is level-triggered, so the next turn accepts the
+    /// next one. A batch would end with a call that fails, and a burst of new clients would hold up the others.
     pub(crate) fn accept(&mut self, token: u64) -> Result<()> {
         let (index, number) = token::place(token::PORTS, token);
+
+        // The stop came together with the event, in a worker that ends alone. No other worker was woken for it.
         let told_before_the_stop = self.ports.reserved.is_some() && self.core.ends_alone();
         if self.core.control.paused() || self.ports.rests || (self.stop.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
-        let Some(place) = self.ports.list.at(index) else { return Ok(()) }; // closed in this turn
+
+        // A token has no room for a generation. An event of a port that has closed finds its successor instead, which
+        // is looked at once in vain.
+        let Some(place) = self.ports.list.at(index) else { return Ok(()) };
         let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { return Ok(()) };
         let Some(listener) = listeners.get(number) else { return Ok(()) };
+
+        // The permit before the accept: so the limit is exact.
         let permit = self.ports.reserved.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
             return Ok(());
         }
+
         let accepted = listener.accept();
+        // `handle_request` serves one connection to its end. A loop has no other thread that could finish it.
         self.ports.rests |= self.ports.accepts_one && accepted.is_ok();
         match (accepted, permit) {
             (Ok(accepted), Some(mut permit)) => {
                 permit.engage();
+                // An accept has worked: the next failure begins with the shortest rest again.
                 self.core.backoff.is_over();
                 self.admit(accepted_on, accepted, permit);
                 self.queue_up_anew(listener, token)?;
@@ -104,13 +125,16 @@ impl State {
         Ok(())
     }
 
+    /// Returns the listeners of a port, and what the new connection keeps of the port. The factory is cloned, because
+    /// the port may close before the connection begins.
     fn accepted_on(&self, place: Place, number: usize) -> Option<(Arc<Vec<Listener>>, AcceptedOn)> {
         let Port { listeners, factory, .. } = self.ports.list.get(place)?;
         Some((listeners.clone(), AcceptedOn { place, number, factory: factory.clone() }))
     }
 
-    /// Of the loops that wait for a connection, the kernel wakes the one that has begun to wait first. One that has more
-    /// than another queues up anew.
+    /// Moves this loop to the end of the listener's wait queue, if it has more connections than another loop.
+    /// `EPOLLEXCLUSIVE` wakes the loop that began to wait first, which would always be the same one. Price: two system
+    /// calls, paid only by the loop that has more.
     fn queue_up_anew(&self, listener: &Listener, token: u64) -> Result<()> {
         if self.loops.group.is_alone()
             || !self.ports.listening
@@ -125,11 +149,13 @@ impl State {
     fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
         match after_failure(&self.core, listener, e) {
             NextStep::GoOn => {}
+            // The loop stops watching and goes on with its connections. A timer ends the rest.
             NextStep::Rest(time) => {
                 if !std::mem::replace(&mut self.ports.rests, true) {
                     self.time.timers.set(self.time.now, time, TimerTask::Rested);
                 }
             }
+            // The loop goes on while one listener is left.
             NextStep::Lost(error)
                 if self.ports.list.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) =>
             {
@@ -140,7 +166,7 @@ impl State {
         Ok(())
     }
 
-    /// A new connection: it is served, unless the server's hook is to decide about that first.
+    /// Serves a new connection, or asks `verify_request` about it first.
     fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
         if self.core.hooks.verify_request.is_some() {
@@ -150,7 +176,7 @@ impl State {
         }
     }
 
-    /// Its protocol is made, and told.
+    /// Enters the connection into the loop, builds its protocol and begins.
     pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         let (Accepted { socket, peer }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
         let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
@@ -159,17 +185,19 @@ impl State {
         forget(factory);
     }
 
-    /// At a stop: what the kernel's queues hold now is still served.
+    /// Counts the connections that the kernel's queues hold at the stop. These are still served: a close would reset
+    /// them.
     pub(crate) fn count_queued(&mut self) {
         for port in self.ports.list.values_mut() {
+            // A count of an earlier run would be wrong now. Several loops share one count, which the run has made.
             if self.loops.group.is_alone() {
-                port.queued = queued_at_stop(&self.core); // not that of an earlier run
+                port.queued = queued_at_stop(&self.core);
             }
             port.queued.count(&port.listeners, self.core.settings.backlog);
         }
     }
 
-    /// Serves one of them, if there is a place for it.
+    /// Serves one connection that was queued at the stop, if there is a permit for it.
     pub(crate) fn accept_one_queued(&mut self) {
         if !self.has_queued() {
             return;
@@ -181,18 +209,21 @@ impl State {
             let Some(permit) = Permit::take(&self.core) else { return };
             let Some((listeners, accepted_on)) = self.accepted_on(place, number) else { break };
             let Some(listener) = listeners.get(number) else { continue };
+            // Another loop or worker was faster.
             if !queued.take(number) {
-                return; // another worker was faster
+                return;
             }
             match listener.accept() {
                 Ok(accepted) => self.admit(accepted_on, accepted, permit),
                 Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
-                Err(_) => queued.clear(number), // no time is left to wait for better
+                // The server stops: no time is left to rest and try again.
+                Err(_) => queued.clear(number),
             }
             return;
         }
     }
 
+    /// True if connections that were queued at the stop are still to be served.
     pub(crate) fn has_queued(&self) -> bool {
         let serves = !self.is_cut() && !self.ports.accepts_one && !self.core.control.paused();
         serves && self.ports.list.values().any(|port| !port.queued.is_empty())
@@ -206,7 +237,7 @@ mod tests {
     use super::*;
     use crate::event_loop::{Context, Factory, Peer, Protocol, Reactor};
 
-    /// Serves nobody.
+    /// Refuses every connection.
     struct Refusing;
 
     impl Factory for Refusing {

@@ -1,7 +1,15 @@
-//! A turn of the loop: wait, then all that has come, then all that follows from it.
+//! One turn of the loop: wait, then handle the events, then what follows from them.
 //!
-//! The order is fixed, and every step is bounded: what is set off in a turn and can wait is done in the next, so that
-//! nobody is kept waiting for ever by somebody else.
+//! Here are the order of a turn and the steps that concern the whole loop. What concerns one connection is in
+//! `conns`; nothing below calls a turn.
+//!
+//! The walk: `State::turn` → `sync_listeners` → `wait` → for each event `begin_drain`, `run_sent_calls`, `receive`,
+//! `accept`, `check_attempt` or `handle_readiness` → `read_left_unread` → `fire_timers` → `run_deferred` → `settle` →
+//! `continue_drain`.
+//!
+//! A loop is fair only if each step ends. So a connection is read once in a turn, and a listener accepts once. Calls,
+//! timers and messages are those that were there when their step began. A protocol that posts to itself for ever
+//! keeps the loop busy, and no other connection waiting.
 
 pub(crate) mod accept;
 pub(crate) mod drain;
@@ -19,15 +27,25 @@ use crate::panics::forget;
 use crate::sys::Readiness;
 
 impl State {
-    /// One turn.
+    /// Runs one turn. It waits for at most `timeout`.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        // Listeners are watched only while there is a permit: beyond the limit, connections wait in the kernel.
         self.sync_listeners()?;
         self.sync_datagrams();
+        // A worker is ready once its loop listens.
         self.core.worker().into_iter().for_each(|worker| worker.report_ready());
+
+        // The only wait. It ends for an event, the next timer, or at once if work is left from the last turn.
         let events = self.wait(timeout)?;
+
+        // The bounds of this turn: what is listed or set from here on belongs to the next one.
         let unread = self.queues.unread.len();
         let mark = self.time.timers.mark();
+
+        // A solo connection's server may have cut its connections while the loop waited.
         self.adopt_server_cut();
+
+        // Each event once. A connection that ended earlier in this turn has a stale id, so its event finds nothing.
         for place in 0..events {
             match self.poller.event(place) {
                 (token::STOP, _) => self.begin_drain(),
@@ -40,16 +58,26 @@ impl State {
                 (connection, ready) => self.handle_readiness(self.conns.id(connection), ready),
             }
         }
+        // Input that no event announces: the rest of the last turn, bytes read ahead, memory, regular files.
         self.read_left_unread(unread);
         self.serve_memory();
         self.read_files();
+
+        // After the input: data that came in time counts before a time limit does.
         self.fire_timers(mark);
+
+        // Calls that callbacks have asked for. No callback runs within another.
         self.run_deferred();
+
+        // Each connection that this turn has touched: send, pause or resume, end, watch.
         self.settle();
+
+        // At a stop: one more queued connection, the cut at the limit, and the end of the run.
         self.continue_drain();
         Ok(())
     }
 
+    /// Waits for events, and reads the clock once for the whole turn.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
         let patience = self.patience(timeout);
         let events = self.poller.wait(patience).map_err(Error::system("wait for events"))?;
@@ -58,7 +86,8 @@ impl State {
         Ok(events)
     }
 
-    /// Those of the last turn that have more to give than one read takes, or their end.
+    /// Reads the connections that had more input, or their end, behind the read of the last turn. Edge-triggered epoll
+    /// does not announce that input again.
     fn read_left_unread(&mut self, listed: usize) {
         for place in 0..listed {
             let Some(id) = self.queues.unread.get(place).copied() else { break };
@@ -71,13 +100,14 @@ impl State {
         self.queues.unread.drain(..listed.min(self.queues.unread.len()));
     }
 
-    /// From other threads: what is there now; what comes meanwhile is for the next turn.
+    /// Runs the calls that other threads have sent. Calls that arrive meanwhile wait for the next turn.
     fn run_sent_calls(&mut self) {
         for call in self.loops.inbox.take_all() {
             self.call_free("a call from a thread", call);
         }
     }
 
+    /// Runs what callbacks have put off. The queue's length is taken once, so new entries wait for the next turn.
     fn run_deferred(&mut self) {
         for _ in 0..self.queues.deferred.len() {
             match self.queues.deferred.pop_front() {
@@ -100,7 +130,7 @@ impl State {
     #[allow(clippy::unused_self)]
     fn serve_memory(&mut self) {}
 
-    /// Connections without sockets: ready when they would be.
+    /// Serves the connections of the test kit, which have no sockets. Each is ready when a socket would be.
     #[cfg(feature = "testing")]
     fn serve_memory(&mut self) {
         for id in std::mem::take(&mut self.unpolled.memory) {
@@ -114,8 +144,10 @@ impl State {
         }
     }
 
-    /// How long the next wait may be.
+    /// Returns how long the next wait may last; `None` for ever. A loop without timers sleeps until something
+    /// happens: nothing ticks.
     pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        // Work that no event announces: then the loop only looks, and does not wait.
         let may_accept = self.has_queued() && !self.core.admission.permits.full();
         let has_more =
             !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();

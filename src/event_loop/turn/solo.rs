@@ -1,4 +1,16 @@
 //! A loop for one connection, which a blocking strategy has handed over.
+//!
+//! It is the same `State` as in any loop, so callbacks, timers, limits and the drain need no second implementation. It
+//! lacks what one connection does not need: it waits by `poll(2)` instead of epoll, which saves a descriptor for each
+//! connection and a system call for each change; it has no listener, and no part in the gate.
+//!
+//! The server finishes the connection as any other: it closes, counts and reports in one place. So the socket goes back,
+//! with what has happened to it. The connection stays busy in the registry meanwhile, so that no other thread shuts its
+//! reading side: the loop knows best whether it is idle, and watches the stop itself.
+//!
+//! The loop ends with its connection, because its thread is the connection's. Clients that the protocol has made are
+//! drained first, so that a protocol that passes on a request and closes loses nothing. The drain limit bounds that: a
+//! peer of a client that reads nothing must not keep a permit for ever.
 
 use std::io;
 use std::time::Instant;
@@ -20,22 +32,23 @@ use crate::observe::{NotServed, Outcome};
 use crate::sys::Readiness;
 
 impl State {
-    /// A forked child does not have all of the switch.
+    /// Watches the stop of the server. A forked child does not have the descriptor of the urgent stop.
     pub(crate) fn watch_server_stop(&self) -> io::Result<()> {
         let control = &self.core.control;
         self.poller.add(&control.stop, Readiness::READABLE, token::STOP)?;
         control.urgent().map_or(Ok(()), |now| self.poller.add(now, Readiness::READABLE, token::NOW))
     }
 
-    /// A worker that ends alone waits for a first request; unless its server follows.
+    /// In a worker that ends alone, watches the server's stop too: the wait for a first request ends with it.
     pub(crate) fn watch_end_of_grace(&self) {
         if self.solo.is_some() && self.core.ends_alone() {
+            // An entry in a list for poll(2) never fails.
             let _ = self.poller.add(&self.core.server().control.stop, Readiness::READABLE, token::GATE);
-            // a list never fails
         }
     }
 
-    /// Others may have cut the connection already, which then looks as if the peer had ended it.
+    /// Cuts the loop's connections if the server has cut its own. The registry may have shut the socket by then, which
+    /// looks as if the peer had ended it.
     pub(crate) fn adopt_server_cut(&mut self) {
         if self.solo.is_some() && self.core.control.is_cut() && !self.is_cut() {
             self.begin_drain();
@@ -43,13 +56,14 @@ impl State {
         }
     }
 
-    /// Whether the server's own drain limit has passed.
+    /// True if the server's own drain limit has passed.
     pub(crate) fn is_server_drain_over(&self) -> bool {
         let limit = self.core.settings.drain_timeout;
         self.core.control.drain_deadline(limit).is_some_and(|at| at <= Instant::now())
     }
 
-    /// Takes a connection over. Input that its owner has read is delivered first, as to a protocol that takes over.
+    /// Takes a connection over. Input that its owner has read ahead is delivered first, as to a protocol that
+    /// [takes over](crate::Transport::switch_protocol).
     pub(crate) fn take_over(&mut self, handed: HandedOver, peer: Addr) -> ConnId {
         let HandedOver { socket, unread, limits, parent_deadline } = handed;
         let mut conn = Conn::new(Io::Socket(socket), peer, Origin::Accepted(None), None, self.time.now);
@@ -63,27 +77,31 @@ impl State {
         id
     }
 
-    /// Runs the loop until the connection has ended, and what it has added to the loop as well.
+    /// Runs the loop until the connection has ended, and its clients too.
     pub(crate) fn run_solo(&mut self, factory: &dyn Factory, id: ConnId, wire: &Wire) -> Result<()> {
         match self.build(factory, id) {
             Ok(Some(protocol)) => self.begin(id, protocol),
             Ok(None) => return Ok(self.refuse_solo(id, Outcome::NotServed(NotServed(NO_PROTOCOL)))),
             Err(text) => return Ok(self.refuse_solo(id, Outcome::Panicked(text))),
         }
+        // The stop may have come before the loop watched for it.
         if self.core.control.stopping() {
             self.begin_drain();
         }
+        // Sends what `connection_made` has written, and delivers what was read ahead.
         self.settle();
         loop {
             if self.stop.asked {
                 self.end_all();
             }
             let Some(conn) = self.conns.get(id) else { return self.drain_others(wire) };
+            // A forked parent learns when the request must have ended, and a master that this worker is not stuck.
             self.share_request(conn.limits.request_since);
             self.turn(wire.beat())?;
         }
     }
 
+    /// Ends the connection without a protocol.
     fn refuse_solo(&mut self, id: ConnId, outcome: Outcome) {
         let Some(conn) = self.conns.remove(id) else { return };
         let happened = conn.happened();
@@ -92,7 +110,7 @@ impl State {
         }
     }
 
-    /// The end of the connection, which is now at the latest: the loop may have failed.
+    /// Returns the end of the connection. If the loop has failed, it ends here.
     pub(crate) fn end_solo(&mut self, id: ConnId) -> Option<(SoloEnd, Option<ParentDeadline>)> {
         if self.conns.get(id).is_some() {
             self.end_all();
@@ -101,7 +119,7 @@ impl State {
         Some((ended?, parent_deadline))
     }
 
-    /// The loop ends with its connection. What was written to other ones, as clients have them, is sent before.
+    /// Drains the other connections of the loop, as those of clients are, within the drain limit.
     fn drain_others(&mut self, wire: &Wire) -> Result<()> {
         if self.stop.asked || !self.has_connections() {
             return Ok(());
@@ -117,7 +135,7 @@ impl State {
         Ok(())
     }
 
-    /// No request lasts any more, for the parent of this child.
+    /// Tells the parent of a forked child that no request is under way.
     fn share_no_request(&self) {
         let deadline = self.solo.as_ref().and_then(|solo| solo.parent_deadline.as_ref());
         deadline.into_iter().for_each(|deadline| deadline.set(0));

@@ -1,12 +1,12 @@
-//! What is due.
+//! Timers that are due, and the hook `service_actions`.
 
 use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::hooks;
 
 impl State {
-    /// Has the server's `service_actions` called, if it has any, by the first of its loops; or the worker's heart beat,
-    /// which takes all of them.
+    /// Sets the timer for the next `service_actions`, in the first loop only. In a worker process every loop has the
+    /// timer: it beats the worker's heart.
     pub(crate) fn schedule_actions(&mut self) {
         if self.loops.number > 0 && !self.core.is_worker() {
             return;
@@ -16,12 +16,14 @@ impl State {
         }
     }
 
+    /// Calls `service_actions`, or beats the worker's heart, and sets the timer for the next time.
     pub(crate) fn run_actions(&mut self) {
         if self.stop.drain.is_some() {
             return;
         }
         self.time.now = self.time.clock.now();
         match self.core.worker() {
+            // The master sees the oldest beat of all loops: for its clients, one loop that hangs is a hung worker.
             Some(post) => post.beat_at(self.loops.group.beat(self.loops.number, post.millis())),
             None => hooks::perform(&self.core),
         }
@@ -29,8 +31,10 @@ impl State {
         self.schedule_actions();
     }
 
-    /// Those that are due, and were set before this turn.
+    /// Fires the timers that are due and were set before `mark`, the beginning of this turn. A timer that sets itself
+    /// anew with no delay cannot hold up the turn.
     pub(crate) fn fire_timers(&mut self, mark: u64) {
+        // As of the wake-up: the time that callbacks of this turn took is not the peers' fault.
         let now = self.time.woke;
         while let Some((timer, task)) = self.time.timers.pop(now, mark) {
             match task {

@@ -1,4 +1,6 @@
 //! Connections that wait for the verdict of `verify_request`, while the loop goes on.
+//!
+//! The hook may block, so a helper thread calls it. The verdict comes back through the loop's inbox.
 
 use std::io;
 
@@ -13,13 +15,13 @@ use crate::net::Accepted;
 use crate::panics::forget;
 
 impl State {
-    /// Has the hook asked, by a helper, who brings the verdict to the inbox.
+    /// Has a helper thread ask the hook. The connection waits aside, with its permit, until `verify_timeout`.
     pub(crate) fn await_verdict(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         let (key, inbox) = (self.verdicts.next, self.loops.inbox.clone());
         self.verdicts.next += 1;
         let tell = move |verdict| {
+            // It fails only if the loop is gone, and its connections with it.
             let _ = inbox.send(Box::new(move |cx| cx.state.apply_verdict(key, verdict)));
-            // else the loop is gone
         };
         match hooks::ask(&self.core, &accepted, tell) {
             Ok(ticket) => {
@@ -31,6 +33,7 @@ impl State {
         }
     }
 
+    /// Serves or refuses the connection. A verdict that comes after the time limit finds no connection.
     fn apply_verdict(&mut self, key: u64, verdict: Verdict) {
         let Some(PendingVerdict { accepted_on, accepted, permit, timer, .. }) = self.verdicts.all.remove(&key) else {
             return;
@@ -42,13 +45,14 @@ impl State {
         }
     }
 
+    /// Refuses a connection whose verdict has not come in time.
     pub(crate) fn time_out_verdict(&mut self, key: u64) {
         if let Some(pending) = self.verdicts.all.remove(&key) {
             self.refuse_pending(pending, &hooks::late(&self.core));
         }
     }
 
-    /// The loop is at its end, or the drain is.
+    /// Refuses every connection that waits for a verdict, because the loop or the drain ends.
     pub(crate) fn refuse_all_pending(&mut self) {
         for (_, pending) in std::mem::take(&mut self.verdicts.all) {
             self.time.timers.cancel(pending.timer);
@@ -76,7 +80,7 @@ mod tests {
     use crate::event_loop::{factory, EventLoop, Peer, Protocol, Reactor, Transport};
     use crate::lifecycle::Hooks;
 
-    /// Nothing comes.
+    /// Ignores its input.
     struct Nothing;
 
     impl Protocol for Nothing {

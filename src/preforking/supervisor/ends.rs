@@ -4,9 +4,12 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{Supervisor, CHECK_AGAIN};
+use log::Level;
+
 use crate::error::Result;
 use crate::hooks;
 use crate::lifecycle::LostWith;
+use crate::observe::log_line;
 use crate::preforking::worker::{State, Worker, AFTER_THE_DRAIN};
 use crate::preforking::WorkerExit;
 use crate::sys::process::{self, Status};
@@ -16,45 +19,44 @@ use crate::sys::signal;
 const SOON: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
-    /// Accounts for a worker that has ended.
+    /// Accounts for a worker that has ended. Its end is an obedient one, a death, or a failed start.
     pub(super) fn reap(&mut self, mut worker: Worker, status: Status) {
+        // Taken out before they are closed: a copy in another process would keep the entries alive.
         self.watch.remove(&worker.pidfd);
         self.watch.remove(&worker.pipe);
+        // What it wrote last may not have been read yet.
         let became_ready = worker.read_pipe();
         worker.was_ready |= became_ready;
-        let how = match status {
-            Status::Exited(code) => format!("exited with {code}"),
-            Status::Killed(signal) => format!("was killed by {signal}"),
-            Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
-        };
+
+        // Count the connections that it took along, and give its slot to the next worker.
         let in_order = status == Status::Exited(0) && worker.last_words().is_none();
-        let lost = match worker.state {
+        let lost_with = match worker.state {
             State::Killed { cut: true } => LostWith::Cut,
             State::Leaving(_) if in_order => LostWith::Left,
             _ => LostWith::Crashed,
         };
-        let Some(post) = worker.post() else { return };
-        let connections = post.slot.settle(lost);
+        let connections = worker.slot.settle(lost_with);
         if in_order {
-            self.abandoned += post.slot.result();
+            self.abandoned += worker.slot.result();
         }
-        post.slot.give_back();
+        worker.slot.give_back();
+
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
+        let how = describe(&worker, status);
         let (now, lived) = (Instant::now(), worker.started.elapsed());
-        let failed_soon = worker.last_words().is_some() && lived < SOON;
-        let how = worker.last_words().map_or(how.clone(), |words| format!("{how}: {words}"));
         self.call_exit_hook(&worker, status, is_asked);
+
+        let failed_soon = worker.last_words().is_some() && lived < SOON;
+        let (index, pid) = (worker.index, worker.pid);
         if is_asked || (self.is_single && in_order) {
-            log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) {how}", worker.index, worker.pid
-            );
+            log_line(Level::Info, "socketserver::preforking", format_args!("worker {index} (process {pid}) {how}"));
         } else if worker.was_ready && !failed_soon {
-            self.core().monitor.report_lost_worker(worker.index, worker.pid.as_raw(), &how, connections);
-            self.starts.died(worker.index, lived, now);
+            self.core().monitor.report_lost_worker(index, pid.as_raw(), &how, connections);
+            self.starts.died(index, lived, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
-            self.core().monitor.report_lost_worker(worker.index, worker.pid.as_raw(), &how, connections);
-            self.start_failed(worker.index, how);
+            self.core().monitor.report_lost_worker(index, pid.as_raw(), &how, connections);
+            self.note_failed_start(index, how);
         }
     }
 
@@ -69,56 +71,70 @@ impl Supervisor<'_> {
         hooks::call(self.core(), "on_worker_exit", || hook(&exit));
     }
 
-    /// Ends all workers, under one deadline.
+    /// Ends all workers, under one deadline. Returns the number of handlers that were left running, or the
+    /// fault.
     pub(super) fn drain(mut self) -> Result<u64> {
         let core = self.core();
         let control = &core.control;
         if self.fault.is_some() {
             control.request_stop();
         }
+        // The connections that the kernel holds now are still served, by whichever worker has a permit.
         if !control.paused() {
             self.scoreboard.queued.count(&self.bound.listeners, core.settings.backlog);
         }
         while !self.workers.is_empty() {
             control.events.clear();
-            // Who has no index for the last of the queue waits at its gate, and is told there that others have had it: not
-            // by a ring that came before.
-            let looks = (!self.scoreboard.queued.is_empty()).then_some(CHECK_AGAIN);
+            // A worker without a permit for the rest of the queue waits at its gate until others have served
+            // it. Nothing else wakes it then, so each turn does.
+            let check_again = (!self.scoreboard.queued.is_empty()).then_some(CHECK_AGAIN);
             self.forward_stop();
             self.poll_workers();
             if !self.workers.is_empty() {
-                self.wait(self.longest_wait().into_iter().chain(looks).min())?;
+                self.wait(self.longest_wait().into_iter().chain(check_again).min())?;
             }
         }
         self.scoreboard.queued.clear();
         self.fault.take().map_or(Ok(self.abandoned), Err)
     }
 
+    /// Stops all workers as this server is stopped, and kills workers that are too slow.
     fn forward_stop(&mut self) {
         let (core, now) = (self.core(), Instant::now());
-        let end = core.drain_deadline();
+        let kill_at = core.drain_deadline().and_then(|end| end.checked_add(AFTER_THE_DRAIN));
         for worker in &mut self.workers {
             if core.control.is_urgent() {
                 worker.core.control.request_stop_now();
             } else if core.control.stopping() {
                 worker.core.control.request_stop();
             }
-            worker.core.control.wake_gate(); // those that were spared while it ended alone
+            // While it ended alone, it spared connections that wait for their first request. Now it need not.
+            worker.core.control.wake_gate();
             match worker.state {
                 State::Killed { .. } => {}
                 State::Leaving(Some(at)) if at <= now => worker.kill(true),
-                State::Leaving(at) => {
-                    let end = end.and_then(|end| end.checked_add(AFTER_THE_DRAIN));
-                    worker.state = State::Leaving(at.into_iter().chain(end).min());
-                }
-                _ => worker.state = State::Leaving(end.and_then(|end| end.checked_add(AFTER_THE_DRAIN))),
+                // It was dismissed before: its own time may be over sooner.
+                State::Leaving(at) => worker.state = State::Leaving(at.into_iter().chain(kill_at).min()),
+                State::Starting | State::Ready => worker.state = State::Leaving(kill_at),
             }
         }
     }
 }
 
-/// The end of this worker, if it has ended. Its number may be another's from then on.
+/// Returns how the worker has ended, as logs and errors say it.
+fn describe(worker: &Worker, status: Status) -> String {
+    let how = match status {
+        Status::Exited(code) => format!("exited with {code}"),
+        Status::Killed(signal) => format!("was killed by {signal}"),
+        Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
+    };
+    worker.last_words().map_or(how.clone(), |words| format!("{how}: {words}"))
+}
+
+/// Returns the end of this worker, if it has ended. From then on, its number may be another process's.
 pub(super) fn ended(worker: &Worker) -> Option<Status> {
+    // So a second SIGINT must not kill by that number: it goes from the list before, and comes back if the
+    // worker lives.
     signal::child_ends(worker.pid.as_raw());
     let status = process::ended(worker.pidfd.as_fd());
     if status.is_none() {

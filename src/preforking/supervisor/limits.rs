@@ -1,14 +1,16 @@
-//! The connection limit, divided.
+//! The connection limit, divided among the workers. [`shares`](crate::preforking::shares) has the arithmetic.
 
 use super::Supervisor;
 use crate::preforking::shares::{raise, share, Part};
 use crate::preforking::worker::Worker;
 
 impl Supervisor<'_> {
-    /// Divides the connection limit among those who are ready. First those are lowered who have too much.
+    /// Divides the connection limit among the ready workers, and passes a resume on to them.
     pub(super) fn distribute_limit(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
-        let part = |w: &Worker| {
+        // First lower limits that are too high. Threads that have reserved more permits are asked to give
+        // them back.
+        let lower = |w: &Worker| {
             let share = if w.is_ready() { share(limit, wanted, w.index, self.capacity) } else { 0 };
             let permits = &w.core.admission.permits;
             if permits.limit() > share {
@@ -19,16 +21,17 @@ impl Supervisor<'_> {
             }
             Part { limit: permits.limit(), held: permits.held(), share }
         };
-        let parts: Vec<Part> = self.workers.iter().map(part).collect();
+        let parts: Vec<Part> = self.workers.iter().map(lower).collect();
+        // Then raise others, by what has been given back.
         let (raised, settled) = raise(limit, &parts);
         self.settled = settled;
         let resumes = self.core().control.resumes();
         for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
-            let is_news = std::mem::replace(&mut worker.resumes, resumes) != resumes;
+            let is_resumed = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
                 worker.core.admission.permits.set_limit(new);
             }
-            if is_news || new > part.limit {
+            if is_resumed || new > part.limit {
                 worker.core.control.wake_gate();
                 worker.core.control.wake_supervisor();
             }

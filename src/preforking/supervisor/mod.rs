@@ -1,8 +1,18 @@
-//! The master: it starts workers, and sees that there are always as many as there should be.
+//! [`Supervisor`]: the loop of the master. It compares the workers that there are with those that there
+//! should be, and does the difference.
+//!
+//! Nobody else starts or ends workers. A wish for a change (a call of a handle in any process, a signal, a
+//! worker that has served its time) is written into the scoreboard, and the master is woken. So two wishes at
+//! once need no protocol, and no wish is lost.
+//!
+//! The walk of a turn is [`Supervisor::serve`]: hear the workers and the signals, check the heartbeats
+//! ([`hearts`]), start and dismiss ([`reconcile`]), divide the limit ([`limits`]), wait. [`ends`] accounts
+//! for each end, and drains.
 
 mod ends;
 mod hearts;
 mod limits;
+mod reconcile;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,48 +20,52 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use log::Level;
+
 use crate::error::{Error, Result};
-use crate::hooks::{self, Pace};
-use crate::lifecycle::{Core, Scoreboard, WorkerRole};
+use crate::hooks::Pace;
+use crate::lifecycle::{check_count, Core, Scoreboard, MOST_WORKERS};
+use crate::observe::log_line;
 use crate::preforking::settings::PreForkingSettings;
 use crate::preforking::starts::Starts;
 use crate::preforking::worker::{Run, State, Worker};
 use crate::server::Bound;
-use crate::sys::process::{self, ChildSignals, Private};
+use crate::sys::process::{ChildSignals, Private};
 use crate::sys::shared::Shared;
 use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
-use crate::sys::{self, signal, Epoll, Interest};
+use crate::sys::{self, signal, Epoll};
 
-/// While places of the limit are still held by those who are on their way out: when it is looked again.
+/// Permits come back without a sign to the master. While it waits for some, it looks this often.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What the master knows, during one run.
+/// The state of a master during one run. It runs on one thread, since a fork copies no other.
 pub(super) struct Supervisor<'a> {
     bound: &'a Bound,
     settings: &'a PreForkingSettings,
     run: Run<'a>,
     scoreboard: Arc<Shared<Scoreboard>>,
-    /// How many connections one worker can serve.
+    /// The most connections that one worker can serve.
     capacity: usize,
     workers: Vec<Worker>,
+    /// Each worker's pidfd and pipe. A token is the process number and one of [`ENDED`] and [`SPOKE`].
     watch: Private<Epoll>,
     starts: Starts,
     child_signals: ChildSignals,
+    /// `None` if the server does not handle signals.
     signals: Option<MasterSignals>,
-    /// When it has last looked, and whether all have their share of the limit.
-    looked: Instant,
+    /// True if each worker has its share of the limit.
     settled: bool,
-    /// Hearts are listened to from here on.
+    /// Silence before this moment does not count: the master itself did not run.
     awake_since: Instant,
-    /// Whether one worker serves one connection, and the run ends with it.
+    /// True if one worker serves one connection, and the run ends with it.
     is_single: bool,
-    /// What ends the run.
+    /// The error that ends the run.
     fault: Option<Error>,
-    /// Handlers that were left running, by workers that have ended.
+    /// The handlers that ended workers have left running.
     abandoned: u64,
 }
 
-/// What the kernel tells of a worker.
+/// The lowest bit of a token.
 const ENDED: u64 = 0;
 const SPOKE: u64 = 1;
 
@@ -63,18 +77,19 @@ impl<'a> Supervisor<'a> {
         capacity: usize,
         run: Run<'a>,
     ) -> Result<Self> {
-        let core = &bound.core;
-        let failed = Error::system("prepare to watch workers");
-        let handled = signal::are_handled_by(core.control.switch());
+        let switch = bound.core.control.switch();
+        let is_handling = signal::are_handled_by(switch);
         let make = || {
             let watch = Private::new(Epoll::new()?);
-            let signals = handled.then(|| MasterSignals::install(core.control.switch())).transpose()?;
+            let signals = is_handling.then(|| MasterSignals::install(switch)).transpose()?;
             Ok((watch, signals))
         };
-        let (watch, signals) = make().map_err(failed)?;
-        let mut ignored = if handled { vec![Signal::SIGINT] } else { Vec::new() };
+        let (watch, signals) = make().map_err(Error::system("prepare to watch workers"))?;
+        // A terminal sends SIGINT to the whole group, and it is the master that drains.
+        let mut ignored = if is_handling { vec![Signal::SIGINT] } else { Vec::new() };
         ignored.extend(signals.iter().flat_map(|_| MASTER_SIGNALS));
-        ignored.push(Signal::SIGTERM); // until it has a handler of its own
+        // Until the worker has a handler of its own.
+        ignored.push(Signal::SIGTERM);
         Ok(Self {
             bound,
             settings,
@@ -86,7 +101,6 @@ impl<'a> Supervisor<'a> {
             starts: Starts::default(),
             child_signals: ChildSignals::of_this_process(&ignored),
             signals,
-            looked: Instant::now(),
             awake_since: Instant::now(),
             is_single: false,
             settled: true,
@@ -99,28 +113,32 @@ impl<'a> Supervisor<'a> {
         &self.bound.core
     }
 
-    /// Serves until the stop, and drains; how many handlers were left running.
+    /// Serves until the stop, and drains. Returns the number of handlers that were left running.
     pub(super) fn serve(mut self) -> Result<u64> {
         let core = self.core();
         let mut actions = Pace::begin(core);
         while !core.control.stopping() && self.fault.is_none() {
+            // Cleared before the look at what it announces: what comes later sets it again.
             core.control.events.clear();
+            // What is: the workers that became ready or ended, and what signals have asked for.
             self.poll_workers();
             self.handle_signals();
             self.check_heartbeats();
+            // What should be: start and dismiss, and give each worker its share of the limit.
             self.reconcile();
             self.distribute_limit();
+            // A hook that was called meanwhile may have stopped the server.
             if core.control.stopping() || self.fault.is_some() {
                 break;
             }
-            let patience = self.longest_wait().into_iter().chain(actions.left()).min();
-            self.wait(patience)?;
+            let timeout = self.longest_wait().into_iter().chain(actions.left()).min();
+            self.wait(timeout)?;
             actions.act();
         }
         self.drain()
     }
 
-    /// One worker, until it has ended; what its run has returned, if it came to that.
+    /// Runs one worker to its end. Returns the result of its run, if it had one.
     pub(super) fn serve_once(mut self) -> Result<Option<u64>> {
         self.is_single = true;
         self.start(0);
@@ -128,8 +146,9 @@ impl<'a> Supervisor<'a> {
             self.core().control.events.clear();
             self.poll_workers();
             self.check_heartbeats();
+            // There is no successor to wait for.
             for stuck in self.workers.iter_mut().filter(|w| w.is_stuck && w.is_ready()) {
-                stuck.kill(false); // nobody succeeds it
+                stuck.kill(false);
             }
             self.distribute_limit();
             if !self.workers.is_empty() {
@@ -140,97 +159,20 @@ impl<'a> Supervisor<'a> {
         Ok(Some(answer).filter(|n| *n > 0))
     }
 
-    fn wait(&mut self, patience: Option<Duration>) -> Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         let began = Instant::now();
         let wait = [Some(self.core().control.events.as_fd()), Some(self.watch.as_fd())];
-        sys::poll(wait, None, patience).map(drop).map_err(Error::system("wait for workers"))?;
-        // Who was stopped or frozen himself, with his workers perhaps, knows nothing of their hearts.
-        let late = patience.map_or(Duration::ZERO, |patience| began.elapsed().saturating_sub(patience));
+        sys::poll(wait, None, timeout).map(drop).map_err(Error::system("wait for workers"))?;
+        // A master that was stopped or frozen (and its workers with it, perhaps) knows nothing of their
+        // hearts.
+        let late = timeout.map_or(Duration::ZERO, |timeout| began.elapsed().saturating_sub(timeout));
         if self.settings.heartbeat.is_some_and(|limit| late >= limit / 4) {
             self.awake_since = Instant::now();
         }
         Ok(())
     }
 
-    /// Takes in what the workers have said, and who has ended.
-    fn poll_workers(&mut self) {
-        self.looked = Instant::now();
-        let mut tokens = [0; 32];
-        while let Ok(told) = self.watch.ready(&mut tokens) {
-            for token in told {
-                let is_meant = |w: &Worker| w.pid.as_raw() as u64 == token >> 1;
-                let Some(index) = self.workers.iter().position(is_meant) else { continue };
-                if token & 1 == SPOKE {
-                    self.read_pipe_of(index);
-                } else if let Some(status) = ends::ended(&self.workers[index]) {
-                    let worker = self.workers.swap_remove(index);
-                    self.reap(worker, status);
-                }
-            }
-            if told.len() < 32 {
-                break;
-            }
-        }
-    }
-
-    fn read_pipe_of(&mut self, index: usize) {
-        let worker = &mut self.workers[index];
-        if !worker.read_pipe() {
-            self.watch.remove(&worker.pipe); // last words, or the end of it; its own end is told apart
-        } else if worker.state == State::Starting {
-            worker.state = State::Ready;
-            worker.was_ready = true;
-            log::info!(
-                target: "socketserver::preforking", "worker {} (process {}) is ready", worker.index, worker.pid
-            );
-            let (index, pid) = (worker.index, worker.pid);
-            self.starts.succeeded(index);
-            self.retire_predecessors(index, pid);
-        }
-    }
-
-    /// A new worker is ready: the one before it in the same index may go.
-    fn retire_predecessors(&mut self, index: usize, new: nix::unistd::Pid) {
-        let (core, now) = (self.core(), Instant::now());
-        for old in self.workers.iter_mut().filter(|w| w.index == index && w.pid != new && w.is_ready()) {
-            if old.is_stuck && old.time_since_beat(self.awake_since) >= self.settings.heartbeat.unwrap_or(Duration::MAX)
-            {
-                core.monitor.report_lost_worker(index, old.pid.as_raw(), "is stuck, and was killed", open(old));
-                old.kill(false);
-            } else {
-                old.dismiss(now);
-            }
-        }
-    }
-
-    /// A index that cannot get a worker ends the run after so many attempts, unless other workers serve.
-    fn start_failed(&mut self, index: usize, how: String) {
-        let failures = self.starts.failed(index, Instant::now());
-        let is_served = self.workers.iter().any(Worker::is_ready);
-        if (failures >= self.settings.start_failures && !is_served) || self.is_single {
-            self.fault = Some(Error::Workers { failures, cause: how });
-        }
-    }
-
-    fn handle_signals(&mut self) {
-        let Some(signals) = &self.signals else { return };
-        let (reload, more) = signals.asked();
-        if reload {
-            self.scoreboard.reload();
-        }
-        if more != 0 {
-            let wanted = self.scoreboard.wanted() as i64 + i64::from(more);
-            let wanted = wanted.clamp(1, crate::lifecycle::MOST_WORKERS as i64) as usize;
-            if let Err(why) = crate::lifecycle::check_count("SIGTTIN", wanted) {
-                log::warn!(target: "socketserver::preforking", "not as many workers as signals have asked for: {why}");
-                return;
-            }
-            log::info!(target: "socketserver::preforking", "{wanted} workers from now on");
-            self.scoreboard.set_wanted(wanted, &self.core().admission.permits);
-        }
-    }
-
-    /// Workers that must be told something in a while; `None`: nothing will be due by itself.
+    /// Returns the time until something is due by itself. `None`: nothing is.
     fn longest_wait(&self) -> Option<Duration> {
         let now = Instant::now();
         let hearts = self.settings.heartbeat.iter().flat_map(|limit| {
@@ -244,90 +186,72 @@ impl<'a> Supervisor<'a> {
             State::Leaving(Some(at)) => Some(at.saturating_duration_since(now)),
             _ => None,
         });
-        let unsettled = (!self.settled).then_some(CHECK_AGAIN);
+        // A heart that is late by a part of a millisecond must not make the master spin.
         let least = hearts.chain(kills).map(|time| time.max(Duration::from_millis(1)));
+        let unsettled = (!self.settled).then_some(CHECK_AGAIN);
         least.chain(self.starts.next(now)).chain(unsettled).min()
     }
 
-    /// Starts who is missing, and who is to succeed another; ends who is too many, or too slow to end.
-    fn reconcile(&mut self) {
-        let now = Instant::now();
-        for worker in &mut self.workers {
-            if matches!(worker.state, State::Leaving(Some(at)) if at <= now) {
-                worker.kill(true);
-            }
-        }
-        let wanted = self.scoreboard.wanted();
-        let extra = |w: &&mut Worker| w.index >= wanted && matches!(w.state, State::Starting | State::Ready);
-        self.workers.iter_mut().filter(extra).for_each(|worker| worker.dismiss(now));
-        for index in 0..wanted {
-            if self.fault.is_some() || self.core().control.stopping() {
-                return;
-            }
-            if self.starts.rest(index, now).is_none() && self.needs_a_worker(index) {
-                self.start(index);
-            }
-        }
-    }
-
-    fn needs_a_worker(&self, index: usize) -> bool {
-        if self.workers.iter().any(|w| w.index == index && w.state == State::Starting) {
-            return false;
-        }
-        let Some(now) = self.workers.iter().find(|w| w.index == index && w.is_ready()) else { return true };
-        // One after another at a reload, so that there are never twice as many.
-        let is_old =
-            now.generation < self.scoreboard.generation() && !self.workers.iter().any(|w| w.state == State::Starting);
-        is_old || now.is_stuck || now.post().is_some_and(|post| post.slot.wants_successor())
-    }
-
-    fn start(&mut self, index: usize) {
-        if let Err(why) = self.fork(index) {
-            log::error!(target: "socketserver::preforking", "cannot start worker {index}: {why}");
-            self.start_failed(index, format!("could not be forked: {why}"));
-        }
-    }
-
-    fn fork(&mut self, index: usize) -> Result<()> {
-        let (core, settings) = (self.core(), self.settings);
-        crate::preforking::check_threads()?;
-        if let Some(hook) = &settings.before_fork {
-            hooks::call(core, "before_fork", || hook(index));
-            crate::preforking::check_threads()?; // it may have started one
-        }
-        let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
-        let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
-        slot.prepare(settings.recycle_after());
-        let post =
-            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), index, settings.heartbeat, pipe);
-        let started = Worker::start(self.bound, post, self.capacity, &self.child_signals, settings, &mut *self.run);
-        let watched = started.and_then(|worker| {
-            let pid = worker.pid.as_raw();
-            let token = (pid as u64) << 1;
-            let watched = self.watch.add(&worker.pidfd, Interest::Read, token | ENDED);
-            match watched.and_then(|()| self.watch.add(&worker.pipe, Interest::Read, token | SPOKE)) {
-                Ok(()) => Ok(worker),
-                Err(e) => {
-                    process::end_now(worker.pid);
-                    Err(e)
+    /// Reads what workers have written, and reaps workers that have ended.
+    fn poll_workers(&mut self) {
+        let mut tokens = [0; 32];
+        while let Ok(ready) = self.watch.ready(&mut tokens) {
+            for token in ready {
+                let is_meant = |w: &Worker| w.pid.as_raw() as u64 == token >> 1;
+                let Some(at) = self.workers.iter().position(is_meant) else { continue };
+                if token & 1 == SPOKE {
+                    self.read_pipe_of(at);
+                } else if let Some(status) = ends::ended(&self.workers[at]) {
+                    let worker = self.workers.swap_remove(at);
+                    self.reap(worker, status);
                 }
             }
-        });
-        match watched {
-            Ok(mut worker) => {
-                signal::child_begins(worker.pid.as_raw());
-                worker.generation = self.scoreboard.generation();
-                self.workers.push(worker);
-                Ok(())
-            }
-            Err(e) => {
-                slot.give_back();
-                Err(Error::System { act: "fork".into(), source: e })
+            // Fewer than there is room for: these were all.
+            if ready.len() < 32 {
+                break;
             }
         }
     }
-}
 
-fn open(worker: &Worker) -> u64 {
-    worker.core.admission.permits.active() as u64
+    fn read_pipe_of(&mut self, at: usize) {
+        let worker = &mut self.workers[at];
+        if !worker.read_pipe() {
+            // Its last words, or the end of the pipe. The end of the worker has a token of its own.
+            self.watch.remove(&worker.pipe);
+        } else if worker.state == State::Starting {
+            worker.state = State::Ready;
+            worker.was_ready = true;
+            log_line(
+                Level::Info,
+                "socketserver::preforking",
+                format_args!("worker {} (process {}) is ready", worker.index, worker.pid),
+            );
+            let (index, pid) = (worker.index, worker.pid);
+            self.starts.succeeded(index);
+            self.retire_predecessors(index, pid);
+        }
+    }
+
+    /// Writes what signals have asked for into the scoreboard.
+    fn handle_signals(&mut self) {
+        let Some(signals) = &self.signals else { return };
+        let (reload, more) = signals.asked();
+        if reload {
+            self.scoreboard.reload();
+        }
+        if more != 0 {
+            let wanted = self.scoreboard.wanted() as i64 + i64::from(more);
+            let wanted = wanted.clamp(1, MOST_WORKERS as i64) as usize;
+            if let Err(why) = check_count("SIGTTIN", wanted) {
+                log_line(
+                    Level::Warn,
+                    "socketserver::preforking",
+                    format_args!("not as many workers as signals have asked for: {why}"),
+                );
+                return;
+            }
+            log_line(Level::Info, "socketserver::preforking", format_args!("{wanted} workers from now on"));
+            self.scoreboard.set_wanted(wanted, &self.core().admission.permits);
+        }
+    }
 }

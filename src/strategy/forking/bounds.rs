@@ -1,4 +1,4 @@
-//! What a forked process is bound to before its handlers run.
+//! [`Bounds`]: what a forked process is held to before its handlers run. `after_fork` sets all others.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use nix::sys::resource::{setrlimit, Resource};
 
 use crate::error::{Error, Result};
 
-/// Bounds of a process; `None`: as the server.
+/// The bounds of a process. `None`: as the server's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Bounds {
     pub(crate) cpu: Option<u64>,
@@ -26,7 +26,7 @@ impl Bounds {
         Ok(())
     }
 
-    /// In that process. The limit on descriptors comes last, since the others may need one.
+    /// Sets the bounds of this process. The limit on descriptors comes last, since the others may need one.
     pub(crate) fn apply(&self) -> io::Result<()> {
         if self.no_new_privs {
             set_no_new_privs()?;
@@ -38,7 +38,7 @@ impl Bounds {
         ];
         for (resource, limit) in limits {
             if let Some(limit) = limit {
-                // Over the soft limit on processor time comes SIGXCPU, over the hard one SIGKILL, which says less.
+                // Over the soft limit on processor time comes SIGXCPU. SIGKILL, over the hard one, says less.
                 let hard = if resource == Resource::RLIMIT_CPU { limit.saturating_add(1) } else { limit };
                 setrlimit(resource, limit, hard)?;
             }
@@ -50,15 +50,16 @@ impl Bounds {
 /// The builder methods of a strategy that forks, for the field where it has its bounds.
 macro_rules! bound_settings {
     ($($bounds:ident).+) => {
-        /// Processor time of each process, in seconds (`RLIMIT_CPU`); over it, SIGXCPU. Defaults to the server's own limit.
+        /// Processor time of each process, in seconds (`RLIMIT_CPU`); over it, SIGXCPU. Defaults to the
+        /// server's own limit.
         #[must_use]
         pub fn limit_cpu(mut self, seconds: u64) -> Self {
             self.$($bounds).+.cpu = Some(seconds);
             self
         }
 
-        /// Address space of each process, in bytes (`RLIMIT_AS`); over it, allocation fails, which aborts the process. Defaults
-        /// to the server's own limit.
+        /// Address space of each process, in bytes (`RLIMIT_AS`); over it, allocation fails, which aborts the
+        /// process. Defaults to the server's own limit.
         #[must_use]
         pub fn limit_memory(mut self, bytes: u64) -> Self {
             self.$($bounds).+.memory = Some(bytes);
@@ -72,7 +73,8 @@ macro_rules! bound_settings {
             self
         }
 
-        /// Each process, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to off.
+        /// Each process, and what it executes, can gain no privileges (`PR_SET_NO_NEW_PRIVS`). Defaults to
+        /// off.
         #[must_use]
         pub fn no_new_privs(mut self) -> Self {
             self.$($bounds).+.no_new_privs = true;

@@ -1,24 +1,24 @@
-//! The child's part: let go of what is the parent's, serve, say how it went.
+//! The child: it lets go of what is the parent's, serves, and says how that went.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::slots::{ChildSlot, Verdict};
 use super::Forking;
 use crate::accept::Request;
 use crate::observe::{Cause, Outcome};
+use crate::panics::caught;
 use crate::sys::limits::restore_descriptors;
 use crate::sys::process;
 use crate::sys::shared::SharedRef;
 
-/// Serves the connection; the exit code. Nothing unwinds out of here,
-/// and nothing that is the parent's is dropped, the request with its permit least of all: the caller exits.
+/// Serves the connection. Returns the exit code.
+///
+/// Nothing unwinds out of here. Nothing that is the parent's is dropped, the request with its permit least of
+/// all: the caller exits.
 pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> i32 {
-    let serve = AssertUnwindSafe(|| serve(request, slot, strategy, parent));
-    let verdict = catch_unwind(serve).unwrap_or_else(|payload| {
-        slot.say(Verdict::Panicked, "outside of the handler");
-        std::mem::forget(payload);
+    let verdict = caught(|| serve(request, slot, strategy, parent)).unwrap_or_else(|message| {
+        slot.set_verdict(Verdict::Panicked, &format!("outside of the handler: {message}"));
         Verdict::Panicked
     });
     verdict.exit_code()
@@ -26,21 +26,28 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, st
 
 fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
+
+    // Let go of descriptors. A datagram is replied to from the server's socket, so that one stays.
     let shared = request.as_ref().and_then(Request::shared_socket);
     core.control.become_child(shared.as_ref().map(AsFd::as_fd));
+
+    // The server may have raised its limit on descriptors for its own sake. The child gets back what the
+    // process was started with, and what it executes is not surprised.
     let restored = if strategy.bounds.files.is_none() { restore_descriptors() } else { Ok(()) };
     if let Err(e) = restored.and_then(|()| strategy.bounds.apply()) {
-        slot.say(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
+        slot.set_verdict(Verdict::Unbound, &format!("the bounds of the child could not be set: {e}"));
         return Verdict::Unbound;
     }
-    // A worker that dies takes its connections along, as its master has counted. (After the bounds: a change of user
-    // forgets it.)
+    // A worker that dies takes its connections along, as its master has counted. (After the bounds: a change
+    // of user forgets it.)
     if core.is_worker() && process::die_with(parent).is_err() {
         return Verdict::Failed;
     }
     if let Some(hook) = &strategy.after_fork {
         hook();
     }
+
+    // From here on the request belongs to the child, but for its permit.
     let Some(mut request) = request.take() else { return Verdict::Failed };
     if let Err(why) = request.verify_in_child(&slot.deadline) {
         let verdict = match why.kind() {
@@ -48,19 +55,20 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
             io::ErrorKind::TimedOut => Verdict::Unanswered,
             _ => Verdict::Unasked,
         };
-        slot.say(verdict, &why.to_string());
-        request.keep_permit(); // the parent's
+        slot.set_verdict(verdict, &why.to_string());
+        // The permit is the parent's. Dropped here, it would count as given back.
+        request.keep_permit();
         return verdict;
     }
     let judged = request.run_in_child(slot.map(|slot| &slot.deadline), |outcome, lost| {
-        let (verdict, text) = verdict(outcome, lost);
-        slot.say(verdict, &text);
+        let (verdict, text) = judge(outcome, lost);
+        slot.set_verdict(verdict, &text);
         verdict
     });
     judged.unwrap_or(Verdict::Failed)
 }
 
-fn verdict(outcome: &Outcome, lost: bool) -> (Verdict, String) {
+fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {
     match outcome {
         Outcome::Served => (Verdict::Served, String::new()),
         Outcome::Panicked(message) => (Verdict::Panicked, message.clone()),

@@ -1,4 +1,9 @@
-//! The parent's part: who is there, who has ended and how, who must be ended.
+//! [`Children`]: the parent's table of its children. It reaps children that have ended, and ends children
+//! that are over a limit.
+//!
+//! A child is watched by its pidfd. `waitpid(-1)` would take the ends of children that the program has
+//! started for itself, and `waitpid(pid)` for each child at each turn is a poll. A pidfd is readable when its
+//! child ends, and a signal through it never reaches another process that has got the same number.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +17,6 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::slots::{ChildSlot, FreeSlots, Verdict};
-use super::{AFTER_THE_LIMIT, FROM_TERM_TO_KILL};
 use crate::accept::{Rejected, Request};
 use crate::admit::Permit;
 use crate::config::Limit;
@@ -23,17 +27,24 @@ use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll, Interest};
 
+/// The timer's token. A child's is its process number.
 const TIMER: u64 = u64::MAX;
+/// A child over its limit has this long to end by itself, before SIGTERM.
+const AFTER_THE_LIMIT: Duration = Duration::from_millis(250);
+/// From SIGTERM to SIGKILL.
+const FROM_TERM_TO_KILL: Duration = Duration::from_millis(50);
 
-/// A living child, as its parent knows it.
+/// A living child.
 struct Child {
-    /// Readable when it has ended.
+    /// Readable when it has ended. `None` only before it is watched.
     pidfd: Option<Private>,
     pid: Pid,
     peer: Addr,
     slot: SharedRef<ChildSlot>,
-    /// The limit for which it is being ended, and when SIGKILL follows; `None` then: it has been sent.
+    /// The limit for which it is being ended, and the time of SIGKILL. `None` then: SIGKILL has been sent.
     ending: Option<(Limit, Option<Instant>)>,
+    /// Given back when the child has ended, however it ends. In the child, a drop of it would free nothing
+    /// here.
     permit: Permit,
 }
 
@@ -46,17 +57,17 @@ pub(super) struct Children {
 }
 
 impl Children {
-    pub(super) fn new(core: &Arc<Core>, wakes: &Epoll) -> io::Result<Self> {
+    pub(super) fn new(core: &Arc<Core>, watch: &Epoll) -> io::Result<Self> {
         let timer = Private::new(Timer::new()?);
-        wakes.add(&timer, Interest::Read, TIMER)?;
+        watch.add(&timer, Interest::Read, TIMER)?;
         Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
     }
 
-    /// Forks a child for the request. The parent keeps the permit, and closes its copy of the socket without
+    /// Forks a child for the request. The parent keeps the permit. It closes its copy of the socket without
     /// `shutdown`, which would end the child's too.
     pub(super) fn fork(
         &mut self,
-        wakes: &Epoll,
+        watch: &Epoll,
         request: Request,
         fork: impl FnOnce(&mut Option<Request>, &SharedRef<ChildSlot>) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
@@ -64,16 +75,16 @@ impl Children {
             Ok(slot) => slot,
             Err(why) => return Err(Rejected::new(request, why)),
         };
+        // Until the child says when its request ends, it has the limit from now on.
         if let Some(limit) = self.core.settings.limits.request {
             slot.deadline.store(self.core.control.millis(Instant::now() + limit), SeqCst);
-            // the child tells more, once it can
         }
         let mut request = Some(request);
         let forked = fork(&mut request, &slot);
         match (forked, request) {
             (Ok(pid), Some(request)) => {
                 let Some((peer, permit)) = request.keep_permit() else { return Ok(()) };
-                self.adopt(wakes, Child { pidfd: None, pid, peer, slot, ending: None, permit });
+                self.watch_child(watch, Child { pidfd: None, pid, peer, slot, ending: None, permit });
                 Ok(())
             }
             (Err(why), Some(request)) => {
@@ -84,110 +95,120 @@ impl Children {
         }
     }
 
-    /// From here on the child is watched. One that has ended already may be gone (SIGCHLD ignored, another's
-    /// `waitpid`);
-    /// one that cannot be watched is not left running.
-    fn adopt(&mut self, wakes: &Epoll, mut child: Child) {
+    /// Watches a new child. A child that cannot be watched is not left running.
+    fn watch_child(&mut self, watch: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
-        let watched = process::pidfd(child.pid).and_then(|fd| wakes.add(&fd, Interest::Read, token).map(|()| fd));
+        let watched = process::pidfd(child.pid).and_then(|fd| watch.add(&fd, Interest::Read, token).map(|()| fd));
         match watched {
             Ok(fd) => {
+                // A second SIGINT or SIGTERM takes it along.
                 signal::child_begins(child.pid.as_raw());
                 child.pidfd = Some(Private::new(fd));
                 self.all.insert(token, child);
-                self.time();
+                self.arm_timer();
             }
-            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.bury(child, Status::Gone),
+            // It has ended already, and somebody else has waited for it (or SIGCHLD is ignored).
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.account_for(child, Status::Gone),
             Err(e) => {
                 let text = format_args!("ended the process of {}, which cannot be watched: {e}", child.peer);
                 log_line(Level::Error, "socketserver::accept", text);
                 let status = process::end_now(child.pid);
-                self.bury(child, status);
+                self.account_for(child, status);
             }
         }
     }
 
-    /// Looks who has ended, and ends who must.
-    pub(super) fn reap(&mut self, wakes: &Epoll) {
+    /// Reaps children that have ended, and ends children that are over a limit.
+    pub(super) fn poll(&mut self, watch: &Epoll) {
         let mut tokens = [0; 32];
-        while let Ok(ready) = wakes.ready(&mut tokens) {
+        while let Ok(ready) = watch.ready(&mut tokens) {
             for token in ready.iter().filter(|t| **t != TIMER) {
-                self.reap_one(wakes, *token);
+                self.reap(watch, *token);
             }
             if ready.contains(&TIMER) || self.core.control.is_cut() {
-                self.end_who_must();
+                self.end_overdue();
             }
+            // Fewer than there is room for: these were all.
             if ready.len() < 32 {
                 break;
             }
         }
     }
 
-    fn reap_one(&mut self, wakes: &Epoll, token: u64) {
+    fn reap(&mut self, watch: &Epoll, token: u64) {
         let Some(child) = self.all.get(&token) else { return };
         let Some(pidfd) = &child.pidfd else { return };
-        signal::child_ends(child.pid.as_raw()); // before it is waited for: then its number may be another's
+        // Before it is waited for: from then on the number may be another's, and a second SIGINT would kill
+        // that one.
+        signal::child_ends(child.pid.as_raw());
         let Some(status) = process::ended(pidfd.as_fd()) else {
             return signal::child_begins(child.pid.as_raw());
         };
-        wakes.remove(pidfd); // before it is closed: other children may hold copies
+        // Before it is closed: a child that is just being forked may hold a copy, which would keep the entry
+        // alive.
+        watch.remove(pidfd);
         if let Some(child) = self.all.remove(&token) {
-            self.bury(child, status);
+            self.account_for(child, status);
         }
     }
 
-    /// Accounts for a child that has ended, and gives its permit back.
-    fn bury(&mut self, child: Child, status: Status) {
-        let said = child.slot.said();
+    /// Counts and reports how a child has ended, and gives its permit back.
+    fn account_for(&mut self, child: Child, status: Status) {
         let limit = child.ending.map(|(limit, _)| limit);
-        let end = match (status, said) {
+        let end = match (status, child.slot.verdict()) {
             (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
-            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => said_to_be(verdict, text),
+            // A verdict counts only with its own exit code. Another code means that something has called
+            // `exit`.
+            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => end_by(verdict, text),
             (Status::Exited(code), _) => ChildEnd::Exited(code),
-            (Status::Gone, Some((verdict, text))) => said_to_be(verdict, text),
+            // Nobody can know the exit code. The child's own words are left.
+            (Status::Gone, Some((verdict, text))) => end_by(verdict, text),
             (Status::Gone, None) => {
                 ChildEnd::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
             }
         };
         self.free.give_back(child.slot);
         self.core.monitor.report_child_end(&child.peer, &end, self.core.stop_phase());
+        // Last: when nothing is in progress, everything is counted.
         drop(child.permit);
     }
 
-    /// Sets the timer to when somebody must be ended, where the server limits requests or cuts its drain.
-    fn time(&self) {
-        match self.next_look() {
+    /// Sets the timer to the next time at which a child may have to be ended.
+    fn arm_timer(&self) {
+        match self.time_to_next_end() {
             Some(after) => drop(self.timer.set(after)),
             None => self.timer.unset(),
         }
     }
 
-    /// How long until somebody may have to be ended.
-    fn next_look(&self) -> Option<Duration> {
+    fn time_to_next_end(&self) -> Option<Duration> {
         let now = Instant::now();
         let kills = self.all.values().filter_map(|c| c.ending.and_then(|(_, kill_at)| kill_at));
         let kill = kills.min().map(|at| at.saturating_duration_since(now));
         let limit = self.core.settings.limits.request.filter(|_| !self.all.is_empty());
-        let looks = limit.map(|limit| {
+        let overdue = limit.map(|limit| {
             let millis = self.core.control.millis(now);
             let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(millis)) + AFTER_THE_LIMIT;
             let running = self.all.values().filter(|c| c.ending.is_none()).filter_map(|c| c.slot.deadline());
+            // A child whose limit does not run now may begin a request at any moment, unseen. So look in
+            // time.
             running.map(left).min().unwrap_or(Duration::MAX).min(limit + AFTER_THE_LIMIT)
         });
-        kill.into_iter().chain(looks).min()
+        kill.into_iter().chain(overdue).min()
     }
 
-    /// SIGTERM for those over their limit, SIGKILL for those who have had it for a while.
-    fn end_who_must(&mut self) {
-        let (now, cut) = (Instant::now(), self.core.control.is_cut());
+    /// Sends SIGTERM to children over their limit (at the drain limit, to all), and SIGKILL to those that
+    /// have had it for a while.
+    fn end_overdue(&mut self) {
+        let (now, is_cut) = (Instant::now(), self.core.control.is_cut());
         let millis = self.core.control.millis(now);
         let late = |deadline: u64| millis >= deadline.saturating_add(AFTER_THE_LIMIT.as_millis() as u64);
         for child in self.all.values_mut() {
             let Some(pidfd) = &child.pidfd else { continue };
             match child.ending {
-                None if cut || child.slot.deadline().is_some_and(late) => {
+                None if is_cut || child.slot.deadline().is_some_and(late) => {
                     process::signal(pidfd.as_fd(), Signal::SIGTERM);
-                    let limit = if cut { Limit::Drain } else { Limit::Request };
+                    let limit = if is_cut { Limit::Drain } else { Limit::Request };
                     child.ending = Some((limit, Some(now + FROM_TERM_TO_KILL)));
                 }
                 Some((limit, Some(kill_at))) if kill_at <= now => {
@@ -197,19 +218,17 @@ impl Children {
                 _ => {}
             }
         }
-        self.time();
+        self.arm_timer();
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        self.all.values().for_each(|child| {
-            signal::child_ends(child.pid.as_raw());
-        });
+        self.all.values().for_each(|child| signal::child_ends(child.pid.as_raw()));
     }
 }
 
-fn said_to_be(verdict: Verdict, text: String) -> ChildEnd {
+fn end_by(verdict: Verdict, text: String) -> ChildEnd {
     match verdict {
         Verdict::Served => ChildEnd::Served,
         Verdict::Failed | Verdict::Unbound => ChildEnd::Failed(text),

@@ -1,4 +1,12 @@
-//! A process for each connection.
+//! [`Forking`]: a process for each connection. What happens in a handler, happens to that process.
+//!
+//! The walk of a request: [`Forking::fork`] counts the threads and forks. The child ([`child`]) lets go of
+//! what is the parent's, serves, and writes a verdict into its slot ([`slots`]). The parent keeps the permit,
+//! watches the child's pidfd, and accounts for its end ([`children`]). [`bounds`] are what a process is held
+//! to; worker processes of `PreForking` have the same.
+//!
+//! What may not stand here: `unsafe` but for the promise of [`Forking::allow_threads`]. System calls are in
+//! `sys::process`.
 
 mod bounds;
 mod child;
@@ -11,11 +19,11 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::accept::{Acceptor, Rejected, Request, ServingStrategy};
+use crate::connection::warm_up;
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals, Private};
@@ -27,24 +35,25 @@ pub(crate) use bounds::{bound_settings, Bounds};
 
 /// A process for each connection: what happens in a handler, happens to that connection only.
 ///
-/// A panic, an abort, an exit, a segfault, a stack overflow, a leak, an endless loop: the child is gone, its end is
-/// classified, counted, logged and told to the [`handle_error`](crate::ServerBuilder::handle_error) hook, and the
-/// server goes on. Memory is copied on write, so a handler sees the server's state as it was at the fork, and changes
-/// only its own copy. What a handler may do there, and the exit codes, are in [the guide](crate::guide::forking).
+/// A panic, an abort, an exit, a segfault, a stack overflow, a leak, an endless loop: the child is gone, and
+/// the server goes on. The child's end is classified, counted, logged and told to the
+/// [`handle_error`](crate::ServerBuilder::handle_error) hook. Memory is copied on write: a handler sees the
+/// server's state as it was at the fork, and changes only its own copy. [The guide](crate::guide::forking)
+/// has what a handler may do there, and the exit codes.
 ///
-/// The server must have no other threads, since `fork` copies only one of them and every lock as it is: it refuses to
-/// start, and to fork, where there are some ([`Error::Threads`]). Unlike Python's `ForkingMixIn`, it never waits for a
-/// child at its limit, reaps its own children only, and a child keeps neither the listener nor the signal handlers.
+/// The server must have no other threads, since `fork` copies only one of them, and every lock as it is. It
+/// refuses to start, and to fork, beside others ([`Error::Threads`]). Unlike Python's `ForkingMixIn`, it
+/// never waits for a child at its limit, and reaps its own children only. A child keeps neither the listener
+/// nor the signal handlers.
 ///
 /// ```no_run
-/// use std::io::Write;
 /// use socketserver::{Connection, Forking, HandlerResult, StreamRequestHandler, TcpServer};
 ///
 /// struct Greeter;
 ///
 /// impl StreamRequestHandler for Greeter {
 ///     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-///         Ok(writeln!(conn, "Hello from process {}", std::process::id())?)
+///         conn.send_line(format!("Hello from process {}", std::process::id()))
 ///     }
 /// }
 ///
@@ -56,10 +65,13 @@ pub struct Forking {
     bounds: Bounds,
     after_fork: Option<Box<dyn Fn() + Send>>,
     threads_allowed: bool,
-    /// Made when the first child is to be forked, so never in the process of another server.
+    /// Made before the first fork, so never in a child of another server.
     children: RefCell<Option<Children>>,
-    /// What makes the acceptor call [`service_actions`](ServingStrategy::service_actions): ends of children, time.
-    wakes: OnceCell<Private<Epoll>>,
+    /// The pidfds of the children and the timer. Readable, it makes the acceptor call
+    /// [`service_actions`](ServingStrategy::service_actions).
+    watch: OnceCell<Private<Epoll>>,
+    /// Made at the first fork of a run: asking for the dispositions of all signals costs more than the rest
+    /// of a fork's bookkeeping.
     signals: RefCell<Option<ChildSignals>>,
 }
 
@@ -77,14 +89,14 @@ impl Forking {
             after_fork: None,
             threads_allowed: false,
             children: RefCell::new(None),
-            wakes: OnceCell::new(),
+            watch: OnceCell::new(),
             signals: RefCell::new(None),
         }
     }
 
-    /// Called in each child before its handler: the place to reseed random number generators, which otherwise give
-    /// every child the same numbers, and to set [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic
-    /// in it fails the connection.
+    /// Called in each child before its handler: to reseed random number generators, which otherwise give
+    /// every child the same numbers; to set
+    /// [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic in it fails the connection.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn() + Send + 'static) -> Self {
         self.after_fork = Some(Box::new(hook));
@@ -96,10 +108,11 @@ impl Forking {
     /// Forks even where the process has other threads.
     ///
     /// # Safety
-    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at that
-    /// moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang in the
-    /// first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other thread
-    /// ever holds anything that a handler, the logger or the standard library in the child needs.
+    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at
+    /// that moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child
+    /// may hang in the first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure
+    /// that no other thread ever holds anything that a handler, the logger or the standard library in the
+    /// child needs.
     #[allow(unsafe_code)] // no unsafe act: the caller's promise, which `sys::process::fork_child` relies on
     #[must_use]
     pub unsafe fn allow_threads(mut self) -> Self {
@@ -107,7 +120,9 @@ impl Forking {
         self
     }
 
-    /// Other threads than this one make a fork unsafe.
+    /// Refuses a fork beside other threads. A lock that one of them holds (of the allocator, of the logger)
+    /// would stay locked in the child for ever, and no care in this crate can mend that for a handler that
+    /// may call anything.
     fn check_threads(&self) -> Result<()> {
         if self.threads_allowed {
             return Ok(());
@@ -121,45 +136,46 @@ impl Forking {
         }
     }
 
-    /// The descriptor set that tells of children; made once.
-    fn wakes(&self) -> io::Result<&Epoll> {
-        if self.wakes.get().is_none() {
-            let _ = self.wakes.set(Private::new(Epoll::new()?));
+    fn watch(&self) -> io::Result<&Epoll> {
+        if self.watch.get().is_none() {
+            let _ = self.watch.set(Private::new(Epoll::new()?));
         }
-        self.wakes.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
+        self.watch.get().map(Deref::deref).ok_or_else(|| io::Error::other("no descriptor set"))
     }
 
-    /// Forks; the child never comes back from here.
+    /// Forks a child for the request. The child never comes back from here.
     fn fork(&self, request: Request) -> std::result::Result<(), Rejected> {
         if let Err(e) = self.check_threads() {
             return Err(Rejected::new(request, io::Error::other(e)));
         }
         let Some(core) = request.core().cloned() else { return Ok(()) };
         let mut children = self.children.borrow_mut();
-        let wakes = match self.make_ready(&core, &mut children) {
-            Ok(wakes) => wakes,
+        let watch = match self.prepare(&core, &mut children) {
+            Ok(watch) => watch,
             Err(why) => return Err(Rejected::new(request, why)),
         };
         let Some(children) = children.as_mut() else { return Ok(()) };
         let mut signals = self.signals.borrow_mut();
         let signals = signals.get_or_insert_with(|| {
-            crate::connection::warm_up();
+            // What the parent has touched once, a child need not resolve: the destructor of a thread-local
+            // alone costs it a dozen page faults in the dynamic linker.
+            warm_up();
             let left_to_the_parent: &[Signal] = if signal::are_handled() { &[Signal::SIGINT] } else { &[] };
             ChildSignals::of_this_process(left_to_the_parent)
         });
         let parent = process::id();
-        children.fork(wakes, request, |request, slot| {
+        children.fork(watch, request, |request, slot| {
             process::fork_child(signals, || child::run(request, slot, self, parent))
         })
     }
 
-    /// What is needed before there can be children; made at the first.
-    fn make_ready(&self, core: &Arc<Core>, children: &mut Option<Children>) -> io::Result<&Epoll> {
-        let wakes = self.wakes()?;
+    /// Makes what is needed before there can be children, once.
+    fn prepare(&self, core: &Arc<Core>, children: &mut Option<Children>) -> io::Result<&Epoll> {
+        let watch = self.watch()?;
         if children.is_none() {
-            *children = Some(Children::new(core, wakes)?);
+            *children = Some(Children::new(core, watch)?);
         }
-        Ok(wakes)
+        Ok(watch)
     }
 }
 
@@ -169,21 +185,23 @@ impl ServingStrategy for Forking {
     }
 
     fn service_actions(&self) {
-        if let (Some(children), Some(wakes)) = (self.children.borrow_mut().as_mut(), self.wakes.get()) {
-            children.reap(wakes);
+        if let (Some(children), Some(watch)) = (self.children.borrow_mut().as_mut(), self.watch.get()) {
+            children.poll(watch);
         }
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.wakes.get().map(AsFd::as_fd)
+        self.watch.get().map(AsFd::as_fd)
     }
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         self.check_threads()?;
-        self.make_ready(acceptor.core(), &mut self.children.borrow_mut())
+        // Try a pidfd now: without them, no child could be served.
+        self.prepare(acceptor.core(), &mut self.children.borrow_mut())
             .and_then(|_| process::pidfd(nix::unistd::Pid::this()))
             .map_err(Error::system("prepare to watch children (by pidfd)"))?;
-        *self.signals.borrow_mut() = None; // there may be other handlers than at the last run
+        // The program may have other handlers than at the last run.
+        *self.signals.borrow_mut() = None;
         acceptor.run(self)
     }
 
@@ -198,8 +216,3 @@ impl fmt::Debug for Forking {
         f.debug_struct("Forking").field("bounds", &self.bounds).finish_non_exhaustive()
     }
 }
-
-/// After the limit of a request, its child gets this long to end by itself before it is told to.
-const AFTER_THE_LIMIT: Duration = Duration::from_millis(250);
-/// From SIGTERM to SIGKILL.
-const FROM_TERM_TO_KILL: Duration = Duration::from_millis(50);

@@ -1,26 +1,31 @@
-//! What a child tells its parent, in memory that both see: where its request ends at the latest, and how it went.
+//! [`ChildSlot`]: what a child tells its parent, in memory that both see.
+//!
+//! A verdict and a text, so that the parent's log and hook can say what the handler's error was. An exit code
+//! or a signal is left for children that die without a word. If SIGCHLD is ignored, the slot is all there is.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::sys::shared::{Shareable, Shared, SharedRef};
 
-/// As many as fit a page.
+/// As many slots as fit a page.
 const PER_PAGE: usize = 16;
 /// The longest text, in bytes.
 const TEXT: usize = 232;
 
-/// One child's words.
+/// The part of one child.
 #[derive(Debug)]
 pub(crate) struct ChildSlot {
-    /// Milliseconds after the control's epoch; 0: no limit runs.
+    /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
+    /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
     pub(super) deadline: AtomicU64,
+    /// A [`Verdict`] as a number. 0: none yet.
     verdict: AtomicU32,
     length: AtomicU32,
     text: [AtomicU8; TEXT],
 }
 
-/// How a handler has ended, as its child says.
+/// How a handler has ended, in the child's own judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Verdict {
@@ -29,12 +34,13 @@ pub(crate) enum Verdict {
     TimedOut = 3,
     Disconnected = 4,
     Panicked = 5,
+    /// The bounds of the process could not be set.
     Unbound = 6,
-    /// `verify_request` said no,
+    /// `verify_request` said no.
     Refused = 7,
-    /// did not answer in time,
+    /// `verify_request` did not answer in time.
     Unanswered = 8,
-    /// or panicked, or could not be asked; or a factory made no protocol.
+    /// `verify_request` panicked or could not be asked, or a factory made no protocol.
     Unasked = 9,
 }
 
@@ -51,10 +57,11 @@ impl Verdict {
         Self::Unasked,
     ];
 
-    /// The exit code of the child; see the guide.
+    /// Returns the exit code of the child. The guide lists them.
     pub(crate) fn exit_code(self) -> i32 {
         match self {
             Self::Served => 0,
+            // As Rust programs do.
             Self::Panicked => 101,
             Self::Failed => 110,
             Self::TimedOut => 111,
@@ -70,8 +77,8 @@ impl ChildSlot {
         Some(self.deadline.load(SeqCst)).filter(|d| *d > 0)
     }
 
-    /// In the child, at the end. What does not fit is cut.
-    pub(super) fn say(&self, verdict: Verdict, text: &str) {
+    /// Writes the child's verdict, at its end. A text that is too long is cut.
+    pub(super) fn set_verdict(&self, verdict: Verdict, text: &str) {
         let mut length = text.len().min(TEXT);
         while !text.is_char_boundary(length) {
             length -= 1;
@@ -80,11 +87,13 @@ impl ChildSlot {
             to.store(*from, SeqCst);
         }
         self.length.store(length as u32, SeqCst);
+        // Last: a child that dies within this has no verdict.
         self.verdict.store(verdict as u32, SeqCst);
     }
 
-    /// In the parent, when the child has ended: what it said, if it came to say something.
-    pub(super) fn said(&self) -> Option<(Verdict, String)> {
+    /// Returns the verdict of a child that has ended, if it came to write one.
+    pub(super) fn verdict(&self) -> Option<(Verdict, String)> {
+        // A child may write wild. What is no verdict is none, and no length goes beyond the text.
         let number = self.verdict.load(SeqCst);
         let verdict = Verdict::ALL.into_iter().find(|v| *v as u32 == number)?;
         let length = (self.length.load(SeqCst) as usize).min(TEXT);
