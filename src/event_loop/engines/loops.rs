@@ -90,7 +90,7 @@ const MOST: usize = 512;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// # What is whose
+/// # Shared by all loops, or one loop's
 ///
 /// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
 ///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::event_loop::ConnId), by which every loop

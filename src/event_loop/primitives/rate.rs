@@ -82,6 +82,7 @@ impl RateLimit {
     pub(crate) fn take(&self, now: Instant, most: usize) -> usize {
         let mut bucket = self.0.lock();
         let most = most as u64;
+        // Connections in line have taken their bytes in advance, so the level is low while any waits.
         let there = bucket.level(now);
         if there < bucket.grant().min(most) {
             return 0;

@@ -309,6 +309,7 @@ impl fmt::Debug for Reactor {
 impl Drop for Reactor {
     /// Ends every connection, with `connection_lost`.
     fn drop(&mut self) {
+        // Connections first: their callbacks still find ports and clients.
         self.state.refresh_clock();
         self.state.end_all();
         self.state.stop_all_datagrams();

@@ -262,6 +262,7 @@ impl<P: Parser> Framed<P> {
     /// Puts a piece of the chunk behind the kept input, and parses both. Once the kept input is taken, the chunk is parsed
     /// where it lies.
     fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
+        // As much as is kept already: a long frame then grows by doubling.
         let old = self.kept.unread().len();
         let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
         self.kept.push(piece)?;

@@ -48,6 +48,7 @@ impl State {
         if others.is_empty() {
             return 0;
         }
+        // One copy for all loops.
         let text: Arc<[u8]> = bytes.into();
         let mut reached = 0;
         for (number, members) in others {
@@ -62,6 +63,7 @@ impl State {
     /// Sends a text to one loop. `false` if too much waits for that loop. A loop that hangs must not fill the memory,
     /// so its members are then treated as peers that do not read: they are cut.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
+        // The bytes in an inbox are bounded, as those in a queue are.
         let inbox = self.loops.group.inbox(number);
         if inbox.reserve(text.len(), self.inbox_limit()) {
             let text = text.clone();

@@ -40,6 +40,7 @@ impl State {
     }
 
     fn add_client(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
+        // A loop that drains connects no more. The client learns it by `connection_failed`.
         let drains = self.stop.drain.is_some();
         let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
         let connector = Connector(self.clients.all.insert(Client { to, factory, stage, retries: 0 }));
@@ -132,6 +133,7 @@ impl State {
         let conn = Conn::new(io, peer, Origin::Made(connector), None, since);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let id = self.conns.insert(conn);
+        // The attempt is over: its timer must not fire for the connection.
         if let Stage::Trying(attempt) = std::mem::replace(&mut client.stage, Stage::Connected { id, since }) {
             self.time.timers.cancel(attempt.timer);
         }
@@ -162,6 +164,7 @@ impl State {
 
     /// Calls `connection_failed`, and plans what follows.
     fn report_failure(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
+        // No attempt follows at a stop, nor after the program has stopped the client.
         let goes_on = self.stop.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         client.stage = Stage::Over { again: false };

@@ -219,6 +219,7 @@ impl State {
         let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
+        // The kernel reports an earlier refusal at the next send.
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // The error is about an earlier datagram. This one has not been sent yet.
@@ -301,6 +302,7 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) -> Option<Outcome> {
+        // Out of its slot: the transport borrows all the rest, and the callback may close the port.
         let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
         self.time.now = self.time.clock.now();
