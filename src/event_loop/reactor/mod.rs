@@ -118,6 +118,7 @@ impl Reactor {
     /// ```
     pub fn context(&mut self) -> Context<'_> {
         self.state.refresh_clock();
+        self.state.core.control.begin(); // the stop that ended the last run is over, so that another one may be asked for
         Context { state: &mut self.state }
     }
 
@@ -257,9 +258,10 @@ impl Reactor {
     }
 
     fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        self.state.stop.asked = false;
-        self.state.turn(timeout)?;
-        Ok(!self.state.stop.asked)
+        let turned = self.state.turn(timeout);
+        // Taken and not cleared before: a stop asked for by `context()` is for the next turn.
+        let is_over = std::mem::take(&mut self.state.stop.asked);
+        turned.map(|()| !is_over)
     }
 
     /// Shuts the next run down, as [`Context::shutdown`] does.

@@ -184,6 +184,7 @@ impl State {
 
     /// Ends all clients, at the end of the loop. All connections are gone.
     pub(crate) fn end_clients(&mut self) {
+        self.end_closed_ports(); // a factory is stopped before it is started again
         self.stop_connecting_all();
         for id in self.clients.all.ids() {
             let factory = self.clients.all.get(id).map(|client| client.factory.clone());
