@@ -77,8 +77,8 @@ impl RateLimit {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Takes what is there, up to `most`. It takes nothing if that is less than a grant, so that connections in line have
-    /// their turn.
+    /// Takes what is there, up to `most`. It takes nothing if that is less than a grant, so that connections in line
+    /// have their turn.
     pub(crate) fn take(&self, now: Instant, most: usize) -> usize {
         let mut bucket = self.0.lock();
         let most = most as u64;

@@ -3,9 +3,9 @@
 //! What a program asks for within a callback is only noted. The next step follows when the callback has returned, so a
 //! factory is never called within its own call.
 //!
-//! Clients take no permit and are in no counter, because those count served connections. A server whose backends counted
-//! against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is for
-//! conversations that are under way.
+//! Clients take no permit and are in no counter, because those count served connections. A server whose backends
+//! counted against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is
+//! for conversations that are under way.
 
 use std::io;
 use std::path::PathBuf;
@@ -256,9 +256,9 @@ impl Context<'_> {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, or the wait for the next one; `false` if there is neither. A stopped attempt
-    /// is reported as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped) after this callback. A
-    /// connection stays; when it is lost, the client reconnects as it is set to.
+    /// Stops the attempt that is under way, or the wait for the next one; `false` if there is neither. A stopped
+    /// attempt is reported as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped) after this
+    /// callback. A connection stays; when it is lost, the client reconnects as it is set to.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {
         self.state.stop_connecting(connector)
     }

@@ -343,8 +343,8 @@ impl Context<'_> {
     }
 
     /// Sends a datagram from a socket of this loop, as
-    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no room,
-    /// and it was dropped. The socket's protocol is not called.
+    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no
+    /// room, and it was dropped. The socket's protocol is not called.
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -381,8 +381,8 @@ impl DatagramTransport<'_> {
         self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
     }
 
-    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not listen,
-    /// [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
+    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not
+    /// listen, [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
     ///
     /// # Errors
     /// As connect(2) fails.
