@@ -1,17 +1,16 @@
 //! Ending one's own half of the stream: what is queued goes first, reading goes on, and the end of both halves is the
 //! end.
 
-mod kit;
-mod script;
-
+use crate::kit;
+use crate::script;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use kit::connect;
-use script::teller::{assert_no_spin, made, next, until_lost, News};
-use script::{with, Echo, Journal, Script};
+use crate::kit::connect;
+use crate::script::teller::{assert_no_spin, made, next, until_lost, News};
+use crate::script::{with, Echo, Journal, Script};
 use socketserver::event_loop::WriteError;
 use socketserver::testing::TestLoop;
 use socketserver::{factory, Group, HandlerResult, Protocol, Transport};

@@ -1,10 +1,8 @@
 //! One connection: writing, closing, aborting, pausing, and its time limits.
 
-mod script;
-
 use std::time::Duration;
 
-use script::{with, Journal, Script};
+use crate::script::{with, Journal, Script};
 use socketserver::event_loop::WriteError;
 use socketserver::testing::TestLoop;
 

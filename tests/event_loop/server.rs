@@ -1,7 +1,6 @@
 //! An event loop as a server's strategy: limits, pauses, refusals, lingering and counters.
 
-mod kit;
-
+use crate::kit;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{connect, expect, ms, read_all, serve, until, Running, LONG};
+use crate::kit::{connect, expect, ms, read_all, serve, until, Running, LONG};
 use socketserver::connection::LingeringClose;
 use socketserver::{factory, AtLimit, EventLoop, HandlerResult, Protocol, Report, ServerBuilder, Transport};
 

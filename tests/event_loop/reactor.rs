@@ -1,8 +1,7 @@
 //! The loop as a value: runs, stops, other threads, listeners and factories, shutdown, drop.
 
-mod kit;
-mod script;
-
+use crate::kit;
+use crate::script;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::rc::Rc;
@@ -11,8 +10,8 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{connect, expect, ms, read_all, LONG};
-use script::{Echo, Journal, Looped};
+use crate::kit::{connect, expect, ms, read_all, LONG};
+use crate::script::{Echo, Journal, Looped};
 use socketserver::event_loop::{Factory, ListeningPort, Peer, ReactorGone};
 use socketserver::{factory, Addr, Context, HandlerResult, Protocol, Reactor, Transport};
 

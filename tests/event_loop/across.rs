@@ -1,12 +1,11 @@
 //! What one loop of a server does to the connections of another: ids, messages, groups, the end of the run.
 
-mod kit;
-
+use crate::kit;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use kit::loops::{Client, Rig};
-use kit::{expect, ms, read_all, until};
+use crate::kit::loops::{Client, Rig};
+use crate::kit::{expect, ms, read_all, until};
 use socketserver::event_loop::ConnId;
 use socketserver::{EventLoop, EventLoops, Group, Reactor, ServerBuilder};
 

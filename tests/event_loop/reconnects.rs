@@ -1,14 +1,12 @@
 //! Clients in memory, with a clock that the test moves: what is called in which order, and when attempts follow.
 
-mod script;
-
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::clients::Client;
-use script::{Journal, Script};
+use crate::script::clients::Client;
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{Connect, Connector, ConnectorState, Reconnect};
 use socketserver::testing::TestLoop;
 

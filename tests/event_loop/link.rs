@@ -1,12 +1,10 @@
 //! Links: who forwards reads no faster than the other side takes it.
 
-mod script;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Journal, Script};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
 use socketserver::EventLoop;

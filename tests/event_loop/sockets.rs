@@ -1,8 +1,7 @@
 //! Where the kernel matters: half-close, resets, lingering, many descriptors.
 
-mod kit;
-mod script;
-
+use crate::kit;
+use crate::script;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
-use kit::{connect, expect, read_all, until, LONG};
+use crate::kit::{connect, expect, read_all, until, LONG};
+use crate::script::teller::{assert_no_spin, made, next, teller, until_lost, News};
+use crate::script::Echo;
 use nix::sys::socket::{getpeername, getsockopt, setsockopt, sockopt, SockaddrIn};
-use script::teller::{assert_no_spin, made, next, teller, until_lost, News};
-use script::Echo;
 use socketserver::{factory, HandlerResult, Protocol, Transport};
 
 const ANY: &str = "127.0.0.1:0";

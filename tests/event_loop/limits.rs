@@ -1,12 +1,10 @@
 //! Time limits of connections, and how long a close may linger, by the manual clock.
 
-mod script;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{with, Echo, Journal, Script};
+use crate::script::{with, Echo, Journal, Script};
 use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
 use socketserver::Transport;

@@ -1,12 +1,10 @@
 //! Which callback is called when: in order, never twice at once, and `connection_lost` once and last, whatever the end.
 
-mod script;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Journal, Script, CALLBACKS};
+use crate::script::{Journal, Script, CALLBACKS};
 use socketserver::event_loop::{ConnId, LostReason};
 use socketserver::testing::TestLoop;
 use socketserver::{EventLoop, Group, Transport};

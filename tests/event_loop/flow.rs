@@ -1,12 +1,10 @@
 //! A peer that does not keep up: water marks, the pause of reading, and the cap.
 
-mod script;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Journal, Script};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{ConnId, QueueFull, WriteError};
 use socketserver::testing::TestLoop;
 use socketserver::EventLoop;

@@ -1,7 +1,6 @@
 //! Several loops as one server: the limit, the stop, pauses, stalls and failures are those of all together.
 
-mod kit;
-
+use crate::kit;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use kit::loops::Rig;
-use kit::{connect, expect, ms, read_all, serve, until, LONG};
+use crate::kit::loops::Rig;
+use crate::kit::{connect, expect, ms, read_all, serve, until, LONG};
 use socketserver::testing::FailingListener;
 use socketserver::{factory, Error, EventLoop, EventLoops, Failure, HandlerResult, Protocol};
 use socketserver::{ServerBuilder, Transport};

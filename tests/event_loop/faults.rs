@@ -1,13 +1,12 @@
 //! Errors and panics in whatever the user writes: they end the one connection, once, and are counted.
 
-mod script;
-
+use crate::script;
 use std::cell::Cell;
 use std::panic::panic_any;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Journal, Script, CALLBACKS};
+use crate::script::{Journal, Script, CALLBACKS};
 use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::testing::TestLoop;
 use socketserver::{Context, EventLoop, HandlerResult, Protocol, Stats, Transport};

@@ -1,8 +1,6 @@
 //! Clients: connecting and failing to, over sockets and in memory; connecting again; what a stop makes of it.
 
-mod kit;
-mod script;
-
+use crate::kit;
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::TcpListener;
@@ -12,9 +10,9 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use kit::{expect, ms, read_all, Folder, LONG};
-use script::clients::Client;
-use script::{Journal, Script};
+use crate::kit::{expect, ms, read_all, Folder, LONG};
+use crate::script::clients::Client;
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{Connect, ConnectorState, Factory, Peer};
 use socketserver::{
     factory, Addr, Address, Context, EventLoop, Failure, HandlerResult, Protocol, Reactor, ServerBuilder, Transport,

@@ -1,8 +1,7 @@
 //! Writing more than one buffer: several at once, readers and files, in order, in bounded memory.
 
-mod kit;
-mod script;
-
+use crate::kit;
+use crate::script;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
@@ -10,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{with, Journal, Script};
+use crate::script::{with, Journal, Script};
 use socketserver::event_loop::{ConnId, LostReason, WriteError};
 use socketserver::testing::TestLoop;
 use socketserver::{factory, EventLoop, HandlerResult, Protocol, Transport};

@@ -1,12 +1,11 @@
 //! Another protocol takes a connection over, with what the one before it had not consumed.
 
-mod script;
-
+use crate::script;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::{Journal, Script};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{strings, ConnId, Eof, FramedTransport, StringReceiver};
 use socketserver::framing::{Encoder, LengthPrefixed, Raw};
 use socketserver::testing::TestLoop;

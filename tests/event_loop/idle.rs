@@ -1,18 +1,17 @@
 //! Nothing to do is no turn of the loop: whatever clients do, or do not.
 
-mod kit;
-mod script;
-
+use crate::kit;
+use crate::script;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 
-use kit::{connect, read_all, until};
+use crate::kit::{connect, read_all, until};
+use crate::script::teller::{assert_no_spin, made, next, teller, until_lost, News, Teller};
+use crate::script::Echo;
 use nix::sys::socket::{send, MsgFlags};
-use script::teller::{assert_no_spin, made, next, teller, until_lost, News, Teller};
-use script::Echo;
 use socketserver::factory;
 
 const ANY: &str = "127.0.0.1:0";

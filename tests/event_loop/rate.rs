@@ -1,13 +1,12 @@
 //! Rate limits: exact over time, shared in equal parts, and no reason that undoes another's pause.
 
-mod script;
-
+use crate::script;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use script::teller::assert_no_spin;
-use script::{limited_reader as reader, Journal, Script};
+use crate::script::teller::assert_no_spin;
+use crate::script::{limited_reader as reader, Journal, Script};
 use socketserver::event_loop::{ConnId, RateLimit};
 use socketserver::testing::TestLoop;
 use socketserver::{factory, HandlerResult, Protocol, Transport};

@@ -1,12 +1,10 @@
 //! Timers: order, cancel and reset, far and near, many, and those of connections.
 
-mod script;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use script::{Journal, Script};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{ConnId, TimerId};
 use socketserver::testing::TestLoop;
 use socketserver::{Context, Reactor};

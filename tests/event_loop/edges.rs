@@ -1,7 +1,5 @@
 //! The kernel tells of input once: none is left behind, wherever a read ends.
 
-mod kit;
-
 use std::any::Any;
 use std::cell::Cell;
 use std::io::{IoSlice, Write};
@@ -11,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread;
 
-use kit::{ms, Folder, LONG};
+use crate::kit::{ms, Folder, LONG};
 use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use socketserver::event_loop::{Eof, Peer, RateLimit, TimerId};
 use socketserver::{factory, HandlerResult, Protocol, Reactor, Transport};

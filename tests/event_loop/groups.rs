@@ -1,10 +1,8 @@
 //! Groups: who gets what, in which order, and what a member that never reads costs.
 
-mod script;
-
 use std::time::Instant;
 
-use script::{Journal, Script};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::ConnId;
 use socketserver::testing::TestLoop;
 use socketserver::{EventLoop, Group};

@@ -1,8 +1,6 @@
 //! Shutdown of a loop: who is told, who is waited for, and when the rest is cut.
 
-mod kit;
-mod script;
-
+use crate::script;
 use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
@@ -10,8 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{connect, expect, ms, read_all, until};
-use script::{Journal, Looped, Script};
+use crate::kit::{connect, expect, ms, read_all, until};
+use crate::script::{Journal, Looped, Script};
 use socketserver::event_loop::ListeningPort;
 use socketserver::testing::TestLoop;
 use socketserver::{factory, Context, HandlerResult, Lost, Protocol, Reactor, Transport};

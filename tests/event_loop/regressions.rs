@@ -1,8 +1,6 @@
 //! What readers have broken once. Each case tells what was wrong.
 
-mod kit;
-mod script;
-
+use crate::script;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,8 +10,8 @@ use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{connect, LONG};
-use script::{with, Journal, Script};
+use crate::kit::{connect, LONG};
+use crate::script::{with, Journal, Script};
 use socketserver::event_loop::RateLimit;
 use socketserver::event_loop::{ConnId, ConnectError, Factory, Peer};
 use socketserver::testing::TestLoop;

@@ -1,8 +1,5 @@
 //! Ports of a loop: whose they are, and what is left of one that is closed.
 
-mod kit;
-mod script;
-
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -10,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kit::{connect, Folder, LONG};
-use script::{Journal, Script};
+use crate::kit::{connect, Folder, LONG};
+use crate::script::{Journal, Script};
 use socketserver::event_loop::{DatagramPort, DatagramProtocol, DatagramTransport, Factory, ListeningPort, Peer};
 use socketserver::{factory, Addr, Address, Context, HandlerResult, Protocol, Reactor};
 
