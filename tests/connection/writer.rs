@@ -1,13 +1,11 @@
 //! Writing to a connection from other threads.
 
-mod kit;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::sync::{mpsc, Arc};
 use std::thread;
 
-use kit::{expect, read_all, serve, strategies, until, LONG};
+use crate::kit::{expect, read_all, serve, strategies, until, LONG};
 use socketserver::connection::SendError;
 use socketserver::{handler, Connection, ServerBuilder};
 

@@ -1,11 +1,9 @@
 //! Lines: bounded, whole or not at all, the same however they arrive.
 
-mod kit;
-
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-use kit::{read_all, serve, strategies};
+use crate::kit::{read_all, serve, strategies};
 use socketserver::connection::LingeringClose;
 use socketserver::framing::LineTooLong;
 use socketserver::{handler, Connection, HandlerResult, ServerBuilder};

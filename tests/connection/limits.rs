@@ -1,14 +1,13 @@
 //! Time limits: each one ends the wait it is for, by its name, on every strategy, and leaves the connection usable.
 
-mod kit;
-
+use crate::kit;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Instant;
 use std::{thread, time::Duration};
 
-use kit::{expect, ms, read_all, serve, strategies, AnyStrategy, LONG};
+use crate::kit::{expect, ms, read_all, serve, strategies, AnyStrategy, LONG};
 use socketserver::{handler, Connection, Limit, ServerBuilder};
 
 type Outcome = (Option<Limit>, Duration);

@@ -1,7 +1,6 @@
 //! What a handler can count on from its connection: buffering, order, the end, addresses.
 
-mod kit;
-
+use crate::kit;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -9,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 
-use kit::{connect, expect, has_ipv6, read_all, serve, strategies, Folder};
+use crate::kit::{connect, expect, has_ipv6, read_all, serve, strategies, Folder};
 use socketserver::{handler, Addr, Connection, Sequential, ServerBuilder};
 
 /// What has come in, without waiting for more.
