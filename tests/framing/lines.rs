@@ -1,12 +1,10 @@
 //! Lines: the same however a stream is cut, what is refused, and what is not sent.
 
-mod kit;
-
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use kit::frames::{check, frames, no_change, text};
-use kit::ms;
+use crate::kit::frames::{check, frames, no_change, text};
+use crate::kit::ms;
 use socketserver::framing::LineTooLong;
 use socketserver::framing::{Decoder, Encoder, FrameBuffer, FrameError, LineDecoder, LineEnd, OverLong, Raw};
 

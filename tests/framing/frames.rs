@@ -1,10 +1,8 @@
 //! Netstrings, length prefixes, terminators: the same frames however a stream is cut, and what is refused.
 
-mod kit;
-
 use std::num::NonZeroUsize;
 
-use kit::frames::{check, frames, kind, no_change};
+use crate::kit::frames::{check, frames, kind, no_change};
 use socketserver::framing::{
     Decoder, Encoder, Exactly, FrameError, LengthPrefixed, Netstrings, Terminated, Terminator,
 };

@@ -1,12 +1,11 @@
 //! Frames of a connection.
 
-mod kit;
-
+use crate::kit;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-use kit::frames::text;
-use kit::{ms, LONG};
+use crate::kit::frames::text;
+use crate::kit::{ms, LONG};
 use socketserver::framing::{Decoder, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong, Raw};
 use socketserver::{Connection, Limit};
 

@@ -1,14 +1,9 @@
 //! Receivers of lines: what they are told, whatever they do meanwhile.
 
-#[path = "kit/line_talker.rs"]
-mod line_talker;
-#[path = "kit/receiving.rs"]
-mod receiving;
-
 use std::time::Duration;
 
-use line_talker::{crlf, every_cut, fed, joined, newline, talker, told, Talker};
-use receiving::Loop;
+use crate::line_talker::{crlf, every_cut, fed, joined, newline, talker, told, Talker};
+use crate::receiving::Loop;
 use socketserver::event_loop::Lines;
 use socketserver::framing::OverLong;
 

@@ -1,11 +1,8 @@
 //! Receivers of strings, in each framing.
 
-#[path = "kit/receiving.rs"]
-mod receiving;
-
 use std::any::Any;
 
-use receiving::{Log, Loop};
+use crate::receiving::{Log, Loop};
 use socketserver::event_loop::{strings, Eof, FramedTransport, StringReceiver};
 use socketserver::framing::{
     Decoded, Decoder, Encoder, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong,
