@@ -1,12 +1,11 @@
 //! What cannot be: each mistake is one line at bind that says what and where, never a panic or a surprise later.
 
-mod kit;
-
+use crate::kit;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use kit::{has_ipv6, ms, Folder, Lines};
+use crate::kit::{has_ipv6, ms, Folder, Lines};
 use socketserver::{Error, Sequential, ServerBuilder, ThreadPool, Threading};
 
 fn bind_error(address: &str) -> (String, ErrorKind) {

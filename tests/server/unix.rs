@@ -1,7 +1,5 @@
 //! Unix sockets: whose file it is, and when it goes.
 
-mod kit;
-
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
@@ -9,7 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
-use kit::{read_all, serve, strategies, until, Folder, Lines, LONG};
+use crate::kit::{read_all, serve, strategies, until, Folder, Lines, LONG};
 use socketserver::{Addr, Error, ServerBuilder};
 
 fn ask(path: &Path, text: &str) -> String {

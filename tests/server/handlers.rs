@@ -1,13 +1,11 @@
 //! What a handler may do, and what happens to the others when it fails.
 
-mod kit;
-
 use std::fs;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
 
-use kit::{concurrent, expect, ms, read_all, serve, strategies, threads_named, until, Lines, LONG};
+use crate::kit::{concurrent, expect, ms, read_all, serve, strategies, threads_named, until, Lines, LONG};
 use socketserver::{
     handler, per_connection, AtLimit, Connection, Failure, HandlerResult, ServerBuilder, StreamRequestHandler,
     StreamRequestHandlerMut, ThreadPool, Threading,

@@ -1,7 +1,5 @@
 //! Binding and accepting: addresses, adopted sockets, single requests, strategies of one's own, bursts.
 
-mod kit;
-
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -10,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::thread;
 
-use kit::{ask, concurrent, connect, expect, has_ipv6, ms, read_all, serve, strategies, until, Lines, LONG};
+use crate::kit::{ask, concurrent, connect, expect, has_ipv6, ms, read_all, serve, strategies, until, Lines, LONG};
 use socketserver::strategy::{Rejected, Request, ServingStrategy};
 use socketserver::{
     handler, Address, AtLimit, Error, Failure, Sequential, ServerBuilder, TcpServer, ThreadPool, Threading,

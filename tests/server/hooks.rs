@@ -1,9 +1,6 @@
 //! The hooks of `BaseServer` on every strategy that runs in this process (`tests/fork_programs.rs` has Forking):
 //! when they are called, on which thread, and that nothing they do ends or stops the server.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -12,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::support::{comes_true, until, AT_ONCE, LIMIT};
 use socketserver::event_loop::FramedTransport;
 use socketserver::selectors::{Events, Selector};
 use socketserver::server::Engine;
@@ -19,7 +17,6 @@ use socketserver::{
     factory, lines, Connection, Error, EventLoop, Failure, HandlerResult, LineReceiver, Report, Sequential,
     ServerBuilder, ServerHandle, StreamRequestHandler, TcpServer, ThreadPool, Threading,
 };
-use support::{comes_true, until, AT_ONCE, LIMIT};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strategy {

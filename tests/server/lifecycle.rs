@@ -1,14 +1,13 @@
 //! A server's life: stops, waits, pauses, limits that change, and an account that adds up.
 
-mod kit;
-
+use crate::kit;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{concurrent, connect, expect, ms, read_all, serve, strategies, until, Lines, LONG};
+use crate::kit::{concurrent, connect, expect, ms, read_all, serve, strategies, until, Lines, LONG};
 use socketserver::{handler, Connection, Error, HandlerResult, Limit, Report, ServerBuilder, ServerHandle};
 
 const ANY: &str = "127.0.0.1:0";

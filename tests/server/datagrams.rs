@@ -1,8 +1,6 @@
 //! Servers of datagrams, on every strategy that serves in this process. `fork_programs.rs` has the same for `Forking`.
 
-mod kit;
-mod support;
-
+use crate::support;
 use std::io::{self, BufRead, Read, Write};
 use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt;
@@ -13,8 +11,8 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kit::datagrams::{client_of, next, next_unix, nothing_for, receive, send, unix_client, EchoBack, Receiving};
-use kit::{ms, strategies, until, AnyStrategy, Folder, LONG};
+use crate::kit::datagrams::{client_of, next, next_unix, nothing_for, receive, send, unix_client, EchoBack, Receiving};
+use crate::kit::{ms, strategies, until, AnyStrategy, Folder, LONG};
 use socketserver::connection::DatagramTooLong;
 use socketserver::strategy::{Rejected, Request, ServingStrategy};
 use socketserver::{

@@ -1,15 +1,13 @@
 //! What the accepting side survives: the rows A and R of the fault list that need no process of their own, on every
 //! strategy that serves in this one. The listener fails as told.
 
-mod kit;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kit::until;
+use crate::kit::until;
 use nix::libc::{EBADF, ECONNABORTED, EFAULT, EHOSTDOWN, EHOSTUNREACH, EINVAL, EMFILE, ENETDOWN, ENETUNREACH};
 use nix::libc::{EINTR, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOTSOCK, EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT};
 use socketserver::server::Engine;

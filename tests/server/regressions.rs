@@ -1,11 +1,10 @@
 //! What reviewers have found, each with the case that shows it mended.
 
-mod kit;
-
+use crate::kit;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use kit::{ms, read_all, serve, threads_named, until, LONG};
+use crate::kit::{ms, read_all, serve, threads_named, until, LONG};
 use socketserver::connection::LingeringClose;
 use socketserver::strategy::{Rejected, Request, ServingStrategy};
 use socketserver::{handler, AtLimit, Sequential, ServerBuilder};
