@@ -1,8 +1,6 @@
 //! Socket files: who may connect, from the first moment on, and what is never taken or removed (X9, X10).
 
-mod kit;
-mod support;
-
+use crate::support;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
@@ -14,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use kit::{read_all, serve, until, Folder, Lines, LONG};
+use crate::kit::{read_all, serve, until, Folder, Lines, LONG};
+use crate::support::{example, tool, Server};
 use socketserver::{Error, ServerBuilder, TcpServer, Threading, UnixServer};
-use support::{example, tool, Server};
 
 fn bind(path: &Path) -> Result<TcpServer<Lines, Threading>, Error> {
     ServerBuilder::new().bind_unix(path, Lines)
@@ -155,7 +153,8 @@ fn an_owner_that_cannot_be_is_one_line_and_leaves_nothing() {
     fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
     let exe = std::env::current_exe().unwrap();
     setpriv.args(["--reuid", "65534", "--clear-groups"]).arg(exe).env("SOCKETSERVER_GIVES", &path);
-    let told = setpriv.args(["--exact", "gives_its_file_to_root", "--ignored", "--nocapture"]).output().unwrap();
+    let told =
+        setpriv.args(["--exact", "unix_files::gives_its_file_to_root", "--ignored", "--nocapture"]).output().unwrap();
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     if !told.contains("error: ") {
         return println!("skipped: nobody may not run this test: {told}");
@@ -341,7 +340,7 @@ fn a_relative_path_means_the_same_after_a_change_of_the_folder() {
     fs::write(other.join("s"), "precious").unwrap();
     let exe = std::env::current_exe().unwrap();
     let mut child = Command::new(exe);
-    child.args(["--exact", "binds_here_and_drops_elsewhere", "--ignored"]).current_dir(folder.path("."));
+    child.args(["--exact", "unix_files::binds_here_and_drops_elsewhere", "--ignored"]).current_dir(folder.path("."));
     let ended = child.env("SOCKETSERVER_ELSEWHERE", &other).output().unwrap();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(fs::read_to_string(other.join("s")).unwrap(), "precious");

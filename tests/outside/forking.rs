@@ -1,14 +1,12 @@
 //! A process for each connection: what it survives, what a child has and has not, how its end is told. The server is
 //! a process of its own; each test names the fault it shows.
 
-#[path = "support/mod.rs"]
-mod support;
-
+use crate::support;
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{procfs, tool, until, Client, Server, AT_ONCE};
+use crate::support::{procfs, tool, until, Client, Server, AT_ONCE};
 
 fn start(args: &[&str]) -> Server {
     Server::start("torture_server", &[&["--strategy", "forking"], args].concat())

@@ -1,12 +1,11 @@
 //! Every example does what it is there to show, and all of them keep the same manners: help, errors, the first line.
 
-mod support;
-
+use crate::support;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use support::{comes_true, procfs, run, tool, until, Client, Server, AT_ONCE};
+use crate::support::{comes_true, procfs, run, tool, until, Client, Server, AT_ONCE};
 
 /// All there are: each file in `examples/` is one.
 fn all_examples() -> Vec<String> {

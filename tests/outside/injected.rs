@@ -1,8 +1,6 @@
 //! The loop where the system refuses: failures of epoll, injected by strace.
 
-mod support;
-
-use support::{example, tool, Server};
+use crate::support::{example, tool, Server};
 
 /// An echo server in an event loop, under strace with this injection; `None` where there is no strace.
 fn echo_with(injection: &str) -> Option<Server> {

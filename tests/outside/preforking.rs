@@ -1,7 +1,5 @@
 //! `PreForking` from outside, as an operator sees it.
 
-mod support;
-
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +11,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{procfs, until, Client, Server, AT_ONCE};
+use crate::support::{procfs, until, Client, Server, AT_ONCE};
 
 const MS: Duration = Duration::from_millis(1);
 

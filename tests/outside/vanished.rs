@@ -1,7 +1,5 @@
 //! Peers that vanish without a word (R9): in a network of the test's own, whose cable is pulled.
 
-mod kit;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kit::{ask, ms, serve, until, Lines};
+use crate::kit::{ask, ms, serve, until, Lines};
 use nix::sys::socket::{getsockopt, sockopt};
 use socketserver::{factory, handler, Error, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
 
@@ -38,7 +36,9 @@ fn r9_a_vanished_peer_is_given_up_and_the_server_goes_on() {
 fn myself(unshare: &[&str], role: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(unshare).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "r9_a_vanished_peer_is_given_up_and_the_server_goes_on", "--nocapture"]).env(TEST, role);
+    command
+        .args(["--exact", "vanished::r9_a_vanished_peer_is_given_up_and_the_server_goes_on", "--nocapture"])
+        .env(TEST, role);
     command
 }
 

@@ -1,8 +1,6 @@
 //! The port forwarder: what goes in on one side comes out on the other, at the pace of the slower one, with every end
 //! where it belongs.
 
-mod support;
-
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
@@ -10,8 +8,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::support::{procfs, tool, until, Server, AT_ONCE};
 use nix::sys::socket::{setsockopt, sockopt};
-use support::{procfs, tool, until, Server, AT_ONCE};
 
 const LONG: Duration = Duration::from_secs(30);
 const MANY: usize = 20_000_000;

@@ -1,18 +1,16 @@
 //! Who is at the other end of a Unix socket, and who may be.
 
-mod kit;
-mod support;
-
+use crate::kit;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use kit::{read_all, serve, strategies, Folder, LONG};
+use crate::kit::{read_all, serve, strategies, Folder, LONG};
+use crate::support::tool;
 use socketserver::connection::PeerCredentials;
 use socketserver::{factory, handler, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
-use support::tool;
 
 fn told(peer: Option<PeerCredentials>) -> String {
     peer.map_or("nobody".to_owned(), |p| format!("{} {} {}", p.pid, p.uid, p.gid))

@@ -1,11 +1,10 @@
 //! The event-driven examples: the loggers, and the chat room in one thread and in many.
 
-mod support;
-
+use crate::support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
-use support::{procfs, tool, until, Client, Server, AT_ONCE};
+use crate::support::{procfs, tool, until, Client, Server, AT_ONCE};
 
 /// One room, written twice: each case is run on both.
 const ROOMS: [&str; 2] = ["chat_room", "threaded_chat"];

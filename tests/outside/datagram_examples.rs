@@ -1,11 +1,9 @@
 //! The example servers of datagrams, as processes: what they show, and how they stop.
 
-mod support;
-
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 
-use support::{procfs, tool, until, Server, AT_ONCE, LIMIT};
+use crate::support::{procfs, tool, until, Server, AT_ONCE, LIMIT};
 
 fn client(server: &Server) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();

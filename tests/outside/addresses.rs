@@ -1,8 +1,5 @@
 //! Addresses: read and written alike, bound as told, refused in one line (A9 to A12).
 
-mod kit;
-mod support;
-
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,11 +13,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use kit::{ask, has_ipv6, ms, read_all, serve, until, LONG};
+use crate::kit::{ask, has_ipv6, ms, read_all, serve, until, LONG};
+use crate::support::{example, tool, Server};
 use proptest::prelude::*;
 use socketserver::testing::TestServer;
 use socketserver::{handler, Addr, Address, Error, ServerBuilder};
-use support::{example, tool, Server};
 
 #[test]
 fn a_pair_as_python_writes_it_is_bound() {
@@ -210,7 +207,7 @@ fn a12_both_families_side_by_side_whatever_the_system_s_default() {
         return println!("skipped: no IPv6 here");
     }
     if std::env::var_os("SOCKETSERVER_NETNS").is_none() {
-        return in_own_network("a12_both_families_side_by_side_whatever_the_system_s_default");
+        return in_own_network("addresses::a12_both_families_side_by_side_whatever_the_system_s_default");
     }
     for bindv6only in ["0", "1"] {
         fs::write("/proc/sys/net/ipv6/bindv6only", bindv6only).unwrap();
@@ -242,7 +239,7 @@ fn in_own_network(test: &str) {
 #[test]
 fn a9_resets_of_those_beyond_the_queue_are_no_trouble_of_the_server_s() {
     if std::env::var_os("SOCKETSERVER_NETNS").is_none() {
-        return in_own_network("a9_resets_of_those_beyond_the_queue_are_no_trouble_of_the_server_s");
+        return in_own_network("addresses::a9_resets_of_those_beyond_the_queue_are_no_trouble_of_the_server_s");
     }
     fs::write("/proc/sys/net/ipv4/tcp_abort_on_overflow", "1").unwrap();
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", "0").unwrap(); // a cookie's end is dropped without a reset
