@@ -17,6 +17,28 @@
 //!
 //! [The guide](crate::guide::event_loop) walks through them.
 
+// How the loop is built. Its folders are floors, and calls run down only, methods of `State` included:
+//
+//   `engines`, `test_loop`   run loops: for a server, on several threads, for one blocking connection, in a test
+//   `reactor`                the loop as a value, and its handle for other threads
+//   `turn`                   the order of one turn: wait, events, timers, deferred calls, settle, drain
+//   `services`               clients, datagrams, other loops, threads, files: what a callback can ask for
+//   `conns`                  one connection: begin, read, call, send, settle, end
+//   `receivers`              lines and strings, on top of `Protocol`
+//   `state`                  the data: `State`, `Conn`, `Protocol`, `Transport`, `Context`
+//   `io`, `clients`          bytes in and out; clients as data
+//   `primitives`             ids, timers, tokens, groups, rates: values that know no loop
+//
+// The walk of bytes: `State::turn` → `handle_readiness` → `read` → `Io::recv` → `deliver_input` → `call` → the user's
+// `Protocol` → `Transport::write` → `Outbox` → `settle_one` → `flush` → `Io::send`.
+//
+// The loop uses epoll itself, through `sys::Poller`, and not `Selector`. It needs what that contract leaves out: to
+// watch a paused connection for a hang-up alone, readiness without a call per event, and tokens of 64 bits.
+//
+// Left out of Twisted: deferreds (code that waits has threads), interfaces and adapters (a trait with defaults is
+// both), event triggers (`run` returns), processes and a resolver of its own, and exceptions for a second `stop` or
+// `close` (a `bool` says it).
+
 mod clients;
 mod conns;
 mod engines;

@@ -166,6 +166,17 @@ fn the_echo_server_echoes_or_greets() {
 }
 
 #[test]
+fn an_echo_ends_at_a_stop() {
+    for strategy in ["threading", "thread-pool", "forking", "sequential", "event-loop"] {
+        let mut server = Server::start("echo_server", &["--strategy", strategy]);
+        let mut idle = server.connect();
+        assert_eq!(idle.ask("then silence"), "then silence", "{strategy}");
+        server.term().well_within(AT_ONCE);
+        assert_eq!(idle.rest(), "", "{strategy}");
+    }
+}
+
+#[test]
 fn the_101st_client_of_the_limits_server_is_told_that_it_is_busy() {
     let server = Server::start("limits", &[]);
     let mut held: Vec<Client> = (0..100).map(|_| server.connect()).collect();

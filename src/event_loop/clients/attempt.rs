@@ -1,4 +1,4 @@
-//! One attempt, as data: from an address to a socket that is connected.
+//! One attempt as data: from an address to a connected socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +17,7 @@ pub(crate) struct Attempt {
     pub(crate) number: u64,
     pub(crate) since: Instant,
     pub(crate) deadline: Instant,
-    /// For the end of its time, of an address's share of it, or of a pause.
+    /// Fires at the end of the attempt's time, of an address's share of it, or of a pause.
     pub(crate) timer: TimerId,
     /// The addresses that are still to be tried.
     pub(crate) rest: VecDeque<Addr>,
@@ -25,13 +25,13 @@ pub(crate) struct Attempt {
     /// The address that is being tried; `None` while the name is being resolved.
     pub(crate) current: Option<Addr>,
     pub(crate) socket: Option<Socket>,
-    /// The last pause, where the server's queue is full.
+    /// The last pause, while the server's queue is full.
     pub(crate) pause: Option<Duration>,
     /// The name on its way through the resolver.
     pub(crate) lookup: Option<Ticket>,
 }
 
-/// At which act it has failed, and the system's answer.
+/// The act that failed, and the system's answer.
 pub(crate) type Failed = (&'static str, io::Error);
 
 pub(crate) enum Known {
@@ -40,6 +40,7 @@ pub(crate) enum Known {
     Name(String),
 }
 
+/// Returns the address, or the name that must be looked up first.
 pub(crate) fn known(address: &Address) -> io::Result<Known> {
     address.check()?;
     Ok(match address {
@@ -51,6 +52,7 @@ pub(crate) fn known(address: &Address) -> io::Result<Known> {
     })
 }
 
+/// Opens a socket of the address's family.
 pub(crate) fn open(to: &Addr, from: Option<SocketAddr>) -> Result<Socket, Failed> {
     match to.socket_addr() {
         Some(addr) => socket::open_tcp(addr, from).map(|fd| Socket::Tcp(fd.into())),
@@ -58,7 +60,7 @@ pub(crate) fn open(to: &Addr, from: Option<SocketAddr>) -> Result<Socket, Failed
     }
 }
 
-/// Whether it is connected already.
+/// Begins to connect. True if the socket is connected already.
 pub(crate) fn connect(socket: &Socket, to: &Addr) -> io::Result<bool> {
     let fd = socket.as_fd();
     match to {

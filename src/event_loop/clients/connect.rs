@@ -1,4 +1,4 @@
-//! Clients: what a program asks for. How it is done stands in `services::clients`.
+//! What a program asks for when it connects. `services::clients` does it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,36 +29,36 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// To this address, with the defaults. A name is resolved beside the loop, and its addresses are tried in the
-    /// resolver's order.
+    /// Connects to this address, with the defaults. A thread beside the loop looks up a name. Its addresses are tried in
+    /// the resolver's order.
     pub fn to(address: impl Into<Address>) -> Self {
         Self { address: address.into(), timeout: Duration::from_secs(30), bind_address: None, reconnect: None }
     }
 
-    /// How long an attempt may take in all: to resolve the name, and to connect. Where several addresses are left to try,
-    /// each has its share of the time that is left. Defaults to 30 s, as Twisted's.
+    /// Sets how long an attempt may take in all: to look up the name, and to connect. Each address has its share of the
+    /// time left. Defaults to 30 s, as Twisted's.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The local address of a TCP connection, with port 0 for any. Addresses of the other family are not tried.
+    /// Sets the local address of a TCP connection, with port 0 for any. Addresses of the other family are not tried.
     /// Defaults to the system's choice.
     pub fn bind_address(mut self, address: impl Into<SocketAddr>) -> Self {
         self.bind_address = Some(address.into());
         self
     }
 
-    /// Connects again by itself, after a failed attempt and after a lost connection, whoever has closed it. Defaults to
-    /// no such policy.
+    /// Connects again automatically after a failed attempt, and after a lost connection, whichever side closed it. The
+    /// default is not to.
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.reconnect = Some(policy);
         self
     }
 }
 
-/// A client of a reactor, from its first attempt to connect until nothing of it is left: neither an attempt, nor a
-/// connection, nor another attempt to come. Afterwards it stands for nothing. `Copy` and `Send`: keep it, send it.
+/// The id of a client of a reactor. It is valid from the first attempt until no attempt, no connection and no further
+/// attempt is left. Afterwards it stands for nothing. It is `Copy` and `Send`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Connector(pub(crate) ConnId);
 
@@ -68,7 +68,7 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// How far a [`Connector`] is.
+/// The state of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectorState {
@@ -76,6 +76,6 @@ pub enum ConnectorState {
     Connecting,
     /// There is a connection.
     Connected,
-    /// There is none: it is between two attempts, or at its end.
+    /// There is no connection: the client is between two attempts, or at its end.
     Disconnected,
 }

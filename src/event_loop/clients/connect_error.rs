@@ -1,4 +1,4 @@
-//! Why there is no connection.
+//! Why an attempt to connect failed.
 
 use std::time::Duration;
 use std::{fmt, io};
@@ -6,35 +6,35 @@ use std::{fmt, io};
 use crate::event_loop::clients::connect::Connector;
 use crate::net::{Addr, Address};
 
-/// An attempt to connect has failed: what [`Factory::connection_failed`](crate::event_loop::Factory::connection_failed) is told.
-/// Displays as one line with the address, the act, the system's answer, and what to do.
+/// A failed attempt to connect, for [`Factory::connection_failed`](crate::event_loop::Factory::connection_failed). It
+/// displays as one line with the address, the act, the system's answer, and what to do.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ConnectError {
-    /// Whose attempt it was.
+    /// The client that made the attempt.
     pub connector: Connector,
-    /// Where to, as the program wrote it.
+    /// The address, as the program wrote it.
     pub address: Address,
-    /// Why: of several addresses that a name stands for, what the last one has led to.
+    /// Why the attempt failed; for a name with several addresses, the result of the last one.
     pub reason: ConnectFailure,
-    /// The addresses that were tried before that one, and what each has led to.
+    /// The addresses that were tried before the last one, with their results.
     pub tried: Vec<(Addr, io::Error)>,
-    /// In what time the next attempt begins by itself; `None`: there is none.
+    /// The delay before the next automatic attempt; `None` if there is none.
     pub retry_in: Option<Duration>,
 }
 
-/// Why an attempt to connect has failed.
+/// Why an attempt to connect failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// The name could not be resolved; with the kind `TimedOut`, not in the time that the attempt has.
+    /// The name could not be resolved; with the kind `TimedOut`, not in the attempt's time.
     Resolve(io::Error),
-    /// Nobody listens there (`ECONNREFUSED`; for a Unix socket `ENOENT` as well).
+    /// No server listens there (`ECONNREFUSED`; for a Unix socket `ENOENT` as well).
     Refused(io::Error),
-    /// There was no answer within this time; or none to the kernel, which gave up before (`ETIMEDOUT`).
+    /// There was no answer within this time. The kernel may have given up earlier (`ETIMEDOUT`).
     TimedOut(Duration),
-    /// The program has stopped the attempt: by itself, or by the loop's shutdown. No reason to connect again: a loop that
-    /// drains lets nobody connect, and says so after 100 ms each time.
+    /// The program or the loop's shutdown has stopped the attempt. Do not connect again then: a loop that drains refuses
+    /// each client with this error, after 100 ms.
     Stopped,
     /// The system refused.
     System {
@@ -46,7 +46,7 @@ pub enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// `spent`: since the attempt has begun.
+    /// Makes the failure of an act. `spent` is the time since the attempt began.
     pub(crate) fn of(act: &'static str, source: io::Error, spent: Duration) -> Self {
         match source.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused(source),
@@ -56,7 +56,7 @@ impl ConnectFailure {
     }
 }
 
-/// What a person can do about it.
+/// Returns what a person can do about the error.
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "it is the socket file's mode, or a firewall, that forbids it",

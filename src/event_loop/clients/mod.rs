@@ -1,4 +1,8 @@
-//! Connections that this side makes, as data: where to, how, how often, and why not.
+//! Clients as data: where to connect to, how, how often, and why it failed.
+//!
+//! Nothing here does I/O with the loop or calls the user's code; `services::clients` does, by these stages: `Queued` →
+//! `Trying` → `Connected` → `Over` → `Waiting` → `Trying`. A client is in the table from its first attempt until no
+//! attempt, no connection and no further attempt is left.
 
 pub(crate) mod attempt;
 pub(crate) mod connect;
@@ -43,7 +47,7 @@ impl<F> Clients<F> {
         }
     }
 
-    /// Its connection is gone; the protocol is told next, and may ask for another.
+    /// Notes that a client's connection is gone. `connection_lost` comes next, and may ask for another connection.
     pub(crate) fn lose_connection(&mut self, connector: Connector, now: Instant) {
         let Some(client) = self.all.get_mut(connector.0) else { return };
         if let Stage::Connected { since, .. } = client.stage {
@@ -60,7 +64,7 @@ pub(crate) struct Client<F> {
     pub(crate) to: Connect,
     pub(crate) factory: F,
     pub(crate) stage: Stage,
-    /// How many attempts have followed by themselves on the first failure or loss, in a row.
+    /// How many automatic attempts in a row have followed the first failure or loss.
     pub(crate) retries: u32,
 }
 
@@ -74,18 +78,18 @@ pub(crate) enum Stage {
     },
     /// The next attempt begins with this timer.
     Waiting(TimerId),
-    /// The callbacks of the end are called; whether another attempt was asked for.
+    /// The callbacks of the end are called. `again`: true if one of them has asked for another attempt.
     Over {
         again: bool,
     },
-    /// The program has stopped it, which is told when this callback has returned, if it was an attempt.
+    /// The program has stopped the client. `tell`: true if it stopped an attempt, so that `connection_failed` follows.
     Stopped {
         tell: bool,
     },
 }
 
 impl<F> Client<F> {
-    /// In what time the next attempt follows by itself, if it does.
+    /// Returns the delay before the next automatic attempt; `None` if none follows.
     pub(crate) fn next_delay(&mut self) -> Option<Duration> {
         let delay = self.to.reconnect?.delay(self.retries)?;
         self.retries = self.retries.saturating_add(1);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::event_loop::primitives::timers::NEVER;
 
-/// How a client connects again, by itself, after a failed attempt or a lost connection (Twisted's
-/// `ReconnectingClientFactory`): after a delay that grows from attempt to attempt, up to a limit, and begins anew after a
-/// connection that has held.
+/// How a client connects again automatically, after a failed attempt or a lost connection (Twisted's
+/// `ReconnectingClientFactory`). The delay grows from attempt to attempt, up to a limit. After a connection that has
+/// held, it begins anew.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,58 +43,58 @@ impl Reconnect {
         }
     }
 
-    /// The first delay. Defaults to 1 s.
+    /// Sets the first delay. Defaults to 1 s.
     pub fn initial_delay(mut self, delay: Duration) -> Self {
         self.initial_delay = delay;
         self
     }
 
-    /// What each delay is of the one before; what is below 1, or no number, counts as 1. Defaults to e, 2.718, as
-    /// Twisted's.
+    /// Sets by what each delay is multiplied for the next. A value below 1, or NaN, counts as 1. Defaults to e, 2.718,
+    /// as Twisted's.
     pub fn factor(mut self, factor: f64) -> Self {
         self.factor = factor.max(1.0); // of a number and NaN, the number
         self
     }
 
-    /// The longest delay. Defaults to 60 s (Twisted's hour is longer than anybody waits for a server that is back).
+    /// Sets the longest delay. Defaults to 60 s. (Twisted's is an hour, a long wait for a server that is back.)
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// By which part a delay may be shorter, at random, so that the clients of a server that was away do not come back
-    /// all at once: from 0, always the same, to 1, anything down to none. It makes no delay longer. Defaults to 0.25.
+    /// Sets the part by which a delay may be shorter, at random. So the clients of a server that was away do not come
+    /// back all at once. 0 keeps each delay, 1 allows any shorter one. Defaults to 0.25.
     pub fn jitter(mut self, part: f64) -> Self {
         self.jitter = if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) };
         self
     }
 
-    /// How many attempts in a row may follow on the first failure or loss; afterwards the client gives up. Defaults to no
+    /// Sets how many attempts in a row may follow the first failure or loss. Then the client gives up. Defaults to no
     /// limit.
     pub fn max_retries(mut self, attempts: u32) -> Self {
         self.max_retries = Some(attempts);
         self
     }
 
-    /// How long a connection must hold for the delays and the attempts to be counted anew. One that ends sooner counts as
-    /// another failure, so that a server which accepts and hangs up is not called in a tight loop. Defaults to 10 s.
+    /// Sets how long a connection must hold before delays and attempts are counted anew. If it ends sooner, it counts as
+    /// another failure. So a server that accepts and hangs up is not called in a tight loop. Defaults to 10 s.
     pub fn stable_after(mut self, time: Duration) -> Self {
         self.stable_after = time;
         self
     }
 
-    /// Whether a connection that has held for so long begins the count anew.
+    /// True if a connection has held long enough to begin the count anew.
     pub(crate) fn is_stable(&self, held: Duration) -> bool {
         held >= self.stable_after
     }
 
-    /// The delay before the next attempt, after so many in a row; `None`: no more.
+    /// Returns the delay before the next attempt, after `retries` in a row; `None` if no more follow.
     pub(crate) fn delay(&self, retries: u32) -> Option<Duration> {
         if self.max_retries.is_some_and(|most| retries >= most) {
             return None;
         }
         if self.initial_delay.is_zero() {
-            return Some(Duration::ZERO); // whatever is multiplied with it, beyond all numbers as well
+            return Some(Duration::ZERO); // times an infinite factor, it would be NaN
         }
         let most = self.max_delay.min(NEVER);
         let grown = self.initial_delay.min(most).as_secs_f64() * self.factor.powf(f64::from(retries));
@@ -103,7 +103,7 @@ impl Reconnect {
     }
 }
 
-/// Some number from 0 up to 1: each `RandomState` has other keys.
+/// Returns a random number from 0 up to 1: each `RandomState` has other keys.
 fn chance() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1u64 << 53) as f64

@@ -1,4 +1,4 @@
-//! A connection begins: its protocol is made, and told.
+//! The beginning of a connection: the factory builds its protocol, and `connection_made` is called.
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -15,6 +15,7 @@ use crate::observe::Outcome;
 use crate::panics::forget;
 
 impl State {
+    /// Builds the protocol and begins, or refuses the connection.
     pub(crate) fn build_and_begin(&mut self, factory: &dyn Factory, id: ConnId) {
         match self.build(factory, id) {
             Ok(Some(protocol)) => self.begin(id, protocol),
@@ -23,6 +24,7 @@ impl State {
         }
     }
 
+    /// Has the factory build a protocol. `Ok(None)` is a refusal, `Err` the text of a panic.
     pub(crate) fn build(
         &mut self,
         factory: &dyn Factory,
@@ -37,18 +39,22 @@ impl State {
         built
     }
 
+    /// Gives the connection its protocol, and calls `connection_made`.
     pub(crate) fn begin(&mut self, id: ConnId, protocol: Box<dyn Protocol>) {
         match self.conns.get_mut(id) {
             Some(conn) if conn.is_open() => conn.protocol = Some(protocol),
-            _ => forget(protocol), // closed by the factory: it hears of nothing
+            // The factory has closed the connection. The new protocol is never called.
+            _ => forget(protocol),
         }
         self.call(id, "connection_made", |p, t| p.connection_made(t));
         self.mark(id);
     }
 
+    /// Closes a connection that has no protocol, because the factory refused it or panicked.
     fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
         let Some(conn) = self.conns.remove(id) else { return };
         let Conn { entry: Entry { origin, permit, .. }, io, peer, .. } = conn;
+        // Before the report: a hook that connects anew finds the permit free.
         drop(io);
         drop(permit);
         match (panic, origin) {

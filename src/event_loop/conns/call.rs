@@ -1,4 +1,4 @@
-//! Calling the user's code: never twice at once, and nothing of it comes out.
+//! Calls of the user's code: never two at once, and no panic of it escapes.
 
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -19,7 +19,8 @@ use crate::observe::log_line;
 use crate::panics::{forget, panic_message};
 
 impl State {
-    /// Calls a protocol; its error or panic ends the connection. If it has named another one, that takes over.
+    /// Calls the connection's protocol. An error or a panic ends the connection. If the protocol has named a successor,
+    /// that takes over.
     pub(crate) fn call<R>(
         &mut self,
         id: ConnId,
@@ -28,6 +29,7 @@ impl State {
     ) -> Option<R> {
         let done = self.call_once(id, callback, call);
         if self.conns.get(id).is_some_and(Conn::is_switching) {
+            // The successor may name one as well, from within its `connection_made`.
             let mut succeeded = done.is_some();
             while self.switch(id, succeeded) {
                 succeeded = self.call_once(id, "connection_made", |p, t| p.connection_made(t)).is_some();
@@ -42,6 +44,8 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn Protocol, &mut Transport<'_>) -> HandlerResult<R>,
     ) -> Option<R> {
+        // Out of its slot, so that the transport may borrow all the rest of the loop. Meanwhile the slot holds the
+        // queue, the flags and the timers. No `RefCell` is needed, and no protocol can be called while it is called.
         let mut protocol = self.conns.get_mut(id)?.protocol.take()?;
         self.time.now = self.time.clock.now();
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut Transport::new(self, id))));
@@ -51,7 +55,7 @@ impl State {
         self.note_stall_of(callback, id);
         match result {
             Ok(Ok(done)) => return Some(done),
-            // What a protocol writes when that is over already is refused, and no news.
+            // A refused write to a connection that is ending is no failure.
             Ok(Err(e)) if !self.takes_output(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
             Ok(Err(e)) => self.end(id, LostReason::Error(e)),
             Err(payload) => self.end(id, LostReason::Panic(take_message(payload))),
@@ -59,7 +63,7 @@ impl State {
         None
     }
 
-    /// Calls what belongs to no connection.
+    /// Calls code that belongs to no connection. A panic is logged.
     pub(crate) fn call_free(&mut self, what: &'static str, call: impl FnOnce(&mut Context<'_>)) {
         self.time.now = self.time.clock.now();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
@@ -73,13 +77,15 @@ impl State {
         self.note_stall(what, None);
     }
 
-    /// All connections wait for each callback, so one that has taken long since `now` is told.
+    /// Reports a callback that took long, because all connections have waited for it. Nothing else in a loop shows
+    /// which one it was. Price: one more look at the clock, which keeps the loop's time fresh for timers too.
     pub(crate) fn note_stall(&mut self, callback: &'static str, peer: Option<&Addr>) {
         if let Some(took) = self.stall() {
             self.core.monitor.report_stall(callback, peer, took);
         }
     }
 
+    /// Reports a long callback of one connection, as `note_stall` does.
     pub(crate) fn note_stall_of(&mut self, callback: &'static str, id: ConnId) {
         if let Some(took) = self.stall() {
             let peer = self.conns.get(id).map(|conn| &conn.peer);
@@ -87,6 +93,7 @@ impl State {
         }
     }
 
+    /// Refreshes the clock. `Some` if the time since its last reading is worth a report.
     fn stall(&mut self) -> Option<Duration> {
         let before = std::mem::replace(&mut self.time.now, self.time.clock.now());
         let took = self.time.now.saturating_duration_since(before);
@@ -94,6 +101,7 @@ impl State {
     }
 }
 
+/// Takes the text of a panic, and drops its payload, whose own `drop` may panic.
 pub(crate) fn take_message(payload: Box<dyn Any + Send>) -> String {
     let text = panic_message(payload.as_ref());
     forget(payload);

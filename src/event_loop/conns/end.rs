@@ -1,4 +1,8 @@
-//! The end of a turn for each connection that it has touched, and the end of a connection.
+//! The end of a connection: `end` begins it, `advance` goes a step on, `finish` takes the connection out.
+//!
+//! After a stop, no code reads what the peer still sends, and a late byte would reset the connection. So the socket
+//! is closed only when the peer has acknowledged everything (`SIOCOUTQ`). Any other close lingers as
+//! `LingeringClose` says. Timers and events drive both, so a slow end costs a slot and no thread.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -16,11 +20,12 @@ use crate::observe::Outcome;
 use crate::panics::forget;
 
 impl State {
-    /// Begins the end of a connection. The first cause holds, but for an orderly end that then fails.
+    /// Begins the end of a connection. The first cause holds; only a failure replaces an orderly end.
     pub(crate) fn end(&mut self, id: ConnId, reason: LostReason) {
         let Some(conn) = self.conns.get_mut(id) else { return forget(reason) };
         let holds = conn.end.reason.as_ref().is_some_and(|first| !first.is_orderly() || reason.is_orderly());
         match conn.end.phase {
+            // The first cause, or a failure after an orderly one.
             Phase::Open | Phase::Flushing if !holds => {
                 conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
@@ -28,7 +33,7 @@ impl State {
                 }
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
-            // The first cause holds, but what is left cannot be sent.
+            // The first cause holds, but the rest of the output cannot be sent.
             Phase::Flushing if !reason.flushes() => {
                 conn.end.phase = Phase::Over;
                 if reason.resets() {
@@ -36,11 +41,11 @@ impl State {
                 }
                 forget(reason);
             }
-            // An abort is no failure; that of the callback which has asked for it is one.
+            // An abort is no failure. If the callback that asked for it then fails, that is one.
             Phase::Over if matches!(conn.end.reason, Some(LostReason::Aborted)) && reason.is_from_callback() => {
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
-            // All has been sent: nothing that happens now is a reason, but the end.
+            // All has been sent. A failure now ends the wait, and is no reason any more.
             Phase::Acknowledging { .. } | Phase::Lingering { .. } if !reason.is_orderly() => {
                 conn.end.phase = Phase::Over;
                 forget(reason);
@@ -50,7 +55,7 @@ impl State {
         self.mark(id);
     }
 
-    /// A connection that is being closed, one step on.
+    /// Takes a connection that is ending one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
@@ -65,10 +70,12 @@ impl State {
         }
     }
 
-    /// All is sent: closed at once, unless the peer might lose some of it by that.
+    /// Returns the phase after everything is sent. The connection closes at once, unless the peer might lose data by
+    /// that.
     fn phase_after_sending(&self, conn: &Conn) -> Phase {
+        // The blocking strategy closes its connection itself.
         if conn.io.is_lent() {
-            return Phase::Over; // its lender closes it
+            return Phase::Over;
         }
         let facts = Facts {
             is_lost: false, // a connection whose sending has failed is over already
@@ -90,20 +97,24 @@ impl State {
         }
     }
 
-    /// The very end: out of the loop, told, dropped, counted. The place is free when all that has been done.
+    /// Takes the connection out of the loop, calls `connection_lost`, drops everything, and counts the end.
     pub(crate) fn finish(&mut self, id: ConnId) {
+        // Out of the table first: in `connection_lost` the id stands for nothing.
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
         self.release_parts(id, &mut conn);
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
         let reason = end.reason;
+        // The socket is closed here, or given back to the blocking strategy that lent it.
         self.unwatch(&io);
         let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        // Before the callback, so that `connection_lost` finds the client without a connection.
         let connector = origin.connector();
         if let Some(connector) = connector {
             self.clients.lose_connection(connector, self.time.clock.now());
         }
+        // The last callback. A panic in it becomes the reason.
         let mut lost = Lost { id, peer, reason: reason.unwrap_or(LostReason::Shutdown), unsent, connector };
         if let Some(mut protocol) = protocol {
             self.time.now = self.time.clock.now();
@@ -115,11 +126,14 @@ impl State {
                 forget(std::mem::replace(&mut lost.reason, LostReason::Panic(take_message(payload))));
             }
         }
+        // The permit comes back when the protocol is gone: the limit is on what exists.
         drop(permit);
         if !self.loops.group.is_alone() {
             self.loops.group.note_load(self.loops.number, self.conns.len());
         }
-        self.ports.rests &= self.ports.accepts_one; // its descriptor may be what accepting waits for
+        // A rest for want of descriptors is over: one came back.
+        self.ports.rests &= self.ports.accepts_one;
+        // A lent connection is counted by its blocking strategy, any other here.
         let (outcome, is_broken) = lost.reason.into_outcome();
         if is_lent {
             if let Some(lent) = &mut self.lent {
@@ -131,17 +145,21 @@ impl State {
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }
+        // A client may connect again.
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
     }
 
-    /// It is closed next.
+    /// Watches a descriptor no more, because it is closed next.
     fn unwatch(&self, io: &Io) {
         io.with_fd(|fd| match io {
-            Io::Input(_) => self.poller.remove(fd), // others may have the file open: then epoll would go on telling of it
+            // Another process may have the file open. Then epoll would go on reporting it after the close.
+            Io::Input(_) => self.poller.remove(fd),
+            // The kernel removes a closed socket from epoll by itself. Only a poll(2) list must be told.
             _ => self.poller.forget(fd),
         });
     }
 
+    /// Releases what the connection has in other tables: groups, links, rate limits, timers.
     fn release_parts(&mut self, id: ConnId, conn: &mut Conn) {
         for group in conn.groups.drain(..) {
             self.leave(group, id);
@@ -160,19 +178,19 @@ impl State {
 }
 
 impl Transport<'_> {
-    /// Closes: no more is read, what is queued is sent, then the connection ends, with care for what the peer has
-    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). Once is enough.
+    /// Closes the connection. It reads no more, sends what is queued, and ends with care for data that the peer has
+    /// still to read ([`LingeringClose`](crate::connection::LingeringClose)). A second call changes nothing.
     pub fn close(&mut self) {
         self.cx.state.end(self.id, LostReason::Closed);
     }
 
-    /// Cuts: what is queued is given up, and the peer's kernel is told by a reset. What the kernel has been given before, as
-    /// it is with large pieces, may still have left.
+    /// Cuts the connection: it drops what is queued, and resets the connection. Data that the kernel already has, such
+    /// as a large piece, may still arrive.
     pub fn abort(&mut self) {
         self.cx.state.end(self.id, LostReason::Aborted);
     }
 
-    /// Whether the connection is being closed, by whomever.
+    /// True if the connection is being closed, from either side.
     pub fn is_closing(&self) -> bool {
         !self.cx.state.is_open(self.id)
     }

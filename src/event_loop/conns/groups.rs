@@ -1,4 +1,4 @@
-//! Groups: who is in them, and what all are sent.
+//! Groups: joining, leaving, and sending to all members.
 
 use std::rc::Rc;
 
@@ -9,12 +9,14 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl State {
-    /// The members in this loop.
+    /// Queues a text for the members in this loop, and returns how many it has reached.
     pub(crate) fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
+        // One copy that all queues refer to.
         let shared: Option<Rc<[u8]>> = (bytes.len() >= WORTH_SHARING).then(|| bytes.into());
         let mut reached = 0;
         for place in 0..self.groups.members(group).len() {
             let Some(&id) = self.groups.members(group).get(place) else { break };
+            // A member of a lossy group that is behind misses the text, and stays.
             let misses = group.is_lossy() && self.is_behind(id);
             if Some(id) == except || misses {
                 continue;
@@ -28,10 +30,12 @@ impl State {
         reached
     }
 
+    /// True if the connection's queue is long.
     fn is_behind(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > self.settings.high_water)
     }
 
+    /// Joins a group, and lets the other loops know that it has members here.
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.groups.join(group, id);
         if !self.loops.group.is_alone() {
@@ -39,7 +43,7 @@ impl State {
         }
     }
 
-    /// `false` if it was not in.
+    /// Leaves a group; `false` if the connection was no member.
     pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
         let left = self.groups.leave(group, id);
         if left && !self.loops.group.is_alone() {
@@ -50,7 +54,7 @@ impl State {
 }
 
 impl Transport<'_> {
-    /// Joins a group; `false` if it is in it already.
+    /// Joins a group; `false` if the connection is a member already.
     pub fn join(&mut self, group: Group) -> bool {
         let joined = self.conn_mut().is_some_and(|conn| {
             let joins = !conn.groups.contains(&group);
@@ -65,7 +69,7 @@ impl Transport<'_> {
         joined
     }
 
-    /// Leaves a group; `false` if it is not in it.
+    /// Leaves a group; `false` if the connection is no member.
     pub fn leave(&mut self, group: Group) -> bool {
         self.conn_mut().into_iter().for_each(|conn| conn.groups.retain(|g| *g != group));
         self.cx.state.leave(group, self.id)

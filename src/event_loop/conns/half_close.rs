@@ -1,4 +1,4 @@
-//! Ending one's own stream while the peer's goes on.
+//! The half-close: ends the connection's own stream while the peer's goes on.
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::WriteHalf;
@@ -7,14 +7,15 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
-    /// Ends the writing half (Twisted's `loseWriteConnection`, asyncio's `write_eof`): what is queued is sent, then
-    /// the peer reads the end of the stream. Later writes are refused as [`WriteError::Closed`](crate::event_loop::WriteError);
-    /// reading goes on. Once is enough.
+    /// Ends the writing half (Twisted's `loseWriteConnection`, asyncio's `write_eof`). What is queued is sent, then
+    /// the peer reads end of stream. Reading goes on. Later writes fail with
+    /// [`WriteError::Closed`](crate::event_loop::WriteError). A second call changes nothing.
     ///
-    /// When the peer ends its half too, or has done so before ([`Eof::KeepOpen`](crate::event_loop::Eof::KeepOpen)), nothing can
-    /// follow: the connection is closed, whatever [`eof_received`](crate::Protocol::eof_received) returns then. A
-    /// peer that never ends its half is bounded by the idle limit and by
-    /// [`set_total_timeout`](Self::set_total_timeout); for a drain the connection is idle once all is sent.
+    /// The connection closes when the peer ends its half too, or has done so before
+    /// ([`Eof::KeepOpen`](crate::event_loop::Eof::KeepOpen)). Then the result of
+    /// [`eof_received`](crate::Protocol::eof_received) does not count. The idle limit and
+    /// [`set_total_timeout`](Self::set_total_timeout) bound a peer that never ends its half. For a drain, the
+    /// connection is idle once all is sent.
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
@@ -50,7 +51,7 @@ impl Transport<'_> {
 }
 
 impl State {
-    /// All is sent: the peer is told that no more comes. With that both halves may have ended.
+    /// Shuts the writing half once everything is sent. If the peer's half has ended, the connection ends.
     pub(crate) fn shut_write_when_sent(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
         if conn.flow.write_half == WriteHalf::Closing {

@@ -1,4 +1,12 @@
 //! Time limits of a connection.
+//!
+//! A limit is a timer of the loop that is hardly ever touched. When a read moves the limit away, the timer stays; when
+//! it fires too early, it is set anew. So most reads cost no timer.
+//!
+//! A loop sees bytes, and no requests. Receivers of lines and strings mark where a request begins and is complete,
+//! and a protocol may do the same. Without marks the loop guesses, each time on the safe side. The request limit
+//! counts from the first byte to the end of the answer, so that it catches a client that trickles. A drain takes the
+//! connection to be idle when nothing is queued, so that it does not wait for a silent client.
 
 use std::time::Duration;
 
@@ -10,11 +18,11 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
-    /// Tells the request limit and the drain that a request is in progress from here on, until
-    /// [`request_ends`](Self::request_ends). A protocol that calls neither has a request, for the request limit, from
-    /// the first byte after an answer was sent until the last byte of the next; for a drain it is idle whenever nothing
-    /// is queued
-    /// and reading is not paused. Receivers of lines and strings tell by themselves.
+    /// Marks the beginning of a request, for the request limit and for a drain. It lasts until
+    /// [`request_ends`](Self::request_ends). Receivers of lines and strings call both by themselves.
+    ///
+    /// Without these calls, the request limit counts from the first byte after an answer to the last byte of the next
+    /// answer. For a drain, the connection is then idle when nothing is queued and reading is not paused.
     pub fn request_begins(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
@@ -25,8 +33,8 @@ impl Transport<'_> {
         self.cx.state.mark(self.id);
     }
 
-    /// The request is over as soon as what is queued is sent, since an answer belongs to its request: then the idle
-    /// limit counts, and a drain closes the connection.
+    /// Marks the end of a request. It is over when what is queued is sent, because an answer belongs to its request.
+    /// Then the idle limit counts, and a drain closes the connection.
     pub fn request_ends(&mut self) {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
@@ -41,30 +49,31 @@ impl Transport<'_> {
         self.cx.state.mark(self.id);
     }
 
-    /// How long the connection may wait for a request; `None`: for ever. Overrides the server's setting. At this limit,
-    /// as at the others, the connection is closed as [`LostReason::TimedOut`] and counted as failed; what is queued is
-    /// sent before, but at the write limit.
+    /// Sets how long the connection may wait for a request; `None` for ever. It overrides the server's setting.
+    ///
+    /// At this limit, as at the others, the connection ends with [`LostReason::TimedOut`] and counts as failed. What is
+    /// queued is sent first, except at the write limit.
     pub fn set_idle_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Idle, limit);
     }
 
-    /// How long it may wait for more of a request, each time; `None`: for ever. Overrides the server's setting.
+    /// Sets how long each wait for more of a request may last; `None` for ever. It overrides the server's setting.
     pub fn set_read_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Read, limit);
     }
 
-    /// How long the peer may take nothing of what is queued; `None`: for ever. Overrides the server's setting.
+    /// Sets how long the peer may take nothing of what is queued; `None` for ever. It overrides the server's setting.
     pub fn set_write_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Write, limit);
     }
 
-    /// How long a request may take in all; `None`: for ever. Overrides the server's setting.
+    /// Sets how long a request may take in all; `None` for ever. It overrides the server's setting.
     pub fn set_request_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Request, limit);
     }
 
-    /// How long the connection may last in all, from its beginning; `None`: for ever, the default. At this limit it
-    /// ends whatever is under way, an answer included: what is queued is sent as far as the kernel takes it at once.
+    /// Sets how long the connection may last in all; `None` for ever, which is the default. At this limit it ends even
+    /// in the middle of an answer. What is queued is sent as far as the kernel takes it at once.
     pub fn set_total_timeout(&mut self, limit: Option<Duration>) {
         self.set_limit(Limit::Total, limit);
     }
@@ -79,11 +88,12 @@ impl Transport<'_> {
 }
 
 impl State {
-    /// Sets the timer for the connection's next limit. It is left where it is when the limit has moved away: most
-    /// reads then cost nothing.
+    /// Sets the timer for the connection's next limit. It stays where it is if the limit has moved away, so most reads
+    /// cost nothing.
     pub(crate) fn rearm_limit_timer(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let due = match conn.end.phase {
+            // The kernel does not announce the last acknowledgement. So the loop looks again, ever less often.
             Phase::Acknowledging { pause, until } => Some((self.time.now + pause).min(until)),
             Phase::Lingering { idle, until } => Some(idle.min(until)),
             _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
@@ -103,9 +113,9 @@ impl State {
         }
     }
 
-    /// The timer for a limit has fired; the limit itself may be later. Time counts until the wait of this turn: input
-    /// that has come while another callback held the loop up is read first.
+    /// Handles the timer for a limit. The limit itself may be later by now.
     pub(crate) fn check_limits(&mut self, id: ConnId) {
+        // As of the wake-up: input that came while a callback held the loop up is read first.
         let now = self.time.woke;
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.limits.timer = None;
@@ -125,7 +135,7 @@ impl State {
         self.mark(id);
     }
 
-    /// A limit is over. What is queued then is sent if the kernel takes it at once, and given up otherwise.
+    /// Ends a connection at a limit. A connection that was ending already is cut.
     fn end_at_limit(&mut self, id: ConnId, exceeded: LimitExceeded) {
         if exceeded.limit == Limit::Write && self.sends_more(id) {
             return;
@@ -138,8 +148,8 @@ impl State {
         }
     }
 
-    /// epoll tells of room when a third of the buffer is free: a slow reader may have taken something before. Where
-    /// nothing is sent since a rate limit is against it, it is not the peer who is waited for.
+    /// True if the peer has taken something after all. epoll reports room only when a third of the buffer is free, so
+    /// a slow reader may have gone unseen. If a rate limit holds the output back, the peer is not to blame either.
     fn sends_more(&mut self, id: ConnId) -> bool {
         self.pause_above_high_water(id);
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);

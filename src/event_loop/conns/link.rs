@@ -1,4 +1,4 @@
-//! Back-pressure from one connection to another: who forwards reads no faster than it can write.
+//! Back-pressure from one connection to another: a forwarder reads no faster than it can write.
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Conn;
@@ -6,14 +6,15 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
-    /// From now on this connection is read from only as fast as another one takes it: reading pauses while the
-    /// other's queue is above its high-water mark, until it has fallen to the low one (what Twisted's port forwarder
-    /// does by `registerProducer`). For what is copied from here to there; for both ways, each links to the other.
+    /// Links this connection to `other`, to which it copies its input: it is read only as fast as `other` takes it.
+    /// Reading pauses while the queue of `other` is above the high-water mark, until the low one. For both ways, link
+    /// each to the other. (Twisted's port forwarder does this by `registerProducer`.)
     ///
-    /// It is a reason of its own to pause: [`resume_reading`](Self::resume_reading) does not undo it, nor does it
-    /// undo a [`pause_reading`](Self::pause_reading). In its stead, a long queue of this connection *itself* no
-    /// longer pauses its reading: the two directions are independent. The link ends with either connection; `false`
-    /// if there is no other of this id. Linking to several waits for the slowest.
+    /// This pause is independent of [`pause_reading`](Self::pause_reading) and
+    /// [`resume_reading`](Self::resume_reading). A long queue of this connection *itself* no longer pauses its reading,
+    /// because the two directions are independent. Linked to several connections, it waits for the slowest.
+    ///
+    /// The link ends with either connection. `false` if there is no other connection with this id.
     pub fn link(&mut self, other: ConnId) -> bool {
         let id = self.id();
         self.state.link(id, other)
@@ -35,7 +36,7 @@ impl State {
         let long = target.flow.told_to_pause;
         let cold = target.cold();
         if cold.linked.is_empty() {
-            cold.holds_linked = long; // nobody else is still to be told
+            cold.holds_linked = long; // no other connection waits for a change
         }
         if !cold.linked.contains(&id) {
             cold.linked.push(id);
@@ -50,23 +51,25 @@ impl State {
         true
     }
 
-    /// Whether reading waits for others follows from their queues.
+    /// Decides anew if reading waits for the queues of linked connections.
     fn pause_or_resume_by_links(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let links = conn.cold.as_ref().map_or(&[][..], |cold| &cold.links);
         let waits = links.iter().any(|link| self.conns.get(*link).is_some_and(|other| other.flow.told_to_pause));
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
+        // A pause for its own long queue protects a protocol that answers what it reads. A forwarder writes elsewhere:
+        // a client that reads nothing until it has sent everything would wait for ever.
         let by_output = conn.flow.told_to_pause && !conn.is_linked();
         let before = (conn.paused.by_link, conn.paused.by_output);
         (conn.paused.by_link, conn.paused.by_output) = (waits, by_output);
         if before != (waits, by_output) {
-            conn.limits.since = now; // it was not the peer who was waited for
+            conn.limits.since = now; // this pause was not the peer's fault
             self.mark(id);
         }
     }
 
-    /// The queue has risen or fallen: those that are linked to it pause or go on.
+    /// Pauses or resumes the connections that are linked to this one, after its queue has risen or fallen.
     pub(crate) fn pause_or_resume_linked(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let long = conn.flow.told_to_pause;
@@ -82,7 +85,7 @@ impl State {
         self.conns.get(id)?.cold.as_ref()?.linked.get(place).copied()
     }
 
-    /// A connection is gone, and its links with it.
+    /// Removes the links of a connection that is gone. Connections that waited for it go on.
     pub(crate) fn unlink(&mut self, id: ConnId, links: &[ConnId], linked: &[ConnId]) {
         for link in links {
             let cold = self.conns.get_mut(*link).and_then(|conn| conn.cold.as_mut());

@@ -1,7 +1,7 @@
-//! A client has no connection any more: it waits for its next attempt, begins it, or is at its end.
+//! What follows for a client that has lost its connection: a wait for the next attempt, the attempt, or the end.
 //!
-//! Here and not with the clients above, since it follows the end of a connection at once: whoever is called next finds the
-//! client as it will stay.
+//! It is here, below `services`, because it follows the end of a connection at once. The next callback finds the
+//! client in its final state.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::State;
 
 impl State {
-    /// The protocol has been told.
+    /// Plans what follows the loss of a client's connection, after `connection_lost`.
     pub(crate) fn plan_after_loss(&mut self, connector: Connector) {
         let delay = self.clients.all.get_mut(connector.0).and_then(Client::next_delay);
         self.plan_next_attempt(connector, delay);
     }
 
+    /// Sets the timer for the next attempt, begins it, or releases the client. A loop that drains connects no more.
     pub(crate) fn plan_next_attempt(&mut self, connector: Connector, delay: Option<Duration>) {
         let (now, drains) = (self.time.clock.now(), self.stop.drain.is_some());
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
@@ -36,7 +37,7 @@ impl State {
         }
     }
 
-    /// Nothing is left of it.
+    /// Forgets a client. If it was the last user of its factory, `stop_factory` is called.
     pub(crate) fn release(&mut self, connector: Connector) {
         let Some(Client { factory, .. }) = self.clients.all.remove(connector.0) else { return };
         if self.ports.factory_refs.remove(&factory) && !self.cancel_start(&factory) {
@@ -44,7 +45,7 @@ impl State {
         }
     }
 
-    /// Whether it has not been started yet; then it is not going to be.
+    /// Cancels the call of `start_factory`. True if it was still to come.
     pub(crate) fn cancel_start(&mut self, factory: &Rc<dyn Factory>) -> bool {
         let is_it = |soon: &Deferred| matches!(soon, Deferred::Start(other) if other.identity() == factory.identity());
         let place = self.queues.deferred.iter().position(is_it);

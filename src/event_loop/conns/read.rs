@@ -1,4 +1,7 @@
-//! A connection has something to tell, and is read.
+//! What a readiness event leads to: the connection is read, or found to have hung up.
+//!
+//! All connections are read into one buffer of 64 KiB, which is lent to `data_received`. Nothing is copied, and an
+//! idle connection has no buffer.
 
 use std::io;
 
@@ -12,39 +15,43 @@ use crate::event_loop::state::State;
 use crate::sys::Readiness;
 
 impl State {
-    /// A socket has something to tell. What its own callback writes is sent at once, while the socket is warm in the
-    /// caches (a tenth of an echo's cost); what others have written to it waits for the end of the turn, as more may
-    /// come.
+    /// Handles a readiness event: reads once, and settles the connection.
     pub(crate) fn handle_readiness(&mut self, id: ConnId, ready: Readiness) {
-        // An event of a connection that was closed in this turn has an id that stands for nothing.
+        // The event carries the whole id. If the connection was closed in this turn, the event finds nothing.
         let Some(conn) = self.conns.get_mut(id) else { return };
         let is_listed = std::mem::replace(&mut conn.dirty, true);
+
+        // Noted, because edge-triggered epoll reports it once: there is room, input, or something behind the input.
         if ready.write || ready.hangup {
             conn.flow.blocked = false;
         }
         conn.watch.more |= ready.more || ready.hangup;
         conn.watch.unread |= ready.read || ready.hangup;
+
         let reads = conn.wanted().read;
         if conn.watch.listed && reads {
-            // It is read in this turn, once.
+            // `read_left_unread` reads it in this turn, once.
         } else if reads && (ready.read || ready.hangup) {
             self.read(id);
         } else if ready.hangup {
             self.end_hung_up(id);
         }
+
+        // Its own output is sent now, while the socket is warm in the caches: that saves a tenth of an echo's cost. If
+        // other connections have written to it, it waits for the end of the turn, because more may come.
         if !is_listed {
             self.settle_one(id);
         }
     }
 
-    /// A connection that is not read from is broken, or the peer has closed it in order.
+    /// Handles a hang-up of a connection that is not read now. It is broken, or the peer has closed it in order.
     fn end_hung_up(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let broken = conn.io.hang_up(conn.flow.write_half == WriteHalf::Shut);
         let is_input = matches!(conn.io, Io::Input(_));
         let reason = match broken {
             None if is_input || (conn.paused.holds_input() && !conn.paused.at_eof) => {
-                // It is read when reading goes on. Until then epoll would tell of it in every turn.
+                // It is read when reading goes on. Until then epoll would report the hang-up in every turn.
                 conn.io.with_fd(|fd| self.poller.remove(fd));
                 (conn.watch.hung_up, conn.watch.interest) = (true, None);
                 return;
@@ -55,15 +62,19 @@ impl State {
         self.end(id, reason);
     }
 
-    /// Reads once; whether something has come.
+    /// Reads once. True if something has come.
     pub(crate) fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let is_open = conn.is_open();
+
+        // The shared buffer, out of the state while the callback borrows it.
         let mut buffer = std::mem::take(&mut self.buffers.read);
         let read = match conn.cold {
             None => conn.recv(&mut buffer),
             Some(_) => self.recv_limited(id, &mut buffer),
         };
+
+        // Input is delivered while the connection is open, and thrown away while it ends.
         let came = match read {
             Ok(n) if is_open => {
                 self.deliver_input(id, buffer.get(..n).unwrap_or_default());
@@ -80,6 +91,7 @@ impl State {
         came
     }
 
+    /// Calls `data_received`; with no data, the peer's stream has ended.
     pub(crate) fn deliver_input(&mut self, id: ConnId, data: &[u8]) {
         let now = self.time.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -87,6 +99,8 @@ impl State {
             conn.paused.at_eof = true;
             return self.deliver_end(id);
         }
+
+        // Without marks of the protocol, a request begins with its first byte.
         conn.limits.since = now;
         conn.request.heard = true;
         if conn.request.marks == crate::event_loop::state::conn::RequestMarks::None
@@ -95,12 +109,13 @@ impl State {
             conn.limits.request_since = Some(now);
         }
         self.call(id, "data_received", |p, t| p.data_received(t, data));
+
+        // The time that the callback took does not count as idle.
         let now = self.time.now;
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.limits.since = now);
-        // its own time is no idling
     }
 
-    /// Input of a connection that is half-closed; whether there was any.
+    /// Throws away input of a connection that lingers. True if there was any.
     pub(crate) fn discard_input(&mut self, id: ConnId, n: usize) -> bool {
         let now = self.time.now;
         if let Some(conn) = self.conns.get_mut(id) {
@@ -113,12 +128,12 @@ impl State {
         n > 0
     }
 
-    /// The peer's stream has ended, and the protocol says what follows.
+    /// Calls `eof_received`, whose result says what follows.
     pub(crate) fn deliver_end(&mut self, id: ConnId) {
         let eof = self.call(id, "eof_received", |p, t| p.eof_received(t));
         let Some(conn) = self.conns.get(id) else { return };
-        // A protocol that has taken over meanwhile is asked as well. One that failed has ended it, unless all that it met
-        // was that nothing can be written any more.
+        // A protocol that has taken over meanwhile is asked later. Without a result the callback failed, and `call` has
+        // ended the connection; but not if the only failure was a refused write.
         if !conn.paused.by_switch && (eof == Some(Eof::Close) || conn.flow.write_half == WriteHalf::Shut) {
             self.end(id, LostReason::PeerClosed);
         }

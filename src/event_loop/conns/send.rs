@@ -1,4 +1,8 @@
-//! Writing more than one buffer: several at once, and what is read while it is sent.
+//! Writing: bytes, several buffers at once, formatted text, readers and files.
+//!
+//! Everything is queued and sent after the callback, so the small pieces of one callback are one system call. The
+//! queue is bounded: above the high-water mark the loop reads no more from the peer, and at `max_queued` it cuts the
+//! connection. A peer that does not read must cost the others nothing.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +18,7 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
-    /// Queues several buffers, in their order, as one [`write`](Self::write) of all would: all of them or none.
+    /// Queues several buffers in order, as one [`write`](Self::write) would: all of them or none.
     ///
     /// # Errors
     /// As [`write`](Self::write), for the sum of their lengths.
@@ -23,18 +27,20 @@ impl Transport<'_> {
         self.state.write_parts(id, parts)
     }
 
-    /// Sends what a reader gives, to its end, after what was written before and before what is written afterwards
-    /// (Twisted's `FileSender`). It is read as the peer takes it, 64 KiB at a time, or as many bytes as the high-water
-    /// mark if that is less; no more is in memory, whatever its length. Then
-    /// [`transfer_complete`](crate::Protocol::transfer_complete) is called.
+    /// Queues a reader and sends it to its end, in order with what is written (Twisted's `FileSender`). Then
+    /// [`transfer_complete`](crate::Protocol::transfer_complete) is called. It is read as the peer takes it, in pieces of
+    /// 64 KiB, or of the high-water mark if that is less. Only one piece is in memory.
     ///
-    /// All connections wait for each `read`, so it is for what gives at once: memory, files, decoders of these. A
-    /// `read` that fails, also with `WouldBlock`, or panics ends the connection with that error; what was before it
-    /// in the queue has been sent by then, what is behind is given up. A connection that is lost drops the reader.
-    /// While it is sent, the connection is not idle for limits and drains, and a peer that takes nothing is cut at
-    /// the write limit; [`close`](Self::close) sends all of it first. [`queued`](Self::queued) does not count it; for the
-    /// water marks and the hard limit, of several that are queued all but the first count, each as the 64 KiB that it may
-    /// have in memory: a peer which asks for file after file and reads nothing is paused.
+    /// All connections wait for each `read`, so use readers that give at once: memory, files, decoders of these. A
+    /// `read` that fails, also with `WouldBlock`, or panics, ends the connection with that error. What was queued before
+    /// the reader has been sent then; what is behind it is dropped. A lost connection drops the reader.
+    ///
+    /// While a reader is sent, the connection is not idle, for limits and for drains. A peer that takes nothing is cut
+    /// at the write limit. [`close`](Self::close) sends all of the reader first.
+    ///
+    /// [`queued`](Self::queued) does not count readers. For the water marks and the hard limit, each reader after the
+    /// first counts as the 64 KiB that it may have in memory. So a peer that asks for file after file and reads nothing
+    /// is paused.
     ///
     /// ```
     /// use std::io::Read;
@@ -64,14 +70,15 @@ impl Transport<'_> {
         self.state.send_source(id, Source::new(reader, most))
     }
 
-    /// Sends a file, or a part of it: `..` for what it has now, `0..1000` for the first 1000 bytes. As
-    /// [`send_reader`](Self::send_reader); the file's position is neither used nor moved. A file that turns out to be
-    /// shorter, since it was truncated meanwhile or the range reaches beyond its end, ends the connection with an
-    /// error of kind [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) after what there was. Pipes and devices,
-    /// which have no positions, are for [`send_reader`](Self::send_reader).
+    /// Sends a file or a part of it, as [`send_reader`](Self::send_reader) does: `..` for what it has now, `0..1000` for
+    /// the first 1000 bytes. The file's position is neither used nor moved.
+    ///
+    /// A file may be shorter than the range, or be truncated meanwhile. Then the connection sends what there is, and
+    /// ends with an error of kind [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof). Pipes and devices have no
+    /// positions; use [`send_reader`](Self::send_reader) for them.
     ///
     /// # Errors
-    /// As [`send_reader`](Self::send_reader). That the file cannot be read shows when its turn comes.
+    /// As [`send_reader`](Self::send_reader). An unreadable file fails only when its turn comes.
     pub fn send_file(&mut self, file: File, range: impl RangeBounds<u64>) -> Result<(), WriteError> {
         self.send_reader(FilePart::new(file, &range))
     }
@@ -79,15 +86,15 @@ impl Transport<'_> {
     /// Queues bytes for the peer.
     ///
     /// # Errors
-    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] when more than the loop's
-    /// limit (8 MiB) would be queued: nothing of it is, and the connection is aborted. A protocol that has more to say
-    /// than a peer may take at once writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
+    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] if more than the loop's limit
+    /// (8 MiB) would be queued; then nothing of it is queued, and the connection is aborted. A protocol with much output
+    /// writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
     /// [`resume_writing`](crate::Protocol::resume_writing).
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.cx.state.write(self.id, bytes)
     }
 
-    /// Queues `line` and a line feed. The result is a callback's, so that it can be the last expression of one, as
+    /// Queues `line` and a line feed. The result can be the last expression of a callback, as that of
     /// [`Connection::send_line`](crate::Connection::send_line) can.
     ///
     /// # Errors
@@ -97,10 +104,10 @@ impl Transport<'_> {
         Ok(())
     }
 
-    /// What `write!` and `writeln!` call.
+    /// Queues formatted text. `write!` and `writeln!` call it.
     ///
     /// # Errors
-    /// As [`write`](Self::write). A `Display` that fails writes what it had until then.
+    /// As [`write`](Self::write). If a `Display` fails, the text before the failure is queued.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), WriteError> {
         match text.as_str() {
             Some(text) => self.write(text.as_bytes()),
@@ -112,13 +119,13 @@ impl Transport<'_> {
         }
     }
 
-    /// Bytes that are written and not yet taken by the kernel.
+    /// Returns the number of bytes that are written and not yet taken by the kernel.
     pub fn queued(&self) -> usize {
         self.conn().map_or(0, |conn| conn.out.len())
     }
 
-    /// Whether more than the high-water mark is queued, or has been and is not yet down to the low one: the time to
-    /// stop writing until [`resume_writing`](crate::Protocol::resume_writing).
+    /// True if the queue has risen above the high-water mark, and not yet fallen to the low one. Then stop writing until
+    /// [`resume_writing`](crate::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
         self.conn().is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > high)
@@ -126,6 +133,7 @@ impl Transport<'_> {
 }
 
 impl State {
+    /// Queues all parts, or none.
     fn write_parts(&mut self, id: ConnId, parts: &[IoSlice<'_>]) -> Result<(), WriteError> {
         let len = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         self.check_room(id, len)?;
@@ -136,17 +144,19 @@ impl State {
         Ok(())
     }
 
+    /// Queues a reader.
     fn send_source(&mut self, id: ConnId, source: Source) -> Result<(), WriteError> {
         let load = self.conns.get(id).map_or(0, |conn| conn.out.load_of(&source));
         self.check_room(id, load)?;
         if let Some(conn) = self.conns.get_mut(id) {
             conn.out.push_source(source, &mut self.buffers.spares);
-            conn.cold(); // so that it is looked after
+            conn.cold(); // `settle_cold` looks after connections with cold state only
         }
         self.mark(id);
         Ok(())
     }
 
+    /// Queues bytes. A large piece goes to the kernel first, which saves its copy.
     pub(crate) fn write(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), WriteError> {
         self.check_room(id, bytes.len())?;
         let left = self.send_at_once(id, bytes);
@@ -157,6 +167,7 @@ impl State {
         Ok(())
     }
 
+    /// Queues a text that several queues share, without a copy.
     pub(crate) fn write_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), WriteError> {
         self.check_room(id, bytes.len())?;
         if let Some(conn) = self.conns.get_mut(id) {
@@ -166,7 +177,8 @@ impl State {
         Ok(())
     }
 
-    /// Whether so much may be queued; whose queue is full is cut.
+    /// Checks that `more` bytes may be queued. If the queue would be too long, the connection is cut: a third party, such
+    /// as the other members of a chat, would go on writing.
     pub(crate) fn check_room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
             return Err(WriteError::Closed);

@@ -1,4 +1,4 @@
-//! What a protocol may know of its connection, and set on its socket.
+//! What a protocol can ask about its connection, and set on its socket.
 
 use std::io;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::event_loop::state::transport::Transport;
 use crate::net::{Addr, PeerCredentials};
 
 impl Transport<'_> {
-    /// The connection's id, for others to write to.
+    /// Returns the connection's id, by which other protocols write to it.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The peer's address, as `accept` told it, or as it was connected to.
+    /// Returns the peer's address, as `accept` gave it, or as the client connected to it.
     pub fn peer_addr(&self) -> Addr {
         self.conn().map_or(Addr::Unnamed, |conn| conn.peer.clone())
     }
 
-    /// Who the peer is, on a Unix socket: its process, user and group when it connected. `None` for TCP, in memory, and
-    /// once the connection is gone.
+    /// Returns the process, user and group of the peer when it connected, on a Unix socket. `None` for TCP, in memory,
+    /// and once the connection is gone.
     ///
     /// # Errors
     /// As getsockopt(2) fails.
@@ -28,21 +28,21 @@ impl Transport<'_> {
         self.conn().map_or(Ok(None), |conn| conn.io.peer_credentials())
     }
 
-    /// The address of the listener that accepted it; where that is closed, or this side has connected, and with
-    /// [`Blocking`](crate::Blocking), that of this end.
+    /// Returns the address of the listener that accepted the connection. It is the socket's own address if that
+    /// listener is closed, for a client, and with [`Blocking`](crate::Blocking).
     pub fn local_addr(&self) -> Addr {
         let Some(conn) = self.conn() else { return Addr::Unnamed };
         let of_port = |(place, number)| Some(self.cx.state.ports.list.get(place)?.local_addr(number as usize));
         conn.entry.origin.port().and_then(of_port).unwrap_or_else(|| conn.io.local_addr())
     }
 
-    /// Whose connection it is, where this side has made it.
+    /// Returns the client of this connection; `None` if it was accepted.
     pub fn connector(&self) -> Option<Connector> {
         self.conn()?.entry.origin.connector()
     }
 
-    /// Whether small pieces of output are sent at once (`TCP_NODELAY`). As the listener, which has it on by default
-    /// ([`ServerBuilder::no_delay`](crate::ServerBuilder::no_delay)). Of no effect but for TCP.
+    /// Sets if small pieces of output are sent at once (`TCP_NODELAY`). The default is the listener's, which has it on
+    /// ([`ServerBuilder::no_delay`](crate::ServerBuilder::no_delay)). It has an effect for TCP only.
     ///
     /// # Errors
     /// As setsockopt(2) fails.
@@ -50,10 +50,11 @@ impl Transport<'_> {
         self.conn().map_or(Ok(()), |conn| conn.io.set_no_delay(on))
     }
 
-    /// Finds out about a peer that has vanished: after this time of silence, probes included, the connection is
-    /// broken; also when what was sent is not acknowledged for so long. From 6 to 32767 s, and whole seconds count;
-    /// `None`: no probes. As the listener, see
-    /// [`ServerBuilder::keep_alive_time`](crate::ServerBuilder::keep_alive_time). Of no effect but for TCP.
+    /// Sets after which time of silence a vanished peer breaks the connection, probes included. Output that is not
+    /// acknowledged for that time breaks it too. From 6 to 32767 s, in whole seconds; `None` for no probes.
+    ///
+    /// The default is the listener's, see [`ServerBuilder::keep_alive_time`](crate::ServerBuilder::keep_alive_time). It
+    /// has an effect for TCP only.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for another time, with nothing changed; else as setsockopt(2) fails.
@@ -61,19 +62,19 @@ impl Transport<'_> {
         self.conn().map_or(Ok(()), |conn| conn.io.set_keep_alive(time))
     }
 
-    /// Whether what has arrived is to be given to the protocol now.
+    /// True if the protocol is to get input now.
     pub(crate) fn wants_input(&self) -> bool {
         self.conn().is_some_and(|conn| conn.is_open() && !conn.paused.by_protocol && !conn.is_switching())
     }
 
-    /// Input that was read is thrown away: the connection is closed as if it were still in the kernel.
+    /// Notes that input was read and thrown away. The close then takes it as unread, and lingers.
     pub(crate) fn note_unread_input(&mut self) {
         if let Some(conn) = self.conn_mut() {
             conn.watch.left_unread = true;
         }
     }
 
-    /// The server's limit on lines.
+    /// Returns the server's limit on lines.
     pub(crate) fn max_line_length(&self) -> usize {
         self.cx.state.core.settings.line_limit
     }

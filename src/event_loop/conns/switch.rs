@@ -1,4 +1,7 @@
-//! Another protocol takes a connection over.
+//! The switch of protocols: another one takes the connection over.
+//!
+//! It does so when the callback that named it has returned without an error, and the connection is not ending. Until
+//! then the old protocol answers for the connection.
 
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Paused, RequestMarks};
@@ -8,18 +11,20 @@ use crate::event_loop::state::{State, READ};
 use crate::panics::forget;
 
 impl Transport<'_> {
-    /// When this callback has returned, `next` has the connection (an upgrade, a negotiation that is done). The old
-    /// protocol is dropped, without `connection_lost`. The new one is called first by
-    /// [`connection_made`](Protocol::connection_made), then it is given `leftover`, which is what the old one was
-    /// given and did not consume, and then what is read; if the peer's stream has ended already,
-    /// [`eof_received`](Protocol::eof_received) follows, and the old one's answer to that does not count. What
-    /// [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) keep of the input follows `leftover` by itself.
+    /// Gives the connection to the protocol `next` when this callback has returned, as for an upgrade or after a
+    /// negotiation. The old protocol is dropped without `connection_lost`.
     ///
-    /// The connection stays what it is: its id, its groups, its limits, its queue, a pause of reading. Timers that
-    /// the old protocol has set are cancelled, and a [request](Self::request_begins) that it has begun is none of the
-    /// new one's. It replaces the whole protocol: from within a wrapper, the wrapper as well. If the callback fails, or
-    /// the connection begins to end meanwhile, the old protocol keeps it. Of two calls in one callback the second
-    /// counts.
+    /// The new protocol first gets [`connection_made`](Protocol::connection_made). Then it gets `leftover`, the input
+    /// that the old protocol did not consume, and then what is read. If the peer's stream has ended already,
+    /// [`eof_received`](Protocol::eof_received) follows; the old protocol's answer to it does not count. Input that
+    /// [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) keep follows `leftover` by itself.
+    ///
+    /// The connection keeps its id, groups, limits, queue, and a pause of reading. Timers of the old protocol are
+    /// cancelled, and a [request](Self::request_begins) that it began is forgotten. A wrapper is replaced together with
+    /// the protocol inside it.
+    ///
+    /// If the callback fails, or the connection begins to end, the old protocol keeps it. If a callback calls this
+    /// twice, the second call counts.
     ///
     /// ```
     /// use socketserver::testing::TestLoop;
@@ -58,12 +63,12 @@ impl Transport<'_> {
         }
     }
 
-    /// Whether another protocol has been named, so that this one is to be given no more.
+    /// True if a successor is named, so that this protocol gets no more input.
     pub(crate) fn is_switching(&self) -> bool {
         self.state.conns.get(self.id()).is_some_and(Conn::is_switching)
     }
 
-    /// What an adapter has kept, for the protocol that takes over.
+    /// Adds input that a receiver has kept, for the successor.
     pub(crate) fn add_leftover(&mut self, kept: &[u8]) {
         let id = self.id();
         let next = self.state.conns.get_mut(id).and_then(|conn| conn.cold.as_mut()?.next.as_mut());
@@ -78,7 +83,7 @@ impl Conn {
 }
 
 impl State {
-    /// After a callback that has named another protocol: that has the connection, if the callback has `succeeded`.
+    /// Puts the successor in place after the callback that named it, if that has `succeeded`. True if it did so.
     pub(crate) fn switch(&mut self, id: ConnId, succeeded: bool) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let Some((next, mut leftover)) = conn.cold.as_mut().and_then(|cold| cold.next.take()) else { return false };
@@ -87,12 +92,14 @@ impl State {
             return false;
         }
         let old = conn.protocol.replace(next);
-        leftover.append(&mut conn.cold().leftover); // of a protocol that was given a part before it switched on
+        // The old protocol may itself have taken over, and not yet got all that was left for it.
+        leftover.append(&mut conn.cold().leftover);
         conn.paused.by_switch = !leftover.is_empty() || conn.paused.at_eof;
         conn.cold().leftover = leftover;
         conn.request.marks = RequestMarks::None;
         (conn.limits.request_since, conn.request.ends_when_sent) = (None, false);
         (conn.paused.resumed, conn.told_to_shut_down) = (false, false);
+        // A timer's id would mean nothing to a protocol that never saw it.
         for timer in std::mem::take(&mut conn.timers) {
             self.time.timers.cancel(timer);
         }
@@ -101,8 +108,8 @@ impl State {
         true
     }
 
-    /// Gives the protocol that has taken over what the one before it has left: input, at most as much as one read
-    /// brings, then the end of the stream.
+    /// Gives a successor what its predecessor has left: input, at most one read's worth a turn, then the end of the
+    /// stream.
     pub(crate) fn deliver_leftover(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open()) else { return };
         let Paused { by_protocol, by_output, by_link, .. } = conn.paused;

@@ -1,4 +1,4 @@
-//! Monotonic time; in tests, as the test says.
+//! Monotonic time; in tests, the time that the test sets.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ impl Clock {
         }
     }
 
-    /// The time, where a test says it: the server's own switch does not know of it.
+    /// Returns the time that a test has set. The server's `Control` has the real clock, so deadlines are made from this.
     pub(crate) fn set_by_hand(&self) -> Option<Instant> {
         match self {
             Self::System => None,

@@ -1,4 +1,4 @@
-//! Groups: whom to tell, without a list of one's own.
+//! Groups of connections to broadcast to.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::event_loop::primitives::slab::ConnId;
 
 /// A set of connections to broadcast to: a room, the subscribers of a topic. A connection joins by
-/// [`Transport::join`](crate::Transport::join), and has left when it is lost. `Copy` and `Send`: make it where the
-/// factory is made, and give it to the protocols.
+/// [`Transport::join`](crate::Transport::join), and leaves when it is lost. A `Group` is `Copy` and `Send`: make it
+/// where the factory is made, and give it to the protocols.
 ///
-/// A member who does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
-/// to the loop's limit (8 MiB), then its connection is aborted; in one of [`lossy`](Self::lossy), it misses what comes
-/// while its queue is above the high-water mark, also for so much in one turn. Leaving takes a look at all members,
-/// joining does not.
+/// A member that does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
+/// to the loop's limit (8 MiB); then its connection is aborted. In a group of [`lossy`](Self::lossy), it misses texts
+/// while its queue is above the high-water mark. Only the application knows which of the two is right.
+///
+/// Joining is cheap. Leaving looks at all members.
 ///
 /// Members are connections of one loop, or of one [`EventLoops`](crate::EventLoops). With
 /// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one member there. With
@@ -26,13 +27,13 @@ pub struct Group {
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Group {
-    /// An empty group, whose members get everything or are cut.
-    #[allow(clippy::new_without_default)] // each is another one
+    /// Makes an empty group, whose members get everything or are cut.
+    #[allow(clippy::new_without_default)] // each call makes another group
     pub fn new() -> Self {
         Self { id: NEXT.fetch_add(1, Relaxed), lossy: false }
     }
 
-    /// An empty group, whose members miss what they are too slow for.
+    /// Makes an empty group, whose members miss texts that they are too slow for.
     pub fn lossy() -> Self {
         Self { lossy: true, ..Self::new() }
     }
@@ -47,12 +48,12 @@ impl Group {
 pub(crate) struct Groups(HashMap<Group, Vec<ConnId>>);
 
 impl Groups {
-    /// One that is not in it yet.
+    /// Adds a connection that is no member yet.
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.0.entry(group).or_default().push(id);
     }
 
-    /// `false` if it was not in.
+    /// Removes a member; `false` if the connection was none.
     pub(crate) fn leave(&mut self, group: Group, id: ConnId) -> bool {
         let Some(members) = self.0.get_mut(&group) else { return false };
         let before = members.len();

@@ -1,4 +1,4 @@
-//! The loops of one server, as far as they must know of each other. A loop by itself is a team of one.
+//! The loops of one server, as far as they must know of each other. A single loop is a group of one.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::event_loop::primitives::group::Group;
 use crate::mailbox::Mailbox;
 
-/// What all loops of a team share.
+/// What all loops of a group share.
 pub(crate) struct LoopGroup<C> {
     /// The number of the first loop in this process; the others have those that follow.
     first: u32,
@@ -20,9 +20,9 @@ pub(crate) struct LoopGroup<C> {
     groups: Mutex<HashMap<Group, Vec<Part>>>,
     /// How many connections each loop has.
     loads: Vec<CachePadded<AtomicUsize>>,
-    /// When the heart of each has beaten, as the worker tells the time.
+    /// When the heart of each loop has beaten, by the worker's clock.
     hearts: Vec<AtomicU64>,
-    /// The limit that a callback has given the drain: when it is over, and how long it may take.
+    /// The limit that a callback has set for the drain: its end, and its length.
     grace: Mutex<Option<(Instant, Duration)>>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct LoopGroup<C> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Part {
     members: usize,
-    /// The loop has not taken in what it was sent: all members there are to be cut, and get no more.
+    /// True if the loop has not taken what it was sent. Its members are to be cut, and get no more.
     is_behind: bool,
 }
 
@@ -40,7 +40,7 @@ impl Part {
     }
 }
 
-/// No two loops of a process have the same number.
+/// The number of the next loop. No two loops of a process have the same.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl<C> LoopGroup<C> {
@@ -56,12 +56,12 @@ impl<C> LoopGroup<C> {
         }))
     }
 
-    /// Whether there is no other loop, and so nothing to tell.
+    /// True if there is no other loop.
     pub(crate) fn is_alone(&self) -> bool {
         self.inboxes.len() == 1
     }
 
-    /// The number in the process of the team's loop with this number.
+    /// Returns the number in the process of a loop of the group.
     pub(crate) fn home(&self, number: usize) -> u32 {
         self.first.wrapping_add(number as u32)
     }
@@ -70,25 +70,25 @@ impl<C> LoopGroup<C> {
         &self.inboxes[number]
     }
 
-    /// Of the loop whose connections have this number in their ids; `None` if it is not in the team.
+    /// Returns the inbox of the loop whose connections have this number in their ids. `None` if it is of another group.
     pub(crate) fn inbox_at(&self, home: u32) -> Option<&Arc<Mailbox<C>>> {
         self.inboxes.get(home.wrapping_sub(self.first) as usize)
     }
 
-    /// Has all but this loop do something.
+    /// Sends a call to all loops but this one.
     pub(crate) fn call_others(&self, number: usize, call: impl Fn() -> C) {
         for (_, inbox) in self.inboxes.iter().enumerate().filter(|(other, _)| *other != number) {
-            let _ = inbox.send(call()); // else it has ended
+            let _ = inbox.send(call()); // fails only if that loop has ended
         }
     }
 
-    /// So many connections this loop has now; whether that is more than another one has.
+    /// Notes how many connections this loop has. True if another loop has fewer.
     pub(crate) fn note_load(&self, number: usize, connections: usize) -> bool {
         self.loads[number].store(connections, Relaxed);
         self.loads.iter().any(|other| other.load(Relaxed) < connections)
     }
 
-    /// The heart of this loop has beaten. When that of all has.
+    /// Notes a beat of this loop, and returns the oldest beat of all loops. One loop that hangs makes a hung worker.
     pub(crate) fn beat(&self, number: usize, millis: u64) -> u64 {
         self.hearts[number].store(millis, SeqCst);
         self.hearts.iter().map(|heart| heart.load(SeqCst)).min().unwrap_or(millis)
@@ -98,7 +98,7 @@ impl<C> LoopGroup<C> {
         self.hearts.iter().for_each(|heart| heart.store(millis, SeqCst));
     }
 
-    /// A callback gives the drain a limit; the nearest holds.
+    /// Sets a limit for the drain. The nearest holds.
     pub(crate) fn limit_drain(&self, deadline: Instant, grace: Duration) {
         let mut limit = self.grace.lock();
         if limit.map_or(true, |(before, _)| deadline < before) {
@@ -128,7 +128,7 @@ impl<C> LoopGroup<C> {
         self.groups.lock().get(&group).map_or(0, |parts| parts.iter().map(|part| part.members).sum())
     }
 
-    /// How many there are to be reached in each of the other loops.
+    /// Returns how many members each of the other loops has, except loops that are behind.
     pub(crate) fn members_elsewhere(&self, number: usize, group: Group) -> Vec<(usize, usize)> {
         let groups = self.groups.lock();
         let parts = groups.get(&group).into_iter().flatten().enumerate();
@@ -136,7 +136,7 @@ impl<C> LoopGroup<C> {
         others.map(|(other, part)| (other, part.members)).collect()
     }
 
-    /// Sets whether a loop is behind with what it was sent for a group; whether that is news.
+    /// Notes if a loop is behind with what it was sent for a group. True if that is new.
     pub(crate) fn set_behind(&self, number: usize, group: Group, behind: bool) -> bool {
         let mut groups = self.groups.lock();
         let Some(parts) = groups.get_mut(&group) else { return false };

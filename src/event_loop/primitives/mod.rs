@@ -1,4 +1,7 @@
 //! Values that know no loop: slots, timers, the clock, tokens, groups, rates, and what loops share.
+//!
+//! Nothing here may use `State`, `Conn` or `Io`. `Slab` gives ids, `Timers` orders time, `token` divides the numbers
+//! that epoll reports. `Groups` and `RateLimit` are shared by connections, `LoopGroup` by the loops of a server.
 
 pub(crate) mod clock;
 pub(crate) mod group;

@@ -1,11 +1,11 @@
-//! A token bucket: so many bytes a second, for one connection or for several together.
+//! A token bucket: a number of bytes a second, for one connection or for several together.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Most that one connection is granted at once while others wait.
+/// The most bytes that one connection is granted at once while others wait.
 const LARGEST: u64 = 64 << 10;
 /// Grants a second, so that a slow rate does not come in lumps.
 const GRANTS: u64 = 100;
@@ -13,10 +13,10 @@ const GRANTS: u64 = 100;
 /// How many bytes may pass in a second, by [`Transport::limit_reading`](crate::Transport::limit_reading) and
 /// [`limit_writing`](crate::Transport::limit_writing).
 ///
-/// It is a bucket of tokens, a byte each, which fills at the rate, up to the burst: in any time `t`, never more than
-/// `burst + rate * t` bytes pass. A clone is the same bucket, so connections that are given clones share the rate:
-/// those that wait get equal parts of it in turn, whichever loop they belong to. No timer runs for a connection that
-/// has nothing to read or to send.
+/// It is a bucket of tokens, a byte each, which fills at the rate, up to the burst. In any time `t`, at most
+/// `burst + rate * t` bytes pass. A clone is the same bucket, so connections with clones share the rate. Those that
+/// wait get equal parts of it in turn, whichever loop they belong to. No timer runs for a connection that has nothing
+/// to read or to send.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,32 +52,33 @@ pub struct RateLimit(Arc<Mutex<Bucket>>);
 struct Bucket {
     rate: u64,
     burst: u64,
-    /// When it will be full: what is missing until then has been taken, or is granted for later.
+    /// When the bucket will be full. The bytes missing until then are taken, or granted in advance.
     full: Option<Instant>,
 }
 
 impl RateLimit {
-    /// A full bucket with this rate, which is also its burst: what passes at once after a second of silence. A rate of
-    /// 0 counts as 1.
+    /// Makes a full bucket with this rate. Its burst, the bytes that pass at once after silence, is the same number. A
+    /// rate of 0 counts as 1.
     pub fn new(bytes_per_second: u64) -> Self {
         let rate = bytes_per_second.max(1);
         Self(Arc::new(Mutex::new(Bucket { rate, burst: rate, full: None })))
     }
 
-    /// With another burst, at least 1: a small one for an even flow, a large one for those who are silent for long. It
-    /// holds for all clones.
+    /// Sets another burst, at least 1, for all clones. A small burst gives an even flow. A large one suits connections
+    /// that are silent for long.
     #[must_use]
     pub fn burst(self, bytes: u64) -> Self {
         self.0.lock().burst = bytes.max(1);
         self
     }
 
-    /// Whether both are the same bucket.
+    /// True if both are the same bucket.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Takes what is there, up to `most`; 0 if that is less than is worth it, so that whoever waits has its turn.
+    /// Takes what is there, up to `most`. It takes nothing if that is less than a grant, so that connections in line have
+    /// their turn.
     pub(crate) fn take(&self, now: Instant, most: usize) -> usize {
         let mut bucket = self.0.lock();
         let most = most as u64;
@@ -90,7 +91,7 @@ impl RateLimit {
         taken as usize
     }
 
-    /// Takes what is worth it, up to `most`, before it is there: how much, and how long that is to wait for.
+    /// Takes a grant, up to `most`, in advance. Returns its size, and how long the connection must wait for it.
     pub(crate) fn reserve(&self, now: Instant, most: usize) -> (usize, Duration) {
         let mut bucket = self.0.lock();
         let granted = bucket.grant().min(most as u64).max(1);
@@ -107,12 +108,12 @@ impl RateLimit {
 }
 
 impl Bucket {
-    /// As much as is worth a turn.
+    /// Returns how many bytes are worth a turn.
     fn grant(&self) -> u64 {
         (self.rate / GRANTS).clamp(1, LARGEST).min(self.burst)
     }
 
-    /// How long it takes to fill so much; never too short, or never too long.
+    /// Returns how long the bucket takes to fill by `bytes`; never too short, or never too long.
     fn time_of(&self, bytes: u64, round_up: bool) -> Duration {
         let nanos = u128::from(bytes) * 1_000_000_000;
         let rate = u128::from(self.rate);
@@ -120,12 +121,12 @@ impl Bucket {
         Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX))
     }
 
-    /// How long it is until it is full.
+    /// Returns how long it takes until the bucket is full.
     fn missing(&self, now: Instant) -> Duration {
         self.full.map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
     }
 
-    /// The tokens that are there.
+    /// Returns the tokens that are there.
     fn level(&self, now: Instant) -> u64 {
         let missing = (self.missing(now).as_nanos() * u128::from(self.rate)).div_ceil(1_000_000_000);
         self.burst.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
@@ -136,7 +137,7 @@ impl Bucket {
         self.full = Some(full.checked_add(self.time_of(bytes, true)).unwrap_or(full));
     }
 
-    /// How long it is until all that was taken is there.
+    /// Returns how long it takes until everything that was taken is there.
     fn debt(&self, now: Instant) -> Duration {
         self.missing(now).saturating_sub(self.time_of(self.burst, false))
     }

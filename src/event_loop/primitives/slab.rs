@@ -1,10 +1,14 @@
-//! What a loop has of a kind, connections first of all, each under a number that is never given to another.
+//! The table of a loop's connections, and of its ports and clients, by ids that are never used twice.
+//!
+//! An id is a slot, and a generation that counts how often the slot was used. A slot is used again at once, an id never.
+//! An event or a write for a connection that is gone finds nothing, instead of its successor.
 
 use std::fmt;
 
-/// One connection of one loop, for as long as that lives: afterwards the id stands for nothing, although its place is
-/// used again. Each loop of a process has a number, which is part of the id, so that no other loop takes it for one of
-/// its own. `Copy` and `Send`: keep it, send it, write to it.
+/// The id of one connection of one loop. When the connection is gone, the id stands for nothing, and it is never given
+/// to another. The number of the loop is part of the id, so no other loop takes it for one of its own.
+///
+/// It is `Copy` and `Send`: keep it, send it to other threads, write to it. It keeps nothing alive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     home: u32,
@@ -12,21 +16,21 @@ pub struct ConnId {
     generation: u32,
 }
 
-/// What else a loop has is kept in the same way: ports, and sockets of datagrams.
+/// The id of a port, or of a client.
 pub(crate) type Place = ConnId;
 
 impl ConnId {
-    /// The number of its loop.
+    /// Returns the number of its loop.
     pub(crate) fn home(self) -> u32 {
         self.home
     }
 
-    /// Its place, which is another's afterwards.
+    /// Returns its slot, which another one has afterwards.
     pub(crate) fn index(self) -> usize {
         self.index as usize
     }
 
-    /// As one number, with which the kernel tells events to its loop.
+    /// Returns the token of its events: the whole id in 64 bits.
     pub(crate) fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -60,7 +64,7 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// So many there are, which leaves the top bit of a token to others.
+/// The last generation. The top bit of a token stays free for other tokens.
 const GENERATIONS: u32 = u32::MAX >> 1;
 
 impl<T> Slab<T> {
@@ -68,17 +72,17 @@ impl<T> Slab<T> {
         Self { home, slots: Vec::new(), free: Vec::new(), len: 0 }
     }
 
-    /// The number of the loop whose connections they are.
+    /// Returns the number of the loop.
     pub(crate) fn home(&self) -> u32 {
         self.home
     }
 
-    /// Whom the kernel tells of.
+    /// Returns the id that an event's token stands for.
     pub(crate) fn id(&self, token: u64) -> ConnId {
         ConnId { home: self.home, index: token as u32, generation: (token >> 32) as u32 }
     }
 
-    /// Who has this place now.
+    /// Returns the id that has this slot now.
     pub(crate) fn at(&self, index: usize) -> Option<ConnId> {
         let slot = self.slots.get(index).filter(|slot| slot.value.is_some())?;
         Some(ConnId { home: self.home, index: index as u32, generation: slot.generation })
@@ -116,10 +120,11 @@ impl<T> Slab<T> {
         let slot = self.slots.get_mut(id.index as usize).filter(is_meant)?;
         let value = slot.value.take()?;
         self.len -= 1;
+        // A slot that has had all its ids is not used again.
         if slot.generation < GENERATIONS {
             slot.generation += 1;
             self.free.push(id.index);
-        } // else the place has had all its ids
+        }
         Some(value)
     }
 

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-/// A timer that was set: to cancel it, or to set it anew. Once it has fired, the id stands for nothing; in another loop it
-/// does so always.
+/// A timer that was set, to cancel it or to set it anew. Once it has fired, the id stands for nothing. In another loop
+/// it never stands for anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     /// The number of its loop.
@@ -27,7 +27,7 @@ pub(crate) struct Timers<T> {
     live: usize,
 }
 
-/// A place in the heap; it counts only while the timer's own sequence is the same.
+/// An entry of the heap. It counts only while the timer's own sequence is the same.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Instant,
@@ -42,9 +42,9 @@ struct Slot<T> {
     task: Option<T>,
 }
 
-/// Cancelled timers stay in the heap until there are this many, and more than half are such.
+/// Stale entries stay in the heap until it has more than this many, and more than half are stale.
 const STALE: usize = 50;
-/// Further than this is as good as never: 68 years.
+/// The longest delay: 68 years, as good as never.
 pub(crate) const NEVER: Duration = Duration::from_secs(1 << 31);
 
 impl<T> Timers<T> {
@@ -52,7 +52,7 @@ impl<T> Timers<T> {
         Self { home, heap: BinaryHeap::new(), slots: Vec::new(), free: Vec::new(), sequence: 0, live: 0 }
     }
 
-    /// How many are pending.
+    /// Returns how many timers are pending.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.live
@@ -72,6 +72,7 @@ impl<T> Timers<T> {
         TimerId { home: self.home, index, generation }
     }
 
+    /// Puts an entry into the heap. An older entry of the same timer becomes stale; to find it would cost more.
     fn enqueue(&mut self, now: Instant, delay: Duration, index: u32) {
         self.sequence += 1;
         let sequence = self.sequence;
@@ -82,7 +83,7 @@ impl<T> Timers<T> {
         self.sweep();
     }
 
-    /// `false` if it has fired or was cancelled.
+    /// Sets a timer anew; `false` if it has fired or was cancelled.
     pub(crate) fn reset(&mut self, id: TimerId, now: Instant, delay: Duration) -> bool {
         let pending = self.slot(id).is_some();
         if pending {
@@ -91,13 +92,13 @@ impl<T> Timers<T> {
         pending
     }
 
-    /// Whether it is still to fire.
+    /// True if the timer is still to fire.
     pub(crate) fn is_pending(&self, id: TimerId) -> bool {
         let slot = self.slots.get(id.index as usize).filter(|_| id.home == self.home);
         slot.is_some_and(|slot| slot.generation == id.generation && slot.task.is_some())
     }
 
-    /// `None` if it has fired or was cancelled.
+    /// Cancels a timer; `None` if it has fired or was cancelled.
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
         let task = self.slot(id)?.task.take();
         self.retire(id.index);
@@ -105,7 +106,7 @@ impl<T> Timers<T> {
         task
     }
 
-    /// When the first is due.
+    /// Returns when the first timer is due.
     pub(crate) fn next(&mut self) -> Option<Instant> {
         while let Some(Reverse(entry)) = self.heap.peek() {
             if self.is_current(entry) {
@@ -116,12 +117,12 @@ impl<T> Timers<T> {
         None
     }
 
-    /// Where the timers stand that are set from here on: a turn fires those before only.
+    /// Returns a mark between the timers set so far and later ones. A turn fires only the former.
     pub(crate) fn mark(&self) -> u64 {
         self.sequence
     }
 
-    /// The first one that is due and was set before the mark.
+    /// Takes the first timer that is due and was set before the mark.
     pub(crate) fn pop(&mut self, now: Instant, mark: u64) -> Option<(TimerId, T)> {
         self.next().filter(|at| *at <= now)?;
         if self.heap.peek().is_some_and(|Reverse(entry)| entry.sequence > mark) {
@@ -144,6 +145,7 @@ impl<T> Timers<T> {
         slot.is_some_and(|slot| slot.sequence == entry.sequence && slot.task.is_some())
     }
 
+    /// Frees a slot. Its next timer has another generation, so that ids are not given twice.
     fn retire(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.generation = slot.generation.wrapping_add(1);
@@ -152,6 +154,7 @@ impl<T> Timers<T> {
         }
     }
 
+    /// Removes the stale entries, once they are most of the heap.
     fn sweep(&mut self) {
         if self.heap.len() > STALE && self.heap.len() > 2 * self.live {
             let mut heap = std::mem::take(&mut self.heap);

@@ -1,28 +1,31 @@
-//! What epoll tells that is no connection: numbers that no connection's has.
+//! The tokens of epoll's events that are no connection's.
+//!
+//! A connection's token is its whole id, generation included, so a late event finds nothing. A port's token has no room
+//! for a generation.
 
 pub(crate) const STOP: u64 = u64::MAX;
 pub(crate) const NOW: u64 = u64::MAX - 1;
 pub(crate) const GATE: u64 = u64::MAX - 2;
 pub(crate) const INBOX: u64 = u64::MAX - 3;
-/// One bit, which no connection's number has: the clients' attempts to connect.
+/// The clients' attempts to connect: one bit, which no connection's token has.
 pub(crate) const CONNECTORS: u64 = 1 << 63;
-/// And above: the sockets of datagrams, by their place.
+/// The datagram sockets, from here up, by their port's place.
 pub(crate) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
-/// And above: the listeners, by theirs.
+/// The listeners, from here up, by their port's place.
 pub(crate) const PORTS: u64 = u64::MAX - (1 << 31);
 
 /// The sockets of one port have tokens side by side.
 pub(crate) const PER_PORT: usize = 64;
-/// More ports of a kind at a time than this would have the tokens of something else.
+/// The most ports of a kind at a time. More would have the tokens of something else.
 pub(crate) const AT_A_TIME: usize = 1 << 20;
 
-/// Of a socket of a port, by the port's place alone: an event of a port that is closed by then has the one that follows
-/// it there looked at, in vain.
+/// Returns the token of a port's socket, made of the port's place. A late event of a closed port finds its successor,
+/// which is looked at once in vain.
 pub(crate) fn of(kind: u64, index: usize, number: usize) -> u64 {
     kind + (index * PER_PORT + number) as u64
 }
 
-/// The port's place, and the number of its socket.
+/// Returns the port's place, and the number of its socket.
 pub(crate) fn place(kind: u64, token: u64) -> (usize, usize) {
     let number = (token - kind) as usize;
     (number / PER_PORT, number % PER_PORT)

@@ -1,4 +1,6 @@
-//! What a loop does to the connections of the other loops of its server: by a call in their inbox, in order.
+//! What a loop does to connections of the other loops of its server: it sends a call to their inbox.
+//!
+//! So no connection is ever touched by two threads, and the calls keep their order.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,19 +13,20 @@ use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::net::Addr;
 
-/// How many times the most bytes of one connection may wait for a loop that does not come to take them.
+/// How many times `max_queued` may wait in the inbox of a loop that does not take it.
 const ROOM: usize = 8;
 
 impl State {
-    /// Has the loop of another one's connection do something; `false` if there is no such loop any more.
+    /// Sends a call to the loop of a connection; `false` if that loop is gone.
     pub(crate) fn across(&self, id: ConnId, call: impl FnOnce(&mut Context<'_>) -> bool + Send + 'static) -> bool {
         let call = move |cx: &mut Context<'_>| {
-            call(cx); // the answer is nobody's here
+            call(cx); // no caller waits for the answer
         };
         self.loops.group.inbox_at(id.home()).is_some_and(|inbox| inbox.send(Box::new(call)).is_ok())
     }
 
-    /// Bytes for a connection of another loop; `None` if it is none, `false` if too much waits there, and it is cut.
+    /// Sends bytes to a connection of another loop; `None` if it belongs to this one. `false` if too much waits there;
+    /// then the connection is cut.
     pub(crate) fn write_across(&self, id: ConnId, bytes: &[u8]) -> Option<bool> {
         let inbox = self.loops.group.inbox_at(id.home()).filter(|_| self.is_of_another_loop(id))?;
         if !inbox.reserve(bytes.len(), self.inbox_limit()) {
@@ -38,7 +41,8 @@ impl State {
         Some(inbox.send(Box::new(write)).is_ok())
     }
 
-    /// A text for the members of a group in the other loops: one copy and one call for each loop. How many there are.
+    /// Sends a text to the members of a group in the other loops, by one call for each loop. Returns how many members it
+    /// reaches.
     pub(crate) fn broadcast_across(&self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
         let others = self.loops.group.members_elsewhere(self.loops.number, group);
         if others.is_empty() {
@@ -55,8 +59,8 @@ impl State {
         reached
     }
 
-    /// Whether the loop gets it. One that stands still must not fill the memory, so at some point its members are those
-    /// who do not read.
+    /// Sends a text to one loop. `false` if too much waits for that loop. A loop that hangs must not fill the memory,
+    /// so its members are then treated as peers that do not read: they are cut.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
         let inbox = self.loops.group.inbox(number);
         if inbox.reserve(text.len(), self.inbox_limit()) {
@@ -74,8 +78,8 @@ impl State {
         false
     }
 
-    /// Many texts may have come while this loop was busy. They are no reason to cut who reads them, and so they are sent
-    /// before more is queued than should be.
+    /// Sends what other loops have queued, once it is much. Many texts may have come while this loop was busy. Members
+    /// that read must not be cut for that.
     fn settle_above_high_water(&mut self, bytes: usize) {
         self.loops.came_across += bytes;
         if self.loops.came_across > self.settings.high_water {
@@ -87,7 +91,7 @@ impl State {
         self.settings.max_queued.saturating_mul(ROOM)
     }
 
-    /// They have missed something.
+    /// Cuts the members of a group in this loop, because they have missed a text.
     fn cut_members(&mut self, group: Group) {
         for id in self.groups.members(group).to_vec() {
             self.overflow(id);
@@ -99,7 +103,7 @@ impl State {
         self.end(id, LostReason::Overflow(QueueFull { limit: self.settings.max_queued }));
     }
 
-    /// The other loops end when this one does.
+    /// Ends this loop, and the other loops of the server.
     pub(crate) fn stop_all(&mut self) {
         self.stop.asked = true;
         self.loops.group.call_others(self.loops.number, || Box::new(|cx| cx.state.stop.asked = true));
@@ -107,7 +111,8 @@ impl State {
 }
 
 impl Context<'_> {
-    /// Queues bytes for another connection; `false` if it is gone or closing, or did not keep up and is aborted now.
+    /// Queues bytes for another connection. `false` if it is gone or closing, or is aborted now because it did not keep
+    /// up.
     ///
     /// With [`Blocking`](crate::Blocking) each connection has its own loop, so no other connection can be reached.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
@@ -117,18 +122,18 @@ impl Context<'_> {
         }
     }
 
-    /// As [`write_to`](Self::write_to), with a line feed after the line.
+    /// Queues a line and a line feed, as [`write_to`](Self::write_to) does.
     pub fn send_line_to(&mut self, id: ConnId, line: impl AsRef<[u8]>) -> bool {
         self.write_to(id, &[line.as_ref(), b"\n"].concat())
     }
 
-    /// As [`broadcast`](Self::broadcast), with a line feed after the line.
+    /// Broadcasts a line and a line feed, as [`broadcast`](Self::broadcast) does.
     pub fn broadcast_line(&mut self, group: Group, line: impl AsRef<[u8]>, except: Option<ConnId>) -> usize {
         self.broadcast(group, &[line.as_ref(), b"\n"].concat(), except)
     }
 
-    /// Queues bytes for all members of a group, but one if it is given; how many get them. Long texts are not copied
-    /// for each. What becomes of a member who does not read, [`Group`] says.
+    /// Queues bytes for all members of a group except `except`, and returns how many it reaches. Members share one copy
+    /// of a long text. [`Group`] says what happens to a member that does not read.
     ///
     /// ```
     /// # use socketserver::{Context, Group};
@@ -138,16 +143,13 @@ impl Context<'_> {
     /// }
     /// ```
     ///
-    /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop; of them all
-    /// are counted who are members now, but the one that is left out.
-    ///
-    /// With [`Blocking`](crate::Blocking) each connection has its own loop: the group has one member, and nobody else
-    /// gets it.
+    /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop. There, every
+    /// present member counts as reached, except `except`.
     pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
         self.state.broadcast(group, bytes, except) + self.state.broadcast_across(group, bytes, except)
     }
 
-    /// How many connections are in a group, those of other loops included.
+    /// Returns how many connections are in a group, those of other loops included.
     pub fn members(&self, group: Group) -> usize {
         if self.state.loops.group.is_alone() {
             self.state.groups.members(group).len()
@@ -156,9 +158,9 @@ impl Context<'_> {
         }
     }
 
-    /// Sends `message` to another connection's [`Protocol::message`](crate::Protocol::message), which is called in this
-    /// turn or the next, never within this callback; `false` if the connection is gone or closing. One that
-    /// closes before gets none. For connections of this loop only; [`post_to`](Self::post_to) is for all.
+    /// Sends `message` to another connection of this loop. Its [`Protocol::message`](crate::Protocol::message) is called
+    /// in this turn or the next, never within this callback. `false` if the connection is gone or closing. If it closes
+    /// before the call, the message is dropped. [`post_to`](Self::post_to) works for connections of all loops.
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.is_open(id);
         if there {
@@ -167,7 +169,7 @@ impl Context<'_> {
         there
     }
 
-    /// As [`post`](Self::post), with a message that may go to another loop.
+    /// Sends a message as [`post`](Self::post) does, also to a connection of another loop.
     pub fn post_to(&mut self, id: ConnId, message: impl Any + Send) -> bool {
         if self.state.is_of_another_loop(id) {
             return self.state.across(id, move |cx| cx.post(id, message));
@@ -204,7 +206,7 @@ impl Context<'_> {
         self.state.pause(id)
     }
 
-    /// Reads from it again; `false` if it is gone or closing.
+    /// Resumes reading from a connection; `false` if it is gone or closing.
     pub fn resume_connection(&mut self, id: ConnId) -> bool {
         if self.state.is_of_another_loop(id) {
             return self.state.across(id, move |cx| cx.resume_connection(id));
@@ -212,24 +214,24 @@ impl Context<'_> {
         self.state.resume(id)
     }
 
-    /// The address of a connection's peer; `None` if the connection is gone, or another loop's.
+    /// Returns the address of a connection's peer. `None` if the connection is gone, or belongs to another loop.
     pub fn peer_of(&self, id: ConnId) -> Option<Addr> {
         self.state.conns.get(id).map(|conn| conn.peer.clone())
     }
 
-    /// How many bytes are queued for a connection; `None` if it is gone, or another loop's.
+    /// Returns how many bytes are queued for a connection. `None` if it is gone, or belongs to another loop.
     pub fn queued_of(&self, id: ConnId) -> Option<usize> {
         self.state.conns.get(id).map(|conn| conn.out.len())
     }
 
-    /// How many connections this loop has.
+    /// Returns how many connections this loop has.
     pub fn connections(&self) -> usize {
         self.state.conns.len()
     }
 
     /// Ends [`Reactor::run`](crate::Reactor::run) with this turn. Connections and listeners stay as they are. In a
-    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever`, without a drain: [`shutdown`](Self::shutdown), or that
-    /// of [`server`](Self::server), is the way there.
+    /// [`TcpServer`](crate::TcpServer) it ends `serve_forever` without a drain; for a drain call
+    /// [`shutdown`](Self::shutdown), here or on [`server`](Self::server).
     pub fn stop(&mut self) {
         self.state.stop_all();
     }

@@ -1,4 +1,6 @@
-//! One attempt: from an address to a socket that is connected.
+//! One attempt of a client: from an address to a connected socket.
+//!
+//! The time limit covers the lookup of the name and all its addresses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,11 +21,12 @@ use crate::listen::resolve;
 use crate::net::{Addr, Socket};
 use crate::sys::{socket, Readiness};
 
-/// While a Unix server's queue is full, the first pause between two tries, and the longest.
+/// The first and the longest pause between two tries while a Unix server's queue is full.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 impl State {
+    /// Begins an attempt: looks up the name, if the address has one, and tries the addresses.
     pub(crate) fn begin_attempt(&mut self, connector: Connector) {
         self.clients.attempts += 1;
         let (number, since) = (self.clients.attempts, self.time.clock.now());
@@ -52,11 +55,13 @@ impl State {
         }
     }
 
+    /// Has a thread look up the name: nothing in the system does it without a wait. These threads are not those of
+    /// `blocking`: a silent name server must not hold up the program's work, nor the other way round.
     fn resolve(&mut self, connector: Connector, number: u64, name: String) {
         let inbox = self.loops.inbox.clone();
         let lookup = move || {
             let found = resolve(&name);
-            // Fails where the loop is gone.
+            // It fails only if the loop is gone.
             let _ = inbox.send(Box::new(move |cx| cx.state.take_addresses(connector, number, found)));
         };
         match self.core.lookups.give(lookup) {
@@ -74,8 +79,9 @@ impl State {
         self.fail_attempt(connector, ConnectFailure::Resolve(io::Error::new(e.kind(), text)));
     }
 
+    /// Takes the result of a lookup.
     pub(crate) fn take_addresses(&mut self, connector: Connector, number: u64, found: io::Result<Vec<SocketAddr>>) {
-        // Otherwise it was stopped meanwhile, or its time is over.
+        // With another number, this attempt was stopped meanwhile, or its time is over.
         if self.clients.attempt(connector).is_some_and(|attempt| attempt.number == number) {
             match found {
                 Ok(found) => self.try_addresses(connector, found.into_iter().map(Addr::Ip).collect()),
@@ -84,6 +90,7 @@ impl State {
         }
     }
 
+    /// Tries the addresses in order, but only those of the local address's family.
     pub(crate) fn try_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
@@ -99,7 +106,8 @@ impl State {
         self.try_next(connector);
     }
 
-    /// Tries the next address: it has its share of the time that is left.
+    /// Tries the next address. It has its share of the time left, so that a dead address does not use up the time of
+    /// the next.
     fn try_next(&mut self, connector: Connector) {
         let now = self.time.clock.now();
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
@@ -138,7 +146,7 @@ impl State {
         }
     }
 
-    /// A Unix server's queue is full, and no event tells when it has room.
+    /// Tries again after a pause, because a Unix server's queue is full. No event announces room in it.
     fn retry_when_queue_has_room(&mut self, connector: Connector) {
         let now = self.time.clock.now();
         let Some(attempt) = self.clients.attempt(connector) else { return };
@@ -148,7 +156,7 @@ impl State {
         self.time.timers.reset(timer, now, pause.min(left));
     }
 
-    /// The socket of an attempt has something to tell.
+    /// Handles an event of an attempt's socket.
     pub(crate) fn check_attempt(&mut self, token: u64, ready: Readiness) {
         let connector = Connector(self.clients.all.id(token & !token::CONNECTORS));
         let Some(Attempt { socket: Some(socket), .. }) = self.clients.attempt(connector) else { return };
@@ -160,7 +168,7 @@ impl State {
         }
     }
 
-    /// The timer of a client has fired.
+    /// Handles a client's timer: the time of an address is over, or the next attempt is due.
     pub(crate) fn continue_client(&mut self, connector: Connector) {
         let now = self.time.woke;
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
@@ -170,7 +178,7 @@ impl State {
             _ => return self.continue_connecting(connector),
         };
         let is_over = attempt.deadline <= now;
-        // Popped timers are gone: the attempt has another one for what follows.
+        // A timer that has fired is gone. The attempt needs another one for what follows.
         attempt.timer =
             self.time.timers.set(now, attempt.deadline.saturating_duration_since(now), TimerTask::Connect(connector));
         if attempt.current.is_none() {
@@ -183,7 +191,7 @@ impl State {
         }
     }
 
-    /// The address that was tried does not answer: the next one, or the end of the attempt.
+    /// Goes on with the next address after one has failed, or ends the attempt.
     pub(crate) fn fail_address(&mut self, connector: Connector, (act, e): Failed) {
         let now = self.time.clock.now();
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
@@ -199,12 +207,13 @@ impl State {
         self.fail_attempt(connector, ConnectFailure::of(act, e, spent));
     }
 
-    /// There is a connection, unless it is one of the socket to itself: from the port that it was to connect to, which
-    /// nobody else had.
+    /// Hands the connected socket over to a connection, unless the socket has connected to itself.
     fn finish_attempt(&mut self, connector: Connector) {
         let Some(attempt) = self.clients.attempt(connector) else { return };
         let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
         self.poller.remove(&socket); // it is watched as a connection from here on
+
+        // The kernel chose the very port that the socket connects to, because no server had it. That is a refusal.
         if matches!(socket, Socket::Tcp(_)) && socket.local_addr().is_ok_and(|local| local == addr) {
             let _ = socket::reset_at_close(socket.as_fd());
             drop(socket);

@@ -1,7 +1,11 @@
 //! Clients: from an address to a connection, and again.
 //!
-//! What a program asks for within a callback is only noted; the next step is taken when that has returned, so that a
+//! What a program asks for within a callback is only noted. The next step follows when the callback has returned, so a
 //! factory is never called within its own call.
+//!
+//! Clients take no permit and are in no counter, because those are about who is served. A server whose backends counted
+//! against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is for
+//! conversations that are under way.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,11 +26,12 @@ use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
 
-/// In a loop that drains, how long a client waits to be told that it is not to be: one that asks for another then does
-/// not keep the loop busy.
+/// How long a new client waits for its `connection_failed` in a loop that drains. So a client that asks for another one
+/// then does not keep the loop busy.
 const REFUSED: Duration = Duration::from_millis(100);
 
 impl State {
+    /// Makes a client. Its first attempt begins when no callback runs.
     pub(crate) fn connect(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
         if self.ports.factory_refs.add(&factory) {
             self.queues.deferred.push_back(Deferred::Start(factory.clone()));
@@ -46,6 +51,7 @@ impl State {
         connector
     }
 
+    /// Stops the attempt, or the wait for the next one. `false` if there is neither.
     pub(crate) fn stop_connecting(&mut self, connector: Connector) -> bool {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return false };
         let tell = match &client.stage {
@@ -62,6 +68,7 @@ impl State {
         true
     }
 
+    /// Stops the attempt or the wait, and prevents another one. `false` if the client is gone.
     pub(crate) fn stop_reconnecting(&mut self, connector: Connector) -> bool {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return false };
         client.to.reconnect = None;
@@ -78,6 +85,7 @@ impl State {
         self.stop_reconnecting(connector)
     }
 
+    /// Begins another attempt now; `false` if one is under way, or the loop drains.
     pub(crate) fn connect_again(&mut self, connector: Connector) -> bool {
         let drains = self.stop.drain.is_some();
         let Some(client) = self.clients.all.get_mut(connector.0).filter(|_| !drains) else { return false };
@@ -108,7 +116,7 @@ impl State {
         }
     }
 
-    /// What was noted within a callback.
+    /// Takes the step that was noted within a callback.
     pub(crate) fn continue_connecting(&mut self, connector: Connector) {
         match self.clients.all.get(connector.0).map(|client| &client.stage) {
             Some(Stage::Queued) => self.begin_attempt(connector),
@@ -118,7 +126,7 @@ impl State {
         }
     }
 
-    /// Its protocol is made, and told.
+    /// Enters the new connection into the loop, builds its protocol and begins.
     pub(crate) fn serve_connected(&mut self, connector: Connector, io: Io, peer: Addr) {
         let since = self.time.clock.now();
         let conn = Conn::new(io, peer, Origin::Made(connector), None, since);
@@ -131,6 +139,7 @@ impl State {
         self.build_and_begin(&*factory, id);
     }
 
+    /// Ends an attempt, and reports why.
     pub(crate) fn fail_attempt(&mut self, connector: Connector, reason: ConnectFailure) {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let tried = match std::mem::replace(&mut client.stage, Stage::Over { again: false }) {
@@ -144,12 +153,14 @@ impl State {
         self.report_failure(connector, reason, tried);
     }
 
+    /// Releases the timer, the lookup and the socket of an attempt.
     fn drop_attempt(&mut self, attempt: Attempt) {
         self.time.timers.cancel(attempt.timer);
         attempt.lookup.into_iter().for_each(|lookup| self.core.lookups.forget(lookup));
         attempt.socket.into_iter().for_each(|socket| self.poller.forget(&socket));
     }
 
+    /// Calls `connection_failed`, and plans what follows.
     fn report_failure(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
         let goes_on = self.stop.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
@@ -161,24 +172,25 @@ impl State {
         self.plan_next_attempt(connector, retry_in);
     }
 
-    /// The loop stops: what is not connected yet is not connected any more.
+    /// Cancels all attempts and waits, because the loop stops.
     pub(crate) fn stop_connecting_all(&mut self) {
         for id in self.clients.all.ids() {
             self.stop_connecting(Connector(id));
         }
     }
 
-    /// The loop is at its end, and all connections are gone.
+    /// Ends all clients, at the end of the loop. All connections are gone.
     pub(crate) fn end_clients(&mut self) {
         self.stop_connecting_all();
         for id in self.clients.all.ids() {
             let factory = self.clients.all.get(id).map(|client| client.factory.clone());
+            // Its end is called, so its beginning is called before.
             if let Some(factory) = factory.filter(|factory| self.cancel_start(factory)) {
-                self.start_factory(&factory); // it is told of the end, so of the beginning before
+                self.start_factory(&factory);
             }
             self.continue_connecting(Connector(id));
         }
-        // Asked for while they were told of the end: who is told again may ask again.
+        // Clients that `connection_failed` has asked for above. They are not called: they could ask for others.
         for id in self.clients.all.ids() {
             self.release(Connector(id));
         }
@@ -190,7 +202,7 @@ impl State {
         false
     }
 
-    /// In a test's loop nothing connects but as the test says: whether this is one.
+    /// Connects as the test says; `false` outside of a test's loop.
     #[cfg(feature = "testing")]
     pub(crate) fn connect_in_memory(&mut self, connector: Connector, address: &Address) -> bool {
         let Some(script) = &mut self.clients.script else { return false };
@@ -209,69 +221,69 @@ impl State {
                 script.for_each(|script| script.made.extend(made.map(|id| (id, memory.clone()))));
             }
             Some(Err(e)) => self.fail_address(connector, ("connect to", e)),
-            None => {} // until its time is over
+            None => {} // no answer until its time is over
         }
         true
     }
 }
 
 impl Context<'_> {
-    /// Connects to `HOST:PORT`, and serves the connection with a protocol of this factory: 30 s for the name and the
-    /// connection, and one attempt. [`connect`](Self::connect) takes other settings.
+    /// Connects to `HOST:PORT`, and serves the connection with a protocol of this factory. It makes one attempt, within
+    /// 30 s for the name and the connection. [`connect`](Self::connect) takes other settings.
     ///
-    /// Nothing of it happens within this callback: then `start_factory`, if this is the factory's first use, and
-    /// `build_protocol` and the protocol's callbacks, or [`connection_failed`](Factory::connection_failed); and when
-    /// nothing is left, `stop_factory`.
+    /// Everything follows after this callback. `start_factory` comes first, if this is the factory's first use. Then
+    /// comes `build_protocol` with the protocol's callbacks, or [`connection_failed`](Factory::connection_failed). When
+    /// nothing is left, `stop_factory` is called.
     pub fn connect_tcp(&mut self, address: impl Into<Address>, factory: impl Factory + 'static) -> Connector {
         self.connect(Connect::to(address), factory)
     }
 
-    /// Connects to a Unix socket. While the server's queue is full, it is tried again until the timeout (30 s).
+    /// Connects to a Unix socket. While the server's queue is full, it tries again until the timeout (30 s).
     pub fn connect_unix(&mut self, path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Connector {
         self.connect(Connect::to(path.into()), factory)
     }
 
-    /// As [`connect_tcp`](Self::connect_tcp), with settings.
+    /// Connects as [`connect_tcp`](Self::connect_tcp) does, with settings.
     ///
-    /// A connection that this side has made takes no place under the connection limit, and is in none of the counters;
-    /// its errors and panics are logged and told to the error hook as those of others, and a stop drains it as others.
-    /// `TCP_NODELAY` and `SO_KEEPALIVE` are on.
+    /// A client's connection does not count against the connection limit, and is in none of the counters. Its errors
+    /// and panics reach the log and the error hook, and a stop drains it, as with other connections. `TCP_NODELAY` and
+    /// `SO_KEEPALIVE` are on.
     pub fn connect(&mut self, to: Connect, factory: impl Factory + 'static) -> Connector {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, which is told as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped)
-    /// when this callback has returned, or the wait for the next one; `false` if there is neither. A connection stays,
-    /// and is made again as the policy says when it is lost.
+    /// Stops the attempt that is under way, or the wait for the next one; `false` if there is neither. A stopped attempt
+    /// is reported as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped) after this callback. A
+    /// connection stays; when it is lost, the client reconnects as it is set to.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {
         self.state.stop_connecting(connector)
     }
 
-    /// As [`stop_connecting`](Self::stop_connecting), and no attempt follows any more (Twisted's `stopTrying`). A
-    /// connection stays. `false` if the connector is gone.
+    /// Stops as [`stop_connecting`](Self::stop_connecting) does, and no attempt follows any more (Twisted's
+    /// `stopTrying`). A connection stays. `false` if the client is gone.
     pub fn stop_reconnecting(&mut self, connector: Connector) -> bool {
         self.state.stop_reconnecting(connector)
     }
 
-    /// As [`stop_reconnecting`](Self::stop_reconnecting), and closes the connection, if there is one. `false` if the
-    /// connector is gone.
+    /// Stops as [`stop_reconnecting`](Self::stop_reconnecting) does, and closes the connection, if there is one.
+    /// `false` if the client is gone.
     pub fn disconnect(&mut self, connector: Connector) -> bool {
         self.state.disconnect(connector)
     }
 
-    /// Connects again, at once: between two attempts, and in the callbacks that tell of the end, `connection_failed` and
-    /// `connection_lost` ([`Lost::connector`](crate::Lost::connector) says whose). `false` while there is an attempt or
-    /// a connection, when the connector is gone, and while the loop stops.
+    /// Connects again at once, between two attempts or from within `connection_failed` and `connection_lost`
+    /// ([`Lost::connector`](crate::Lost::connector) names the client). `false` while there is an attempt or a
+    /// connection, if the client is gone, and while the loop stops.
     pub fn connect_again(&mut self, connector: Connector) -> bool {
         self.state.connect_again(connector)
     }
 
-    /// How far it is.
+    /// Returns the state of a client.
     pub fn connector_state(&self, connector: Connector) -> ConnectorState {
         self.state.connector_state(connector)
     }
 
-    /// Its connection; `None` while it has none.
+    /// Returns the connection of a client; `None` while it has none.
     pub fn connection_of(&self, connector: Connector) -> Option<ConnId> {
         self.state.connection_of(connector)
     }

@@ -1,4 +1,11 @@
-//! The loop's sockets of datagrams: received from as far as a turn allows, and sent from at once.
+//! The loop's datagram sockets: they receive as much as a turn allows, and send at once.
+//!
+//! A datagram takes no permit. A permit is for a handler that runs; in a loop none runs beside another, and nothing of
+//! a datagram is left after its callback. What must be bounded is its share of a turn.
+//!
+//! A send drops where there is no room, and does not queue. A queue would grow with a peer that takes nothing, deliver
+//! late what is of use only now, and still not make the network reliable. The answer is a `bool`, because a drop is
+//! no error: the protocol must bear it anyway.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,11 +32,13 @@ use crate::observe::{log_line, Outcome};
 use crate::panics::forget;
 use crate::sys::Readiness;
 
-/// What one socket may deliver in a turn; the rest waits for the next, and everybody else comes in between.
+/// How many datagrams one socket may deliver in a turn. Bytes alone would not bound empty datagrams.
 const DATAGRAMS: usize = 64;
+/// How many bytes one socket may deliver in a turn.
 const BYTES: usize = 256 << 10;
 
 impl State {
+    /// Binds the sockets of an address. A name with both families has a socket of each.
     pub(crate) fn listen_udp(
         &mut self,
         address: &Address,
@@ -45,10 +54,10 @@ impl State {
         Ok(DatagramPort { place: self.datagrams.list.insert(port), addr })
     }
 
-    /// The protocol hears that it begins, outside of any callback, and of datagrams from then on.
+    /// Calls `start_protocol`, and delivers datagrams from then on.
     pub(crate) fn start_datagrams(&mut self, place: Place) {
         if self.datagrams.list.get(place).map_or(true, |port| port.sockets.is_empty()) {
-            return; // closed before it has begun
+            return; // it closed before it began
         }
         self.call_datagrams(place, Delivery::default(), "start_protocol", |p, t| p.start_protocol(t));
         let Some(port) = self.datagrams.list.get_mut(place) else { return };
@@ -58,9 +67,10 @@ impl State {
         }
     }
 
-    /// Receives while nothing is against it.
+    /// Watches the datagram sockets while the loop neither rests, nor is paused, nor drains.
     pub(crate) fn sync_datagrams(&mut self) {
-        let paused = self.core.control.paused() && self.lent.is_none(); // who is being served goes on
+        // A pause concerns new clients. The sockets of a lent connection belong to one that is being served.
+        let paused = self.core.control.paused() && self.lent.is_none();
         let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
         if receives != self.datagrams.receiving {
             self.datagrams.receiving = receives;
@@ -68,6 +78,7 @@ impl State {
         }
     }
 
+    /// Watches the sockets of a port, or watches them no more. A port that cannot be watched is closed.
     fn watch_datagrams(&mut self, place: Place, watch: bool) {
         let Some(port) = self.datagrams.list.get(place).filter(|port| port.started) else { return };
         let mut refused = None;
@@ -90,16 +101,17 @@ impl State {
         }
     }
 
-    /// A socket is readable, or has met an error.
+    /// Receives from a socket that is readable or has met an error, as much as a turn allows.
     pub(crate) fn receive(&mut self, token: u64) {
         let (index, number) = token::place(token::DATAGRAMS, token);
         let Some(place) = self.datagrams.list.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffers.read));
+        // The loop of a lent connection reads less at once, but a datagram must fit.
         if buffer.len() < READ {
-            buffer.resize(READ, 0); // a loop with smaller reads
+            buffer.resize(READ, 0);
         }
         for _ in 0..DATAGRAMS {
-            // It may have been closed, or the loop told to stop, in the last one's callback.
+            // The last callback may have closed the port, or stopped the loop.
             let Some(port) = self
                 .datagrams
                 .list
@@ -130,6 +142,7 @@ impl State {
         self.datagrams.list.get(place).is_some_and(|port| port.started)
     }
 
+    /// Calls `datagram_received`, and counts the datagram.
     fn deliver_datagram(
         &mut self,
         place: Place,
@@ -140,9 +153,10 @@ impl State {
     ) {
         let to = socket.local_of(&received);
         let Received { len, peer, from, .. } = received;
+        // A datagram of another peer was queued before the socket was connected.
         let connected = self.datagrams.list.get(place).and_then(Port::peer);
         if connected.is_some_and(|connected| *connected != peer) {
-            return; // it came before the socket was connected
+            return;
         }
         self.core.note_accepted(&peer);
         self.datagrams.received += 1;
@@ -162,10 +176,11 @@ impl State {
         }
     }
 
+    /// Handles a failed receive: goes on, rests, or closes the port.
     fn receive_failed(&mut self, place: Place, number: usize, e: io::Error) {
         let Some(listener) = self.datagrams.list.get(place).and_then(|port| port.sockets.get(number)) else { return };
         if AcceptError::of(&e) == AcceptError::Gone {
-            // Of what was sent before: told once for each, so nothing has to rest for it.
+            // An error of an earlier send. The kernel reports it once, so the loop need not rest.
             self.core.monitor.report_accept_error(listener.local_addr(), &e, false);
             if is_refusal(&e) {
                 self.report_refusal(place, number);
@@ -182,7 +197,7 @@ impl State {
         }
     }
 
-    /// What was sent before was not taken.
+    /// Calls `connection_refused`, if this is the connected socket.
     fn report_refusal(&mut self, place: Place, number: usize) {
         let connected = self.datagrams.list.get(place).and_then(|port| port.connected.as_ref());
         if connected.is_some_and(|(connected, _)| *connected == number) {
@@ -191,7 +206,7 @@ impl State {
         }
     }
 
-    /// Sends at once; `false`: there was no room.
+    /// Sends a datagram at once. `false` if there was no room, and it was dropped.
     pub(crate) fn send_datagram(
         &mut self,
         place: Place,
@@ -206,7 +221,7 @@ impl State {
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
-            // That is what an earlier one has met; this one has not been sent yet.
+            // The error is about an earlier datagram. This one has not been sent yet.
             self.queues.deferred.push_back(Deferred::Call(Box::new(move |cx| cx.state.report_refusal(place, number))));
             sent = socket.send(bytes, to, source);
         }
@@ -223,6 +238,9 @@ impl State {
         }
     }
 
+    /// Connects the port to one peer. Noted is the name that the kernel has for the peer, because received datagrams
+    /// are compared with it. It may differ from `peer`: 0.0.0.0 is this host, a Unix socket has the path it was bound
+    /// to, and a flow label is no part of a name.
     pub(crate) fn connect_datagrams(&mut self, place: Place, delivering: Option<usize>, peer: &Addr) -> io::Result<()> {
         let port = self.datagrams.list.get_mut(place).ok_or_else(closed)?;
         let number = port.number_for(peer, delivering);
@@ -231,14 +249,14 @@ impl State {
         Ok(())
     }
 
-    /// Closes the sockets; the protocol hears of it when no callback runs.
+    /// Closes the sockets of a port. `stop_protocol` follows when no callback runs.
     pub(crate) fn close_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.list.get_mut(place).filter(|port| !port.sockets.is_empty()) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
         self.queues.deferred.push_back(Deferred::EndDatagrams(place));
     }
 
-    /// From outside of a callback.
+    /// Closes the sockets of a port, and calls `stop_protocol` now. For use outside of callbacks.
     pub(crate) fn stop_datagrams(&mut self, place: Place) {
         let Some(port) = self.datagrams.list.get_mut(place) else { return };
         port.sockets.drain(..).for_each(|socket| self.poller.remove(&socket));
@@ -249,7 +267,7 @@ impl State {
         self.datagrams.list.ids().into_iter().for_each(|place| self.stop_datagrams(place));
     }
 
-    /// Once; one that has not begun hears of no end either.
+    /// Calls `stop_protocol` once, and drops the protocol. A protocol that has not begun is not called.
     pub(crate) fn end_datagrams(&mut self, place: Place) {
         let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.list.remove(place) else {
             return;
@@ -260,7 +278,7 @@ impl State {
         forget(protocol);
     }
 
-    /// Calls a protocol for what is no datagram: an error or a panic is told.
+    /// Calls a protocol outside of a delivery. An error or a panic is reported.
     fn call_datagrams(
         &mut self,
         place: Place,
@@ -275,6 +293,7 @@ impl State {
         forget(outcome);
     }
 
+    /// Calls a protocol, out of its slot as in `call_once`.
     fn call_protocol(
         &mut self,
         place: Place,
@@ -299,14 +318,14 @@ impl State {
     }
 }
 
-/// Nobody listens where an earlier datagram was sent to.
+/// True if no socket listens at the address of an earlier datagram.
 fn is_refusal(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::ConnectionRefused
 }
 
 impl Context<'_> {
-    /// As [`Reactor::listen_udp`](crate::Reactor::listen_udp); the protocol hears of its start when this callback has
-    /// returned. Give an IP address: a name is looked up at once, and the loop waits for that.
+    /// Binds as [`Reactor::listen_udp`](crate::Reactor::listen_udp) does; `start_protocol` follows after this callback.
+    /// Give an IP address: the loop waits for the lookup of a name.
     ///
     /// # Errors
     /// As there.
@@ -321,8 +340,9 @@ impl Context<'_> {
         Ok(port)
     }
 
-    /// Sends a datagram from a socket of this loop, whose protocol does not hear of it. `false`: there was no room, and it
-    /// is dropped. As [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to).
+    /// Sends a datagram from a socket of this loop, as
+    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no room,
+    /// and it was dropped. The socket's protocol is not called.
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -330,20 +350,22 @@ impl Context<'_> {
         self.state.send_datagram(port.place, None, to, bytes, None)
     }
 
-    /// Closes a socket of datagrams; its protocol hears of it when this callback has returned.
+    /// Closes a datagram socket. `stop_protocol` follows after this callback.
     pub fn stop_listening_udp(&mut self, port: &DatagramPort) {
         self.state.close_datagrams(port.place);
     }
 }
 
 impl DatagramTransport<'_> {
-    /// Sends a datagram, at once; a reply leaves from the address that was sent to, and what goes to an address of the other
-    /// family from a socket of that family, where the port has one. `false`: the kernel's queue, or that of
-    /// a Unix socket which nobody reads, is full, and the datagram is dropped, as the network may drop any.
+    /// Sends a datagram at once. A reply leaves from the address that the request was sent to. A datagram to the other
+    /// address family leaves from a socket of that family, if the port has one.
+    ///
+    /// `false` if the queue of the kernel, or of a Unix socket that is not read, is full. The datagram is then dropped,
+    /// as the network may drop any.
     ///
     /// # Errors
-    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as sendmsg(2) fails: no
-    /// way there, nobody has that Unix socket.
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as
+    /// sendmsg(2) fails: no route, no such Unix socket.
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
         let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
         self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source)
@@ -352,13 +374,13 @@ impl DatagramTransport<'_> {
     /// Sends to the peer that the socket is connected to, as [`send_to`](Self::send_to).
     ///
     /// # Errors
-    /// As there; where the socket is not connected, `EDESTADDRREQ` or [`io::ErrorKind::NotConnected`].
+    /// As there; if the socket is not connected, `EDESTADDRREQ` or [`io::ErrorKind::NotConnected`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
     }
 
-    /// Talks to this peer only, from now on: others are not heard any more, and
-    /// [`connection_refused`](DatagramProtocol::connection_refused) tells when it is not there. Nothing is sent for it.
+    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not listen,
+    /// [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
     ///
     /// # Errors
     /// As connect(2) fails.
@@ -366,31 +388,31 @@ impl DatagramTransport<'_> {
         self.cx.state.connect_datagrams(self.place, self.delivery.number, peer)
     }
 
-    /// Where the datagram was sent to; outside of [`datagram_received`](DatagramProtocol::datagram_received) what the
-    /// socket is bound to.
+    /// Returns the address that the datagram was sent to. Outside of
+    /// [`datagram_received`](DatagramProtocol::datagram_received) it is the address that the socket is bound to.
     pub fn local_addr(&self) -> Addr {
         let bound = || self.cx.state.datagrams.list.get(self.place).map(|port| port.addr().clone());
         self.delivery.to.clone().or_else(bound).unwrap_or(Addr::Unnamed)
     }
 
-    /// Whether the datagram was longer than what is delivered.
+    /// True if the datagram was longer than the data that is delivered.
     pub fn is_truncated(&self) -> bool {
         self.delivery.truncated
     }
 
-    /// How many bytes the datagram had.
+    /// Returns how many bytes the datagram had.
     pub fn original_len(&self) -> usize {
         self.delivery.original_len
     }
 
-    /// The socket, for [`Context::send_datagram`] at other times.
+    /// Returns the socket, for [`Context::send_datagram`] at other times.
     pub fn port(&self) -> DatagramPort {
         let addr = self.cx.state.datagrams.list.get(self.place).map_or(Addr::Unnamed, |port| port.addr().clone());
         DatagramPort { place: self.place, addr }
     }
 
-    /// Closes the socket. Nothing more is delivered, not even what the kernel has already;
-    /// [`stop_protocol`](DatagramProtocol::stop_protocol) follows when this callback has returned.
+    /// Closes the socket. Nothing more is delivered, not even datagrams that the kernel has already.
+    /// [`stop_protocol`](DatagramProtocol::stop_protocol) follows after this callback.
     pub fn stop_listening(&mut self) {
         self.cx.state.close_datagrams(self.place);
     }

@@ -1,4 +1,6 @@
 //! Descriptors that are no sockets, read like a connection: standard input, a pipe, a file.
+//!
+//! Regular files, which epoll refuses, are read once a turn.
 
 use std::os::fd::OwnedFd;
 
@@ -15,15 +17,16 @@ use crate::net::Addr;
 use crate::sys::Readiness;
 
 impl Context<'_> {
-    /// Reads from a descriptor that is no socket, as from a connection: standard input, a pipe, a terminal, a file
-    /// (Twisted's `StandardIO`, asyncio's `connect_read_pipe`). The protocol's callbacks are those of a connection, its
-    /// end is `eof_received`, pausing and closing work; what is written to it ends it, since it has no other side.
+    /// Reads from a descriptor that is no socket: standard input, a pipe, a terminal, a file (Twisted's `StandardIO`,
+    /// asyncio's `connect_read_pipe`). The protocol's callbacks are those of a connection. End of file is
+    /// `eof_received`, and pausing and closing work. A write ends it, because it has no other side.
     ///
-    /// The descriptor is the loop's from here on; give it a copy of one that the program keeps, as of standard input.
-    /// `O_NONBLOCK` is not touched, since other processes may share the file: it is polled before each read. (Who shares
-    /// a terminal or a pipe with another *reader* may lose the race for what was there, and waits.) A regular file is
-    /// read as fast as the loop turns, 64 KiB each time. It takes no place under the connection limit, is in no counter,
-    /// and a drain closes it as an idle connection.
+    /// The loop owns the descriptor from here on. If the program keeps it, as standard input, give the loop a copy. The
+    /// loop does not set `O_NONBLOCK`, because other processes may share the file; it polls before each read. If
+    /// another *reader* shares a terminal or a pipe, it may take the input first, and the loop then waits in its read.
+    ///
+    /// A regular file is read as fast as the loop turns, 64 KiB each time. The descriptor does not count against the
+    /// connection limit and is in no counter. A drain closes it as an idle connection.
     ///
     /// ```
     /// use std::io::Write;
@@ -63,16 +66,17 @@ impl Context<'_> {
 }
 
 impl State {
-    /// Whether a file is to be read, for which no event comes.
+    /// True if a regular file is to be read. No event announces it.
     pub(crate) fn has_readable_file(&self) -> bool {
         self.unpolled.files.iter().any(|id| self.waits_for_input(*id))
     }
 
+    /// True if the connection wants input.
     fn waits_for_input(&self, id: ConnId) -> bool {
         self.conns.get(id).and_then(|conn| conn.watch.interest).is_some_and(|watched| watched.read)
     }
 
-    /// Those that epoll does not tell of.
+    /// Reads each regular file once.
     pub(crate) fn read_files(&mut self) {
         for id in std::mem::take(&mut self.unpolled.files) {
             if self.conns.get(id).is_some() {

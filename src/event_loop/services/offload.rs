@@ -1,4 +1,8 @@
-//! Work that may wait, on threads beside the loop; what comes of it is told on the loop.
+//! Work that may block, on threads beside the loop. Its result comes back to the loop.
+//!
+//! All loops of a server share the threads, because a pool is a bound. With `Blocking` there is a loop for each
+//! connection, which ends while its work may still hang. With a pool for each, clients that come and go could start
+//! any number of threads.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -13,13 +17,13 @@ use crate::event_loop::state::State;
 use crate::observe::log_line;
 use crate::panics::caught;
 
-/// Why there is no result of [`Context::blocking`].
+/// Why [`Context::blocking`] has no result.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlockingError {
     /// The work panicked, with this text.
     Panicked(String),
-    /// The system gave no thread for it, and none was there: nothing was done.
+    /// The system gave no thread for it, and none was running. The work was not done.
     NoThread(io::Error),
 }
 
@@ -44,8 +48,8 @@ impl std::error::Error for BlockingError {
 }
 
 impl Context<'_> {
-    /// Has `work` done on a thread of a small pool, and then calls `done` on the loop with what it returned: for what
-    /// would hold up the loop, as a file, a database or a long computation does (Twisted's `deferToThread`, asyncio's
+    /// Runs `work` on a thread of a small pool, and then calls `done` on the loop with the result. Use it for what would
+    /// hold up the loop: a file, a database, a long computation (Twisted's `deferToThread`, asyncio's
     /// `run_in_executor`).
     ///
     /// ```
@@ -60,15 +64,18 @@ impl Context<'_> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     ///
-    /// Up to 10 threads are started as they are needed, for all loops of a server together, and end after 10 s without
-    /// work; a server that never calls this has none. More work than that waits in a queue, which nothing bounds but the callers: a protocol that pauses
-    /// reading until its work is done has one piece in it, so that the connection limit bounds it. Pieces of work end in
-    /// any order. A panic in `work` is contained, logged, and told to `done`, as is that no thread can be had.
+    /// All loops of a server share up to 10 threads. A thread starts when it is needed, and ends after 10 s without work.
+    /// A server that never calls this has none. Pieces of work end in any order. A panic in `work` is contained and
+    /// logged; `done` gets it as an error, and also gets the error if there is no thread.
     ///
-    /// `done` is called in a later turn, never within this callback. The connection that has asked may be gone by then:
-    /// keep its [`ConnId`](crate::event_loop::ConnId), which stands for nothing in that case. A drain does not wait for work, only
-    /// for connections that are not idle. When the reactor is dropped, work that has not begun is dropped, nobody waits
-    /// for what runs, and `done` is dropped without a call.
+    /// More work waits in a queue without a bound. Only the caller knows what to do at a bound, and that is one call:
+    /// pause reading until the work is done. Then each connection has one piece in the queue, and the connection limit
+    /// bounds it.
+    ///
+    /// `done` is called in a later turn, never within this callback. The connection that asked may be gone then: keep
+    /// its [`ConnId`](crate::event_loop::ConnId), which then stands for nothing. A drain waits for busy connections, and
+    /// not for work. When the reactor is dropped, so are `done` and the work that has not begun; work that runs is left
+    /// alone.
     pub fn blocking<R: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> R + Send + 'static,
@@ -86,12 +93,13 @@ impl State {
     ) {
         let key = self.offloaded.next;
         self.offloaded.next += 1;
+        // `done` stays on the loop, because it need not be `Send`. Only the result crosses threads.
         let result = Arc::new(Mutex::new(None));
         let theirs = result.clone();
         let inbox = self.loops.inbox.clone();
         let run = move || {
             *theirs.lock() = Some(caught(work).map_err(panicked));
-            let _ = inbox.send(Box::new(move |cx| cx.state.finish_work(key))); // fails where the loop is gone
+            let _ = inbox.send(Box::new(move |cx| cx.state.finish_work(key))); // fails only if the loop is gone
         };
         match self.core.blocking.give(run) {
             Ok(ticket) => {
@@ -108,6 +116,7 @@ impl State {
         }
     }
 
+    /// Calls `done` of a piece of work.
     fn finish_work(&mut self, key: u64) {
         if let Some((done, _)) = self.offloaded.due.remove(&key) {
             self.call_free("what blocking work has led to", done);
@@ -116,7 +125,7 @@ impl State {
 }
 
 impl State {
-    /// The loop is at its end: nobody waits for what it has given away.
+    /// Drops the work that has not begun, at the end of the loop.
     pub(crate) fn forget_all_work(&self) {
         self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
     }

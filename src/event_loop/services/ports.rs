@@ -1,4 +1,7 @@
 //! The loop's listeners: opened, watched, closed.
+//!
+//! Nothing of a closed port is kept, neither its factory nor its slot. A program that opens a port for each transfer
+//! can go on for ever.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,19 +19,20 @@ use crate::lifecycle::{Core, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 
 impl Context<'_> {
-    /// Accepts no more on this port. Connections stay.
+    /// Closes a port: the loop accepts no more there. Its connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
         self.state.stop_listening(port.place);
     }
 }
 
 impl State {
+    /// Opens a port with these listeners.
     pub(crate) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         let queued = queued_at_stop(&self.core);
         self.listen_with(listeners, factory, queued)
     }
 
-    /// As one of several loops, which serve what is queued at a stop together.
+    /// Opens a port as one of several loops, which share the count of connections queued at a stop.
     pub(crate) fn listen_with(
         &mut self,
         listeners: Arc<Vec<Listener>>,
@@ -49,22 +53,23 @@ impl State {
                 return Err(e);
             }
         }
-        // One that has several ports is told of the first and of the last.
+        // A factory with several ports is started with the first, and stopped with the last.
         if self.ports.factory_refs.add(&factory) {
             self.start_factory(&factory);
         }
         Ok(ListeningPort { place, addr })
     }
 
-    /// The factory is told when no callback runs.
+    /// Closes a port. `stop_factory` follows when no callback runs.
     pub(crate) fn stop_listening(&mut self, place: Place) {
         if let Some(factory) = self.close_port(place) {
             self.queues.deferred.push_back(Deferred::Stop(factory));
         }
     }
 
+    /// Calls `stop_factory`, and drops the factory within the call, where a panic is contained.
     pub(crate) fn stop_factory(&mut self, factory: Rc<dyn Factory>) {
-        self.call_free("stop_factory", move |cx| factory.stop_factory(cx)); // and dropped in there, too
+        self.call_free("stop_factory", move |cx| factory.stop_factory(cx));
     }
 
     /// Calls `stop_factory` and `stop_protocol` of closed ports now, and not in the next turn.
@@ -82,7 +87,7 @@ impl State {
         }
     }
 
-    /// The factory, if this was its last port.
+    /// Removes a port. Returns the factory if this was its last use.
     fn close_port(&mut self, place: Place) -> Option<Rc<dyn Factory>> {
         let Port { factory, listeners, .. } = self.ports.list.remove(place)?;
         if self.ports.listening {
@@ -91,11 +96,14 @@ impl State {
         Some(factory).filter(|factory| self.ports.factory_refs.remove(factory))
     }
 
+    /// Closes all ports, and stops their factories.
     pub(crate) fn stop_listening_all(&mut self) {
         self.ports.list.ids().into_iter().for_each(|place| self.stop_listening(place));
         self.end_closed_ports();
     }
 
+    /// Watches the listeners of a port, or watches them no more. They are level-triggered, and the kernel wakes only
+    /// one of the loops for a connection.
     pub(crate) fn watch_port(&self, place: Place, watch: bool) -> Result<()> {
         let Some(port) = self.ports.list.get(place) else { return Ok(()) };
         for (number, listener) in port.listeners.iter().enumerate().filter(|(_, listener)| !listener.is_lost()) {
@@ -110,12 +118,13 @@ impl State {
         Ok(())
     }
 
+    /// Calls `start_factory`.
     pub(crate) fn start_factory(&mut self, factory: &Rc<dyn Factory>) {
         self.call_free("start_factory", |cx| factory.start_factory(cx));
     }
 }
 
-/// For the listeners of a port; in a worker process its master counts for all.
+/// Makes the count of connections queued at a stop. In a worker process, the master's memory has it, for all workers.
 pub(crate) fn queued_at_stop(core: &Core) -> Arc<QueuedAtStop> {
     Arc::new(QueuedAtStop::new(core.worker().map(WorkerRole::queue_counts)))
 }

@@ -1,4 +1,4 @@
-//! The loop's time: its clock, what it read last, and its timers.
+//! The loop's time: its clock, the last readings, and its timers.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::event_loop::state::work::TimerTask;
 /// The loop's time.
 pub(crate) struct Clockwork {
     pub(crate) clock: Clock,
-    /// When the wait of this turn ended, or the last callback since.
+    /// When the wait of this turn, or a later callback, ended.
     pub(crate) now: Instant,
     /// When the wait of this turn ended.
     pub(crate) woke: Instant,

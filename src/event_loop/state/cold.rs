@@ -1,4 +1,4 @@
-//! What few connections have: kept apart, so that the others do not pay for it.
+//! What few connections have: kept apart in a box, so that the others do not pay for it.
 
 use std::time::Instant;
 
@@ -10,21 +10,21 @@ use crate::event_loop::state::protocol::Protocol;
 
 #[derive(Default)]
 pub(crate) struct ColdState {
-    /// Whose queues its reading waits for.
+    /// The connections whose queues its reading waits for.
     pub(crate) links: Vec<ConnId>,
-    /// Whose reading waits for its queue.
+    /// The connections whose reading waits for its queue.
     pub(crate) linked: Vec<ConnId>,
-    /// Whether those have been told that the queue is long.
+    /// True if the linked connections are paused, because the queue is long.
     pub(crate) holds_linked: bool,
     pub(crate) reading: Option<RateWaiter>,
     pub(crate) writing: Option<RateWaiter>,
-    /// The protocol that takes over when the callback has returned, and the input that is for it.
+    /// The successor, which takes over when the callback has returned, and the input for it.
     pub(crate) next: Option<(Box<dyn Protocol>, Vec<u8>)>,
-    /// Input that is still to be given to a protocol that has taken over.
+    /// Input that a protocol that has taken over has still to get.
     pub(crate) leftover: Vec<u8>,
-    /// Readers that have been sent to their end, of which the protocol is still to be told.
+    /// The number of readers that are sent, and for which `transfer_complete` is due.
     pub(crate) transfers: usize,
-    /// Bytes that were queued behind a reader that has failed.
+    /// The number of bytes that were dropped, because a reader or a send has failed.
     pub(crate) given_up: usize,
 }
 
@@ -34,13 +34,13 @@ impl Conn {
     }
 }
 
-/// One direction of a connection, and its place at the bucket.
+/// One direction of a connection under a rate limit, and its wait in line.
 #[derive(Debug)]
 pub(crate) struct RateWaiter {
     pub(crate) limit: RateLimit,
-    /// Until when it waits, and for how much, which is taken already.
+    /// The timer of the wait, and the bytes it waits for, which are taken already.
     pub(crate) wait: Option<(TimerId, usize)>,
-    /// What it has waited for and is to use now.
+    /// The bytes that it has waited for, and uses now.
     pub(crate) granted: usize,
 }
 
@@ -49,7 +49,7 @@ impl RateWaiter {
         Self { limit: limit.clone(), wait: None, granted: 0 }
     }
 
-    /// What may pass now.
+    /// Returns how many bytes may pass now.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> usize {
         match std::mem::take(&mut self.granted) {
             0 => self.limit.take(now, most),

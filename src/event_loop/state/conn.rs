@@ -1,4 +1,4 @@
-//! One connection of a loop: what is known of it between two callbacks.
+//! One connection of a loop: the data that is kept between two callbacks.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -19,36 +19,36 @@ use crate::net::Addr;
 use crate::observe::Outcome;
 use crate::sys::Readiness;
 
-/// How far a connection is.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
     /// In conversation.
     #[default]
     Open,
-    /// To be closed when its output is sent; nothing is read.
+    /// The connection closes when its output is sent. Nothing is read.
     Flushing,
-    /// Sent, but not acknowledged: a close now might lose it. Looked at again after the pause.
+    /// The output is sent, and not acknowledged: a close now might lose it. The loop looks again after the pause.
     Acknowledging { pause: Duration, until: Instant },
-    /// Half-closed: the peer's input is read into the void until it ends.
+    /// The connection is half-closed. The peer's input is read and thrown away until it ends.
     Lingering { idle: Instant, until: Instant },
-    /// To be taken out.
+    /// The connection is taken out next.
     Over,
 }
 
-/// Why a connection is not read from: each reason is taken back by who gave it.
+/// Why a connection is not read. The reasons are independent: each is withdrawn by the code that set it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Paused {
-    /// The protocol's wish.
+    /// True if the protocol has asked for it.
     pub(crate) by_protocol: bool,
-    /// Too much is queued for the peer.
+    /// True if too much is queued for the peer.
     pub(crate) by_output: bool,
-    /// The queue of a connection that it is linked to is long.
+    /// True if the queue of a connection that it is linked to is long.
     pub(crate) by_link: bool,
-    /// A rate limit has it wait.
+    /// True if it waits in line at a rate limit.
     pub(crate) by_rate: bool,
-    /// A protocol that has taken over is still to be given what the one before it has left.
+    /// True if a protocol that has taken over has still to get its predecessor's leftover.
     pub(crate) by_switch: bool,
-    /// The peer's stream has ended.
+    /// True if the peer's stream has ended.
     pub(crate) at_eof: bool,
     /// True if the protocol's pause is over, and `reading_resumed` is due.
     pub(crate) resumed: bool,
@@ -59,42 +59,42 @@ impl Paused {
         self.holds_input() || self.by_output || self.at_eof
     }
 
-    /// Whether input may wait that will be read later.
+    /// True if input may wait that will be read later.
     pub(crate) fn holds_input(self) -> bool {
         self.by_protocol || self.by_link || self.by_rate || self.by_switch
     }
 }
 
-/// How far the writing half of an open connection is.
+/// The writing half of an open connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum WriteHalf {
     #[default]
     Open,
-    /// To be shut when the output is sent; no more of it is taken.
+    /// It is shut when the output is sent. No more output is taken.
     Closing,
-    /// The peer has been told that no more comes.
+    /// It is shut: the peer reads end of stream.
     Shut,
 }
 
-/// Who says when a request begins and ends.
+/// What marks the beginning and the end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum RequestMarks {
-    /// Nobody: it begins with input, and ends with the answer's last byte.
+    /// Nothing: a request begins with input, and ends with the last byte of the answer.
     #[default]
     None,
-    /// The protocol.
+    /// The protocol's calls.
     Explicit,
 }
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A listener: it is served, and counted. Its port, which may be closed by now, and the number of the listener there;
-    /// `None` where the listener is not the loop's.
+    /// A listener accepted it: it is served and counted. The port, which may be closed now, and the number of the
+    /// listener there; `None` if the listener is not the loop's.
     Accepted(Option<(Place, u32)>),
-    /// This side has made it.
+    /// A client of this loop made it.
     Made(Connector),
-    /// The program: a descriptor that is no socket.
+    /// The program gave it: a descriptor that is no socket.
     Adopted,
 }
 
@@ -113,7 +113,7 @@ impl Origin {
         }
     }
 
-    /// Only what was accepted is counted.
+    /// Reports the end of the connection. Only accepted connections are counted.
     pub(crate) fn report_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
         match self {
             Self::Accepted(_) => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
@@ -127,7 +127,7 @@ pub(crate) struct Conn {
     pub(crate) entry: Entry,
     pub(crate) io: Io,
     pub(crate) peer: Addr,
-    /// Taken out while a callback runs.
+    /// `None` while a callback of it runs.
     pub(crate) protocol: Option<Box<dyn Protocol>>,
     pub(crate) out: Outbox,
     pub(crate) paused: Paused,
@@ -139,29 +139,32 @@ pub(crate) struct Conn {
     pub(crate) timers: Vec<TimerId>,
     pub(crate) groups: Vec<Group>,
     pub(crate) cold: Option<Box<ColdState>>,
-    /// True if it is in the list of those to be settled at the end of the turn.
+    /// True if it is listed in `queues.dirty`, to be settled.
     pub(crate) dirty: bool,
     /// True if `shutting_down` was called.
     pub(crate) told_to_shut_down: bool,
 }
 
-/// How it came into the loop.
+/// How the connection came into the loop.
 pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// Given back when the protocol is dropped.
     pub(crate) permit: Option<Permit>,
 }
 
-/// What epoll watches for, and what it has told.
+/// What epoll watches for, and what it has reported.
+///
+/// TCP sockets are watched edge-triggered. Level-triggered, epoll looks at every reported socket once more in the next
+/// wait, which costs a twentieth with 512 clients. In return the loop must remember what a read may have left.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     /// `None` while epoll does not know the socket.
     pub(crate) interest: Option<Readiness>,
-    /// True if input may be there which epoll has told of already, and does not tell again.
+    /// True if input may be there that epoll does not report again.
     pub(crate) unread: bool,
-    /// True if a read that brings less than it might is not the last: epoll has told of something behind.
+    /// True if a short read is not the last, because epoll has reported an end or urgent data behind it.
     pub(crate) more: bool,
-    /// True if it is in the list of those to be read in the next turn, without being told.
+    /// True if it is listed in `queues.unread`, to be read in the next turn.
     pub(crate) listed: bool,
     /// True if the peer has left, with input still to be read.
     pub(crate) hung_up: bool,
@@ -169,29 +172,29 @@ pub(crate) struct Watch {
     pub(crate) left_unread: bool,
 }
 
-/// How its output flows.
+/// The flow of the connection's output.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) write_half: WriteHalf,
     /// True if the kernel takes no more output for now.
     pub(crate) blocked: bool,
-    /// True if output has gone past the queue, since that was flushed last.
+    /// True if output has gone past the queue since the last flush.
     pub(crate) sent: bool,
-    /// True if `pause_writing` was the last that the protocol heard.
+    /// True if `pause_writing` was called, and not yet `resume_writing`.
     pub(crate) told_to_pause: bool,
 }
 
-/// The request that it is at.
+/// The request in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
     pub(crate) marks: RequestMarks,
-    /// True if the request is over once what is queued is sent: an answer belongs to its request.
+    /// True if the request ends once the queue is sent: an answer belongs to its request.
     pub(crate) ends_when_sent: bool,
     /// True if anything has been read at all.
     pub(crate) heard: bool,
 }
 
-/// Its time limits, and since when they count.
+/// The connection's time limits, and since when they count.
 #[derive(Debug)]
 pub(crate) struct ConnLimits {
     /// Overrides the server's limits.
@@ -208,7 +211,7 @@ pub(crate) struct ConnLimits {
     pub(crate) blocked_since: Instant,
 }
 
-/// How far it is on its way to its end.
+/// The end of the connection: its phase, and the reason.
 #[derive(Debug, Default)]
 pub(crate) struct End {
     pub(crate) phase: Phase,
@@ -248,21 +251,23 @@ impl Conn {
         self.end.phase == Phase::Open
     }
 
-    /// Whether more may be queued.
+    /// True if more output may be queued.
     pub(crate) fn takes_output(&self) -> bool {
         self.is_open() && self.flow.write_half == WriteHalf::Open
     }
 
-    /// Whether a stop may close it: nothing is under way.
+    /// True if a stop may close the connection, because nothing is under way. A pause of reading counts as work: a
+    /// protocol pauses while a thread works for it.
     pub(crate) fn is_idle(&self) -> bool {
         let in_request = self.request.marks == RequestMarks::Explicit && self.limits.request_since.is_some();
-        // Whoever keeps the connection open after the end of the input has an answer to give.
+        // A protocol that keeps the connection open after the end of the input has an answer to give.
         self.is_open() && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof && !in_request
     }
 
-    /// Reads once, without a wait. What brings less than it might is all, unless there is something behind.
+    /// Reads once, without a wait, and notes if more may be there.
     pub(crate) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.io.recv(buf);
+        // A short read has brought everything, unless epoll has reported something behind it.
         self.watch.unread = match &read {
             Ok(n) => *n == buf.len() || (*n > 0 && self.watch.more),
             Err(e) => e.kind() == io::ErrorKind::Interrupted,
@@ -270,7 +275,7 @@ impl Conn {
         read
     }
 
-    /// Where nothing is left to send, the answer to a request is complete.
+    /// Ends the request if nothing is left to send: its answer is complete.
     pub(crate) fn end_request_when_sent(&mut self) {
         if self.out.is_empty() && (self.request.marks == RequestMarks::None || self.request.ends_when_sent) {
             self.limits.request_since = None;
@@ -278,7 +283,7 @@ impl Conn {
         }
     }
 
-    /// What epoll shall watch for.
+    /// Returns what epoll is to watch for. While nothing is wanted, it still reports a hang-up.
     pub(crate) fn wanted(&self) -> Readiness {
         let read = match self.end.phase {
             Phase::Open => !self.paused.any(),
@@ -288,7 +293,7 @@ impl Conn {
         Readiness { read, write: self.flow.blocked, edge: self.io.is_told_once(), ..Readiness::default() }
     }
 
-    /// When the next limit is over, and which it is.
+    /// Returns when the next limit is over, and which limit it is.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<(Instant, LimitExceeded)> {
         let at = |since: Instant, limit, after: Option<Duration>| {
             let after = after?;
@@ -300,6 +305,7 @@ impl Conn {
         if self.end.phase != Phase::Open {
             return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }
+        // The peer is waited for only while nothing is queued and reading is not held back.
         let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
         let between = self.request.marks == RequestMarks::None || self.limits.request_since.is_none();
         let idle = at(self.limits.since, Limit::Idle, limits.idle).filter(|_| waits && between);

@@ -1,4 +1,4 @@
-//! The loop's sockets of datagrams.
+//! The loop's datagram sockets.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::net::{Addr, DatagramSocket};
 
 /// The sockets of one address, which share a protocol.
 pub(crate) struct Port {
-    /// Empty once the port is closed, until the protocol has heard of it.
+    /// Empty once the port is closed, until `stop_protocol` is called.
     pub(crate) sockets: Vec<Listener>,
     pub(crate) addr: Addr,
-    /// Out while it is called, and gone at the end.
+    /// `None` while a callback of it runs, and at the end.
     pub(crate) protocol: Option<Box<dyn DatagramProtocol>>,
-    /// Whether it has heard that it begins: before that nothing is delivered.
+    /// True if `start_protocol` was called. Before that, nothing is delivered.
     pub(crate) started: bool,
-    /// Which socket is connected, and to whom.
+    /// The number of the connected socket, and the kernel's name of its peer.
     pub(crate) connected: Option<(usize, Addr)>,
 }
 
@@ -34,8 +34,9 @@ impl Port {
         self.connected.as_ref().map(|(_, peer)| peer)
     }
 
-    /// The socket to send from: the one that has the datagram in delivery, or else the one that is connected, or else the
-    /// first, but one of the address's family before any other.
+    /// Returns the number of the socket to send from. A port of a name with both families has a socket of each, so the
+    /// address's family decides first. Within it, the socket of the datagram in delivery is preferred, then the
+    /// connected one, then the first.
     pub(crate) fn number_for(&self, to: &Addr, delivering: Option<usize>) -> usize {
         let connected = self.connected.as_ref().map(|(number, _)| *number);
         let is_v4 = match to {
@@ -56,12 +57,12 @@ pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
 }
 
-/// The sockets of datagrams, and whether they are watched.
+/// The datagram sockets, and if they are watched.
 pub(crate) struct DatagramPorts {
     pub(crate) list: Slab<Port>,
     /// True if they are watched.
     pub(crate) receiving: bool,
-    /// How many datagrams have come, which are counted as accepted.
+    /// The number of datagrams received. The server's counters count them as accepted.
     pub(crate) received: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a user writes for datagrams, and what it is lent.
+//! [`DatagramProtocol`], which a user writes for datagrams, and [`DatagramTransport`], which its callbacks are lent.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,12 +9,12 @@ use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::state::context::Context;
 use crate::net::Addr;
 
-/// A conversation by datagrams, of one socket with whoever sends to it (Twisted's `DatagramProtocol`). Given to
+/// The protocol of one datagram socket and all its peers (Twisted's `DatagramProtocol`). Give it to
 /// [`Reactor::listen_udp`](crate::Reactor::listen_udp) or [`Context::listen_udp`].
 ///
-/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may wait for
-/// anything, since all else in the loop waits with it. An error or a panic in one of them is counted, logged, and told to
-/// the server's hook; the protocol goes on with the next datagram.
+/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may block, because
+/// everything else in the loop waits for it. An error or a panic is counted, logged, and given to the server's hook. The
+/// protocol goes on with the next datagram.
 ///
 /// ```
 /// use socketserver::{Addr, HandlerResult, Reactor};
@@ -42,7 +42,7 @@ use crate::net::Addr;
 /// ```
 #[allow(unused_variables)] // the names are for the documentation
 pub trait DatagramProtocol {
-    /// The socket is there: once, first.
+    /// Called once, first: the socket is open.
     ///
     /// # Errors
     /// Whatever the protocol likes; so in all callbacks.
@@ -50,16 +50,16 @@ pub trait DatagramProtocol {
         Ok(())
     }
 
-    /// A datagram has come, whole, perhaps an empty one. More than 64 KiB, which only a Unix socket can bring, is
-    /// [cut](DatagramTransport::is_truncated). Never called after [`stop_listening`](DatagramTransport::stop_listening), nor
-    /// once the loop drains.
+    /// Called for each datagram, also for an empty one. A datagram of more than 64 KiB, which only a Unix socket can
+    /// bring, is [truncated](DatagramTransport::is_truncated). It is never called after
+    /// [`stop_listening`](DatagramTransport::stop_listening), nor once the loop drains.
     ///
     /// # Errors
     /// Whatever the protocol likes.
     fn datagram_received(&mut self, transport: &mut DatagramTransport<'_>, data: &[u8], from: &Addr) -> HandlerResult;
 
-    /// What was sent to the peer that the socket is [connected](DatagramTransport::connect) to has not been taken: nobody
-    /// listens there. Perhaps somebody will.
+    /// Called if the peer that the socket is [connected](DatagramTransport::connect) to does not listen, and a datagram
+    /// was lost. It may listen later.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -67,12 +67,12 @@ pub trait DatagramProtocol {
         Ok(())
     }
 
-    /// The socket is closed: once, last.
+    /// Called once, last: the socket is closed.
     fn stop_protocol(&mut self, cx: &mut Context<'_>) {}
 }
 
-/// A socket of datagrams in a loop, to ask for its address, to send from, and to close. Once that is closed, and in another
-/// loop, it stands for nothing. A copy may go to other threads.
+/// A datagram socket of a loop, to ask for its address, to send from, and to close. Once it is closed, the value stands
+/// for nothing. In another loop it never stands for anything. A clone may go to other threads.
 #[derive(Debug, Clone)]
 pub struct DatagramPort {
     pub(crate) place: Place,
@@ -80,16 +80,16 @@ pub struct DatagramPort {
 }
 
 impl DatagramPort {
-    /// The address, with the real port.
+    /// Returns the address, with the real port.
     pub fn local_addr(&self) -> &Addr {
         &self.addr
     }
 }
 
-/// What a datagram in delivery came with.
+/// What is known of a datagram while it is delivered.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    /// Which of the port's sockets has it; none outside of a delivery.
+    /// The port's socket that received it; `None` outside of a delivery.
     pub(crate) number: Option<usize>,
     pub(crate) from: Option<Addr>,
     pub(crate) to: Option<Addr>,
@@ -99,7 +99,7 @@ pub(crate) struct Delivery {
     pub(crate) truncated: bool,
 }
 
-/// The protocol's own socket, lent to each callback; by `Deref` also the [`Context`], for all the rest.
+/// The protocol's own socket, lent to each callback. By `Deref` it is also the [`Context`].
 pub struct DatagramTransport<'a> {
     pub(crate) cx: Context<'a>,
     pub(crate) place: Place,

@@ -1,4 +1,4 @@
-//! What makes a protocol for each connection.
+//! [`Factory`]: makes a protocol for each connection.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::event_loop::state::protocol::Protocol;
 use crate::net::Addr;
 use crate::observe::log_line;
 
-/// Who has connected.
+/// The peer of a new connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub(crate) addr: Addr,
@@ -22,12 +22,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer's address, as `accept` told it.
+    /// Returns the peer's address, as `accept` gave it.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
 
-    /// The connection's id.
+    /// Returns the connection's id.
     pub fn id(&self) -> ConnId {
         self.id
     }
@@ -39,9 +39,11 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Makes a [`Protocol`] for each connection (Twisted's `Factory`). A function or closure `Fn(&Peer) -> P` is one; give
-/// closures through [`factory()`], which lets the compiler infer their argument. What the connections of a server share
-/// lives here, as an `Rc<RefCell<...>>` that each protocol gets a copy of: a loop is one thread.
+/// Makes a [`Protocol`] for each connection (Twisted's `Factory`). A function or closure `Fn(&Peer) -> P` is one. Give
+/// closures through [`factory()`], which lets the compiler infer their argument.
+///
+/// What the connections of a server share lives here. A loop is one thread, so that can be an `Rc<RefCell<...>>`, with a
+/// clone for each protocol.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes no protocols",
     label = "not a `Factory`",
@@ -49,30 +51,31 @@ impl fmt::Display for Peer {
     note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` wants a strategy like `Threading`"
 )]
 pub trait Factory {
-    /// The protocol of a new connection; `None` refuses it: it is closed at once, and counted as refused. When
-    /// this panics, it is closed as well, and counted as a panic.
+    /// Makes the protocol of a new connection. `None` refuses the connection: it is closed at once, and counted as
+    /// refused. After a panic it is closed too, and counted as a panic.
     fn build_protocol(&self, cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>>;
 
-    /// The first use of this factory in this loop: a listener or a client. One that is shared, as an `Rc<F>`, by several
-    /// is told once.
+    /// Called at the first use of this factory in this loop, by a listener or a client. If several share it, as an
+    /// `Rc<F>`, it is called once.
     fn start_factory(&self, cx: &mut Context<'_>) {
         let _ = cx;
     }
 
-    /// The last listener has ended, and nothing is left of the last client. Connections of a listener may still be open.
+    /// Called when the last listener has closed and the last client is gone. Connections of a listener may still be
+    /// open.
     fn stop_factory(&self, cx: &mut Context<'_>) {
         let _ = cx;
     }
 
-    /// A client has not connected: refused, in vain for too long, stopped, ... The error says whether another attempt
-    /// follows; [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents it. Logs a warning, if
-    /// not defined otherwise.
+    /// Called when an attempt of a client has failed: it was refused, timed out, was stopped. The error says if another
+    /// attempt follows. [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents it. By default
+    /// it logs a warning.
     fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
         let _ = cx;
         log_line(Level::Warn, "socketserver::event_loop", format_args!("{error}"));
     }
 
-    /// Factories of which this is the same are one.
+    /// Returns what identifies the factory: two with the same identity are one.
     #[doc(hidden)]
     fn identity(&self) -> *const () {
         std::ptr::from_ref(self).cast()
@@ -114,7 +117,7 @@ impl<F: Factory + ?Sized> Factory for Rc<F> {
     }
 }
 
-/// A closure as a [`Factory`].
+/// Makes a [`Factory`] of a closure.
 ///
 /// ```
 /// use socketserver::{factory, HandlerResult, Protocol, Reactor, Transport};
@@ -144,14 +147,14 @@ where
 pub(crate) struct FactoryRefs(HashMap<*const (), usize>);
 
 impl FactoryRefs {
-    /// Whether it is the first.
+    /// Counts a use. True if it is the first.
     pub(crate) fn add(&mut self, factory: &Rc<dyn Factory>) -> bool {
         let users = self.0.entry(factory.identity()).or_default();
         *users += 1;
         *users == 1
     }
 
-    /// Whether it was the last.
+    /// Uncounts a use. True if it was the last.
     pub(crate) fn remove(&mut self, factory: &Rc<dyn Factory>) -> bool {
         let Some(users) = self.0.get_mut(&factory.identity()) else { return false };
         *users -= 1;
@@ -163,7 +166,7 @@ impl FactoryRefs {
     }
 }
 
-/// A server's factory, which the server keeps as well.
+/// A server's factory, which the server and each of its loops share.
 pub(crate) struct SharedFactory<F>(pub(crate) Arc<F>);
 
 impl<F: Factory> Factory for SharedFactory<F> {

@@ -8,20 +8,19 @@ use crate::event_loop::primitives::slab::ConnId;
 use crate::net::Addr;
 use crate::observe::Outcome;
 
-/// A connection that is gone, and why: what [`connection_lost`](crate::Protocol::connection_lost) is told.
+/// A connection that is gone, and why. [`connection_lost`](crate::Protocol::connection_lost) gets it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Lost {
     /// The id it had.
     pub id: ConnId,
-    /// Whose connection it was.
+    /// The peer's address.
     pub peer: Addr,
-    /// Why it ended: the first cause, where there were several; an error or a panic, where one came after a close or
-    /// an abort.
+    /// Why it ended. Of several causes it is the first, except that an error or a panic replaces a close or an abort.
     pub reason: LostReason,
-    /// Bytes that were written and could not be sent.
+    /// The number of bytes that were written and could not be sent.
     pub unsent: usize,
-    /// Whose connection it was, where this side has made it.
+    /// The client of the connection; `None` if it was accepted.
     pub connector: Option<Connector>,
 }
 
@@ -39,7 +38,7 @@ pub enum LostReason {
     Reset(io::Error),
     /// A time limit ended it.
     TimedOut(LimitExceeded),
-    /// More was queued for it than the loop keeps for a peer that does not read.
+    /// More output was queued than the loop keeps for a peer that does not read.
     Overflow(QueueFull),
     /// A callback returned this error.
     Error(Box<dyn std::error::Error + Send + Sync>),
@@ -76,7 +75,7 @@ impl fmt::Display for Lost {
 }
 
 impl LostReason {
-    /// What a failing read or write means: the end of a lent connection may also be the drain limit's work.
+    /// Returns what a failed read or write means. The drain limit may also have cut a lent connection.
     pub(crate) fn of_broken(e: io::Error) -> Self {
         match e.get_ref().and_then(|inner| inner.downcast_ref::<LimitExceeded>()) {
             Some(limit) => Self::TimedOut(*limit),
@@ -84,7 +83,7 @@ impl LostReason {
         }
     }
 
-    /// Whether what is queued is still to be sent: not to a peer that is gone, nor by a connection that was cut.
+    /// True if the queue is still to be sent. It is not for a peer that is gone, nor for a connection that was cut.
     pub(crate) fn flushes(&self) -> bool {
         match self {
             Self::PeerClosed | Self::Closed | Self::Error(_) | Self::Panic(_) | Self::Shutdown => true,
@@ -93,17 +92,17 @@ impl LostReason {
         }
     }
 
-    /// Whether all went as it should, so that a later failure is the better reason.
+    /// True if the connection ended in order. A later failure is then the better reason.
     pub(crate) fn is_orderly(&self) -> bool {
         matches!(self, Self::PeerClosed | Self::Closed | Self::Shutdown)
     }
 
-    /// Whether a callback has failed.
+    /// True if a callback has failed.
     pub(crate) fn is_from_callback(&self) -> bool {
         matches!(self, Self::Error(_) | Self::Panic(_))
     }
 
-    /// Whether the peer's kernel is told by a reset, so that ours gives up what it has queued.
+    /// True if the close resets the connection, so that our kernel drops what it has queued.
     pub(crate) fn resets(&self) -> bool {
         match self {
             Self::Aborted | Self::Overflow(_) => true,
@@ -112,7 +111,7 @@ impl LostReason {
         }
     }
 
-    /// As the counters, the log and the hook are told; and whether it was the peer who broke the connection.
+    /// Returns the outcome for the counters, the log and the hook. The `bool` is true if the peer broke the connection.
     pub(crate) fn into_outcome(self) -> (Outcome, bool) {
         match self {
             Self::PeerClosed | Self::Closed | Self::Aborted | Self::Shutdown => (Outcome::Served, false),
@@ -125,7 +124,7 @@ impl LostReason {
     }
 }
 
-/// More was queued for a connection than the loop keeps for a peer that does not read.
+/// More output was queued for a connection than the loop keeps for a peer that does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueFull {

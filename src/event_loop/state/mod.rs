@@ -1,4 +1,15 @@
 //! What a loop knows: its connections, listeners, timers, and what is left to do.
+//!
+//! Here is the data, grouped into parts with names, and questions about it. What a loop does with it are the methods of
+//! `State` in `conns`, `services` and `turn`; nothing here does I/O or calls the user's code. `Protocol`, `Factory`,
+//! `Context` and `Transport` are declared here, because `State` holds the one and is lent as the other.
+//!
+//! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`, `limits`,
+//! `end`, and `ColdState` for what few connections have.
+//!
+//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a check
+//! at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the compiler. For
+//! all other code there is `ConnId`, a number.
 
 pub(crate) mod clockwork;
 pub(crate) mod cold;
@@ -42,13 +53,13 @@ use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
-/// Most bytes that one connection is read in a turn.
+/// The most bytes that one connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;
 pub(crate) type SiblingLoops = LoopGroup<SentCall>;
 
-/// A loop: what it knows and is to do. The floors above are its methods.
+/// The data of a loop. Its methods are on the floors above.
 pub(crate) struct State {
     pub(crate) core: Arc<Core>,
     pub(crate) settings: LoopSettings,
@@ -60,40 +71,41 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     pub(crate) queues: Queues,
     pub(crate) buffers: Buffers,
-    /// Listeners, with their factories.
+    /// The listeners, with their factories.
     pub(crate) ports: Ports,
-    /// Sockets of datagrams, with their protocols.
+    /// The datagram sockets, with their protocols.
     pub(crate) datagrams: DatagramPorts,
     pub(crate) clients: Clients<Rc<dyn Factory>>,
-    /// Connections that `verify_request` has still to decide about.
+    /// Connections that wait for `verify_request`.
     pub(crate) verdicts: PendingVerdicts,
     /// Work on other threads.
     pub(crate) offloaded: Offloaded,
-    /// Connections that the poller does not tell of.
+    /// Connections for which the poller reports no events.
     pub(crate) unpolled: Unpolled,
     pub(crate) stop: Stop,
-    /// Where the loop is one connection's, which was lent to it.
+    /// `Some` in the loop of a single connection of a blocking strategy.
     pub(crate) lent: Option<Lender>,
 }
 
 /// This loop among the loops of its server.
 pub(crate) struct Loops {
     pub(crate) group: Arc<SiblingLoops>,
-    /// Of this loop in the group.
+    /// The number of this loop in the group.
     pub(crate) number: usize,
     pub(crate) inbox: Arc<LoopInbox>,
-    /// Bytes of texts that other loops have sent since connections were settled last.
+    /// Bytes of texts that other loops have sent since the last settle.
     pub(crate) came_across: usize,
 }
 
-/// Memory that all connections share.
+/// Memory that all connections share, so that an idle connection costs little more than the kernel's socket. Memory
+/// follows the number of connections with queued output, and not the number of connections.
 pub(crate) struct Buffers {
-    /// What every connection is read into; lent to the callback.
+    /// The buffer that every connection is read into. It is lent to the callback.
     pub(crate) read: Vec<u8>,
     pub(crate) spares: Spares,
 }
 
-/// Connections that the poller does not tell of.
+/// Connections for which the poller reports no events.
 #[derive(Default)]
 pub(crate) struct Unpolled {
     /// Regular files, which epoll refuses: always readable.
@@ -104,11 +116,12 @@ pub(crate) struct Unpolled {
 }
 
 impl State {
-    /// Of a loop by itself.
+    /// Makes a single loop.
     pub(crate) fn new(core: Arc<Core>, settings: LoopSettings, clock: Clock) -> io::Result<Self> {
         Self::in_team(core, settings, clock, (LoopGroup::new(1)?, 0))
     }
 
+    /// Makes one of several loops of a server.
     pub(crate) fn in_team(
         core: Arc<Core>,
         settings: LoopSettings,
@@ -116,13 +129,14 @@ impl State {
         place: (Arc<SiblingLoops>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
-        // Nobody silences it, and other loops hear it too: each ring is told once to each.
+        // Edge-triggered, and never cleared: each ring is reported once to each loop. A loop that cleared the eventfd
+        // would take the ring from the others.
         let rings = Readiness { edge: true, ..Readiness::READABLE };
         state.poller.add(&state.core.control.gate, rings, token::GATE)?;
         Ok(state)
     }
 
-    /// With what it waits by, and how much it reads at once.
+    /// Makes a loop with this poller, which reads this much at once.
     pub(crate) fn with(
         core: Arc<Core>,
         settings: LoopSettings,
@@ -154,12 +168,12 @@ impl State {
         })
     }
 
-    /// From outside of a turn: what the program has done since the last one is no callback's time.
+    /// Reads the clock, outside of a turn. The program's own time since the last turn is no callback's.
     pub(crate) fn refresh_clock(&mut self) {
         self.time.now = self.time.clock.now();
     }
 
-    /// Has the connection looked at when the turn ends.
+    /// Marks a connection, so that it is settled at the end of the turn.
     pub(crate) fn mark(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
             if !std::mem::replace(&mut conn.dirty, true) {
@@ -168,25 +182,28 @@ impl State {
         }
     }
 
+    /// Returns the time limits of a connection: its own, or the server's.
     pub(crate) fn limits_of(&self, conn: &Conn) -> Limits {
         conn.limits.own.as_deref().copied().unwrap_or(self.core.settings.limits)
     }
 
-    /// When connections are cut; `None` while nothing stops.
+    /// Returns when connections are cut; `None` while nothing stops.
     pub(crate) fn drain_deadline(&self) -> Option<Instant> {
         let drain = self.stop.drain.as_ref()?;
         let control = self.core.drain_deadline();
+        // The program's own limit holds, unless the server is told to stop at once.
         match (drain.deadline, control) {
             (Some(own), _) if !self.core.control.is_urgent() => Some(own),
             (own, control) => control.or(own),
         }
     }
 
+    /// True if the drain limit has passed and connections are cut.
     pub(crate) fn is_cut(&self) -> bool {
         self.stop.drain.as_ref().is_some_and(|drain| drain.cut)
     }
 
-    /// Whether the id is none of this loop's.
+    /// True if the id belongs to another loop.
     pub(crate) fn is_of_another_loop(&self, id: ConnId) -> bool {
         id.home() != self.conns.home()
     }
@@ -199,7 +216,7 @@ impl State {
         self.conns.get(id).is_some_and(|conn| conn.is_open())
     }
 
-    /// Whether there is any, served or kept aside.
+    /// True if there is a connection, served or waiting for a verdict.
     pub(crate) fn has_connections(&self) -> bool {
         self.conns.len() + self.verdicts.len() > 0
     }

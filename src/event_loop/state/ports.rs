@@ -10,8 +10,8 @@ use crate::lifecycle::AtGate;
 use crate::listen::{Listener, QueuedAtStop};
 use crate::net::Addr;
 
-/// A listener of a reactor, to ask for its address, and to close. Once that is closed, and in another loop, it stands for
-/// nothing.
+/// A listener of a reactor, to ask for its address and to close it. Once it is closed, the value stands for nothing. In
+/// another loop it never stands for anything.
 #[derive(Debug, Clone)]
 pub struct ListeningPort {
     pub(crate) place: Place,
@@ -19,7 +19,7 @@ pub struct ListeningPort {
 }
 
 impl ListeningPort {
-    /// The address, with the real port.
+    /// Returns the address, with the real port.
     pub fn local_addr(&self) -> &Addr {
         &self.addr
     }
@@ -28,23 +28,23 @@ impl ListeningPort {
 /// The listeners of one address, which share a factory.
 pub(crate) struct Port {
     pub(crate) factory: Rc<dyn Factory>,
-    /// The server's, in a server's loop.
+    /// In a server's loop, the server's listeners.
     pub(crate) listeners: Arc<Vec<Listener>>,
-    /// Shared by all loops that have the listeners.
+    /// The connections queued at a stop, shared by all loops that have the listeners.
     pub(crate) queued: Arc<QueuedAtStop>,
 }
 
 impl Port {
-    /// Of one of its listeners.
+    /// Returns the address of one of its listeners.
     pub(crate) fn local_addr(&self, number: usize) -> Addr {
         self.listeners.get(number).map_or(Addr::Unnamed, |listener| listener.local_addr().clone())
     }
 }
 
-/// Where a connection has come in. The port may be closed before it is served.
+/// Where a connection has come in. It keeps the factory, because the port may close before the connection begins.
 pub(crate) struct AcceptedOn {
     pub(crate) place: Place,
-    /// Of the listener there.
+    /// The number of the listener there.
     pub(crate) number: usize,
     pub(crate) factory: Rc<dyn Factory>,
 }
@@ -54,13 +54,13 @@ pub(crate) struct Ports {
     pub(crate) list: Slab<Port>,
     /// True if the listeners are watched.
     pub(crate) listening: bool,
-    /// True if accepting rests, for want of descriptors or memory.
+    /// True if accepting rests, because the system lacks descriptors or memory.
     pub(crate) rests: bool,
     /// True if accepting ends with the next connection.
     pub(crate) accepts_one: bool,
     /// In a worker process: the permit for the connection that the loop waits for.
     pub(crate) reserved: Option<Permit>,
-    /// While there is no permit, and another loop may give one back.
+    /// `Some` while there is no permit, and another loop may give one back.
     pub(crate) at_gate: Option<AtGate>,
     /// How many ports and clients use each factory.
     pub(crate) factory_refs: FactoryRefs,

@@ -1,4 +1,4 @@
-//! What a user writes: the protocol of one connection.
+//! [`Protocol`], which a user writes: the callbacks of one connection.
 
 use std::any::Any;
 
@@ -8,11 +8,11 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::Lost;
 use crate::event_loop::state::transport::Transport;
 
-/// What follows on the end of the peer's stream.
+/// What follows the end of the peer's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Eof {
-    /// What is written is sent, then the connection is closed. The default.
+    /// The connection sends what is written, and closes. The default.
     #[default]
     Close,
     /// The connection stays open for writing, until the protocol closes it.
@@ -21,11 +21,11 @@ pub enum Eof {
 
 /// One connection's side of a conversation: a value for each connection, made by a [`Factory`](crate::event_loop::Factory).
 ///
-/// The loop calls the methods; only [`data_received`](Self::data_received) is required. In each the [`Transport`] is
-/// lent: what to write, when to close, whom else to write to. None may wait for anything, since all connections of the
-/// loop wait with it; what takes time is a timer, or a thread's work that comes back by
+/// The loop calls the methods; only [`data_received`](Self::data_received) is required. Each is lent the [`Transport`],
+/// to write, to close, and to reach other connections. None may block, because all connections of the loop wait for it.
+/// For what takes time use a timer, [`Context::blocking`], or a thread that comes back by
 /// [`ReactorHandle::call_from_thread`](crate::event_loop::ReactorHandle::call_from_thread).
-/// [The guide](crate::guide::event_loop) tells the whole of it.
+/// [The guide](crate::guide::event_loop) explains it all.
 ///
 /// | callback | when | afterwards |
 /// |---|---|---|
@@ -35,15 +35,15 @@ pub enum Eof {
 /// | `pause_writing` | the output queue has risen above the high-water mark (64 KiB) | reading pauses too, until the queue falls |
 /// | `resume_writing` | it has fallen to the low-water mark (16 KiB) | |
 /// | `transfer_complete` | a reader or a file has been sent | |
-/// | `reading_resumed` | reading goes on after `pause_reading`: the time for data that the protocol has kept | |
+/// | `reading_resumed` | reading goes on after `pause_reading`: process data that the protocol has kept | |
 /// | `timer` | a timer of this connection is due | |
 /// | `message` | one was [posted](Context::post) to this connection | |
 /// | `shutting_down` | the loop drains: once | an idle connection is closed, any other when it becomes idle |
 /// | `connection_lost` | once, last, whatever ended the connection | the protocol is dropped |
 ///
-/// No callback is called from within another: what a protocol does to its transport, or to another connection's, shows
-/// after it has returned. An error or a panic in one of them ends this connection only: what was written is sent, the
-/// connection closed, and [`connection_lost`](Self::connection_lost) says why.
+/// No callback is called from within another: what a protocol does to a connection takes effect after it has returned.
+/// An error or a panic in a callback ends this connection only. What was written is sent, the connection closes, and
+/// [`connection_lost`](Self::connection_lost) says why.
 ///
 /// ```
 /// use socketserver::{HandlerResult, Protocol, Transport};
@@ -64,7 +64,7 @@ pub enum Eof {
     note = "a `LineReceiver` is made one by `lines(MyReceiver::new())`, a `StringReceiver` by `strings(...)`"
 )]
 pub trait Protocol {
-    /// The connection is there. Servers that speak first do it here.
+    /// Called first: the connection is open. A server that speaks first does it here.
     ///
     /// # Errors
     /// Whatever the protocol likes; so in all callbacks.
@@ -72,14 +72,14 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Data has come; how the peer cut it into writes does not show. The data is lent for the call.
+    /// Called with data, which is lent for the call. Its pieces need not be those that the peer wrote.
     ///
     /// # Errors
     /// Whatever the protocol likes.
     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult;
 
-    /// The peer has ended its stream, and may still read (as `nc -N` does). By default, what is written is sent and
-    /// the connection closed.
+    /// Called when the peer has ended its stream. It may still read, as `nc -N` does. By default the connection sends
+    /// what is written, and closes.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -87,8 +87,8 @@ pub trait Protocol {
         Ok(Eof::Close)
     }
 
-    /// More than the high-water mark is queued. A protocol that produces output of its own accord stops here, and goes
-    /// on at [`resume_writing`](Self::resume_writing), which follows at once where the kernel takes all of it.
+    /// Called when more than the high-water mark is queued. A protocol that produces output of its own accord stops
+    /// here. It goes on at [`resume_writing`](Self::resume_writing), which follows at once if the kernel takes all.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -96,7 +96,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// The queue has fallen to the low-water mark: go on.
+    /// Called when the queue has fallen to the low-water mark: go on.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -104,8 +104,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// What [`Transport::send_reader`] or [`send_file`](Transport::send_file) was given has been sent to its end, as
-    /// far as the kernel has taken it; once for each. Not after [`close`](Transport::close), when only
+    /// Called once for each [`Transport::send_reader`] and [`send_file`](Transport::send_file), when the kernel has taken
+    /// it to its end. After [`close`](Transport::close) it is not called; only
     /// [`connection_lost`](Self::connection_lost) follows.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Reading goes on after [`Transport::pause_reading`]. A protocol that keeps data looks at it here.
+    /// Called when reading goes on after [`Transport::pause_reading`]. A protocol that has kept data processes it here.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -122,7 +122,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// A timer of [`Transport::set_timer`] is due.
+    /// Called when a timer of [`Transport::set_timer`] is due.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -130,7 +130,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Something was [posted](Context::post) to this connection.
+    /// Called when a message was [posted](Context::post) to this connection.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -138,8 +138,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// The loop drains: the time to say good-bye, or to end what is under way. A connection is idle when nothing is
-    /// queued, its reading is not paused, and no [request](Transport::request_begins) is in progress.
+    /// Called when the loop drains: say good-bye, or end what is under way. The connection closes when it is idle: nothing
+    /// is queued, reading is not paused, and no [request](Transport::request_begins) is in progress.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -147,8 +147,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// The connection is gone: it is in no group any more, its timers are cancelled, and its id stands for nothing. A
-    /// panic here is contained and logged.
+    /// Called once, last: the connection is gone. It is in no group any more, its timers are cancelled, and its id stands
+    /// for nothing. A panic here is contained and logged.
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {}
 }
 

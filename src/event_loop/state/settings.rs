@@ -1,11 +1,11 @@
-//! What a loop is set to.
+//! The settings of a loop, and [`EventLoop`], which carries them.
 
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::sys::limits;
 
-/// What a loop is set to.
+/// The settings of a loop.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoopSettings {
     pub(crate) high_water: usize,
@@ -25,7 +25,7 @@ impl Default for LoopSettings {
     }
 }
 
-/// All connections on one thread: readiness instead of a flow for each. Its handler is a [`Factory`](crate::event_loop::Factory) of
+/// Serves all connections on one thread. Its handler is a [`Factory`](crate::event_loop::Factory) of
 /// [`Protocol`](crate::Protocol)s.
 ///
 /// ```
@@ -58,36 +58,39 @@ impl Default for LoopSettings {
 ///
 /// Limits, time limits, stop, counters and hooks are the server's, as with every strategy. Buffer sizes are not: a loop
 /// reads into one buffer of 64 KiB, and queues what a peer does not take.
+///
+/// It holds settings only, and makes its loop when the server runs. So a server can be sent to the thread where it is to
+/// serve, although a [`Reactor`](crate::Reactor) cannot leave its thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EventLoop {
     settings: LoopSettings,
 }
 
 impl EventLoop {
-    /// The defaults.
+    /// Makes an event loop with the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes queued for one connection above which its protocol is told to pause writing, and is read from no more,
-    /// and those down to which the queue must fall before it goes on. Defaults to 16 KiB and 64 KiB, as asyncio's.
+    /// Sets the water marks of a connection's queue, in bytes. Above `high`, `pause_writing` is called, and the connection
+    /// is not read any more. When the queue has fallen to `low`, both go on. Defaults to 16 KiB and 64 KiB, as asyncio's.
     #[must_use]
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         (self.settings.low_water, self.settings.high_water) = (low, high);
         self
     }
 
-    /// The most bytes that are queued for one connection: more is refused, and the connection aborted. Defaults to 8
-    /// MiB.
+    /// Sets the most bytes that are queued for one connection. A write beyond it fails, and the connection is aborted.
+    /// Defaults to 8 MiB.
     #[must_use]
     pub fn max_queued(mut self, bytes: usize) -> Self {
         self.settings.max_queued = bytes;
         self
     }
 
-    /// From which time on a callback is reported that holds up the loop: each to the hook
-    /// ([`Failure::Stalled`](crate::Failure::Stalled)), and a warning, at most one a second. Defaults to 100 ms, as
-    /// asyncio's `slow_callback_duration`.
+    /// Sets from which length on a callback is reported, because it holds up the loop. Each goes to the hook
+    /// ([`Failure::Stalled`](crate::Failure::Stalled)), and a warning to the log, at most one a second. Defaults to
+    /// 100 ms, as asyncio's `slow_callback_duration`: what a person begins to notice.
     #[must_use]
     pub fn slow_callback(mut self, time: Duration) -> Self {
         self.settings.slow_callback = time;
@@ -106,7 +109,7 @@ impl EventLoop {
         Ok(self.settings)
     }
 
-    /// How many connections a loop takes by default: 64 less than the process may have descriptors.
+    /// Returns how many connections a loop takes by default: 64 less than the process may have descriptors.
     pub(crate) fn default_limit() -> usize {
         limits::descriptors().saturating_sub(64).clamp(1, i32::MAX as usize)
     }

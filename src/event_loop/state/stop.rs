@@ -8,22 +8,22 @@ use crate::observe::Outcome;
 /// A stop in progress.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    /// The limit that [`Reactor::shutdown`](crate::Reactor::shutdown) was given; otherwise the server's holds.
+    /// The limit given to [`Reactor::shutdown`](crate::Reactor::shutdown). If `None`, the server's holds.
     pub(crate) deadline: Option<Instant>,
-    /// How long it may take.
+    /// How long the drain may take.
     pub(crate) grace: Duration,
-    /// Whether the time is over, and connections are cut.
+    /// True if the time is over, and connections are cut.
     pub(crate) cut: bool,
 }
 
-/// Of a loop that has been lent its connection.
+/// The blocking strategy's connection, in a loop that serves only that one.
 pub(crate) struct Lender {
     pub(crate) id: ConnId,
     /// How the connection has ended.
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// Whether the loop is to end, and how.
+/// If the loop is to end, and how.
 #[derive(Default)]
 pub(crate) struct Stop {
     /// True if the run ends with this turn.

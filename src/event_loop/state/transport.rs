@@ -1,4 +1,4 @@
-//! A connection, as its protocol sees it.
+//! [`Transport`]: a connection, as its protocol sees it.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,12 +8,12 @@ use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::State;
 
-/// The protocol's own connection, lent to each callback; by `Deref` also the [`Context`], for all the rest.
+/// The protocol's own connection, lent to each callback. By `Deref` it is also the [`Context`].
 ///
-/// What is written is queued, and sent in one system call when the callback has returned; what others write to the
-/// connection, when the turn ends. A piece of 16 KiB and more with nothing before it is offered to the kernel at once, and
-/// only what that does not take is copied into the queue. Formatted text goes by
-/// `write!(transport, "...")?`, without any trait in scope.
+/// A write is queued. After the callback, everything is sent in one system call; what other connections have written to
+/// this one is sent at the end of the turn. If the queue is empty, a piece of 16 KiB and more goes to the kernel at
+/// once, and only the rest is copied into the queue. For formatted text use `write!(transport, "...")?`, which needs no
+/// trait in scope.
 pub struct Transport<'a> {
     pub(crate) cx: Context<'a>,
     pub(crate) id: ConnId,
@@ -24,7 +24,7 @@ impl<'a> Transport<'a> {
         Self { cx: Context { state }, id }
     }
 
-    /// The same transport for a shorter time, as adapters that lend it on need it.
+    /// Returns the same transport for a shorter time, for adapters that lend it on.
     pub fn reborrow(&mut self) -> Transport<'_> {
         Transport { cx: Context { state: self.cx.state }, id: self.id }
     }

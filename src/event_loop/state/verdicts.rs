@@ -8,7 +8,7 @@ use crate::event_loop::state::ports::AcceptedOn;
 use crate::net::Accepted;
 use crate::offload::Ticket;
 
-/// A connection nobody knows of yet; it has its place.
+/// An accepted connection that waits for its verdict. It has its permit, and no protocol yet.
 pub(crate) struct PendingVerdict {
     pub(crate) accepted_on: AcceptedOn,
     pub(crate) accepted: Accepted,
@@ -17,7 +17,7 @@ pub(crate) struct PendingVerdict {
     pub(crate) timer: TimerId,
 }
 
-/// All of them, by numbers that are never given again.
+/// All connections that wait for a verdict, by numbers that are never used twice. A late verdict finds nothing.
 #[derive(Default)]
 pub(crate) struct PendingVerdicts {
     pub(crate) all: HashMap<u64, PendingVerdict>,

@@ -1,4 +1,4 @@
-//! What is still to be done: later in this turn, or in another.
+//! What is still to be done: later in this turn, or in a later one.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,7 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
 use crate::offload::Ticket;
 
-/// What the loop does when the work that it has given away is done, by numbers that are never given again.
+/// What the loop calls when work on other threads is done, by numbers that are never used twice.
 #[derive(Default)]
 pub(crate) struct Offloaded {
     pub(crate) due: HashMap<u64, (Call, Ticket)>,
@@ -27,21 +27,21 @@ pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 pub(crate) enum TimerTask {
     Call(Call),
     Protocol(ConnId),
-    /// A client's time is over, or its next attempt due.
+    /// A client's time is over, or its next attempt is due.
     Connect(Connector),
     /// A limit of this connection may be over.
     Limit(ConnId),
     /// A rate limit lets this connection go on.
     Rate(ConnId, Direction),
-    /// Accepting has rested enough.
+    /// The rest of accepting is over.
     Rested,
-    /// The time is over in which `verify_request` may decide about a connection.
+    /// The time for the verdict of `verify_request` is over.
     Verify(u64),
     /// The server's `service_actions`.
     Actions,
 }
 
-/// What is done later in this turn, or in the next.
+/// A call that is put off to later in this turn, or to the next one. So no callback runs within another.
 pub(crate) enum Deferred {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
@@ -50,18 +50,18 @@ pub(crate) enum Deferred {
     Start(Rc<dyn Factory>),
     /// A factory's last port was closed.
     Stop(Rc<dyn Factory>),
-    /// A port of datagrams was closed.
+    /// A datagram port was closed.
     EndDatagrams(Place),
 }
 
-/// Lists of what the loop is to do.
+/// The lists of what the loop is to do.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// Connections with something to send, to tell or to decide at the end of the turn.
+    /// Connections that are settled at the end of the turn.
     pub(crate) dirty: Vec<ConnId>,
-    /// Connections that may have input which epoll has told of already: read in the next turn.
+    /// Connections that may have input that epoll does not report again. They are read in the next turn.
     pub(crate) unread: Vec<ConnId>,
-    /// The other list of dirty ones, while one is gone through.
+    /// The second list of dirty connections, for marks that are set while the first is worked off.
     pub(crate) spare_list: Vec<ConnId>,
     pub(crate) deferred: VecDeque<Deferred>,
 }
