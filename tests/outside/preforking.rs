@@ -76,14 +76,19 @@ fn a_worker_that_dies_is_replaced_at_once() {
 /// Clients know who serves them; so it can be said whose connections fail.
 #[test]
 fn workers_killed_every_100_ms_take_only_their_own_connections_along() {
-    let time = if std::env::var_os("SOAK").is_some() { 60_000 * MS } else { 5_000 * MS };
+    let least = if std::env::var_os("SOAK").is_some() { 60_000 * MS } else { 5_000 * MS };
     let server = start(&[]);
     let (killed, unknown, served) = (Mutex::new(HashSet::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
+    // A busy machine takes longer for the kills that show something; the limit is ten times the time.
+    let goes_on = || {
+        let enough = killed.lock().unwrap().len() > 20 && served.load(SeqCst) > 100;
+        began.elapsed() < least || !enough && began.elapsed() < 10 * least
+    };
     thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                while began.elapsed() < time {
+                while goes_on() {
                     let mut client = server.connect();
                     let Ok(said) = client.try_ask("PID").map(|said| said.split(' ').next().unwrap_or("").to_owned())
                     else {
@@ -104,7 +109,7 @@ fn workers_killed_every_100_ms_take_only_their_own_connections_along() {
             });
         }
         let mut number = 0;
-        while began.elapsed() < time {
+        while goes_on() {
             let mut all: Vec<u32> = workers(&server).into_iter().collect();
             all.sort_unstable();
             if let Some(pid) = all.get(number % all.len().max(1)) {
