@@ -230,6 +230,7 @@
 //! | `socketserver::accept` | `warn`: refusals, failing accepts; `info`: a no of `verify_request` |
 //! | `socketserver::drain` | `warn`: a stop has cut connections |
 //! | `socketserver::limits` | `warn`: `RLIMIT_NOFILE` is too low |
+//! | `socketserver::preforking` | `error`: workers that died or could not be started; `info`: their beginning and end |
 //! | `socketserver::event_loop` | `warn`: a callback held up a loop; `error`: panics in its calls and timers |
 //! | `socketserver::server` | `error`: panics of hooks |
 //!

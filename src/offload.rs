@@ -1,6 +1,6 @@
 //! [`Offload`]: threads for work that may wait. They are few, started on demand, and kept for a while.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The number of a piece of work, with which it can be [forgotten](Offload::forget). No number is used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket(u64);
 
 /// Threads for one kind of work. Threads without work end with this value. A thread whose job hangs ends when
@@ -87,6 +87,20 @@ impl Offload {
         // Dropped without the lock: the job may hold the last reference to the server, whose end takes this
         // lock.
         drop(job);
+    }
+
+    /// The same for many tickets at once.
+    pub(crate) fn forget_all(&self, tickets: impl Iterator<Item = Ticket>) {
+        let tickets: HashSet<Ticket> = tickets.collect();
+        if tickets.is_empty() {
+            return;
+        }
+        let mut state = self.0.state.lock();
+        let (gone, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut state.queue).into_iter().partition(|(ticket, _)| tickets.contains(ticket));
+        state.queue = kept;
+        drop(state);
+        drop(gone);
     }
 }
 

@@ -2,7 +2,8 @@
 
 mod kit;
 
-/// How users do it: its own tests run here as well.
+/// How users do it: its own tests run here as well. (With `test = true` in Cargo.toml, `cargo test` would build the
+/// example as a test only, and no longer as the program that other tests start.)
 #[allow(dead_code)] // its `main`
 #[path = "../examples/testing_a_handler.rs"]
 mod example;

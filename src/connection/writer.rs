@@ -47,10 +47,14 @@ impl ConnectionWriter {
         if self.mailbox.is_closed() {
             return Err(SendError::Closed);
         }
-        if !self.mailbox.reserve(message.len().saturating_add(OVERHEAD), self.capacity) {
+        let bytes = message.len().saturating_add(OVERHEAD);
+        if !self.mailbox.reserve(bytes, self.capacity) {
             return Err(SendError::Full);
         }
-        self.mailbox.send(message).map_err(|_| SendError::Closed)
+        self.mailbox.send(message).map_err(|_| {
+            self.mailbox.release(bytes); // it was closed in between
+            SendError::Closed
+        })
     }
 
     /// Queues a message and a line feed, as [`send`](Self::send) does.

@@ -10,7 +10,7 @@
 //! - ends and failures: [`Lost`] says which connection ended and [`LostReason`] why; [`WriteError`], [`QueueFull`],
 //!   [`BlockingError`], [`Eof`];
 //! - clients: [`Connect`] says where to connect to, [`Connector`] names the attempt, [`ConnectorState`] its state,
-//!   [`Reconnect`] whether to try again, [`ConnectError`] and [`ConnectFailure`] what went wrong;
+//!   [`Reconnect`] if and when to try again, [`ConnectError`] and [`ConnectFailure`] what went wrong;
 //! - datagrams: [`DatagramProtocol`], [`DatagramTransport`];
 //! - the loop by itself: [`Reactor`], with a [`ReactorHandle`] for other threads ([`ReactorGone`] once it is dropped);
 //! - [`RateLimit`] of a connection.
@@ -19,15 +19,15 @@
 
 // How the loop is built. Its folders are floors, and calls run down only, methods of `State` included:
 //
-//   `engines`, `test_loop`   run loops: for a server, on several threads, for one blocking connection, in a test
-//   `reactor`                the loop as a value, and its handle for other threads
-//   `turn`                   the order of one turn: wait, events, timers, deferred calls, settle, drain
-//   `services`               clients, datagrams, other loops, threads, files: what a callback can ask for
-//   `conns`                  one connection: begin, read, call, send, settle, end
-//   `receivers`              lines and strings, on top of `Protocol`
-//   `state`                  the data: `State`, `Conn`, `Protocol`, `Transport`, `Context`
-//   `io`, `clients`          bytes in and out; clients as data
-//   `primitives`             ids, timers, tokens, groups, rates: values that know no loop
+//   `engines`, `test_loop`   Run loops: for a server, on several threads, for one blocking connection, in a test.
+//   `reactor`                The loop as a value, and its handle for other threads.
+//   `receivers`              Lines and strings, on top of `Protocol`.
+//   `turn`                   The order of one turn: wait, events, timers, deferred calls, settle, drain.
+//   `services`               What a callback can ask for: clients, datagrams, other loops, threads, files.
+//   `conns`                  One connection: begin, read, call, send, settle, end.
+//   `state`                  The data: `State`, `Conn`, `Protocol`, `Transport`, `Context`.
+//   `clients`, `io`          Clients as data; bytes in and out.
+//   `primitives`             Ids, timers, tokens, groups, rates: values that know no loop.
 //
 // The walk of bytes: `State::turn` → `handle_readiness` → `read` → `Io::recv` → `deliver_input` → `call` → the user's
 // `Protocol` → `Transport::write` → `Outbox` → `settle_one` → `flush` → `Io::send`.
@@ -35,9 +35,9 @@
 // The loop uses epoll itself, through `sys::Poller`, and not `Selector`. It needs what that contract leaves out: to
 // watch a paused connection for a hang-up alone, readiness without a call per event, and tokens of 64 bits.
 //
-// Left out of Twisted: deferreds (code that waits has threads), interfaces and adapters (a trait with defaults is
-// both), event triggers (`run` returns), processes and a resolver of its own, and exceptions for a second `stop` or
-// `close` (a `bool` says it).
+// Left out of Twisted: deferreds, because code that waits has threads. Interfaces and adapters: a trait with defaults
+// is both. Event triggers: `run` returns. Limits as factories: limits are the server's. Processes and a resolver of
+// its own. An exception for a second `stop` or `close`: once more is no mistake, and a `bool` says it.
 
 mod clients;
 mod conns;

@@ -1,4 +1,8 @@
-//! The production loop, with connections in memory and a clock that stands still.
+//! The production loop, with connections in memory and a clock that the test moves.
+//!
+//! A fake transport would be a second implementation, and its differences would be found in production. So two things
+//! only are replaced, each by one more variant of an enum: the socket by two byte queues, and the clock. Without the
+//! feature `testing` they are not compiled, so a server has neither a branch nor a method of them.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,12 +25,11 @@ use crate::event_loop::state::settings::EventLoop;
 use crate::lifecycle::Hooks;
 use crate::net::Addr;
 
-/// Most turns that [`TestLoop::settle`] runs until nothing is left to do.
+/// The most turns that [`TestLoop::settle`] runs until nothing is left to do.
 const TURNS: usize = 1000;
 
-/// A loop for tests of protocols: everything is the production code, but for the socket below and the clock. What is
-/// fed is delivered at once, and nothing happens by itself. (Twisted's `StringTransport` and `Clock`, without their
-/// differences from the real ones.)
+/// A loop for tests of protocols. Everything is the production code, except the socket and the clock. Input that is fed
+/// is delivered at once, and nothing happens by itself. (It replaces Twisted's `StringTransport` and `Clock`.)
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,15 +67,15 @@ pub struct TestLoop {
 }
 
 impl TestLoop {
-    /// A loop with the defaults.
+    /// Makes a loop with the defaults.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) where the system has no descriptors left.
+    /// [`Error::System`](crate::Error::System) if the system has no descriptors left.
     pub fn new() -> Result<Self> {
         Self::with(EventLoop::new())
     }
 
-    /// A loop with these settings.
+    /// Makes a loop with these settings.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`Error::Setting`](crate::Error::Setting).
@@ -85,7 +88,7 @@ impl TestLoop {
         Ok(Self { reactor, now, peers: HashMap::new() })
     }
 
-    /// A client connects, and is served by this protocol.
+    /// Connects a client, which this protocol serves.
     pub fn connect(&mut self, protocol: impl Protocol + 'static) -> ConnId {
         let id = self.new_client(Addr::Unnamed);
         self.reactor.state.begin(id, Box::new(protocol));
@@ -93,7 +96,7 @@ impl TestLoop {
         id
     }
 
-    /// A client connects from this address, and is served by a protocol of this factory; `None` if that refuses it.
+    /// Connects a client from this address, which a protocol of this factory serves. `None` if the factory refuses it.
     pub fn connect_to(&mut self, factory: &dyn Factory, peer: Addr) -> Option<ConnId> {
         let id = self.new_client(peer);
         self.reactor.state.build_and_begin(factory, id);
@@ -101,8 +104,8 @@ impl TestLoop {
         (!self.is_lost(id)).then_some(id)
     }
 
-    /// What becomes of the next attempts of clients ([`Context::connect`]), one after the other: a connection in memory,
-    /// or this error. Further attempts get no answer, until their time is over. No name is resolved.
+    /// Sets the results of the next attempts of clients ([`Context::connect`]), in order: a connection in memory, or this
+    /// error. Further attempts get no answer until their time is over. No name is resolved.
     ///
     /// ```
     /// use std::io::ErrorKind;
@@ -134,7 +137,7 @@ impl TestLoop {
         self.reactor.state.clients.script.get_or_insert_with(Script::default).outcomes.extend(outcomes);
     }
 
-    /// How many attempts to connect have begun.
+    /// Returns how many attempts to connect have begun.
     pub fn attempts(&self) -> u64 {
         self.reactor.state.clients.attempts()
     }
@@ -149,87 +152,87 @@ impl TestLoop {
         id
     }
 
-    /// The client sends this, as one piece.
+    /// Has the client send this, as one piece.
     pub fn feed(&mut self, client: ConnId, bytes: &[u8]) {
         self.hold(client, bytes);
         self.settle();
     }
 
-    /// As [`feed`](Self::feed), but nothing runs yet: for several events in one turn.
+    /// Has the client send this, as [`feed`](Self::feed) does, but runs nothing yet: for several events in one turn.
     pub fn hold(&mut self, client: ConnId, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.at(client, |pipe| pipe.input.push_back(bytes.to_vec()));
         }
     }
 
-    /// The client sends this byte by byte.
+    /// Has the client send this byte by byte.
     pub fn feed_bytewise(&mut self, client: ConnId, bytes: &[u8]) {
         bytes.chunks(1).for_each(|byte| self.feed(client, byte));
     }
 
-    /// The client ends its stream, and reads on.
+    /// Has the client end its stream, and read on.
     pub fn eof(&mut self, client: ConnId) {
         self.at(client, |pipe| pipe.eof = true);
         self.settle();
     }
 
-    /// The client resets the connection.
+    /// Has the client reset the connection.
     pub fn reset(&mut self, client: ConnId) {
         self.at(client, |pipe| pipe.broken = true);
         self.settle();
     }
 
-    /// The client takes so many more bytes, and then none, until it is told again.
+    /// Has the client take this number of bytes more, and then none until the next call.
     pub fn take_at_most(&mut self, client: ConnId, bytes: usize) {
         self.at(client, |pipe| pipe.room = bytes);
         self.settle();
     }
 
-    /// What the client has received since the last call.
+    /// Returns what the client has received since the last call.
     pub fn output(&mut self, client: ConnId) -> Vec<u8> {
         self.at(client, |pipe| std::mem::take(&mut pipe.output))
     }
 
-    /// How many system calls the output has been sent with since the last call.
+    /// Returns how many system calls have sent the output since the last call.
     pub fn sends(&mut self, client: ConnId) -> usize {
         self.at(client, |pipe| std::mem::take(&mut pipe.sends))
     }
 
-    /// Whether the connection is being closed, or gone.
+    /// True if the connection is being closed, or is gone.
     pub fn is_closing(&self, client: ConnId) -> bool {
         !self.reactor.state.is_open(client)
     }
 
-    /// Whether the connection is gone.
+    /// True if the connection is gone.
     pub fn is_lost(&self, client: ConnId) -> bool {
         self.reactor.state.conns.get(client).is_none()
     }
 
-    /// Whether the client reads the end of the stream: the loop has half-closed, or closed.
+    /// True if the client reads end of stream: the loop has half-closed, or closed.
     pub fn is_ended(&self, client: ConnId) -> bool {
         let shut = self.peers.get(&client).is_some_and(|memory| memory.with(|pipe| pipe.shut));
         shut || self.is_lost(client)
     }
 
-    /// Whether the client sees a reset.
+    /// True if the client sees a reset.
     pub fn is_reset(&self, client: ConnId) -> bool {
         self.peers.get(&client).is_some_and(|memory| memory.with(|pipe| pipe.reset))
     }
 
-    /// Whether the loop reads from the client.
+    /// True if the loop reads from the client.
     pub fn is_reading(&self, client: ConnId) -> bool {
         let conn = self.reactor.state.conns.get(client);
         conn.is_some_and(|conn| conn.end.phase == Phase::Open && conn.wanted().read)
     }
 
-    /// How long a request has been in progress, if one is: see
-    /// [`Transport::request_begins`](crate::Transport::request_begins).
+    /// Returns how long a request has been in progress, see
+    /// [`Transport::request_begins`](crate::Transport::request_begins). `None` if there is none.
     pub fn request_age(&self, client: ConnId) -> Option<Duration> {
         let since = self.reactor.state.conns.get(client)?.limits.request_since?;
         Some(self.now.get().saturating_duration_since(since))
     }
 
-    /// Time passes, and what becomes due is done, in its order.
+    /// Moves the clock on, and does what becomes due, in its order.
     pub fn advance(&mut self, time: Duration) {
         let until = self.now.get() + time;
         while let Some(due) = self.next_due().filter(|due| *due <= until) {
@@ -240,39 +243,39 @@ impl TestLoop {
         self.settle();
     }
 
-    /// The next timer, or the drain limit.
+    /// Returns when the next timer or the drain limit is due.
     fn next_due(&mut self) -> Option<Instant> {
         let state = &mut self.reactor.state;
         let drain = state.drain_deadline().filter(|_| !state.is_cut());
         state.time.timers.next().into_iter().chain(drain).min()
     }
 
-    /// How many timers are pending, those of limits included.
+    /// Returns how many timers are pending, those of limits included.
     pub fn timers(&self) -> usize {
         self.reactor.state.time.timers.len()
     }
 
-    /// How many connections there are.
+    /// Returns how many connections there are.
     pub fn connections(&self) -> usize {
         self.reactor.state.conns.len()
     }
 
-    /// Does something with the loop, as a callback might.
+    /// Calls `act` with the loop, as a callback would have it.
     pub fn act<R>(&mut self, act: impl FnOnce(&mut Context<'_>) -> R) -> R {
         let done = act(&mut Context { state: &mut self.reactor.state });
         self.settle();
         done
     }
 
-    /// The reactor, for what a reactor can do.
+    /// Returns the reactor.
     pub fn reactor(&mut self) -> &mut Reactor {
         &mut self.reactor
     }
 
-    /// One turn, without a wait.
+    /// Runs one turn, without a wait.
     ///
     /// # Panics
-    /// When the system refuses.
+    /// If the system refuses.
     #[allow(clippy::expect_used)] // a test wants to fail here
     pub fn turn(&mut self) {
         self.reactor.turn(Some(Duration::ZERO)).expect("a turn of the loop");
@@ -280,10 +283,10 @@ impl TestLoop {
         self.peers.extend(script.flat_map(|script| script.made.drain(..)));
     }
 
-    /// Turns until nothing is left to do at this time.
+    /// Runs turns until nothing is left to do at this time.
     ///
     /// # Panics
-    /// When that never comes: something calls itself again and again.
+    /// If that never comes, because a call asks for itself again and again.
     #[allow(clippy::panic)] // a test wants to fail here
     pub fn settle(&mut self) {
         for _ in 0..TURNS {

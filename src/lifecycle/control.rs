@@ -1,8 +1,8 @@
 //! [`Control`]: the request to stop or to pause, and the eventfds that announce it.
 //!
-//! Every wait in the crate is a wait for a descriptor. A stop may come from a signal handler, and `write` on
-//! a descriptor is async-signal-safe; notifying a condition variable is not. No thread polls a flag by the
-//! clock.
+//! A wait that a stop must end is a wait for a descriptor. A stop may come from a signal handler, and `write`
+//! on a descriptor is async-signal-safe; notifying a condition variable is not. The few other waits are woken
+//! by a thread that has seen the stop ([`Waiting`](super::waiting::Waiting)), or have a bound of milliseconds.
 
 use std::io;
 use std::ops::Deref;

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_rests_holds_up_no_other() {
+    fn a_worker_that_rests_holds_up_no_other() {
         let (mut starts, now) = (Starts::default(), Instant::now());
         starts.failed(1, now);
         assert_eq!((starts.rest(0, now), starts.rest(1, now)), (None, Some(FIRST_REST)));

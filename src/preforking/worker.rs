@@ -220,7 +220,7 @@ fn become_worker_process(
     let name = format!("{}-{}", settings.name, role.index);
     set_name(&name).map_err(Error::system("name the process"))?;
     settings.bounds.apply().map_err(Error::system("set the bounds of the process"))?;
-    // Last, so that the hook can do what a bound would forbid, or set bounds of its own.
+    // Last, within the bounds: the hook may tighten them, or set others.
     if let Some(hook) = &settings.after_fork {
         hook(role.index);
     }

@@ -48,6 +48,9 @@ pub(crate) struct Message {
 struct Control([u8; 64]);
 
 /// Takes one datagram from the kernel's queue, without a wait.
+///
+/// The name begins as zeroes: the kernel writes none for a Unix client without a name. (nix 0.31 leaves the address
+/// uninitialised there.)
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
     // SAFETY: sockaddr_storage is plain integers, for which all zeroes is a value.
     let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };

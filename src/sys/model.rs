@@ -1,9 +1,9 @@
-//! The model's kernel, for its waits: real descriptors, but who sleeps is the model's, and so are the ready
+//! The model's kernel, for its waits. Descriptors are real. The model keeps which threads sleep, and the ready
 //! lists of epoll sets.
 //!
-//! As in Linux, a set tells what is on its ready list, and what comes onto the list depends on who slept when
-//! the descriptor became ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that somebody
-//! sleeps in.
+//! As in Linux, a set reports what is on its ready list. What comes onto the list depends on the threads that
+//! sleep when the descriptor becomes ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that
+//! a thread sleeps in.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

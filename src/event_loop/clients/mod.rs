@@ -1,6 +1,6 @@
 //! Clients as data: where to connect to, how, how often, and why it failed.
 //!
-//! Nothing here does I/O with the loop or calls the user's code; `services::clients` does, by these stages: `Queued` →
+//! Nothing here knows `State` or calls the user's code. `services::clients` does, through these stages: `Queued` →
 //! `Trying` → `Connected` → `Over` → `Waiting` → `Trying`. A client is in the table from its first attempt until no
 //! attempt, no connection and no further attempt is left.
 

@@ -10,8 +10,8 @@ use crate::event_loop::state::State;
 impl State {
     /// Settles every connection that this turn has marked. A mark that is set meanwhile is for the next turn.
     ///
-    /// Here goes out what other connections have written to this one. Ten texts of a chat to one member in one turn
-    /// are one system call.
+    /// Output that other connections have queued goes out here. Ten texts of a chat to one member in one turn are one
+    /// system call.
     pub(crate) fn settle(&mut self) {
         self.loops.came_across = 0;
         // Two lists change places, so that neither is allocated anew.

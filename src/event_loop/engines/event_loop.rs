@@ -28,20 +28,21 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
         Ok(0)
     }
 
-    /// One connection, to its end.
+    /// Serves one connection to its end.
     fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
         bound.core.control.begin();
         let mut reactor = self.reactor(bound, factory)?;
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let came = reactor.serve_one(deadline)?;
         if came == Single::Stopped {
-            bound.core.control.end(); // so that a stop is told once, as serve_forever does
+            bound.core.control.end(); // so that a stop ends one call only, as with serve_forever
         }
         Ok(came)
     }
 }
 
 impl EventLoop {
+    /// Makes the reactor on the thread that serves. Only settings were needed before, so a server is `Send`.
     fn reactor<F: Factory + 'static>(self, bound: &Bound, factory: &Arc<F>) -> Result<Reactor> {
         let state = State::new(bound.core.clone(), self.checked()?, Clock::System)
             .map_err(Error::system("make an event loop"))?;

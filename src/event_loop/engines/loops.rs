@@ -1,4 +1,7 @@
-//! Several loops as a server's strategy: a thread each.
+//! Several loops as a server's strategy, a thread each.
+//!
+//! Permits and counters are atomics of the server already. A loop acts on another loop's connection by a call in that
+//! loop's inbox, as any thread does. So no connection is ever touched by two threads.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
@@ -20,15 +23,15 @@ use crate::listen::QueuedAtStop;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
-/// Most loops of one server.
+/// The most loops of one server.
 const MOST: usize = 512;
 
-/// N [`EventLoop`]s, each on a thread of its own, as one server. What Netty, memcached and nginx's workers do, in one
-/// process: for protocols that keep more than one processor busy.
+/// Serves with several [`EventLoop`]s, each on a thread of its own. It is for protocols that keep more than one
+/// processor busy, as Netty and memcached do it.
 ///
-/// A connection stays in the loop that has accepted it, and so does its protocol, which need not be `Send`. The
-/// [`Factory`] serves all loops and must be `Send` and `Sync`; it is called on the thread of the loop that the
-/// connection is for, and its `start_factory` and `stop_factory` are called once in each loop.
+/// A connection stays in the loop that accepted it. So does its protocol, which need not be `Send`. The [`Factory`]
+/// serves all loops, and must be `Send` and `Sync`. Each loop calls it on its own thread, and calls `start_factory` and
+/// `stop_factory` once.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -73,8 +76,7 @@ const MOST: usize = 512;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// State that the connections of one loop shared as `Rc<RefCell<…>>` is shared between threads now, and the compiler
-/// says so:
+/// In one loop, connections may share an `Rc<RefCell<…>>`. Here threads would share it, and the compiler refuses:
 /// ```compile_fail,E0277
 /// # use std::{cell::Cell, rc::Rc};
 /// # use socketserver::{factory, EventLoops, HandlerResult, Protocol, ServerBuilder, Transport};
@@ -99,14 +101,14 @@ const MOST: usize = 512;
 ///   takes long holds up its own loop.
 ///
 /// `serve_forever` runs the first loop on the calling thread, which also calls
-/// [`service_actions`](crate::ServerBuilder::service_actions), and starts the threads of the others, named `loop-1` and
-/// so on, which have ended when it returns. A loop that fails ends them all, in order, with its error.
+/// [`service_actions`](crate::ServerBuilder::service_actions). The other loops have threads named `loop-1` and so on,
+/// which have ended when it returns. A loop that fails ends them all, in order, with its error.
 /// [`handle_request`](crate::TcpServer::handle_request) takes one loop.
 ///
-/// # Who accepts
+/// # Which loop accepts
 ///
-/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`): one that has
-/// nothing else to do, and of these rather one with fewer connections than another has.
+/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`). It is a loop
+/// that has nothing else to do; of several, rather one with fewer connections.
 #[derive(Debug, Clone, Copy)]
 pub struct EventLoops {
     loops: usize,
@@ -121,13 +123,13 @@ impl Default for EventLoops {
 }
 
 impl EventLoops {
-    /// So many loops, with the defaults of [`EventLoop`]. None at all, and more than 512, are errors when the server is
+    /// Makes this number of loops, with the defaults of [`EventLoop`]. 0, and more than 512, are errors when the server is
     /// bound.
     pub fn new(loops: usize) -> Self {
         Self { loops, each: EventLoop::new() }
     }
 
-    /// What each loop is set to.
+    /// Sets the settings of each loop.
     #[must_use]
     pub fn each(mut self, settings: EventLoop) -> Self {
         self.each = settings;
@@ -146,7 +148,7 @@ impl EventLoops {
 impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.check()?;
-        let taken = 2 * (self.loops - 1); // the descriptors of a loop
+        let taken = 2 * (self.loops - 1); // each further loop has an epoll set and an inbox
         Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))
     }
 
@@ -161,7 +163,7 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
         thread::scope(|scope| crew.serve(scope, self.loops)).map(|()| 0)
     }
 
-    /// In one loop, which looks at all listeners.
+    /// Serves one connection in one loop, which watches all listeners.
     fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
         self.each.run_once(bound, factory, timeout)
     }
@@ -173,7 +175,7 @@ struct LoopRun<'a, F> {
     bound: &'a Bound,
     factory: &'a Arc<F>,
     team: Arc<SiblingLoops>,
-    /// What is queued at the stop, in the listeners, which all share.
+    /// The connections queued at the stop. All loops share the listeners, and so the count.
     queued: Arc<QueuedAtStop>,
 }
 
@@ -184,8 +186,9 @@ struct LoopThread<'scope> {
 }
 
 impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
-    /// None runs before all have been made: where one cannot be, nothing has begun.
+    /// Makes all loops, and then runs them. A lack of descriptors or threads is an error before any loop has begun.
     fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, loops: usize) -> Result<()> {
+        // The first loop is this thread's, because `serve_forever` blocks here.
         let made = self.make(0);
         let (ready, told) = channel();
         let mut mates: Vec<LoopThread<'_>> = Vec::new();
@@ -200,12 +203,16 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
             }
         }
         drop(ready);
-        let all = told.iter().fold(all, Result::and); // until each has answered
+
+        // Ends when each thread has answered.
+        let all = told.iter().fold(all, Result::and);
         let (words, threads): (Vec<_>, Vec<_>) = mates.into_iter().map(|mate| (mate.word, mate.thread)).unzip();
+
+        // The word to run; or the words are dropped, and the threads end.
         let result = match made.and_then(|reactor| all.map(|()| reactor)) {
             Ok(reactor) => {
                 for word in &words {
-                    let _ = word.send(()); // it waits for it
+                    let _ = word.send(()); // the thread waits for it
                 }
                 self.run(reactor)
             }
@@ -217,6 +224,7 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
         threads.into_iter().map(join).fold(result, Result::and)
     }
 
+    /// Starts the thread of a loop.
     fn start<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -230,6 +238,7 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
         Ok(LoopThread { word, thread })
     }
 
+    /// Makes a loop on its thread, answers, and waits for the word to run it.
     fn work(&self, number: usize, ready: Sender<Result<()>>, words: Receiver<()>) -> Result<()> {
         let (made, answer) = match self.make(number) {
             Ok(reactor) => (Some(reactor), Ok(())),
@@ -250,7 +259,7 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
         Reactor::of(state)
     }
 
-    /// What ends one loop ends all.
+    /// Runs a loop. If it fails or panics, the server stops, and so all loops end.
     fn run(&self, reactor: Reactor) -> Result<()> {
         let _inside = InHandler::of(self.bound.core.monitor.server);
         let ended = catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(reactor)));

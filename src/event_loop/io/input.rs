@@ -5,17 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::{self, Poller, Readiness};
 
-/// A descriptor to read from. Its file may be shared with other processes, so it is never made non-blocking: it is asked
-/// before each read.
+/// A descriptor to read from. Other processes may share its file, so it is never made non-blocking. It is polled before
+/// each read.
 #[derive(Debug)]
 pub(crate) struct Input {
     fd: OwnedFd,
-    /// epoll takes no regular files, nor `/dev/null`: they are always readable.
+    /// True for regular files and `/dev/null`. epoll refuses them, and they are always readable.
     pub(crate) is_always_ready: bool,
 }
 
 impl Input {
     pub(crate) fn new(fd: OwnedFd, poller: &Poller) -> io::Result<Self> {
+        // A try shows if epoll takes it.
         let is_always_ready = match poller.add(&fd, Readiness::default(), 0) {
             Err(e) if e.raw_os_error() == Some(nix::libc::EPERM) => true,
             added => added.map(|()| false)?,
@@ -24,7 +25,7 @@ impl Input {
         Ok(Self { fd, is_always_ready })
     }
 
-    /// What to register with epoll.
+    /// Returns the descriptor to register with epoll.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd()).filter(|_| !self.is_always_ready)
     }

@@ -1,4 +1,4 @@
-//! The other end of a connection without a socket: what a test feeds, and what it takes.
+//! A connection without a socket: what a test feeds, and what it takes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::sys::Readiness;
 
-/// Both ends share it.
+/// Both ends of a connection in memory share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory(Rc<RefCell<Pipe>>);
 

@@ -1,4 +1,9 @@
 //! Where a connection's bytes come from and go to.
+//!
+//! `Io` is the other side of a connection: a socket, an `Input`, a lent connection, or a test's memory. `Outbox` is the
+//! queue of output, `Source` a reader in it. Nothing here knows `State` or calls the user's code, except readers.
+//!
+//! The walk: `Io::recv` into the shared buffer; `Outbox::push` → `Outbox::send` → `Io::send` or `Io::send_parts`.
 
 pub(crate) mod input;
 pub(crate) mod lent;
@@ -22,16 +27,16 @@ use crate::sys::socket;
 #[derive(Debug)]
 pub(crate) enum Io {
     Socket(Socket),
-    /// To be read only.
+    /// A descriptor that is read only.
     Input(Input),
-    /// Boxed: every connection has room for the others.
+    /// Boxed, because every connection has room for the largest variant.
     Lent(Box<LentIo>),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
 
 impl Io {
-    /// Has `act` see what to register with epoll; memory is looked at by hand.
+    /// Calls `act` with the descriptor to register with epoll. `None` if there is none.
     pub(crate) fn with_fd<R>(&self, act: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         match self {
             Self::Socket(socket) => Some(act(socket.as_fd())),
@@ -42,14 +47,13 @@ impl Io {
         }
     }
 
-    /// Whether epoll is to tell only of what is new: it is known without its help whether a read has brought all. Of what
-    /// else there is, a read may bring less: of a Unix socket up to the next descriptor that is passed, of a terminal a
-    /// line.
+    /// True if epoll is to watch edge-triggered. Only for TCP a short read is known to be the last: a read of a Unix socket
+    /// stops at each passed descriptor, one of a terminal at each line.
     pub(crate) fn is_told_once(&self) -> bool {
         matches!(self, Self::Socket(Socket::Tcp(_)))
     }
 
-    /// What it is bound to.
+    /// Returns the address that it is bound to.
     pub(crate) fn local_addr(&self) -> Addr {
         match self {
             Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
@@ -60,7 +64,7 @@ impl Io {
         }
     }
 
-    /// `None` for what is no Unix socket.
+    /// Returns the peer's process and user; `None` if it is no Unix socket.
     pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
@@ -71,7 +75,7 @@ impl Io {
         }
     }
 
-    /// Whether input is there that the kernel does not tell of.
+    /// True if there is input that no event announces.
     pub(crate) fn has_ahead(&self) -> bool {
         matches!(self, Self::Lent(lent) if lent.has_ahead())
     }
@@ -98,6 +102,7 @@ impl Io {
         }
     }
 
+    /// Writes several pieces once, without a wait.
     pub(crate) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
@@ -108,18 +113,18 @@ impl Io {
         }
     }
 
-    /// Whether input is there that nobody has read.
+    /// True if there is unread input.
     pub(crate) fn has_unread(&self) -> bool {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Input(_) => false,
-            Self::Lent(_) => false, // who has lent it looks, at the close
+            Self::Lent(_) => false, // its blocking strategy looks, at the close
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
     }
 
-    /// Whether the peer's kernel has all of the output (a Unix socket hands over what it is given at once).
+    /// True if the peer's kernel has all of the output. A Unix socket hands it over at once.
     pub(crate) fn is_acknowledged(&self) -> bool {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
@@ -130,7 +135,7 @@ impl Io {
         }
     }
 
-    /// The peer reads the end of the stream after what was sent.
+    /// Shuts the writing half: the peer reads end of stream after what was sent.
     pub(crate) fn shut_write(&self) {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
@@ -141,7 +146,7 @@ impl Io {
         }
     }
 
-    /// The close that follows resets the connection.
+    /// Has the close that follows reset the connection.
     pub(crate) fn reset_at_close(&self) {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
@@ -152,8 +157,8 @@ impl Io {
         }
     }
 
-    /// What a hang-up means: why the connection is broken, or that the peer has closed it in order, which only a Unix
-    /// socket tells in this way, or a TCP socket whose own writing half was `shut`.
+    /// Returns why a connection that hung up is broken; `None` if the peer has closed it in order. Only a Unix socket
+    /// reports an orderly close so, or a TCP socket whose own writing half was `shut`.
     pub(crate) fn hang_up(&self, shut: bool) -> Option<io::Error> {
         match self {
             Self::Socket(socket) => socket.hang_up(shut),
@@ -182,12 +187,12 @@ impl Io {
         }
     }
 
-    /// Whether it is another's, who closes it.
+    /// True if it is lent: its blocking strategy closes it.
     pub(crate) fn is_lent(&self) -> bool {
         matches!(self, Self::Lent(_))
     }
 
-    /// Closes it; whether that is for another to do, and to count.
+    /// Closes it, or gives it back. True if its blocking strategy closes and counts it.
     pub(crate) fn give_back(self, left_unread: bool, by_the_stop: bool) -> bool {
         if let Self::Lent(lent) = &self {
             lent.give_back(left_unread, by_the_stop);

@@ -1,5 +1,4 @@
-//! What a connection has written and the kernel has not taken: pieces in order, some of them shared by many
-//! connections.
+//! The output that the kernel has not taken yet: pieces in order, some of them shared by many connections.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,18 +10,19 @@ use crate::panics::forget;
 
 /// A piece up to this size takes further writes.
 const PIECE: usize = 64 << 10;
-/// A shared text shorter than this is copied: that is cheaper than a piece of its own.
+/// A shared text shorter than this is copied, which is cheaper. A piece of its own costs an entry in the queue, and a
+/// part in the system call.
 pub(crate) const WORTH_SHARING: usize = 512;
-/// Most pieces in one system call (IOV_MAX).
+/// The most pieces in one system call (IOV_MAX).
 const PARTS: usize = 1024;
-/// Buffers kept for the next writer.
+/// How many buffers are kept for the next writer.
 const SPARES: usize = 64;
 
 #[derive(Debug)]
 enum Piece {
     Own(Vec<u8>),
     Shared(Rc<[u8]>),
-    /// What is read as the peer takes it.
+    /// A reader, which is read as the peer takes it.
     Source(Box<Source>),
 }
 
@@ -44,16 +44,16 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
-    /// How much of the first piece has been sent; of a source, of what was read last.
+    /// How much of the first piece is sent; of a source, how much of its last chunk.
     head: usize,
-    /// Bytes in the pieces, but for sources.
+    /// The bytes in the pieces, without sources.
     len: usize,
     sources: usize,
-    /// What the sources behind the first count for.
+    /// The bytes that the sources behind the first count for.
     reserved: usize,
 }
 
-/// Buffers between two uses, so that a connection that is idle has none and a busy one allocates none.
+/// Buffers between two uses. So an idle connection has none, and a busy one allocates none.
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     buffers: Vec<Vec<u8>>,
@@ -79,17 +79,17 @@ impl Spares {
 }
 
 impl Outbox {
-    /// Bytes that are queued, without what readers have still to give.
+    /// Returns the bytes that are queued, without those of readers.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// What the water marks and the hard limit count: bytes, and of several readers all but the first.
+    /// Returns what the water marks and the hard limit count: bytes, and all readers but the first.
     pub(crate) fn load(&self) -> usize {
         self.len + self.reserved
     }
 
-    /// What another reader would count for: as much as it may have in memory.
+    /// Returns what another reader would count for: as much as it may have in memory.
     pub(crate) fn load_of(&self, source: &Source) -> usize {
         if self.sources > 0 {
             source.size()
@@ -98,11 +98,12 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing is left to send, by readers neither.
+    /// True if nothing is left to send, readers included.
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
+    /// Queues a copy. Small pieces share a buffer.
     pub(crate) fn push(&mut self, bytes: &[u8], spares: &mut Spares) {
         if bytes.is_empty() {
             return;
@@ -118,20 +119,20 @@ impl Outbox {
         }
     }
 
-    /// A text that others get as well: no copy is made.
+    /// Queues a text that other queues have as well, without a copy.
     pub(crate) fn push_shared(&mut self, bytes: &Rc<[u8]>, spares: &mut Spares) {
         self.len += bytes.len();
         self.enqueue(Piece::Shared(bytes.clone()), spares);
     }
 
-    /// What is read when its turn comes.
+    /// Queues a reader, which is read when its turn comes.
     pub(crate) fn push_source(&mut self, source: Source, spares: &mut Spares) {
         self.reserved += self.load_of(&source);
         self.sources += 1;
         self.enqueue(Piece::Source(Box::new(source)), spares);
     }
 
-    /// The reader whose turn it is to give more.
+    /// Returns the first piece if it is a reader that must give its next chunk.
     pub(crate) fn hungry(&mut self) -> Option<&mut Source> {
         match self.pieces.front_mut() {
             Some(Piece::Source(source)) if source.chunk().is_empty() => Some(source),
@@ -139,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// The reader that is first has come to its end.
+    /// Removes the first reader, which has come to its end.
     pub(crate) fn pop_source(&mut self, spares: &mut Spares) {
         let Some(first) = self.pieces.pop_front() else { return };
         if let Piece::Source(source) = &first {
@@ -159,17 +160,18 @@ impl Outbox {
         self.pieces.push_back(piece);
     }
 
-    /// How much is offered by a call of [`send`](Self::send) that is to send a part only.
+    /// Returns how much a [`send`](Self::send) with a limit offers to the kernel.
     pub(crate) fn first_len(&self) -> usize {
         self.pieces.front().map_or(0, |first| first.bytes().len() - self.head)
     }
 
-    /// Gives the kernel as much as it takes in one call, and no more than this; how much that was, and whether it was
-    /// all that it was offered.
+    /// Gives the kernel as much as it takes in one call, and at most `at_most`. Returns how much that was; the `bool` is
+    /// true if it was everything offered.
     pub(crate) fn send(&mut self, io: &Io, spares: &mut Spares, at_most: usize) -> io::Result<(usize, bool)> {
         let Some(front) = self.pieces.front() else { return Ok((0, true)) };
         let first = front.bytes().get(self.head..).unwrap_or_default();
         let is_source = front.is_source();
+        // One piece by `send`, which is cheaper; several by one vectored call.
         let (sent, offered) = if self.pieces.len() == 1 || is_source || at_most < usize::MAX {
             let first = first.get(..at_most).unwrap_or(first);
             (io.send(first)?, first.len())
@@ -183,6 +185,7 @@ impl Outbox {
         Ok((sent, sent == offered))
     }
 
+    /// Drops the pieces that are sent. A source stays, because it may have another chunk.
     fn advance(&mut self, sent: usize, spares: &mut Spares) {
         self.head += sent;
         while let Some(first) = self.pieces.front_mut() {
@@ -199,13 +202,14 @@ impl Outbox {
         self.keep_queue(spares);
     }
 
-    /// Gives up what is queued.
+    /// Drops what is queued.
     pub(crate) fn clear(&mut self, spares: &mut Spares) {
         self.pieces.drain(..).for_each(|piece| spares.keep(piece));
         (self.head, self.len, self.sources, self.reserved) = (0, 0, 0, 0);
         self.keep_queue(spares);
     }
 
+    /// Gives the empty queue's memory to the spares.
     fn keep_queue(&mut self, spares: &mut Spares) {
         let queue = std::mem::take(&mut self.pieces);
         if queue.capacity() > 0 && queue.capacity() <= PARTS && spares.queues.len() < SPARES {
@@ -219,14 +223,14 @@ mod tests {
     use super::*;
     use crate::event_loop::io::memory::Memory;
 
-    /// An output that takes so many bytes.
+    /// Makes an output that takes `room` bytes.
     fn io(room: usize) -> (Io, Memory) {
         let memory = Memory::default();
         memory.with(|pipe| pipe.room = room);
         (Io::Memory(memory.clone()), memory)
     }
 
-    /// Pieces of all kinds and sizes, and what they are together.
+    /// Makes pieces of all kinds and sizes, and returns their bytes too.
     fn filled(spares: &mut Spares) -> (Outbox, Vec<u8>) {
         let (mut out, mut all) = (Outbox::default(), Vec::new());
         for n in 0..50usize {

@@ -1,4 +1,7 @@
 //! What is sent without being in memory as a whole: a reader, or a part of a file.
+//!
+//! A file is read, and not sent by sendfile(2), which takes no flags. On a socket whose peer is gone that raises SIGPIPE,
+//! which would end the program. On an accepted socket, which blocks, it waits.
 
 use std::fmt;
 use std::fs::File;
@@ -6,30 +9,30 @@ use std::io::{self, Read};
 use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt;
 
-/// Most that is read at once, and so most that a reader has in memory.
+/// The most bytes that are read at once, and that a reader has in memory.
 const CHUNK: usize = 64 << 10;
 
-/// A reader in a queue of output, and what it gave last.
+/// A reader in a queue of output, and the piece that it gave last.
 pub(crate) struct Source {
     reader: Box<dyn Read>,
-    /// As long as a chunk may be, from the first one on.
+    /// Empty at first, and as long as a chunk from the first read on.
     buffer: Vec<u8>,
     filled: usize,
     size: usize,
 }
 
 impl Source {
-    /// Reads no more than `most` bytes at once, if that is not over the chunk.
+    /// Makes a source that reads at most `most` bytes at once, and at most a chunk.
     pub(crate) fn new(reader: impl Read + 'static, most: usize) -> Self {
         Self { reader: Box::new(reader), buffer: Vec::new(), filled: 0, size: most.clamp(1, CHUNK) }
     }
 
-    /// The most that it has in memory.
+    /// Returns the most bytes that it has in memory.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// What was read and is not sent.
+    /// Returns what was read and is not sent.
     pub(crate) fn chunk(&self) -> &[u8] {
         self.buffer.get(..self.filled).unwrap_or_default()
     }
@@ -60,12 +63,12 @@ impl fmt::Debug for Source {
     }
 }
 
-/// A part of a file, by its offsets: the file's own position is neither used nor moved.
+/// A part of a file, by its offsets. pread(2) neither uses nor moves the file's own position.
 #[derive(Debug)]
 pub(crate) struct FilePart {
     file: File,
     at: u64,
-    /// `None`: as far as the file reaches.
+    /// `None` for as far as the file reaches.
     end: Option<u64>,
 }
 
@@ -79,7 +82,7 @@ impl FilePart {
         let end = match range.end_bound() {
             Bound::Included(&last) => Some(last.saturating_add(1)),
             Bound::Excluded(&end) => Some(end),
-            // What it has now, so that an end that comes too early shows. Files of /proc say 0 whatever they have.
+            // Its length now, so that an early end is seen. Files of /proc have length 0, whatever they contain.
             Bound::Unbounded => file.metadata().ok().map(|m| m.len()).filter(|len| *len > 0).map(|len| len.max(at)),
         };
         Self { file, at, end }

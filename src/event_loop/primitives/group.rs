@@ -11,12 +11,14 @@ use crate::event_loop::primitives::slab::ConnId;
 ///
 /// A member that does not read costs the others nothing. In a group of [`new`](Self::new), texts are queued for it up
 /// to the loop's limit (8 MiB); then its connection is aborted. In a group of [`lossy`](Self::lossy), it misses texts
-/// while its queue is above the high-water mark. Only the application knows which of the two is right.
+/// while its queue is above the high-water mark, even if a single turn has queued that much. Only the application knows
+/// which of the two is right.
 ///
 /// Joining is cheap. Leaving looks at all members.
 ///
 /// Members are connections of one loop, or of one [`EventLoops`](crate::EventLoops). With
-/// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one member there. With
+/// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one connection of the server there, and the clients that
+/// its protocol makes. With
 /// [`PreForking`](crate::PreForking) a group ends at the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {

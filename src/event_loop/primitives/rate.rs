@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The most bytes that one connection is granted at once while others wait.
+/// The most bytes that a connection is granted at once while others wait.
 const LARGEST: u64 = 64 << 10;
 /// Grants a second, so that a slow rate does not come in lumps.
 const GRANTS: u64 = 100;

@@ -1,4 +1,5 @@
-//! The loop from other threads.
+//! [`ReactorHandle`]: the loop from other threads. It is the loop's inbox, a queue of closures with an eventfd that is
+//! rung once, however many calls come before the loop looks.
 
 use std::any::Any;
 use std::fmt;
@@ -11,12 +12,12 @@ use crate::event_loop::state::{LoopInbox, SiblingLoops};
 use crate::lifecycle::{Core, ServerHandle};
 use crate::mailbox::Closed;
 
-/// The loop from other threads: the only way in, since a [`Reactor`](crate::Reactor) does not leave its own. Clone it,
-/// keep it, send it.
+/// A handle to the loop for other threads. It is their only way in, because a [`Reactor`](crate::Reactor) does not leave
+/// its own. Clone it, keep it, send it.
 ///
-/// Of the loops of [`EventLoops`](crate::EventLoops) each has its own, which [`Context::handle`] gives, in
-/// [`start_factory`](crate::event_loop::Factory::start_factory) at the earliest. Its calls are that loop's; what is meant for a
-/// connection goes to the loop that has it, whichever handle is used.
+/// With [`EventLoops`](crate::EventLoops), each loop has its own. [`Context::handle`] returns it, at the earliest in
+/// [`start_factory`](crate::event_loop::Factory::start_factory). Calls run in that loop. Writes and messages go to the
+/// loop that has the connection, whichever handle is used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,25 +42,23 @@ impl ReactorHandle {
         Self { inbox: team.inbox(number).clone(), team: team.clone(), core: core.clone() }
     }
 
-    /// Of the loop that has this connection; of this handle's, where the connection is none of the server's.
+    /// Returns the inbox of the loop that has this connection. If the server has no such loop, it is this handle's.
     fn inbox_of(&self, id: ConnId) -> &Arc<LoopInbox> {
         self.team.inbox_at(id.home()).unwrap_or(&self.inbox)
     }
 
-    /// Has `call` called by the loop, which is woken: in the order of the calls, those of one thread and those of
-    /// several, as they arrive. Calls that are sent while others run wait for the next turn. Before the loop runs they
-    /// are kept.
-    /// A panic in it is contained and logged.
+    /// Wakes the loop, which runs `call`. Calls run in the order in which they arrive. If a call arrives while others run,
+    /// it waits for the next turn. Before the loop runs, calls are kept. A panic in `call` is contained and logged.
     ///
     /// # Errors
-    /// [`ReactorGone`] once the reactor has been dropped. A call that is sent at that very moment may be dropped.
+    /// [`ReactorGone`] once the reactor is dropped. A call that is sent at that very moment may be dropped.
     pub fn call_from_thread(&self, call: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Result<(), ReactorGone> {
         self.inbox.send(Box::new(call)).map_err(gone)
     }
 
-    /// Queues bytes for a connection. That it is gone by then does not show; use
-    /// [`call_from_thread`](Self::call_from_thread) and [`Context::write_to`] to know. Until the loop takes them they count
-    /// for no limit: who sends faster than the loop turns asks by such a call now and then.
+    /// Queues bytes for a connection. It does not report that the connection is gone; to know, use
+    /// [`call_from_thread`](Self::call_from_thread) with [`Context::write_to`]. Until the loop takes the bytes, no limit
+    /// counts them. So a thread that sends faster than the loop turns should ask by such a call now and then.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).
@@ -71,8 +70,8 @@ impl ReactorHandle {
         self.inbox_of(id).send(Box::new(write)).map_err(gone)
     }
 
-    /// Sends a message to a connection's [`Protocol::message`](crate::Protocol::message). That the connection is gone by
-    /// then does not show.
+    /// Sends a message to a connection's [`Protocol::message`](crate::Protocol::message). It does not report that the
+    /// connection is gone.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).
@@ -83,7 +82,7 @@ impl ReactorHandle {
         self.inbox_of(id).send(Box::new(post)).map_err(gone)
     }
 
-    /// As [`Context::stop`].
+    /// Stops the loop, as [`Context::stop`] does.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).
@@ -91,7 +90,7 @@ impl ReactorHandle {
         self.call_from_thread(|cx| cx.stop())
     }
 
-    /// As [`Context::shutdown`].
+    /// Shuts the loop down, as [`Context::shutdown`] does.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).
@@ -99,7 +98,7 @@ impl ReactorHandle {
         self.call_from_thread(move |cx| cx.shutdown(grace))
     }
 
-    /// Counters, limits, pause and stop, as a server has them.
+    /// Returns the handle that servers have: counters, limits, pause and stop.
     pub fn server(&self) -> ServerHandle {
         ServerHandle { core: self.core.clone() }
     }
@@ -117,12 +116,12 @@ impl fmt::Debug for ReactorHandle {
 }
 
 impl Context<'_> {
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
         ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
     }
 
-    /// The server's remote control: its counters, its limits, its stop.
+    /// Returns the server's handle: its counters, its limits, its stop.
     pub fn server(&self) -> ServerHandle {
         ServerHandle { core: self.state.core.clone() }
     }

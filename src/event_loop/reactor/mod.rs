@@ -1,4 +1,11 @@
 //! The loop as a value.
+//!
+//! Here are [`Reactor`], which owns a `State` and runs its turns, and [`ReactorHandle`], the only way in from other
+//! threads. What a turn does is in `turn`. The walk: `Reactor::run` → `run_to_the_end` → `step` → `State::turn`.
+//!
+//! A global reactor can be neither made nor run twice, and every test inherits the state of the last one. A value has none
+//! of that. It is not `Send`, and neither is what callbacks are lent: calling a loop from another thread is the classic
+//! mistake with such servers, and here it does not compile.
 
 pub(crate) mod handle;
 
@@ -28,8 +35,8 @@ use crate::sys::signal;
 
 /// An event loop: listeners, connections and timers on one thread (Twisted's `reactor`, asyncio's event loop).
 ///
-/// A plain value: as many as you like in a process, each on its thread (it is not `Send`; [`ReactorHandle`] is). It
-/// may be run, stopped, and run again. For one server with the usual limits and signals, a
+/// It is a plain value: a process may have any number, each on its thread. It is not `Send`, but its [`ReactorHandle`]
+/// is. It may be run, stopped, and run again. For one server with the usual limits and signals, a
 /// [`TcpServer`](crate::TcpServer) with the strategy [`EventLoop`] is shorter.
 ///
 /// ```
@@ -63,16 +70,16 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// A loop with the defaults: as many connections as the process may have descriptors, less 64; a write limit of
+    /// Makes a loop with the defaults: as many connections as the process may have descriptors, less 64; a write limit of
     /// 30 s; a drain of 10 s; the water marks of [`EventLoop`].
     ///
     /// # Errors
-    /// [`Error::System`] where the system has no descriptors left.
+    /// [`Error::System`] if the system has no descriptors left.
     pub fn new() -> Result<Self> {
         Self::with(EventLoop::new())
     }
 
-    /// A loop with these settings.
+    /// Makes a loop with these settings.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`Error::Setting`].
@@ -97,8 +104,8 @@ impl Reactor {
         Self { state, signals: None }
     }
 
-    /// The loop, as callbacks see it: clients, timers, blocking work and all else that a [`Context`] can do, from outside
-    /// of a turn. What is asked for begins with the next turn, as it begins after a callback.
+    /// Returns the loop as callbacks see it, from outside of a turn: clients, timers, blocking work and all else that a
+    /// [`Context`] can do. Requests take effect in the next turn, as they would after a callback.
     ///
     /// ```
     /// use std::time::Duration;
@@ -111,11 +118,12 @@ impl Reactor {
     /// ```
     pub fn context(&mut self) -> Context<'_> {
         self.state.refresh_clock();
+        self.state.core.control.begin(); // the stop that ended the last run is over, so that another one may be asked for
         Context { state: &mut self.state }
     }
 
-    /// Listens on `HOST:PORT`, on every address that stands for, and serves each connection with a protocol of this
-    /// factory. Connections wait in the kernel's queue until the loop runs.
+    /// Listens on `HOST:PORT`, on every address of that name, and serves each connection with a protocol of this factory.
+    /// Connections wait in the kernel's queue until the loop runs.
     ///
     /// # Errors
     /// [`Error::Listen`] with the address, the failed act and the system's answer.
@@ -135,9 +143,11 @@ impl Reactor {
         self.listen_tcp(path.into(), factory)
     }
 
-    /// Receives datagrams on `HOST:PORT`, on every address that stands for, or on a Unix socket: for this protocol, which
-    /// hears of its start before this returns, and of datagrams when the loop runs. They count as accepted and served
-    /// where a server counts, but take no place of a connection's, and `verify_request` is not asked.
+    /// Receives datagrams on `HOST:PORT`, on every address of that name, or on a Unix socket. `start_protocol` is called
+    /// before this returns; datagrams are delivered when the loop runs.
+    ///
+    /// A server counts each datagram as accepted and served. Datagrams do not count against the connection limit, and
+    /// `verify_request` is not called for them.
     ///
     /// # Errors
     /// As [`listen_tcp`](Self::listen_tcp).
@@ -168,7 +178,7 @@ impl Reactor {
 
     pub(crate) fn listen(&mut self, listeners: Arc<Vec<Listener>>, factory: Rc<dyn Factory>) -> Result<ListeningPort> {
         self.state.refresh_clock();
-        self.state.end_closed_ports(); // a factory that listens again is told of its end before
+        self.state.end_closed_ports(); // if the factory listens again, its `stop_factory` comes first
         self.state.listen(listeners, factory)
     }
 
@@ -177,11 +187,11 @@ impl Reactor {
         self.state.queues.deferred.push_back(Deferred::Call(Box::new(call)));
     }
 
-    /// From now until the reactor is dropped, SIGINT and SIGTERM shut it down with the drain limit of 10 s, and a second
-    /// one ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
+    /// Has SIGINT and SIGTERM shut the reactor down with the drain limit of 10 s, until it is dropped. A second signal
+    /// ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
     ///
     /// # Errors
-    /// [`Error::System`] where the handlers cannot be installed.
+    /// [`Error::System`] if the handlers cannot be installed.
     pub fn handle_signals(&mut self) -> Result<()> {
         if self.signals.is_none() {
             let switch = self.state.core.control.switch().clone();
@@ -191,12 +201,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs until [`Context::stop`] or [`ReactorHandle::stop`], which leave connections and listeners as they are for
-    /// the next `run`, or until a shutdown is complete, which leaves none. Returns the account of this run.
+    /// Runs until [`Context::stop`], [`ReactorHandle::stop`], or the end of a shutdown. A stop leaves connections and
+    /// listeners for the next `run`, a shutdown leaves none. Returns the account of this run.
     ///
     /// # Errors
-    /// [`Error::Accept`] when a listener fails for good, [`Error::System`] when the system refuses to wait. What goes
-    /// wrong with a connection is not an error of the loop.
+    /// [`Error::Accept`] if a listener fails for good, [`Error::System`] if the system refuses to wait. A failed
+    /// connection is not an error of the loop.
     pub fn run(&mut self) -> Result<Report> {
         let core = self.state.core.clone();
         let _serving = core.begin();
@@ -207,11 +217,11 @@ impl Reactor {
         Ok(core.monitor.counters().totals().since(before))
     }
 
-    /// A failing listener ends the loop as well, but in order.
+    /// Runs turns until the loop ends. A listener that fails for good ends it too, in order: by a drain.
     pub(crate) fn run_to_the_end(&mut self) -> Result<()> {
         self.state.watch_stop()?;
         if !self.state.core.control.stopping() {
-            self.state.stop.drain = None; // of a run that has failed
+            self.state.stop.drain = None; // a failed run may have left one
         }
         let mut failed = Ok(());
         let mut patience = None;
@@ -223,20 +233,21 @@ impl Reactor {
                     failed = Err(e);
                     self.state.core.control.request_stop();
                     self.state.begin_drain();
-                    patience = Some(Duration::ZERO); // where nothing is left, nothing would end a wait
+                    patience = Some(Duration::ZERO); // if nothing is left, no event would end a wait
                 }
                 Err(e) => return failed.and(Err(e)),
             }
         }
     }
 
-    /// One turn, for a program with a loop of its own: waits up to `timeout` (`None`: as long as it takes), does what
-    /// is due, and returns. `false` once the loop was stopped, or its shutdown is complete; it may then be used anew.
+    /// Runs one turn, for a program with a loop of its own: waits up to `timeout` (`None` for ever), does what is due, and
+    /// returns. `false` once the loop was stopped, or its shutdown is complete. It may then be used anew.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let goes_on = self.step(timeout)?;
+        // A complete shutdown is the end of a run, so the stop is taken back.
         if !goes_on && self.state.stop.drain.take().is_some() {
             let control = &self.state.core.control;
             control.end();
@@ -247,28 +258,29 @@ impl Reactor {
     }
 
     fn step(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        self.state.stop.asked = false;
-        self.state.turn(timeout)?;
-        Ok(!self.state.stop.asked)
+        let turned = self.state.turn(timeout);
+        // Taken and not cleared before: a stop asked for by `context()` is for the next turn.
+        let is_over = std::mem::take(&mut self.state.stop.asked);
+        turned.map(|()| !is_over)
     }
 
-    /// As [`Context::shutdown`], for the next run.
+    /// Shuts the next run down, as [`Context::shutdown`] does.
     pub fn shutdown(&mut self, grace: Duration) {
-        self.state.core.control.begin(); // the stop that ended the last run is over
+        self.state.core.control.begin(); // takes back the stop that ended the last run
         self.state.shutdown(grace);
     }
 
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> ReactorHandle {
         ReactorHandle::new(&self.state.loops.group, self.state.loops.number, &self.state.core)
     }
 
-    /// The remote control that servers have: counters, limits, pause and stop.
+    /// Returns the handle that servers have: counters, limits, pause and stop.
     pub fn server(&self) -> ServerHandle {
         ServerHandle { core: self.state.core.clone() }
     }
 
-    /// Serves one connection to its end.
+    /// Accepts one connection and serves it to its end. A loop has no thread that could finish it later.
     pub(crate) fn serve_one(&mut self, deadline: Option<Instant>) -> Result<Single> {
         let accepted = |state: &State| state.core.monitor.counters().totals().accepted - state.datagrams.received;
         let before = accepted(&self.state);
@@ -283,7 +295,8 @@ impl Reactor {
                 return Ok(Single::TimedOut);
             }
         }
-        self.state.ports.rests = true; // no other
+        // No other connection is accepted meanwhile.
+        self.state.ports.rests = true;
         while self.state.has_connections() && self.step(None)? {}
         Ok(Single::Taken)
     }
@@ -296,7 +309,7 @@ impl fmt::Debug for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Every connection is lost, and told so.
+    /// Ends every connection, with `connection_lost`.
     fn drop(&mut self) {
         self.state.refresh_clock();
         self.state.end_all();
@@ -304,6 +317,7 @@ impl Drop for Reactor {
         self.state.stop_listening_all();
         self.state.forget_all_work();
         self.state.loops.inbox.close();
-        drop(self.state.loops.inbox.take_all()); // handles live on, and what the calls hold shall not
+        // Handles live on, and the inbox with them. The calls in it must not.
+        drop(self.state.loops.inbox.take_all());
     }
 }

@@ -1,4 +1,7 @@
-//! Chunks into frames, for protocols: parsed where they lie, and only the unfinished rest is kept.
+//! Turns chunks into frames, for protocols.
+//!
+//! A complete frame is parsed where it lies, in the loop's buffer. Only an unfinished one is kept, so an idle connection
+//! has no buffer.
 
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
@@ -13,23 +16,23 @@ use crate::framing::{Encoder, FrameBuffer, LineDecoder};
 
 /// Turns bytes into calls of a receiver, and lends it a [`FramedTransport`].
 pub trait Parser {
-    /// Takes a frame, or a part of one, from the front of what is unread, which is not empty, and counts it in `taken`
-    /// before it calls the receiver. `false` where it needs more.
+    /// Takes a frame, or a part of one, from the front of `unread`, which is not empty. It counts the bytes in `taken`
+    /// before it calls the receiver. `false` if it needs more input.
     fn step(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, taken: &mut usize) -> HandlerResult<bool>;
 
-    /// Whether a part of a frame is taken, or announced.
+    /// True if a part of a frame is taken, or announced.
     fn mid_frame(&self) -> bool;
 
-    /// The stream has ended, within a frame if there is a part of one.
+    /// Calls the receiver at the end of the stream. `part` is the beginning of an unfinished frame.
     fn eof(&mut self, t: &mut Transport<'_>, part: &[u8]) -> HandlerResult<Eof>;
 
-    /// Calls the receiver for what is no input. `unread` is what is kept.
+    /// Calls the receiver for anything but input. `unread` is the input that is kept.
     fn call(&mut self, t: &mut Transport<'_>, unread: Arrived<'_>, callback: Callback) -> (HandlerResult, Touched);
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost);
 }
 
-/// The callbacks that are a receiver's as they are a protocol's.
+/// The callbacks that a receiver and a protocol have in common.
 #[derive(Debug)]
 pub enum Callback {
     ConnectionMade,
@@ -41,8 +44,9 @@ pub enum Callback {
     ShuttingDown,
 }
 
-/// The transport of a [`LineReceiver`](crate::LineReceiver), or, as `FramedTransport<'_, dyn Encoder>`, of a
-/// [`StringReceiver`](crate::event_loop::StringReceiver): a [`Transport`] that sends frames. That of lines also sets how they are read.
+/// A [`Transport`] that sends frames: that of a [`LineReceiver`](crate::LineReceiver), or, as
+/// `FramedTransport<'_, dyn Encoder>`, of a [`StringReceiver`](crate::event_loop::StringReceiver). For lines it also sets
+/// how they are read.
 #[allow(explicit_outlives_requirements)] // so that `dyn Encoder` in it is `dyn Encoder + 'a`
 pub struct FramedTransport<'a, D: ?Sized + 'a = LineDecoder> {
     pub(crate) transport: Transport<'a>,
@@ -55,7 +59,8 @@ impl<'a> FramedTransport<'a, dyn Encoder + 'a> {
     /// Sends a string, framed.
     ///
     /// # Errors
-    /// The framing cannot say it, as it is too long for the prefix: nothing is sent. Else as [`Transport::write`].
+    /// If the framing cannot express it, for example because it is too long for the prefix. Then nothing is sent.
+    /// Otherwise as [`Transport::write`].
     pub fn send_string(&mut self, string: impl AsRef<[u8]>) -> HandlerResult {
         self.send_frame(string.as_ref())
     }
@@ -89,7 +94,7 @@ impl<D: ?Sized> DerefMut for FramedTransport<'_, D> {
     }
 }
 
-/// What has arrived and is not taken: what can be parsed, and what follows it in the chunk.
+/// Input that has arrived and is not taken: the front can be parsed, the rest of the chunk follows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrived<'a> {
     pub(crate) front: &'a [u8],
@@ -110,31 +115,31 @@ impl<'a> Arrived<'a> {
     }
 }
 
-/// What a receiver's callback has done to what the parser works on.
+/// What a receiver's callback has done to the parser's input.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Touched {
-    /// What was unread is thrown away.
+    /// True if the unread input is thrown away.
     pub(crate) cleared: bool,
-    /// What is kept may parse otherwise than before.
+    /// True if the kept input may parse differently now.
     pub(crate) changed: bool,
 }
 
-/// The [`Protocol`] of a receiver: what [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) make. It keeps an unfinished
-/// frame, and has no buffer otherwise.
+/// The [`Protocol`] of a receiver, which [`lines`](crate::lines) and [`strings`](crate::event_loop::strings) make. It
+/// keeps an unfinished frame, and has no buffer otherwise.
 #[derive(Debug)]
 pub struct Framed<P> {
     pub(crate) parser: P,
     kept: FrameBuffer,
-    /// The stream has ended while reading was paused, and the receiver is still to be told.
+    /// True if the stream has ended while reading was paused, and `eof_received` is still due.
     eof_waits: bool,
 }
 
-/// At least so much of a chunk is put behind what is kept, in the hope that it completes a frame.
+/// The least number of bytes of a chunk that are put behind the kept input, to complete its frame.
 const PIECE: usize = 512;
 
 struct Run {
     taken: usize,
-    /// Whether a frame was completed.
+    /// True if a frame was completed.
     whole: bool,
     outcome: HandlerResult,
 }
@@ -164,17 +169,18 @@ impl<P: Parser> Framed<P> {
         Self { parser, kept: FrameBuffer::new(usize::MAX), eof_waits: false }
     }
 
-    /// Parses a chunk.
+    /// Parses a chunk, keeps the rest, and marks the request.
     fn take(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
         let (begun, mut rest) = (self.holds_input(), data);
         let parsed = self.parse_chunk(t, &mut rest);
+        // Also after a failure: the close must know of unread input.
         self.keep(t, rest)?;
         let whole = parsed?;
         self.mark_request(t, whole || !begun);
         Ok(())
     }
 
-    /// Calls the receiver, and parses what is kept if the call has made that possible.
+    /// Calls the receiver, and parses the kept input if the call has made that possible.
     fn call(&mut self, t: &mut Transport<'_>, callback: Callback) -> HandlerResult {
         let paused = t.is_reading_paused();
         let (outcome, touched) = self.parser.call(t, Arrived::all(self.kept.unread()), callback);
@@ -185,20 +191,21 @@ impl<P: Parser> Framed<P> {
             self.keep(t, &[])?;
         }
         outcome?;
+        // Another delimiter, another mode, or the end of a pause: the kept input may be a whole frame now.
         if touched.cleared || touched.changed || (paused && !t.is_reading_paused()) {
             return self.parse_on(t);
         }
         Ok(())
     }
 
-    /// The end of the stream, which the receiver is told after the frames that a pause has kept.
+    /// Handles the end of the stream. `eof_received` comes after the frames that a pause has kept.
     fn end(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.parse_kept(t)?;
         if t.is_closing() {
             return Ok(Eof::Close);
         }
         if t.is_switching() {
-            return Ok(Eof::KeepOpen); // the next protocol is told
+            return Ok(Eof::KeepOpen); // the successor gets its own `eof_received`
         }
         if t.is_reading_paused() {
             self.eof_waits = true;
@@ -207,12 +214,14 @@ impl<P: Parser> Framed<P> {
         self.report_eof(t)
     }
 
+    /// Calls the receiver's `eof_received`, with the unfinished frame.
     fn report_eof(&mut self, t: &mut Transport<'_>) -> HandlerResult<Eof> {
         self.eof_waits = false;
         let kept = std::mem::replace(&mut self.kept, FrameBuffer::new(usize::MAX));
         self.parser.eof(t, kept.unread())
     }
 
+    /// Parses the kept input, and then handles an end of the stream that has waited for it.
     fn parse_on(&mut self, t: &mut Transport<'_>) -> HandlerResult {
         let whole = self.parse_kept(t)?;
         if self.eof_waits && may_parse(t) {
@@ -225,6 +234,7 @@ impl<P: Parser> Framed<P> {
         Ok(())
     }
 
+    /// Parses the kept input. True if a frame was completed.
     fn parse_kept(&mut self, t: &mut Transport<'_>) -> HandlerResult<bool> {
         let run = run(&mut self.parser, t, Arrived::all(self.kept.unread()), usize::MAX);
         self.kept.consume(run.taken);
@@ -232,12 +242,14 @@ impl<P: Parser> Framed<P> {
         run.outcome.map(|()| run.whole)
     }
 
-    /// Parses a chunk, of which `rest` is left.
+    /// Parses a chunk, and leaves the remainder in `rest`. True if a frame was completed.
     fn parse_chunk(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
         let mut whole = false;
+        // An unfinished frame comes first, with as much of the chunk as completes it.
         while !self.kept.is_empty() && !rest.is_empty() && may_parse(t) {
             whole |= self.join(t, rest)?;
         }
+        // The rest is parsed where it lies, without a copy.
         if self.kept.is_empty() {
             let run = run(&mut self.parser, t, Arrived::all(rest), usize::MAX);
             *rest = Arrived::all(rest).after(run.taken).front;
@@ -247,7 +259,8 @@ impl<P: Parser> Framed<P> {
         Ok(whole)
     }
 
-    /// Puts a piece of the chunk behind what is kept. Once that is parsed, the chunk is parsed where it lies.
+    /// Puts a piece of the chunk behind the kept input, and parses both. Once the kept input is taken, the chunk is parsed
+    /// where it lies.
     fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
         let old = self.kept.unread().len();
         let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
@@ -263,7 +276,7 @@ impl<P: Parser> Framed<P> {
         run.outcome.map(|()| run.whole)
     }
 
-    /// Keeps the rest of a chunk, or nothing when no more will be parsed here.
+    /// Keeps the rest of a chunk. At a close it is dropped, and at a switch the successor gets it.
     fn keep(&mut self, t: &mut Transport<'_>, rest: &[u8]) -> HandlerResult {
         if t.is_closing() {
             if !(rest.is_empty() && self.kept.is_empty()) {
@@ -280,11 +293,12 @@ impl<P: Parser> Framed<P> {
         Ok(())
     }
 
+    /// True if a part of a frame is kept.
     fn holds_input(&self) -> bool {
         !self.kept.is_empty() || self.parser.mid_frame()
     }
 
-    /// Tells the limits whether input is held. `began`: whether it is other input than before.
+    /// Marks the beginning or the end of a request, for limits and drains. `began` is true if the held input is new.
     fn mark_request(&self, t: &mut Transport<'_>, began: bool) {
         if t.is_closing() || t.is_switching() {
             return;
@@ -299,7 +313,7 @@ impl<P: Parser> Framed<P> {
     }
 }
 
-/// Bytes are parsed, and everything else goes to the receiver.
+/// Parses bytes; every other callback goes to the receiver.
 impl<P: Parser> Protocol for Framed<P> {
     fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
         self.call(t, Callback::ConnectionMade)

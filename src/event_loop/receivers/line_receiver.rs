@@ -1,4 +1,4 @@
-//! Twisted's `LineReceiver`: a protocol of lines, with raw stretches between them.
+//! [`LineReceiver`], as Twisted has it: a protocol of lines, with raw bytes between them.
 
 use std::any::Any;
 
@@ -14,32 +14,31 @@ use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
 
 /// A protocol of lines; [`lines`](crate::lines) makes a [`Protocol`](crate::Protocol) of it.
 ///
-/// A line is lent for the call, without its end. Lines are given one by one, in order, and none once the connection is
-/// closing. While reading is paused they are kept, and given when it is resumed. What is set on the [`FramedTransport`]
-/// holds from the next line on, also for what has arrived already.
+/// A line is lent for the call, without its end. Lines come one by one, in order, and none once the connection is closing.
+/// While reading is paused they are kept, and come when it is resumed. A setting made on the [`FramedTransport`] holds from
+/// the next line on, also for input that has arrived already.
 pub trait LineReceiver {
-    /// The connection is there; nothing has been read.
+    /// Called first: the connection is open, and nothing has been read.
     ///
     /// # Errors
-    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
-    /// given no more.
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived is
+    /// dropped.
     fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// A line, without its end.
+    /// Called with a line, without its end.
     ///
     /// # Errors
     /// As above.
     fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult;
 
-    /// Raw bytes, never none. Returns how many of them were taken.
+    /// Called with raw bytes, at least one. Returns how many of them were taken.
     ///
-    /// With [`Raw::Bytes`] all are taken, whatever is returned. With [`Raw::UntilSwitched`], what is not taken is kept:
-    /// it is given again, with more behind it, once more has arrived; or parsed as lines, after
-    /// [`set_line_mode`](FramedTransport::set_line_mode). Who takes nothing while more than the limit of a line is kept
-    /// ends the connection with an error.
+    /// With [`Raw::Bytes`] all are taken, whatever is returned. With [`Raw::UntilSwitched`], the rest is kept. It comes
+    /// again when more has arrived, or is parsed as lines after [`set_line_mode`](FramedTransport::set_line_mode). A
+    /// receiver that takes nothing of more bytes than the line limit ends the connection with an error.
     ///
     /// # Errors
     /// As above.
@@ -48,9 +47,8 @@ pub trait LineReceiver {
         Ok(data.len())
     }
 
-    /// A line is too long, of which this is the beginning: as many bytes as the limit. Told once for a line, and no
-    /// part of it is ever given as a line. Returns what becomes of it: unless changed, what
-    /// `over_long` of [`Lines`](crate::event_loop::Lines) says.
+    /// Called once for a line that is too long, with its beginning: as many bytes as the limit. No part of it ever comes
+    /// as a line. Returns what to do with it; by default, what `over_long` of [`Lines`](crate::event_loop::Lines) says.
     ///
     /// # Errors
     /// As above.
@@ -59,7 +57,7 @@ pub trait LineReceiver {
         Ok(t.over_long())
     }
 
-    /// The peer sends no more. `partial` is what follows the last line: it was cut off, so it is no line.
+    /// Called when the peer sends no more. `partial` is the input after the last line: it was cut off, so it is no line.
     ///
     /// # Errors
     /// As above.
@@ -132,27 +130,27 @@ impl FramedTransport<'_, LineDecoder> {
     /// Sends a line: the text, and the line end.
     ///
     /// # Errors
-    /// The text contains a line end ([`FrameError::Unencodable`](crate::framing::FrameError::Unencodable)), so that the
-    /// peer would read lines that were not meant: nothing is sent. Else as [`Transport::write`](crate::Transport::write).
+    /// [`FrameError::Unencodable`](crate::framing::FrameError::Unencodable) if the text contains a line end: the peer would
+    /// read other lines. Then nothing is sent. Otherwise as [`Transport::write`](crate::Transport::write).
     pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
         self.send_frame(text.as_ref())
     }
 
-    /// Sends a line to another connection, with this one's line end. As
-    /// [`Context::write_to`](crate::Context::write_to) otherwise.
+    /// Sends a line to another connection, with this one's line end. Otherwise as
+    /// [`Context::write_to`](crate::Context::write_to).
     ///
     /// # Errors
-    /// The text contains a line end, as for [`send_line`](Self::send_line).
+    /// If the text contains a line end, as for [`send_line`](Self::send_line).
     pub fn send_line_to(&mut self, id: ConnId, text: impl AsRef<[u8]>) -> HandlerResult<bool> {
         let line = self.framed(text.as_ref())?;
         Ok(self.transport.write_to(id, &line))
     }
 
-    /// Sends a line to all members of a group, with this connection's line end. As
-    /// [`Context::broadcast`](crate::Context::broadcast) otherwise.
+    /// Sends a line to all members of a group, with this connection's line end. Otherwise as
+    /// [`Context::broadcast`](crate::Context::broadcast).
     ///
     /// # Errors
-    /// The text contains a line end, as for [`send_line`](Self::send_line).
+    /// If the text contains a line end, as for [`send_line`](Self::send_line).
     pub fn broadcast_line(
         &mut self,
         group: Group,
@@ -163,42 +161,42 @@ impl FramedTransport<'_, LineDecoder> {
         Ok(self.transport.broadcast(group, &line, except))
     }
 
-    /// What follows is raw: see [`LineReceiver::raw_data_received`].
+    /// Reads the following input as raw bytes, see [`LineReceiver::raw_data_received`].
     pub fn set_raw_mode(&mut self, raw: Raw) {
         self.framing.set_raw_mode(raw);
         self.touched.changed = true;
     }
 
-    /// What follows are lines.
+    /// Reads the following input as lines.
     pub fn set_line_mode(&mut self) {
         self.framing.set_line_mode();
         self.touched.changed = true;
     }
 
-    /// Another line end, for reading and sending.
+    /// Sets another line end, for reading and sending.
     pub fn set_delimiter(&mut self, end: LineEnd) {
         self.framing.set_line_end(end);
         self.touched.changed = true;
     }
 
-    /// Another limit for the bytes of a line, its end not counted.
+    /// Sets another limit for the bytes of a line, without its end.
     pub fn set_max_length(&mut self, bytes: usize) {
         self.framing.set_max_length(bytes);
         self.touched.changed = true;
     }
 
-    /// Whether raw bytes come next. At the end of the stream: with [`Raw::Bytes`], that not all have come.
+    /// True if raw bytes come next. At the end of the stream, with [`Raw::Bytes`], it means that not all have come.
     pub fn is_raw(&self) -> bool {
         self.framing.is_raw()
     }
 
-    /// What becomes of lines over the limit.
+    /// Returns what happens to lines over the limit.
     pub fn over_long(&self) -> OverLong {
         self.framing.policy()
     }
 
-    /// Takes what has arrived after the line, or the raw bytes, in hand: it is not given any more. Before an upgrade to
-    /// an encrypted stream, there should be none.
+    /// Takes the input that has arrived after the current line or raw bytes. The receiver does not get it any more. Before
+    /// an upgrade to an encrypted stream, there should be none.
     pub fn clear_line_buffer(&mut self) -> Vec<u8> {
         let unread = std::mem::take(&mut self.unread);
         self.touched.cleared = true;

@@ -1,4 +1,4 @@
-//! The protocol that calls a [`LineReceiver`].
+//! [`lines`]: the protocol that calls a [`LineReceiver`].
 
 use crate::error::HandlerResult;
 use crate::event_loop::receivers::framed::{Arrived, Callback, Framed, FramedTransport, Parser, Touched};
@@ -9,25 +9,25 @@ use crate::event_loop::state::protocol::Eof;
 use crate::event_loop::state::transport::Transport;
 use crate::framing::{Decoded, Decoder, Frame, FrameError, LineDecoder, LineEnd, LineTooLong, OverLong, Raw};
 
-/// Makes a [`Protocol`](crate::Protocol) of a [`LineReceiver`]: with `\n` or `\r\n` as line end, as many bytes in a line as the server
-/// [allows](crate::ServerBuilder::max_line_length) (64 KiB), and an end of the connection with
-/// [`LineTooLong`] for longer ones, unless set otherwise.
+/// Makes a [`Protocol`](crate::Protocol) of a [`LineReceiver`]. By default a line ends with `\n` or `\r\n`, and has at
+/// most as many bytes as the server [allows](crate::ServerBuilder::max_line_length) (64 KiB). A longer line ends the
+/// connection with [`LineTooLong`].
 pub fn lines<R: LineReceiver>(receiver: R) -> Lines<R> {
     Framed::new(LineParser { receiver, decoder: LineDecoder::default(), has_own_limit: false })
 }
 
-/// What [`lines`] makes. It keeps an unfinished line only, and has no buffer otherwise.
+/// The protocol that [`lines`] makes. It keeps an unfinished line only, and has no buffer otherwise.
 pub type Lines<R> = Framed<LineParser<R>>;
 
 impl<R: LineReceiver> Framed<LineParser<R>> {
-    /// What ends a line. Defaults to [`LineEnd::Newline`].
+    /// Sets what ends a line. Defaults to [`LineEnd::Newline`].
     #[must_use]
     pub fn delimiter(mut self, end: LineEnd) -> Self {
         self.parser.decoder.set_line_end(end);
         self
     }
 
-    /// The most bytes in a line, its end not counted. Defaults to the server's limit.
+    /// Sets the most bytes in a line, without its end. Defaults to the server's limit.
     #[must_use]
     pub fn max_length(mut self, bytes: usize) -> Self {
         self.parser.has_own_limit = true;
@@ -35,7 +35,7 @@ impl<R: LineReceiver> Framed<LineParser<R>> {
         self
     }
 
-    /// What becomes of a longer line, where the receiver does not say otherwise. Defaults to [`OverLong::Close`].
+    /// Sets what happens to a longer line, unless the receiver says otherwise. Defaults to [`OverLong::Close`].
     #[must_use]
     pub fn over_long(mut self, policy: OverLong) -> Self {
         self.parser.decoder.set_over_long(policy);
@@ -48,7 +48,7 @@ impl<R: LineReceiver> Framed<LineParser<R>> {
 pub struct LineParser<R> {
     receiver: R,
     decoder: LineDecoder,
-    /// Whether the server's limit is not the receiver's.
+    /// True if the receiver has a limit of its own, and not the server's.
     has_own_limit: bool,
 }
 
@@ -92,7 +92,8 @@ impl<R: LineReceiver> LineParser<R> {
         outcome.map(|_| true)
     }
 
-    /// Here the receiver says how much it takes; what it leaves is given again once there is more.
+    /// Gives raw bytes to the receiver, which says how much it takes. So it need not give a surplus back, perhaps in the
+    /// wrong order. The rest comes again once there is more.
     fn raw_until_switched(
         &mut self,
         t: &mut Transport<'_>,
@@ -114,7 +115,7 @@ impl<R: LineReceiver> LineParser<R> {
     fn too_long(&mut self, t: &mut Transport<'_>, data: &[u8], why: LineTooLong) -> HandlerResult<bool> {
         let start = &data[..self.decoder.limit().min(data.len())];
         match self.with(t, Arrived::default(), |r, t| r.line_length_exceeded(t, start)).0? {
-            OverLong::Close => Err(why.into()), // counted and logged as a failure, which a plain close is not
+            OverLong::Close => Err(why.into()), // an error is counted and logged as a failure, a plain close is not
             OverLong::Discard => {
                 self.decoder.discard_line();
                 Ok(true)

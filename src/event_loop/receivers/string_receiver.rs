@@ -1,4 +1,4 @@
-//! Twisted's `NetstringReceiver` and `IntNStringReceiver`: a protocol of strings, in any framing.
+//! [`StringReceiver`], as Twisted's `NetstringReceiver` and `IntNStringReceiver`: a protocol of strings in any framing.
 
 use std::any::Any;
 
@@ -13,27 +13,27 @@ use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
 
 /// A protocol of strings; [`strings`] makes a [`Protocol`](crate::Protocol) of it.
 ///
-/// Strings are given one by one, in order, each once, and none once the connection is closing. While reading is paused
-/// they are kept, and given when it is resumed.
+/// Strings come one by one, in order, each once, and none once the connection is closing. While reading is paused they are
+/// kept, and come when it is resumed.
 pub trait StringReceiver {
-    /// The connection is there; nothing has been read.
+    /// Called first: the connection is open, and nothing has been read.
     ///
     /// # Errors
-    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and what had arrived is
-    /// given no more.
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived is
+    /// dropped.
     fn connection_made(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
 
-    /// A string, lent for the call.
+    /// Called with a string, which is lent for the call.
     ///
     /// # Errors
     /// As above.
     fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult;
 
-    /// A string is over the limit, with `len` bytes as far as is known. Told once, as soon as that shows; then the
-    /// connection is closed, unless the decoder has a way past it.
+    /// Called once for a string over the limit, as soon as that is known; `len` is its length so far. Then the connection
+    /// closes, unless the decoder can skip the string.
     ///
     /// # Errors
     /// As above.
@@ -42,7 +42,7 @@ pub trait StringReceiver {
         Ok(())
     }
 
-    /// What has arrived is no string in this framing. Told once; then the connection is closed.
+    /// Called once if the input is no string in this framing. Then the connection closes.
     ///
     /// # Errors
     /// As above.
@@ -51,7 +51,7 @@ pub trait StringReceiver {
         Ok(())
     }
 
-    /// The peer sends no more. `partial` is what follows the last string.
+    /// Called when the peer sends no more. `partial` is the input after the last string.
     ///
     /// # Errors
     /// As above.
@@ -121,13 +121,13 @@ pub trait StringReceiver {
 }
 
 /// Makes a [`Protocol`](crate::Protocol) of a [`StringReceiver`] and a framing:
-/// [`Netstrings`](crate::framing::Netstrings), [`LengthPrefixed`](crate::framing::LengthPrefixed), or any other that
-/// reads and sends.
+/// [`Netstrings`](crate::framing::Netstrings), [`LengthPrefixed`](crate::framing::LengthPrefixed), or any other that is
+/// both a decoder and an encoder.
 pub fn strings<D: Decoder + Encoder, R: StringReceiver>(framing: D, receiver: R) -> Strings<D, R> {
     Framed::new(StringParser { receiver, framing, refused: false })
 }
 
-/// What [`strings`] makes. It keeps an unfinished string only, and has no buffer otherwise.
+/// The protocol that [`strings`] makes. It keeps an unfinished string only, and has no buffer otherwise.
 pub type Strings<D, R> = Framed<StringParser<D, R>>;
 
 /// Finds the strings, and calls their receiver.
@@ -135,7 +135,7 @@ pub type Strings<D, R> = Framed<StringParser<D, R>>;
 pub struct StringParser<D, R> {
     receiver: R,
     framing: D,
-    /// Whether the last thing decoded was an error: a second one in a row is no way past it.
+    /// True if the last result was an error. After a second one in a row, the decoder cannot skip the string.
     refused: bool,
 }
 
@@ -158,7 +158,7 @@ impl<D: Decoder + Encoder, R: StringReceiver> StringParser<D, R> {
             why => r.malformed(t, why),
         })?;
         if self.framing.mid_frame() && !std::mem::replace(&mut self.refused, true) {
-            return Ok(()); // it knows a way past it
+            return Ok(()); // the decoder skips the string
         }
         Err(why.into())
     }

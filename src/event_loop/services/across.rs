@@ -114,7 +114,8 @@ impl Context<'_> {
     /// Queues bytes for another connection. `false` if it is gone or closing, or is aborted now because it did not keep
     /// up.
     ///
-    /// With [`Blocking`](crate::Blocking) each connection has its own loop, so no other connection can be reached.
+    /// With [`Blocking`](crate::Blocking) each connection has its own loop: only the clients and inputs that its
+    /// protocol makes can be reached, and no other connection of the server.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         match self.state.write_across(id, bytes) {
             Some(sent) => sent,

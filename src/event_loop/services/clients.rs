@@ -3,7 +3,7 @@
 //! What a program asks for within a callback is only noted. The next step follows when the callback has returned, so a
 //! factory is never called within its own call.
 //!
-//! Clients take no permit and are in no counter, because those are about who is served. A server whose backends counted
+//! Clients take no permit and are in no counter, because those count served connections. A server whose backends counted
 //! against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is for
 //! conversations that are under way.
 
@@ -181,6 +181,7 @@ impl State {
 
     /// Ends all clients, at the end of the loop. All connections are gone.
     pub(crate) fn end_clients(&mut self) {
+        self.end_closed_ports(); // a factory is stopped before it is started again
         self.stop_connecting_all();
         for id in self.clients.all.ids() {
             let factory = self.clients.all.get(id).map(|client| client.factory.clone());

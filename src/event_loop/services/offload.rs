@@ -127,7 +127,7 @@ impl State {
 impl State {
     /// Drops the work that has not begun, at the end of the loop.
     pub(crate) fn forget_all_work(&self) {
-        self.offloaded.due.values().for_each(|(_, ticket)| self.core.blocking.forget(*ticket));
+        self.core.blocking.forget_all(self.offloaded.due.values().map(|(_, ticket)| *ticket));
     }
 }
 

@@ -53,8 +53,11 @@ impl State {
                 return Err(e);
             }
         }
-        // A factory with several ports is started with the first, and stopped with the last.
-        if self.ports.factory_refs.add(&factory) {
+        // A factory with several ports is started with the first, and stopped with the last. Its starts and stops that
+        // were put off come first: the port may build a protocol before the deferred work of a turn is run.
+        self.end_closed_ports();
+        let is_new = self.ports.factory_refs.add(&factory);
+        if self.cancel_start(&factory) || is_new {
             self.start_factory(&factory);
         }
         Ok(ListeningPort { place, addr })

@@ -1,7 +1,7 @@
 //! What a loop knows: its connections, listeners, timers, and what is left to do.
 //!
 //! Here is the data, grouped into parts with names, and questions about it. What a loop does with it are the methods of
-//! `State` in `conns`, `services` and `turn`; nothing here does I/O or calls the user's code. `Protocol`, `Factory`,
+//! `State` in `conns`, `services` and `turn`; nothing here reads, writes or starts a callback. `Protocol`, `Factory`,
 //! `Context` and `Transport` are declared here, because `State` holds the one and is lent as the other.
 //!
 //! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`, `limits`,
@@ -53,7 +53,7 @@ use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
-/// The most bytes that one connection is read in a turn.
+/// The most bytes that a connection is read in a turn.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;

@@ -49,7 +49,7 @@ pub(crate) struct AcceptedOn {
     pub(crate) factory: Rc<dyn Factory>,
 }
 
-/// The listeners, and whether they are watched.
+/// The listeners, and if they are watched.
 pub(crate) struct Ports {
     pub(crate) list: Slab<Port>,
     /// True if the listeners are watched.

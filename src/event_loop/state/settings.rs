@@ -73,7 +73,7 @@ impl EventLoop {
     }
 
     /// Sets the water marks of a connection's queue, in bytes. Above `high`, `pause_writing` is called, and the connection
-    /// is not read any more. When the queue has fallen to `low`, both go on. Defaults to 16 KiB and 64 KiB, as asyncio's.
+    /// is not read any more. At `low`, writing and reading go on. Defaults to 16 KiB and 64 KiB, as asyncio's.
     #[must_use]
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         (self.settings.low_water, self.settings.high_water) = (low, high);

@@ -16,7 +16,7 @@ pub(crate) struct Drain {
     pub(crate) cut: bool,
 }
 
-/// The blocking strategy's connection, in a loop that serves only that one.
+/// The blocking strategy's connection, in a loop that serves nothing else.
 pub(crate) struct Lender {
     pub(crate) id: ConnId,
     /// How the connection has ended.

@@ -1,7 +1,7 @@
 //! The loop's listeners: each accepts one connection a turn, with a permit in hand.
 //!
 //! All loops of a server share its listeners. With a listener for each loop (`SO_REUSEPORT`), the kernel would assign
-//! clients by their addresses, also to a loop that hangs, and a queue that closes resets its clients. A shared queue
+//! clients by their addresses, also to a loop that hangs. A queue that closes would reset its clients. A shared queue
 //! is served by the loop that is free, and its length at a stop is counted once for all.
 
 use std::io;

@@ -1,7 +1,7 @@
 //! The end of a run: nothing more is accepted, idle connections close, busy ones may finish, the rest is cut.
 //!
-//! The walk: `begin_drain` counts the kernel's queues and marks all connections → each turn, `drain_one` closes those
-//! that are idle, and `continue_drain` serves one of the queue → at the limit `cut` → `stop.asked` ends the run.
+//! The walk: `begin_drain` counts the kernel's queues and marks all connections. Each turn, `drain_one` closes idle
+//! connections, and `continue_drain` serves one of the queue. At the limit comes `cut`; `stop.asked` ends the run.
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ impl State {
             self.count_queued();
         }
 
-        // The settle of this turn calls `drain_one` for each.
+        // The next settle calls `drain_one` for each.
         self.watch_end_of_grace();
         for id in self.conns.ids() {
             self.mark(id);

@@ -17,8 +17,8 @@ use crate::sys::shared::SharedRef;
 /// Nothing unwinds out of here. Nothing that is the parent's is dropped, the request with its permit least of
 /// all: the caller exits.
 pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> i32 {
-    let verdict = caught(|| serve(request, slot, strategy, parent)).unwrap_or_else(|_| {
-        slot.set_verdict(Verdict::Panicked, "outside of the handler");
+    let verdict = caught(|| serve(request, slot, strategy, parent)).unwrap_or_else(|message| {
+        slot.set_verdict(Verdict::Panicked, &format!("outside of the handler: {message}"));
         Verdict::Panicked
     });
     verdict.exit_code()

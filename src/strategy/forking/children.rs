@@ -169,7 +169,7 @@ impl Children {
         };
         self.free.give_back(child.slot);
         self.core.monitor.report_child_end(&child.peer, &end, self.core.stop_phase());
-        // Last: whoever finds nothing in progress finds everything counted.
+        // Last: when nothing is in progress, everything is counted.
         drop(child.permit);
     }
 
