@@ -9,6 +9,7 @@ mod script;
 mod across;
 mod callbacks;
 mod clients;
+mod context;
 mod edges;
 mod faults;
 mod flow;
