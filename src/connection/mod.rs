@@ -16,6 +16,7 @@
 
 mod datagram;
 mod halves;
+mod handover;
 mod input;
 mod output;
 mod wire;
@@ -39,8 +40,9 @@ pub use crate::config::{LimitExceeded, LingeringClose};
 pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
 pub use halves::{ReadHalf, WriteHalf};
+pub(crate) use handover::{GivenBack, HandedOver, Happened};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, StopNotice, Wire};
+pub(crate) use wire::{Ending, ParentDeadline, StopNotice, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
@@ -320,11 +322,6 @@ impl Connection {
 
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
-    }
-
-    /// Consumes and returns the bytes that were read and not yet consumed.
-    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
-        self.input.take_unread()
     }
 
     /// Returns the read buffer as a place for input that is thrown away, and the socket.

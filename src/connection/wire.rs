@@ -1,12 +1,12 @@
 //! [`Wire`]: the socket of a connection, its limits and its waits.
 
-mod direct;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -46,24 +46,24 @@ pub(crate) enum Ending {
 
 /// What has happened on a connection so far.
 #[derive(Debug, Clone, Copy)]
-struct Progress {
+pub(super) struct Progress {
     /// True if `next_request` waits: no request is under way.
     between: bool,
     /// True if nothing has been read since the last flush, or since the start.
     fresh: bool,
     /// True if anything has been read at all.
-    heard: bool,
+    pub(super) heard: bool,
     /// True if the last read filled its buffer: the kernel's queue is probably not empty.
     read_full: bool,
     /// True if the peer has ended the stream.
-    ended: bool,
+    pub(super) ended: bool,
     /// True if the stop has ended a wait for a request: later input is not read any more.
-    stopped: bool,
+    pub(super) stopped: bool,
     /// True if sending has failed.
-    broken: bool,
+    pub(super) broken: bool,
     /// True if reading has failed.
-    failed: bool,
-    ending: Ending,
+    pub(super) failed: bool,
+    pub(super) ending: Ending,
 }
 
 impl Default for Progress {
@@ -107,12 +107,13 @@ impl Deadline {
 /// A connection without its buffers. Both halves share it, on one thread.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: Socket,
+    /// `None` while an event loop has it: nobody can ask then, since the loop's caller holds the connection.
+    pub(super) socket: Option<Socket>,
     peer: Addr,
     server: ServerHandle,
     notice: StopNotice,
     slot: RefCell<Option<Arc<ConnectionSlot>>>,
-    limits: Cell<Limits>,
+    pub(super) limits: Cell<Limits>,
     /// The start of the request. Without a request limit it is not kept: that saves reading the clock.
     request_since: Cell<Option<Instant>>,
     progress: Cell<Progress>,
@@ -121,10 +122,29 @@ pub(crate) struct Wire {
     armed_write: Cell<Option<Duration>>,
     /// Made at the first call of `writer`: only then do waits pay for it.
     mailbox: OnceCell<Arc<Messages>>,
-    /// In a forked child: the parent reads here when the request must have ended.
-    shared_deadline: OnceCell<SharedRef<AtomicU64>>,
+    pub(super) parent_deadline: OnceCell<ParentDeadline>,
+}
+
+/// In a forked child: the place where the parent reads when the request must have ended.
+pub(crate) struct ParentDeadline {
+    place: SharedRef<AtomicU64>,
     /// The last value written there, so that an equal value is not written again.
-    last_shared: Cell<u64>,
+    last: Cell<u64>,
+}
+
+impl ParentDeadline {
+    /// Writes a deadline in the milliseconds of [`Control::millis`]. 0: there is none.
+    pub(crate) fn set(&self, millis: u64) {
+        if millis != self.last.replace(millis) {
+            self.place.store(millis, SeqCst);
+        }
+    }
+}
+
+impl fmt::Debug for ParentDeadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ParentDeadline").field(&self.last.get()).finish()
+    }
 }
 
 impl Wire {
@@ -137,7 +157,7 @@ impl Wire {
             let _ = socket::shut_both(accepted.socket.as_fd().as_raw_fd());
         }
         Self {
-            socket: accepted.socket,
+            socket: Some(accepted.socket),
             peer: accepted.peer,
             notice,
             slot: RefCell::new(slot),
@@ -147,8 +167,7 @@ impl Wire {
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
-            shared_deadline: OnceCell::new(),
-            last_shared: Cell::new(0),
+            parent_deadline: OnceCell::new(),
             server,
         }
     }
@@ -158,11 +177,11 @@ impl Wire {
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
-        self.socket.peer_credentials()
+        self.socket.as_ref().map_or(Ok(None), Socket::peer_credentials)
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<Addr> {
-        self.socket.local_addr()
+        self.socket.as_ref().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), Socket::local_addr)
     }
 
     pub(crate) fn server(&self) -> &ServerHandle {
@@ -170,10 +189,10 @@ impl Wire {
     }
 
     pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self.socket, Socket::Tcp(_))
+        matches!(self.socket, Some(Socket::Tcp(_)))
     }
 
-    fn note(&self, change: impl FnOnce(&mut Progress)) {
+    pub(super) fn note(&self, change: impl FnOnce(&mut Progress)) {
         let mut progress = self.progress.get();
         change(&mut progress);
         self.progress.set(progress);
@@ -184,7 +203,12 @@ impl Wire {
     }
 
     fn fd(&self) -> i32 {
-        self.socket.as_fd().as_raw_fd()
+        self.as_fd().as_raw_fd()
+    }
+
+    /// True if the kernel has input that nobody has read.
+    pub(crate) fn has_unread(&self) -> bool {
+        socket::unread(self.as_fd()).is_ok_and(|n| n > 0)
     }
 
     /// True if the peer has ended the stream.
@@ -212,6 +236,11 @@ impl Wire {
         self.progress.get().broken
     }
 
+    #[cfg(test)]
+    pub(super) fn is_registered(&self) -> bool {
+        self.slot.borrow().is_some()
+    }
+
     /// Leaves the registry. Call it before the socket is closed.
     pub(super) fn leave(&self) {
         if let Some(slot) = self.slot.take() {
@@ -235,8 +264,8 @@ impl Wire {
     /// end a child that spins, and leave one alone that waits for its next request.
     pub(crate) fn share_deadlines(&self, deadline: SharedRef<AtomicU64>) {
         // Not the value that the parent has put there, so that the first deadline is written.
-        self.last_shared.set(u64::from(self.limits.get().request.is_some()));
-        let _ = self.shared_deadline.set(deadline);
+        let last = Cell::new(u64::from(self.limits.get().request.is_some()));
+        let _ = self.parent_deadline.set(ParentDeadline { place: deadline, last });
         self.share_deadline();
     }
 
@@ -247,11 +276,8 @@ impl Wire {
     }
 
     fn share_deadline(&self) {
-        let Some(shared) = self.shared_deadline.get() else { return };
-        let deadline = self.request_deadline().map_or(0, |d| self.control().millis(d.at).max(1));
-        if deadline != self.last_shared.replace(deadline) {
-            shared.store(deadline, SeqCst);
-        }
+        let Some(parent) = self.parent_deadline.get() else { return };
+        parent.set(self.request_deadline().map_or(0, |d| self.control().millis(d.at).max(1)));
     }
 
     pub(super) fn between_requests(&self) {
@@ -380,7 +406,11 @@ impl Wire {
 
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.socket {
+            Some(socket) => socket.as_fd(),
+            // Some descriptor that outlives the call; on this one every act of a socket fails.
+            None => self.control().stop.as_fd(),
+        }
     }
 }
 

@@ -104,8 +104,8 @@ impl TestLoop {
         (!self.is_lost(id)).then_some(id)
     }
 
-    /// Sets the results of the next attempts of clients ([`Context::connect`]), in order: a connection in memory, or this
-    /// error. Further attempts get no answer until their time is over. No name is resolved.
+    /// Sets the results of the next attempts of clients ([`Context::connect`]), in order: a connection in memory, or
+    /// this error. Further attempts get no answer until their time is over. No name is resolved.
     ///
     /// ```
     /// use std::io::ErrorKind;

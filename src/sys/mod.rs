@@ -14,7 +14,6 @@
 pub(crate) mod datagram;
 mod event;
 mod events;
-mod lent;
 pub(crate) mod limits;
 mod poller;
 pub(crate) mod process;
@@ -35,7 +34,6 @@ pub(crate) mod real {
 pub(crate) use event::{poll, Epoll, EventFd};
 pub(crate) use event::{read_if_ready, Interest};
 pub use events::Events;
-pub(crate) use lent::{lend, Lent};
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{poll, Epoll, EventFd};
 pub(crate) use poller::{Poller, Readiness};

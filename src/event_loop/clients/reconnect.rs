@@ -76,8 +76,8 @@ impl Reconnect {
         self
     }
 
-    /// Sets how long a connection must hold before delays and attempts are counted anew. If it ends sooner, it counts as
-    /// another failure. So a server that accepts and hangs up is not called in a tight loop. Defaults to 10 s.
+    /// Sets how long a connection must hold before delays and attempts are counted anew. If it ends sooner, it counts
+    /// as another failure. So a server that accepts and hangs up is not called in a tight loop. Defaults to 10 s.
     pub fn stable_after(mut self, time: Duration) -> Self {
         self.stable_after = time;
         self

@@ -4,15 +4,17 @@
 //! is closed only when the peer has acknowledged everything (`SIOCOUTQ`). Any other close lingers as
 //! `LingeringClose` says. Timers and events drive both, so a slow end costs a slot and no thread.
 
+use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use crate::config::{FIRST_LOOK, LINGER_IDLE};
+use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LINGER_IDLE};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::{Conn, Entry, Phase};
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::{Lost, LostReason};
+use crate::event_loop::state::solo::SoloEnd;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::finish::plan::{plan, Close, Facts};
@@ -29,7 +31,7 @@ impl State {
             Phase::Open | Phase::Flushing if !holds => {
                 conn.end.phase = if reason.flushes() { Phase::Flushing } else { Phase::Over };
                 if reason.resets() {
-                    conn.io.reset_at_close();
+                    conn.reset_at_close();
                 }
                 conn.end.reason.replace(reason).into_iter().for_each(forget);
             }
@@ -37,7 +39,7 @@ impl State {
             Phase::Flushing if !reason.flushes() => {
                 conn.end.phase = Phase::Over;
                 if reason.resets() {
-                    conn.io.reset_at_close();
+                    conn.reset_at_close();
                 }
                 forget(reason);
             }
@@ -59,7 +61,7 @@ impl State {
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
-            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(conn),
+            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(id, conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {
@@ -72,9 +74,9 @@ impl State {
 
     /// Returns the phase after everything is sent. The connection closes at once, unless the peer might lose data by
     /// that.
-    fn phase_after_sending(&self, conn: &Conn) -> Phase {
-        // The blocking strategy closes its connection itself.
-        if conn.io.is_lent() {
+    fn phase_after_sending(&self, id: ConnId, conn: &Conn) -> Phase {
+        // The owner of a solo connection closes it.
+        if self.is_solo(id) {
             return Phase::Over;
         }
         let facts = Facts {
@@ -103,12 +105,14 @@ impl State {
         let Some(mut conn) = self.conns.remove(id) else { return };
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
+        let happened = self.is_solo(id).then(|| conn.happened());
         self.release_parts(id, &mut conn);
-        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, watch, end, .. } = conn;
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
-        // The socket is closed here, or given back to the blocking strategy that lent it.
+        // The socket is closed before the protocol hears of it.
         self.unwatch(&io);
-        let is_lent = io.give_back(watch.left_unread, matches!(reason, None | Some(LostReason::Shutdown)));
+        // Not so the socket of a solo connection: its owner closes that.
+        let solo = happened.map(|happened| (happened, io.into_socket()));
         // Before the callback, so that `connection_lost` finds the client without a connection.
         let connector = origin.connector();
         if let Some(connector) = connector {
@@ -133,12 +137,10 @@ impl State {
         }
         // A rest for want of descriptors is over: one came back.
         self.ports.rests &= self.ports.accepts_one;
-        // A lent connection is counted by its blocking strategy, any other here.
+        // A solo connection is counted by its owner, any other here.
         let (outcome, is_broken) = lost.reason.into_outcome();
-        if is_lent {
-            if let Some(lent) = &mut self.lent {
-                lent.outcome = Some(outcome);
-            }
+        if let (Some((happened, socket)), Some(solo)) = (solo, &mut self.solo) {
+            solo.ended = Some(SoloEnd { outcome, socket, happened });
             return;
         }
         origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
@@ -147,6 +149,21 @@ impl State {
         }
         // A client may connect again.
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
+    }
+
+    /// Returns why a connection is broken. At the drain limit the registry of the server shuts the socket of a solo
+    /// connection, which looks as if the peer had.
+    pub(crate) fn reason_of_break(&self, id: ConnId, e: io::Error) -> LostReason {
+        if self.is_cut_outside(id) {
+            let after = self.core.settings.drain_timeout;
+            return LostReason::TimedOut(LimitExceeded { limit: Limit::Drain, after });
+        }
+        LostReason::Reset(e)
+    }
+
+    /// True if the registry of the server may have shut the socket.
+    pub(crate) fn is_cut_outside(&self, id: ConnId) -> bool {
+        self.is_solo(id) && self.core.control.is_cut()
     }
 
     /// Watches a descriptor no more, because it is closed next.

@@ -39,9 +39,10 @@ impl State {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => bytes,
             Err(e) => {
+                conn.flow.broken = true;
                 conn.cold().given_up += bytes.len();
                 // The kernel reports an error once, so it must be noted here.
-                self.end(id, LostReason::of_broken(e));
+                self.end(id, self.reason_of_break(id, e));
                 &[]
             }
         }
@@ -110,13 +111,16 @@ impl State {
                 conn.limits.blocked_since = now;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => self.end(id, LostReason::of_broken(e)),
+            Err(e) => {
+                conn.flow.broken = true;
+                self.end(id, self.reason_of_break(id, e));
+            }
         }
         0
     }
 
-    /// Reads the next piece of the first reader, and returns its length. At its end the reader is done; if it fails, the
-    /// connection ends.
+    /// Reads the next piece of the first reader, and returns its length. At its end the reader is done; if it fails,
+    /// the connection ends.
     fn fill_source(&mut self, id: ConnId) -> usize {
         self.time.now = self.time.clock.now();
         let Some(conn) = self.conns.get_mut(id) else { return 0 };

@@ -8,7 +8,7 @@
 //! counts from the first byte to the end of the answer, so that it catches a client that trickles. A drain takes the
 //! connection to be idle when nothing is queued, so that it does not wait for a silent client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Limit, LimitExceeded, LAST_LOOK};
 use crate::event_loop::primitives::slab::ConnId;
@@ -39,6 +39,7 @@ impl Transport<'_> {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
             conn.request.marks = RequestMarks::Explicit;
+            // The answer is still on its way, so the request limit goes on.
             if !conn.out.is_empty() {
                 conn.limits.request_since.get_or_insert(now);
                 conn.request.ends_when_sent = true;
@@ -99,6 +100,8 @@ impl State {
             _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
         };
         let Some(due) = due else { return };
+
+        // A timer that fires earlier stays: `check_limits` then sets it anew.
         let (now, armed) = (self.time.now, conn.limits.timer);
         if armed.is_some_and(|(_, at)| at <= due) {
             return;
@@ -140,10 +143,11 @@ impl State {
         if exceeded.limit == Limit::Write && self.sends_more(id) {
             return;
         }
+        // A connection that is ending already has sent what the kernel takes. The rest is given up.
         let was_open = self.is_open(id);
         self.end(id, LostReason::TimedOut(exceeded));
         if let Some(conn) = self.conns.get_mut(id).filter(|_| !was_open) {
-            conn.io.reset_at_close();
+            conn.reset_at_close();
             conn.end.phase = Phase::Over;
         }
     }
@@ -155,5 +159,14 @@ impl State {
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);
         let sent = self.flush(id);
         sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.flow.blocked)
+    }
+
+    /// In a forked child: tells the parent when the request of the solo connection must have ended, so that it can end a
+    /// child that hangs.
+    pub(crate) fn share_request(&self, since: Option<Instant>) {
+        let Some(solo) = &self.solo else { return };
+        let (Some(deadline), Some(conn)) = (&solo.parent_deadline, self.conns.get(solo.id)) else { return };
+        let at = |since: Instant| since.checked_add(self.limits_of(conn).request?);
+        deadline.set(since.and_then(at).map_or(0, |at| self.core.control.millis(at).max(1)));
     }
 }

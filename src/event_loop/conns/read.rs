@@ -48,6 +48,7 @@ impl State {
     fn end_hung_up(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let broken = conn.io.hang_up(conn.flow.write_half == WriteHalf::Shut);
+        conn.watch.failed |= broken.is_some();
         let is_input = matches!(conn.io, Io::Input(_));
         let reason = match broken {
             None if is_input || (conn.paused.holds_input() && !conn.paused.at_eof) => {
@@ -57,7 +58,7 @@ impl State {
                 return;
             }
             None if conn.paused.at_eof && conn.out.is_empty() => LostReason::PeerClosed,
-            error => LostReason::of_broken(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())),
+            error => self.reason_of_break(id, error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())),
         };
         self.end(id, reason);
     }
@@ -76,6 +77,10 @@ impl State {
 
         // Input is delivered while the connection is open, and thrown away while it ends.
         let came = match read {
+            Ok(0) if self.is_cut_outside(id) => {
+                self.end(id, self.reason_of_break(id, io::ErrorKind::UnexpectedEof.into()));
+                false
+            }
             Ok(n) if is_open => {
                 self.deliver_input(id, buffer.get(..n).unwrap_or_default());
                 true
@@ -83,7 +88,8 @@ impl State {
             Ok(n) => self.discard_input(id, n),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => false,
             Err(e) => {
-                self.end(id, LostReason::of_broken(e));
+                self.conns.get_mut(id).into_iter().for_each(|conn| conn.watch.failed = true);
+                self.end(id, self.reason_of_break(id, e));
                 false
             }
         };
@@ -108,6 +114,8 @@ impl State {
         {
             conn.limits.request_since = Some(now);
         }
+        let since = conn.limits.request_since.or(Some(now));
+        self.share_request(since); // before the callback, which might hang
         self.call(id, "data_received", |p, t| p.data_received(t, data));
 
         // The time that the callback took does not count as idle.

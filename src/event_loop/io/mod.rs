@@ -1,12 +1,11 @@
 //! Where a connection's bytes come from and go to.
 //!
-//! `Io` is the other side of a connection: a socket, an `Input`, a lent connection, or a test's memory. `Outbox` is the
+//! `Io` is the other side of a connection: a socket, an `Input`, or a test's memory. `Outbox` is the
 //! queue of output, `Source` a reader in it. Nothing here knows `State` or calls the user's code, except readers.
 //!
 //! The walk: `Io::recv` into the shared buffer; `Outbox::push` → `Outbox::send` → `Io::send` or `Io::send_parts`.
 
 pub(crate) mod input;
-pub(crate) mod lent;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 pub(crate) mod outbox;
@@ -17,20 +16,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::event_loop::io::input::Input;
-use crate::event_loop::io::lent::LentIo;
 #[cfg(feature = "testing")]
 use crate::event_loop::io::memory::Memory;
 use crate::net::{Addr, PeerCredentials, Socket};
 use crate::sys::socket;
 
-/// A socket, or the connection of a blocking strategy; in tests, memory.
+/// A socket, or what is only read from; in tests, memory.
 #[derive(Debug)]
 pub(crate) enum Io {
     Socket(Socket),
     /// A descriptor that is read only.
     Input(Input),
-    /// Boxed, because every connection has room for the largest variant.
-    Lent(Box<LentIo>),
     #[cfg(feature = "testing")]
     Memory(Memory),
 }
@@ -41,14 +37,13 @@ impl Io {
         match self {
             Self::Socket(socket) => Some(act(socket.as_fd())),
             Self::Input(input) => input.fd().map(act),
-            Self::Lent(lent) => lent.with_fd(act),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
         }
     }
 
-    /// True if epoll is to watch edge-triggered. Only for TCP a short read is known to be the last: a read of a Unix socket
-    /// stops at each passed descriptor, one of a terminal at each line.
+    /// True if epoll is to watch edge-triggered. Only for TCP a short read is known to be the last: a read of a Unix
+    /// socket stops at each passed descriptor, one of a terminal at each line.
     pub(crate) fn is_told_once(&self) -> bool {
         matches!(self, Self::Socket(Socket::Tcp(_)))
     }
@@ -57,7 +52,6 @@ impl Io {
     pub(crate) fn local_addr(&self) -> Addr {
         match self {
             Self::Socket(socket) => socket.local_addr().unwrap_or(Addr::Unnamed),
-            Self::Lent(lent) => lent.local_addr().unwrap_or(Addr::Unnamed),
             Self::Input(_) => Addr::Unnamed,
             #[cfg(feature = "testing")]
             Self::Memory(_) => Addr::Unnamed,
@@ -69,15 +63,9 @@ impl Io {
         match self {
             Self::Socket(socket) => socket.peer_credentials(),
             Self::Input(_) => Ok(None),
-            Self::Lent(lent) => lent.peer_credentials(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(None),
         }
-    }
-
-    /// True if there is input that no event announces.
-    pub(crate) fn has_ahead(&self) -> bool {
-        matches!(self, Self::Lent(lent) if lent.has_ahead())
     }
 
     /// Reads once, without a wait.
@@ -85,7 +73,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::recv(s.as_fd().as_raw_fd(), buf, false),
             Self::Input(input) => input.read(buf),
-            Self::Lent(lent) => lent.recv(buf),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.recv(buf),
         }
@@ -96,7 +83,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send(s.as_fd().as_raw_fd(), bytes, &[], false),
             Self::Input(_) => Err(read_only()),
-            Self::Lent(lent) => lent.send(bytes),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(&[IoSlice::new(bytes)]),
         }
@@ -107,7 +93,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
             Self::Input(_) => Err(read_only()),
-            Self::Lent(lent) => lent.send_parts(parts),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
         }
@@ -118,7 +103,6 @@ impl Io {
         match self {
             Self::Socket(s) => socket::unread(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Input(_) => false,
-            Self::Lent(_) => false, // its blocking strategy looks, at the close
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.has_input(),
         }
@@ -129,7 +113,6 @@ impl Io {
         match self {
             Self::Socket(Socket::Tcp(s)) => !socket::unacknowledged(s.as_fd()).is_ok_and(|n| n > 0),
             Self::Socket(Socket::Unix(_)) | Self::Input(_) => true,
-            Self::Lent(_) => true, // likewise
             #[cfg(feature = "testing")]
             Self::Memory(_) => true,
         }
@@ -140,7 +123,6 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::shut_write(s.as_fd().as_raw_fd())),
             Self::Input(_) => {}
-            Self::Lent(lent) => lent.shut_write(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.shut_write(),
         }
@@ -151,7 +133,6 @@ impl Io {
         match self {
             Self::Socket(s) => drop(socket::reset_at_close(s.as_fd())),
             Self::Input(_) => {}
-            Self::Lent(lent) => lent.reset_at_close(),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.reset(),
         }
@@ -163,7 +144,6 @@ impl Io {
         match self {
             Self::Socket(socket) => socket.hang_up(shut),
             Self::Input(_) => None,
-            Self::Lent(lent) => lent.hang_up(shut),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.is_broken().then(|| io::ErrorKind::ConnectionReset.into()),
         }
@@ -173,7 +153,6 @@ impl Io {
     pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_no_delay(on),
-            Self::Lent(lent) => lent.set_no_delay(on),
             _ => Ok(()),
         }
     }
@@ -182,22 +161,16 @@ impl Io {
     pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_keep_alive(time),
-            Self::Lent(lent) => lent.set_keep_alive(time),
             _ => Ok(()),
         }
     }
 
-    /// True if it is lent: its blocking strategy closes it.
-    pub(crate) fn is_lent(&self) -> bool {
-        matches!(self, Self::Lent(_))
-    }
-
-    /// Closes it, or gives it back. True if its blocking strategy closes and counts it.
-    pub(crate) fn give_back(self, left_unread: bool, by_the_stop: bool) -> bool {
-        if let Self::Lent(lent) = &self {
-            lent.give_back(left_unread, by_the_stop);
+    /// Takes the socket out; `None` if it is none.
+    pub(crate) fn into_socket(self) -> Option<Socket> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            _ => None,
         }
-        self.is_lent()
     }
 }
 

@@ -11,9 +11,8 @@ use std::io;
 use std::net::IpAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use nix::errno::Errno;
-
 use log::Level;
+use nix::errno::Errno;
 
 use crate::accept::{after_failure, NextStep};
 use crate::connection::DatagramTooLong;
@@ -69,8 +68,8 @@ impl State {
 
     /// Watches the datagram sockets while the loop neither rests, nor is paused, nor drains.
     pub(crate) fn sync_datagrams(&mut self) {
-        // A pause concerns new clients. The sockets of a lent connection belong to one that is being served.
-        let paused = self.core.control.paused() && self.lent.is_none();
+        // A pause concerns new clients. The sockets of a solo connection belong to one that is being served.
+        let paused = self.core.control.paused() && self.solo.is_none();
         let receives = !(self.ports.rests || paused || self.stop.drain.is_some());
         if receives != self.datagrams.receiving {
             self.datagrams.receiving = receives;
@@ -106,7 +105,7 @@ impl State {
         let (index, number) = token::place(token::DATAGRAMS, token);
         let Some(place) = self.datagrams.list.at(index).filter(|place| self.is_started(*place)) else { return };
         let (mut bytes, mut buffer) = (0, std::mem::take(&mut self.buffers.read));
-        // The loop of a lent connection reads less at once, but a datagram must fit.
+        // The loop of a solo connection reads less at once, but a datagram must fit.
         if buffer.len() < READ {
             buffer.resize(READ, 0);
         }
@@ -219,6 +218,7 @@ impl State {
         let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
+        // The kernel reports an earlier refusal at the next send.
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // The error is about an earlier datagram. This one has not been sent yet.
@@ -301,6 +301,7 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) -> Option<Outcome> {
+        // Out of its slot: the transport borrows all the rest, and the callback may close the port.
         let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
         self.time.now = self.time.clock.now();
@@ -341,8 +342,8 @@ impl Context<'_> {
     }
 
     /// Sends a datagram from a socket of this loop, as
-    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no room,
-    /// and it was dropped. The socket's protocol is not called.
+    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no
+    /// room, and it was dropped. The socket's protocol is not called.
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -379,8 +380,8 @@ impl DatagramTransport<'_> {
         self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
     }
 
-    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not listen,
-    /// [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
+    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not
+    /// listen, [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
     ///
     /// # Errors
     /// As connect(2) fails.

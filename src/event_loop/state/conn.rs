@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
+use crate::connection::{Ending, Happened};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::io::outbox::Outbox;
 use crate::event_loop::io::Io;
@@ -170,6 +171,8 @@ pub(crate) struct Watch {
     pub(crate) hung_up: bool,
     /// True if input was thrown away at the close, so that more of it may be on its way.
     pub(crate) left_unread: bool,
+    /// True if reading has failed.
+    pub(crate) failed: bool,
 }
 
 /// The flow of the connection's output.
@@ -182,6 +185,10 @@ pub(crate) struct Flow {
     pub(crate) sent: bool,
     /// True if `pause_writing` was called, and not yet `resume_writing`.
     pub(crate) told_to_pause: bool,
+    /// True if sending has failed.
+    pub(crate) broken: bool,
+    /// True if the close is to be a reset.
+    pub(crate) resets: bool,
 }
 
 /// The request in progress.
@@ -275,6 +282,30 @@ impl Conn {
         read
     }
 
+    /// Makes the close that follows a reset.
+    pub(crate) fn reset_at_close(&mut self) {
+        self.flow.resets = true;
+        self.io.reset_at_close();
+    }
+
+    /// Returns what the owner of a solo connection must know to close it.
+    pub(crate) fn happened(&self) -> Happened {
+        let keeps_input = self.cold.as_ref().is_some_and(|cold| !cold.leftover.is_empty());
+        let ending = match (self.flow.resets, self.watch.left_unread || keeps_input) {
+            (true, _) => Ending::Reset,
+            (false, true) => Ending::LeavesUnread,
+            (false, false) => Ending::Usual,
+        };
+        Happened {
+            heard: self.request.heard,
+            ended: self.paused.at_eof,
+            broken: self.flow.broken,
+            failed: self.watch.failed,
+            stopped: matches!(self.end.reason, None | Some(LostReason::Shutdown)),
+            ending,
+        }
+    }
+
     /// Ends the request if nothing is left to send: its answer is complete.
     pub(crate) fn end_request_when_sent(&mut self) {
         if self.out.is_empty() && (self.request.marks == RequestMarks::None || self.request.ends_when_sent) {
@@ -302,6 +333,7 @@ impl Conn {
         let write = at(self.limits.blocked_since, Limit::Write, limits.write).filter(|_| self.flow.blocked);
         let request = self.limits.request_since.and_then(|since| at(since, Limit::Request, limits.request));
         let total = at(self.limits.began, Limit::Total, limits.total);
+        // A connection that is ending waits for no input.
         if self.end.phase != Phase::Open {
             return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }

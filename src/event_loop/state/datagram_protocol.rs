@@ -12,9 +12,9 @@ use crate::net::Addr;
 /// The protocol of one datagram socket and all its peers (Twisted's `DatagramProtocol`). Give it to
 /// [`Reactor::listen_udp`](crate::Reactor::listen_udp) or [`Context::listen_udp`].
 ///
-/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may block, because
-/// everything else in the loop waits for it. An error or a panic is counted, logged, and given to the server's hook. The
-/// protocol goes on with the next datagram.
+/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may block,
+/// because everything else in the loop waits for it. An error or a panic is counted, logged, and given to the
+/// server's hook. The protocol goes on with the next datagram.
 ///
 /// ```
 /// use socketserver::{Addr, HandlerResult, Reactor};

@@ -75,14 +75,6 @@ impl fmt::Display for Lost {
 }
 
 impl LostReason {
-    /// Returns what a failed read or write means. The drain limit may also have cut a lent connection.
-    pub(crate) fn of_broken(e: io::Error) -> Self {
-        match e.get_ref().and_then(|inner| inner.downcast_ref::<LimitExceeded>()) {
-            Some(limit) => Self::TimedOut(*limit),
-            None => Self::Reset(e),
-        }
-    }
-
     /// True if the queue is still to be sent. It is not for a peer that is gone, nor for a connection that was cut.
     pub(crate) fn flushes(&self) -> bool {
         match self {

@@ -4,12 +4,12 @@
 //! `State` in `conns`, `services` and `turn`; nothing here reads, writes or starts a callback. `Protocol`, `Factory`,
 //! `Context` and `Transport` are declared here, because `State` holds the one and is lent as the other.
 //!
-//! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`, `limits`,
-//! `end`, and `ColdState` for what few connections have.
+//! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`,
+//! `limits`, `end`, and `ColdState` for what few connections have.
 //!
-//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a check
-//! at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the compiler. For
-//! all other code there is `ConnId`, a number.
+//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a
+//! check at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the
+//! compiler. For all other code there is `ConnId`, a number.
 
 pub(crate) mod clockwork;
 pub(crate) mod cold;
@@ -22,6 +22,7 @@ pub(crate) mod lost;
 pub(crate) mod ports;
 pub(crate) mod protocol;
 pub(crate) mod settings;
+pub(crate) mod solo;
 pub(crate) mod stop;
 pub(crate) mod transport;
 pub(crate) mod verdicts;
@@ -46,7 +47,8 @@ use crate::event_loop::state::datagram_ports::DatagramPorts;
 use crate::event_loop::state::factory::Factory;
 use crate::event_loop::state::ports::Ports;
 use crate::event_loop::state::settings::LoopSettings;
-use crate::event_loop::state::stop::{Lender, Stop};
+use crate::event_loop::state::solo::Solo;
+use crate::event_loop::state::stop::Stop;
 use crate::event_loop::state::verdicts::PendingVerdicts;
 use crate::event_loop::state::work::{Offloaded, Queues, SentCall};
 use crate::lifecycle::Core;
@@ -83,8 +85,8 @@ pub(crate) struct State {
     /// Connections for which the poller reports no events.
     pub(crate) unpolled: Unpolled,
     pub(crate) stop: Stop,
-    /// `Some` in the loop of a single connection of a blocking strategy.
-    pub(crate) lent: Option<Lender>,
+    /// `Some` in the loop of a single connection, which a blocking strategy has handed over.
+    pub(crate) solo: Option<Solo>,
 }
 
 /// This loop among the loops of its server.
@@ -164,7 +166,7 @@ impl State {
             offloaded: Offloaded::default(),
             unpolled: Unpolled::default(),
             stop: Stop::default(),
-            lent: None,
+            solo: None,
         })
     }
 
@@ -201,6 +203,11 @@ impl State {
     /// True if the drain limit has passed and connections are cut.
     pub(crate) fn is_cut(&self) -> bool {
         self.stop.drain.as_ref().is_some_and(|drain| drain.cut)
+    }
+
+    /// True if the loop is the one of this single connection.
+    pub(crate) fn is_solo(&self, id: ConnId) -> bool {
+        self.solo.as_ref().is_some_and(|solo| solo.id == id)
     }
 
     /// True if the id belongs to another loop.

@@ -2,9 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::event_loop::primitives::slab::ConnId;
-use crate::observe::Outcome;
-
 /// A stop in progress.
 #[derive(Debug)]
 pub(crate) struct Drain {
@@ -14,13 +11,6 @@ pub(crate) struct Drain {
     pub(crate) grace: Duration,
     /// True if the time is over, and connections are cut.
     pub(crate) cut: bool,
-}
-
-/// The blocking strategy's connection, in a loop that serves nothing else.
-pub(crate) struct Lender {
-    pub(crate) id: ConnId,
-    /// How the connection has ended.
-    pub(crate) outcome: Option<Outcome>,
 }
 
 /// If the loop is to end, and how.

@@ -29,14 +29,14 @@ impl State {
     /// Watches the listeners exactly while there is a permit for another connection. Without one, clients wait in the
     /// kernel's queue.
     pub(crate) fn sync_listeners(&mut self) -> Result<()> {
-        // The loop of a lent connection has no listeners, and takes no permit.
-        if self.lent.is_some() {
+        // The loop of a solo connection has no listeners, and takes no permit.
+        if self.solo.is_some() {
             return Ok(());
         }
         let full = self.is_full();
         let core = &self.core;
         let listen = !(full || self.ports.rests || core.control.paused() || self.stop.drain.is_some());
-        // Each change is a system call for each listener, so only changes are told to epoll.
+        // A system call for each listener, so only at a change.
         if listen != self.ports.listening {
             self.ports.listening = listen;
             for place in self.ports.list.ids() {

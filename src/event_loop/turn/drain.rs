@@ -49,7 +49,7 @@ impl State {
 
     fn limit_drain(&mut self, deadline: Instant, grace: Duration) {
         // A protocol on a blocking strategy stops the server, not only the loop of its own connection.
-        let core = if self.lent.is_some() { self.core.server() } else { &self.core };
+        let core = if self.solo.is_some() { self.core.server() } else { &self.core };
         core.control.request_stop();
         self.drain_within(deadline, grace);
     }
@@ -100,7 +100,7 @@ impl State {
     /// turn itself looks for the permit.
     pub(crate) fn hear_gate(&mut self) {
         // The stop is level-triggered, and stays readable: it would end every wait.
-        if self.lent.is_some() {
+        if self.solo.is_some() {
             self.poller.remove(&self.core.server().control.stop);
         }
         // A worker that was recycled has spared connections without a request. At a stop of the server it does not.
@@ -137,8 +137,8 @@ impl State {
 
     /// Ends every connection that is left, because the drain limit has passed.
     pub(crate) fn cut(&mut self) {
-        // The limit of one lent connection is no cut of its whole server.
-        if self.lent.is_none() || self.is_server_drain_over() {
+        // The limit of one solo connection is no cut of its whole server.
+        if self.solo.is_none() || self.is_server_drain_over() {
             self.core.control.cut();
         }
         let Some(drain) = &mut self.stop.drain else { return };
@@ -146,7 +146,7 @@ impl State {
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
         let left = self.conns.len() + self.verdicts.len();
         self.refuse_all_pending();
-        if left > 0 && self.lent.is_none() {
+        if left > 0 && self.solo.is_none() {
             log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
         }
         for id in self.conns.ids() {

@@ -13,7 +13,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod drain;
-pub(crate) mod one_connection;
+pub(crate) mod solo;
 pub(crate) mod timers;
 pub(crate) mod verify;
 
@@ -42,7 +42,7 @@ impl State {
         let unread = self.queues.unread.len();
         let mark = self.time.timers.mark();
 
-        // A lent connection's server may have cut its connections while the loop waited.
+        // A solo connection's server may have cut its connections while the loop waited.
         self.adopt_server_cut();
 
         // Each event once. A connection that ended earlier in this turn has a stale id, so its event finds nothing.
@@ -60,7 +60,6 @@ impl State {
         }
         // Input that no event announces: the rest of the last turn, bytes read ahead, memory, regular files.
         self.read_left_unread(unread);
-        self.serve_ahead();
         self.serve_memory();
         self.read_files();
 
@@ -152,7 +151,7 @@ impl State {
         let may_accept = self.has_queued() && !self.core.admission.permits.full();
         let has_more =
             !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
-        if self.stop.asked || may_accept || has_more || self.has_ahead() || self.has_readable_file() {
+        if self.stop.asked || may_accept || has_more || self.has_readable_file() {
             return Some(Duration::ZERO);
         }
         let due = self.time.timers.next().into_iter().chain(self.drain_deadline().filter(|_| !self.is_cut())).min();
