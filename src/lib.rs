@@ -71,7 +71,7 @@
 //! # Handlers
 //!
 //! [`StreamRequestHandler`] has `setup`, `handle` and `finish`, with `&self`: one value serves all connections, many at
-//! once. [`handler()`] makes one of a closure. [`per_connection()`] gives each connection a fresh value with `&mut self`
+//! once. [`handler()`] makes a handler of a closure. [`per_connection()`] gives each connection a fresh value with `&mut self`
 //! methods ([`StreamRequestHandlerMut`]), as Python does. `?` takes any error.
 //!
 //! # The connection
@@ -88,8 +88,8 @@
 //!
 //! # Datagrams
 //!
-//! [`UdpServer`] and [`UnixDatagramServer`] serve them with the same strategies, but for [`PreForking`] and
-//! [`EventLoop`]. Each [`Datagram`] is a request for a [`DatagramRequestHandler`]. What the handler writes is sent back as
+//! [`UdpServer`] and [`UnixDatagramServer`] serve datagrams with the same strategies, except [`PreForking`] and
+//! the event loops. Each [`Datagram`] is a request for a [`DatagramRequestHandler`]. What the handler writes is sent back as
 //! one datagram.
 //! ```
 //! # use std::io::Write;
@@ -115,7 +115,7 @@
 //! # Event loop
 //!
 //! Twisted's and asyncio's way: a [`Factory`](event_loop::Factory) makes a [`Protocol`] for each connection, and the loop
-//! calls it when something has happened. Each callback is lent a [`Transport`]. It reaches other connections by their
+//! calls it when something has happened. Each callback borrows a [`Transport`], which reaches others by their
 //! [`ConnId`](event_loop::ConnId), or all members of a [`Group`]:
 //! ```
 //! # use std::io::{Read, Write};
@@ -165,7 +165,7 @@
 //! assert_eq!(serving.join().unwrap()?.served, 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! [`lines()`] and [`strings()`](event_loop::strings) make protocols of receivers of whole lines and strings. [`Blocking`]
+//! [`lines()`] and [`strings()`](event_loop::strings) make a protocol of a receiver of lines or strings. [`Blocking`]
 //! serves the same protocols with the other strategies, each connection in a loop of its own. A [`Reactor`] is the loop
 //! without a server: several listeners, timers, and a [`ReactorHandle`](event_loop::ReactorHandle) for other threads. The
 //! guide has [how a turn works](guide::event_loop) and [the names that Twisted and asyncio use](guide::from_twisted). A
@@ -184,8 +184,8 @@
 //! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
 //! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`](framing::LineTooLong) inside |
 //!
-//! A server that faces the internet should set idle and request. A handler that returns such an error ends its
-//! connection; it may also answer:
+//! A server that faces the internet should set the idle and request limits. A handler that returns such an error ends its
+//! connection. A handler may also answer first:
 //! ```
 //! # use std::{io::Read, time::Duration};
 //! use socketserver::{handler, Limit, ServerBuilder};
@@ -231,7 +231,7 @@
 //! | target | level and what |
 //! |---|---|
 //! | `socketserver::handler` | `error`: errors and panics; `info`: time limits; `debug`: peers that went away |
-//! | `socketserver::accept` | `warn`: refusals, failing accepts; `info`: a no of `verify_request` |
+//! | `socketserver::accept` | `warn`: refusals, failing accepts; `info`: connections that `verify_request` refused |
 //! | `socketserver::drain` | `warn`: a stop has cut connections |
 //! | `socketserver::limits` | `warn`: `RLIMIT_NOFILE` is too low |
 //! | `socketserver::preforking` | `error`: workers that died or could not be started; `info`: their beginning and end |

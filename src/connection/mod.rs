@@ -5,10 +5,10 @@
 //!   [`SendError`];
 //! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
 //! - the process at the other end of a Unix socket ([`PeerCredentials`]);
-//! - the errors and settings with names of their own: [`LimitExceeded`] inside an [`io::Error`],
+//! - the types of errors and settings: [`LimitExceeded`] inside an [`io::Error`],
 //!   [`DatagramTooLong`], [`LingeringClose`].
 
-// Stage 4 of a connection's way. `Connection` is the face of three parts: `Input` (read buffer), `Output`
+// `Connection` is the type that a handler sees. It joins three parts: `Input` (read buffer), `Output`
 // (write buffer) and `Wire` (socket, limits, waits). This folder does not decide when a connection ends or
 // how it is counted: `finish` does. The walk of a read: `Connection::fill_buf` → `Input::fill` → `Wire::recv`
 // → `recv_ahead` (flush first) → `recv_blocking`. If this thread must watch the stop or a mailbox itself, the

@@ -4,7 +4,7 @@
 //! root too. They stand for Python's `ThreadingMixIn` and `ForkingMixIn`.
 //!
 //! A strategy of your own implements [`ServingStrategy`]. It gets each [`Request`], runs it somewhere, and
-//! may hand one back as [`Rejected`]. If its threads accept themselves, they take a [`Seat`] from the
+//! may hand one back as [`Rejected`]. A strategy whose threads call `accept` takes a [`Seat`] for each from the
 //! [`Acceptor`], and each [`AcceptEvent`] from the seat. `examples/custom_strategy.rs` is a strategy in a few
 //! lines.
 

@@ -34,11 +34,13 @@ pub(crate) fn counts_on(program: &mut Program) {
     }
     assert_eq!(line(&mut held), "", "its worker is gone");
     until("others serve", || program.ask("x") == "x");
-    until("one was lost", || program.ask("crashed") == "1");
+    until("one was lost", || program.ask("crashed") != "0");
     let told = program.stop();
-    assert!(told.contains("failed 1") && told.contains("crashed 1"), "{told}");
-    let accepted: u64 = told.split("accepted ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
-    assert!(accepted > 11, "{told}");
+    let count =
+        |of: &str| -> u64 { told.split(of).nth(1).unwrap().split([',', ' ', ')']).next().unwrap().parse().unwrap() };
+    // The one that was held, and perhaps the last one that asked: its worker may have been killed at its end.
+    assert!((1..=2).contains(&count("crashed ")) && count("failed ") == count("crashed "), "{told}");
+    assert!(count("accepted ") > 11, "{told}");
 }
 
 pub(crate) fn limited() {
