@@ -48,7 +48,7 @@ enum Set {
     /// For any number of them.
     Epoll(Epoll),
     /// For a handful: it costs no descriptor, and no call for a change.
-    Few(RefCell<Few>),
+    Few(RefCell<PollSet>),
 }
 
 impl Poller {
@@ -132,12 +132,12 @@ fn flags(wanted: Readiness) -> EpollFlags {
 
 /// The list that `poll` wants, and the token of each place in it.
 #[derive(Debug, Default)]
-struct Few {
+struct PollSet {
     list: Vec<pollfd>,
     tokens: Vec<u64>,
 }
 
-impl Few {
+impl PollSet {
     /// Never fails.
     fn add(&mut self, fd: &impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         self.remove(fd);
