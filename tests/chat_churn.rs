@@ -83,9 +83,12 @@ fn churn(server: Running) {
     (0..READERS).for_each(|_| crowd.join());
     crowd.pump_until("all are welcome", |crowd| crowd.all_are_welcome());
     let before = resident();
-    let until = Instant::now() + Duration::from_secs(if std::env::var_os("SOAK").is_some() { 60 } else { 5 });
+    let began = Instant::now();
+    let least = Duration::from_secs(if std::env::var_os("SOAK").is_some() { 60 } else { 5 });
     let mut most = 0;
-    while Instant::now() < until {
+    // A busy machine takes longer for the rounds that show something.
+    while began.elapsed() < least || crowd.rounds <= 20 || crowd.cut_mutes == 0 {
+        assert!(began.elapsed() < least + 10 * LONG, "{} rounds, {} cut", crowd.rounds, crowd.cut_mutes);
         crowd.round();
         most = most.max(resident());
     }
@@ -93,20 +96,28 @@ fn churn(server: Running) {
     assert!(most < before + (100 << 20), "{} MiB more than before", (most - before) >> 20);
     assert_idle();
     let stats = server.handle.stats();
-    assert_eq!((stats.panicked, crowd.rounds > 20), (0, true), "{stats}, {} rounds", crowd.rounds);
+    assert_eq!(stats.panicked, 0, "{stats}, {} rounds", crowd.rounds);
     // Who never read was cut, and another one came in his place; who was killed has gone, or failed as a write did.
-    assert!(stats.failed > 0 && crowd.cut_mutes > 0, "{stats}, {} cut", crowd.cut_mutes);
+    assert!(stats.failed > 0, "{stats}, {} cut", crowd.cut_mutes);
     drop(crowd);
     assert_eq!(server.stop().forced, 0);
 }
 
-/// A thousand connections that are silent, and some whose output is stuck, cost no time: less than 5 %.
+/// A thousand connections that are silent, and some whose output is stuck, cost no time: less than 5 %, once what was
+/// begun is done.
 fn assert_idle() {
     let used = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().num_nanoseconds();
-    let before = used();
-    std::thread::sleep(ms(1000));
-    let used = used() - before;
-    assert!(used < 50_000_000, "{} ms of a second's silence", used / 1_000_000);
+    let of_a_second = || {
+        let before = used();
+        std::thread::sleep(ms(1000));
+        used() - before
+    };
+    let by = Instant::now() + LONG;
+    let mut last = of_a_second();
+    while last >= 50_000_000 && Instant::now() < by {
+        last = of_a_second();
+    }
+    assert!(last < 50_000_000, "{} ms of each second's silence", last / 1_000_000);
 }
 
 fn resident() -> usize {

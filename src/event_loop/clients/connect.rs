@@ -29,8 +29,8 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Connects to this address, with the defaults. A thread beside the loop looks up a name. Its addresses are tried in
-    /// the resolver's order.
+    /// Connects to this address, with the defaults. A thread beside the loop looks up a name. Its addresses are tried
+    /// in the resolver's order.
     pub fn to(address: impl Into<Address>) -> Self {
         Self { address: address.into(), timeout: Duration::from_secs(30), bind_address: None, reconnect: None }
     }

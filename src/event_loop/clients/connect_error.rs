@@ -33,8 +33,8 @@ pub enum ConnectFailure {
     Refused(io::Error),
     /// There was no answer within this time. The kernel may have given up earlier (`ETIMEDOUT`).
     TimedOut(Duration),
-    /// The program or the loop's shutdown has stopped the attempt. Do not connect again then: a loop that drains refuses
-    /// each client with this error, after 100 ms.
+    /// The program or the loop's shutdown has stopped the attempt. Do not connect again then: a loop that drains
+    /// refuses each client with this error, after 100 ms.
     Stopped,
     /// The system refused.
     System {

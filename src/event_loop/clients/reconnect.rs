@@ -14,7 +14,10 @@ use crate::event_loop::primitives::timers::NEVER;
 /// use std::time::Duration;
 /// use socketserver::event_loop::Reconnect;
 ///
-/// let patient = Reconnect::new().initial_delay(Duration::from_millis(100)).max_delay(Duration::from_secs(5)).jitter(0.0);
+/// let patient = Reconnect::new()
+///     .initial_delay(Duration::from_millis(100))
+///     .max_delay(Duration::from_secs(5))
+///     .jitter(0.0);
 /// // 100 ms, 272 ms, 739 ms, 2 s, 5 s, 5 s, ...
 /// # let _ = patient;
 /// ```
@@ -76,8 +79,8 @@ impl Reconnect {
         self
     }
 
-    /// Sets how long a connection must hold before delays and attempts are counted anew. If it ends sooner, it counts as
-    /// another failure. So a server that accepts and hangs up is not called in a tight loop. Defaults to 10 s.
+    /// Sets how long a connection must hold before delays and attempts are counted anew. If it ends sooner, it counts
+    /// as another failure. So a server that accepts and hangs up is not called in a tight loop. Defaults to 10 s.
     pub fn stable_after(mut self, time: Duration) -> Self {
         self.stable_after = time;
         self

@@ -119,8 +119,8 @@ impl State {
         0
     }
 
-    /// Reads the next piece of the first reader, and returns its length. At its end the reader is done; if it fails, the
-    /// connection ends.
+    /// Reads the next piece of the first reader, and returns its length. At its end the reader is done; if it fails,
+    /// the connection ends.
     fn fill_source(&mut self, id: ConnId) -> usize {
         self.time.now = self.time.clock.now();
         let Some(conn) = self.conns.get_mut(id) else { return 0 };

@@ -1,12 +1,16 @@
 //! Groups: joining, leaving, and sending to all members.
 
 use std::rc::Rc;
+use std::sync::Once;
+
+use log::Level;
 
 use crate::event_loop::io::outbox::WORTH_SHARING;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
+use crate::observe::log_line;
 
 impl State {
     /// Queues a text for the members in this loop, and returns how many it has reached.
@@ -38,8 +42,21 @@ impl State {
     /// Joins a group, and lets the other loops know that it has members here.
     pub(crate) fn join(&mut self, group: Group, id: ConnId) {
         self.groups.join(group, id);
+        if self.is_solo(id) {
+            self.warn_of_small_groups();
+        }
         if !self.loops.group.is_alone() {
             self.loops.group.joined(self.loops.number, group);
+        }
+    }
+
+    /// Warns once in the process that a group does not reach across the loops of [`Blocking`](crate::Blocking). A child
+    /// of `Forking` does not: each child would.
+    fn warn_of_small_groups(&self) {
+        static WARNED: Once = Once::new();
+        if !self.core.control.in_child() {
+            let text = "with Blocking a Group has one connection of the server: a broadcast reaches no other one";
+            WARNED.call_once(|| log_line(Level::Warn, "socketserver::event_loop", format_args!("{text}")));
         }
     }
 

@@ -39,6 +39,7 @@ impl Transport<'_> {
         let now = self.cx.now();
         if let Some(conn) = self.conn_mut() {
             conn.request.marks = RequestMarks::Explicit;
+            // The answer is still on its way, so the request limit goes on.
             if !conn.out.is_empty() {
                 conn.limits.request_since.get_or_insert(now);
                 conn.request.ends_when_sent = true;
@@ -99,6 +100,8 @@ impl State {
             _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
         };
         let Some(due) = due else { return };
+
+        // A timer that fires earlier stays: `check_limits` then sets it anew.
         let (now, armed) = (self.time.now, conn.limits.timer);
         if armed.is_some_and(|(_, at)| at <= due) {
             return;
@@ -140,6 +143,7 @@ impl State {
         if exceeded.limit == Limit::Write && self.sends_more(id) {
             return;
         }
+        // A connection that is ending already has sent what the kernel takes. The rest is given up.
         let was_open = self.is_open(id);
         self.end(id, LostReason::TimedOut(exceeded));
         if let Some(conn) = self.conns.get_mut(id).filter(|_| !was_open) {

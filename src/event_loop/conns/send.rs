@@ -28,12 +28,12 @@ impl Transport<'_> {
     }
 
     /// Queues a reader and sends it to its end, in order with what is written (Twisted's `FileSender`). Then
-    /// [`transfer_complete`](crate::Protocol::transfer_complete) is called. It is read as the peer takes it, in pieces of
-    /// 64 KiB, or of the high-water mark if that is less. Only one piece is in memory.
+    /// [`transfer_complete`](crate::Protocol::transfer_complete) is called. It is read as the peer takes it, in
+    /// pieces of 64 KiB, or of the high-water mark if that is less. Only one piece is in memory.
     ///
     /// All connections wait for each `read`, so use readers that give at once: memory, files, decoders of these. A
-    /// `read` that fails, also with `WouldBlock`, or panics, ends the connection with that error. What was queued before
-    /// the reader has been sent then; what is behind it is dropped. A lost connection drops the reader.
+    /// `read` that fails, also with `WouldBlock`, or panics, ends the connection with that error. What was queued
+    /// before the reader has been sent then; what is behind it is dropped. A lost connection drops the reader.
     ///
     /// While a reader is sent, the connection is not idle, for limits and for drains. A peer that takes nothing is cut
     /// at the write limit. [`close`](Self::close) sends all of the reader first.
@@ -49,7 +49,11 @@ impl Transport<'_> {
     ///
     /// struct Zeros;
     /// impl Protocol for Zeros {
-    ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+    ///     fn data_received(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         data: &[u8],
+    ///     ) -> HandlerResult {
     ///         transport.write(b"zeros: ")?;
     ///         transport.send_reader(std::io::repeat(b'0').take(data.len() as u64))?;
     ///         transport.send_line(".")
@@ -70,8 +74,8 @@ impl Transport<'_> {
         self.state.send_source(id, Source::new(reader, most))
     }
 
-    /// Sends a file or a part of it, as [`send_reader`](Self::send_reader) does: `..` for what it has now, `0..1000` for
-    /// the first 1000 bytes. The file's position is neither used nor moved.
+    /// Sends a file or a part of it, as [`send_reader`](Self::send_reader) does: `..` for what it has now, `0..1000`
+    /// for the first 1000 bytes. The file's position is neither used nor moved.
     ///
     /// A file may be shorter than the range, or be truncated meanwhile. Then the connection sends what there is, and
     /// ends with an error of kind [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof). Pipes and devices have no
@@ -86,9 +90,9 @@ impl Transport<'_> {
     /// Queues bytes for the peer.
     ///
     /// # Errors
-    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] if more than the loop's limit
-    /// (8 MiB) would be queued; then nothing of it is queued, and the connection is aborted. A protocol with much output
-    /// writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
+    /// [`WriteError::Closed`] after `close`, `abort` or a loss. [`WriteError::QueueFull`] if more than the loop's
+    /// limit (8 MiB) would be queued; then nothing of it is queued, and the connection is aborted. A protocol with
+    /// much output writes until [`is_writing_paused`](Self::is_writing_paused), and goes on at
     /// [`resume_writing`](crate::Protocol::resume_writing).
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.cx.state.write(self.id, bytes)
@@ -124,8 +128,8 @@ impl Transport<'_> {
         self.conn().map_or(0, |conn| conn.out.len())
     }
 
-    /// True if the queue has risen above the high-water mark, and not yet fallen to the low one. Then stop writing until
-    /// [`resume_writing`](crate::Protocol::resume_writing).
+    /// True if the queue has risen above the high-water mark, and not yet fallen to the low one. Then stop writing
+    /// until [`resume_writing`](crate::Protocol::resume_writing).
     pub fn is_writing_paused(&self) -> bool {
         let high = self.cx.state.settings.high_water;
         self.conn().is_some_and(|conn| conn.flow.told_to_pause || conn.out.load() > high)
@@ -177,8 +181,8 @@ impl State {
         Ok(())
     }
 
-    /// Checks that `more` bytes may be queued. If the queue would be too long, the connection is cut: a third party, such
-    /// as the other members of a chat, would go on writing.
+    /// Checks that `more` bytes may be queued. If the queue would be too long, the connection is cut: a third party,
+    /// such as the other members of a chat, would go on writing.
     pub(crate) fn check_room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
             return Err(WriteError::Closed);

@@ -98,8 +98,8 @@ impl State {
 
     /// Has epoll watch for what the connection waits for.
     ///
-    /// Registering is a system call, and so is each change. A connection that is greeted and closed never waits, so epoll
-    /// never hears of it. In a dialogue with a peer that reads, nothing changes.
+    /// Registering is a system call, and so is each change. A connection that is greeted and closed never waits, and is
+    /// never registered. In a dialogue with a peer that reads, nothing changes.
     fn watch(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let wanted = conn.wanted();

@@ -35,7 +35,8 @@ const MOST: usize = 512;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{factory, EventLoops, Group, HandlerResult, Protocol, ServerBuilder, Transport};
+/// use socketserver::{factory, EventLoops, Group, HandlerResult};
+/// use socketserver::{Protocol, ServerBuilder, Transport};
 ///
 /// /// Tells all, itself included, in whichever loop they are.
 /// struct Member(Group);
@@ -44,7 +45,11 @@ const MOST: usize = 512;
 ///         transport.join(self.0);
 ///         transport.send_line("welcome")
 ///     }
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         transport.broadcast(self.0, data, None);
 ///         Ok(())
 ///     }
@@ -90,13 +95,13 @@ const MOST: usize = 512;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// # What is whose
+/// # What the loops share
 ///
-/// - **The server's**, all loops together: the limit on connections, which is exact; counters, pause, stop, drain,
-///   hooks; a [`Group`](crate::Group), which has members in all loops; a [`ConnId`](crate::event_loop::ConnId), by which every loop
-///   reaches every connection ([`Context`](crate::Context) says how); [`stop`](crate::Context::stop) and
-///   [`shutdown`](crate::Context::shutdown).
-/// - **The loop's**: timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the
+/// - **All loops share** the limit on connections, which is exact; counters, pause, stop, drain and hooks. A
+///   [`Group`](crate::Group) has members in all loops. By a [`ConnId`](crate::event_loop::ConnId) every loop reaches
+///   every connection ([`Context`](crate::Context) says how). [`stop`](crate::Context::stop) and
+///   [`shutdown`](crate::Context::shutdown) end all loops.
+/// - **Each loop has** its timers, [`call_later`](crate::Context::call_later), [`post`](crate::Context::post), the
 ///   [handle](crate::Context::handle) and its calls, [`connections`](crate::Context::connections). A callback that
 ///   takes long holds up its own loop.
 ///
@@ -107,8 +112,8 @@ const MOST: usize = 512;
 ///
 /// # Which loop accepts
 ///
-/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`). It is a loop
-/// that has nothing else to do; of several, rather one with fewer connections.
+/// All loops wait for the same sockets, and the kernel wakes one of them for a connection (`EPOLLEXCLUSIVE`). It is a
+/// loop that has nothing else to do; of several, rather one with fewer connections.
 #[derive(Debug, Clone, Copy)]
 pub struct EventLoops {
     loops: usize,
@@ -123,8 +128,8 @@ impl Default for EventLoops {
 }
 
 impl EventLoops {
-    /// Makes this number of loops, with the defaults of [`EventLoop`]. 0, and more than 512, are errors when the server is
-    /// bound.
+    /// Makes this number of loops, with the defaults of [`EventLoop`]. 0, and more than 512, are errors when the
+    /// server is bound.
     pub fn new(loops: usize) -> Self {
         Self { loops, each: EventLoop::new() }
     }

@@ -94,7 +94,7 @@ impl Memory {
         self.with(|pipe| pipe.reset = true);
     }
 
-    /// What epoll would tell, if it were asked for this.
+    /// Returns what epoll would report for this interest.
     pub(crate) fn readiness(&self, watched: Readiness) -> Option<Readiness> {
         self.with(|pipe| {
             let ready = Readiness {
@@ -108,7 +108,7 @@ impl Memory {
     }
 }
 
-/// What becomes of the attempts to connect.
+/// The results that a test has set for attempts to connect.
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) outcomes: VecDeque<io::Result<()>>,

@@ -165,8 +165,8 @@ impl Outbox {
         self.pieces.front().map_or(0, |first| first.bytes().len() - self.head)
     }
 
-    /// Gives the kernel as much as it takes in one call, and at most `at_most`. Returns how much that was; the `bool` is
-    /// true if it was everything offered.
+    /// Gives the kernel as much as it takes in one call, and at most `at_most`. Returns how much that was; the `bool`
+    /// is true if it was everything offered.
     pub(crate) fn send(&mut self, io: &Io, spares: &mut Spares, at_most: usize) -> io::Result<(usize, bool)> {
         let Some(front) = self.pieces.front() else { return Ok((0, true)) };
         let first = front.bytes().get(self.head..).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What is sent without being in memory as a whole: a reader, or a part of a file.
 //!
-//! A file is read, and not sent by sendfile(2), which takes no flags. On a socket whose peer is gone that raises SIGPIPE,
-//! which would end the program. On an accepted socket, which blocks, it waits.
+//! A file is read, and not sent by sendfile(2), which takes no flags. On a socket whose peer is gone that raises
+//! SIGPIPE, which would end the program. On an accepted socket, which blocks, it waits.
 
 use std::fmt;
 use std::fs::File;

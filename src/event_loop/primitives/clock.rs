@@ -22,7 +22,8 @@ impl Clock {
         }
     }
 
-    /// Returns the time that a test has set. The server's `Control` has the real clock, so deadlines are made from this.
+    /// Returns the time that a test has set. The server's `Control` has the real clock, so deadlines are made from
+    /// this.
     pub(crate) fn set_by_hand(&self) -> Option<Instant> {
         match self {
             Self::System => None,

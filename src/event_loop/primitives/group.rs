@@ -17,9 +17,8 @@ use crate::event_loop::primitives::slab::ConnId;
 /// Joining is cheap. Leaving looks at all members.
 ///
 /// Members are connections of one loop, or of one [`EventLoops`](crate::EventLoops). With
-/// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one connection of the server there, and the clients that
-/// its protocol makes. With
-/// [`PreForking`](crate::PreForking) a group ends at the process.
+/// [`Blocking`](crate::Blocking) each connection has its own loop, so a group has one connection of the server there,
+/// and the clients that its protocol makes. With [`PreForking`](crate::PreForking) a group ends at the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
     id: u64,

@@ -30,7 +30,11 @@ const GRANTS: u64 = 100;
 ///         transport.limit_writing(&self.0);
 ///         Ok(transport.write(&[b'x'; 3000])?)
 ///     }
-///     fn data_received(&mut self, _transport: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         _transport: &mut Transport<'_>,
+///         _data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(())
 ///     }
 /// }
@@ -77,11 +81,12 @@ impl RateLimit {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Takes what is there, up to `most`. It takes nothing if that is less than a grant, so that connections in line have
-    /// their turn.
+    /// Takes what is there, up to `most`. It takes nothing if that is less than a grant, so that connections in line
+    /// have their turn.
     pub(crate) fn take(&self, now: Instant, most: usize) -> usize {
         let mut bucket = self.0.lock();
         let most = most as u64;
+        // Connections in line have taken their bytes in advance, so the level is low while any waits.
         let there = bucket.level(now);
         if there < bucket.grant().min(most) {
             return 0;

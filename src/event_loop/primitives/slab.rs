@@ -1,7 +1,7 @@
 //! The table of a loop's connections, and of its ports and clients, by ids that are never used twice.
 //!
-//! An id is a slot, and a generation that counts how often the slot was used. A slot is used again at once, an id never.
-//! An event or a write for a connection that is gone finds nothing, instead of its successor.
+//! An id is a slot, and a generation that counts how often the slot was used. A slot is used again at once, an id
+//! never. An event or a write for a connection that is gone finds nothing, instead of its successor.
 
 use std::fmt;
 

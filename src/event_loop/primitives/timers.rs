@@ -59,6 +59,7 @@ impl<T> Timers<T> {
     }
 
     pub(crate) fn set(&mut self, now: Instant, delay: Duration, task: T) -> TimerId {
+        // The slot of a timer that is over is used again. Its generation tells the two apart.
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 1, sequence: 0, task: None });
             (self.slots.len() - 1) as u32
@@ -108,6 +109,7 @@ impl<T> Timers<T> {
 
     /// Returns when the first timer is due.
     pub(crate) fn next(&mut self) -> Option<Instant> {
+        // Stale entries on top are dropped on the way.
         while let Some(Reverse(entry)) = self.heap.peek() {
             if self.is_current(entry) {
                 return Some(entry.at);

@@ -9,9 +9,9 @@ pub(crate) const GATE: u64 = u64::MAX - 2;
 pub(crate) const INBOX: u64 = u64::MAX - 3;
 /// The clients' attempts to connect: one bit, which no connection's token has.
 pub(crate) const CONNECTORS: u64 = 1 << 63;
-/// The datagram sockets, from here up, by their port's place.
+/// The datagram sockets, from here up, by their port's slot.
 pub(crate) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
-/// The listeners, from here up, by their port's place.
+/// The listeners, from here up, by their port's slot.
 pub(crate) const PORTS: u64 = u64::MAX - (1 << 31);
 
 /// The sockets of one port have tokens side by side.
@@ -19,13 +19,13 @@ pub(crate) const PER_PORT: usize = 64;
 /// The most ports of a kind at a time. More would have the tokens of something else.
 pub(crate) const AT_A_TIME: usize = 1 << 20;
 
-/// Returns the token of a port's socket, made of the port's place. A late event of a closed port finds its successor,
-/// which is looked at once in vain.
+/// Returns the token of a port's socket, made of the port's slot. A late event of a closed port finds its successor,
+/// and a look at that one brings nothing.
 pub(crate) fn of(kind: u64, index: usize, number: usize) -> u64 {
     kind + (index * PER_PORT + number) as u64
 }
 
-/// Returns the port's place, and the number of its socket.
+/// Returns the port's slot, and the number of its socket.
 pub(crate) fn place(kind: u64, token: u64) -> (usize, usize) {
     let number = (token - kind) as usize;
     (number / PER_PORT, number % PER_PORT)

@@ -12,8 +12,8 @@ use crate::event_loop::state::{LoopInbox, SiblingLoops};
 use crate::lifecycle::{Core, ServerHandle};
 use crate::mailbox::Closed;
 
-/// A handle to the loop for other threads. It is their only way in, because a [`Reactor`](crate::Reactor) does not leave
-/// its own. Clone it, keep it, send it.
+/// A handle to the loop for other threads. It is their only way in, because a [`Reactor`](crate::Reactor) does not
+/// leave its own. Clone it, keep it, send it.
 ///
 /// With [`EventLoops`](crate::EventLoops), each loop has its own. [`Context::handle`] returns it, at the earliest in
 /// [`start_factory`](crate::event_loop::Factory::start_factory). Calls run in that loop. Writes and messages go to the
@@ -26,7 +26,7 @@ use crate::mailbox::Closed;
 /// let mut reactor = Reactor::new()?;
 /// let handle = reactor.handle();
 /// let other = std::thread::spawn(move || handle.call_from_thread(|cx| cx.stop()));
-/// reactor.run()?;                                       // until the call from the other thread
+/// reactor.run()?; // until the call from the other thread
 /// assert!(other.join().unwrap().is_ok());
 /// # Ok::<(), socketserver::Error>(())
 /// ```
@@ -47,8 +47,9 @@ impl ReactorHandle {
         self.team.inbox_at(id.home()).unwrap_or(&self.inbox)
     }
 
-    /// Wakes the loop, which runs `call`. Calls run in the order in which they arrive. If a call arrives while others run,
-    /// it waits for the next turn. Before the loop runs, calls are kept. A panic in `call` is contained and logged.
+    /// Wakes the loop, which runs `call`. Calls run in the order in which they arrive. If a call arrives while others
+    /// run, it waits for the next turn. Before the loop runs, calls are kept. A panic in `call` is contained and
+    /// logged.
     ///
     /// # Errors
     /// [`ReactorGone`] once the reactor is dropped. A call that is sent at that very moment may be dropped.
@@ -57,8 +58,8 @@ impl ReactorHandle {
     }
 
     /// Queues bytes for a connection. It does not report that the connection is gone; to know, use
-    /// [`call_from_thread`](Self::call_from_thread) with [`Context::write_to`]. Until the loop takes the bytes, no limit
-    /// counts them. So a thread that sends faster than the loop turns should ask by such a call now and then.
+    /// [`call_from_thread`](Self::call_from_thread) with [`Context::write_to`]. Until the loop takes the bytes, no
+    /// limit counts them. So a thread that sends faster than the loop turns should ask by such a call now and then.
     ///
     /// # Errors
     /// As [`call_from_thread`](Self::call_from_thread).

@@ -3,9 +3,9 @@
 //! Here are [`Reactor`], which owns a `State` and runs its turns, and [`ReactorHandle`], the only way in from other
 //! threads. What a turn does is in `turn`. The walk: `Reactor::run` → `run_to_the_end` → `step` → `State::turn`.
 //!
-//! A global reactor can be neither made nor run twice, and every test inherits the state of the last one. A value has none
-//! of that. It is not `Send`, and neither is what callbacks are lent: calling a loop from another thread is the classic
-//! mistake with such servers, and here it does not compile.
+//! A global reactor can be neither made nor run twice, and every test inherits the state of the last one. A value has
+//! none of that. It is not `Send`, and neither is what callbacks are lent: calling a loop from another thread is the
+//! classic mistake with such servers, and here it does not compile.
 
 pub(crate) mod handle;
 
@@ -70,8 +70,8 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a loop with the defaults: as many connections as the process may have descriptors, less 64; a write limit of
-    /// 30 s; a drain of 10 s; the water marks of [`EventLoop`].
+    /// Makes a loop with the defaults: as many connections as the process may have descriptors, less 64; a write
+    /// limit of 30 s; a drain of 10 s; the water marks of [`EventLoop`].
     ///
     /// # Errors
     /// [`Error::System`] if the system has no descriptors left.
@@ -112,18 +112,20 @@ impl Reactor {
     /// use socketserver::Reactor;
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let timer = reactor.context().call_later(Duration::from_secs(60), |_| panic!("cancelled"));
-    /// assert!(reactor.context().cancel(timer));
+    /// let mut cx = reactor.context();
+    /// let timer = cx.call_later(Duration::from_secs(60), |_| panic!("cancelled"));
+    /// assert!(cx.cancel(timer));
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn context(&mut self) -> Context<'_> {
         self.state.refresh_clock();
-        self.state.core.control.begin(); // the stop that ended the last run is over, so that another one may be asked for
+        // The stop that ended the last run is over, so that another one may be asked for.
+        self.state.core.control.begin();
         Context { state: &mut self.state }
     }
 
-    /// Listens on `HOST:PORT`, on every address of that name, and serves each connection with a protocol of this factory.
-    /// Connections wait in the kernel's queue until the loop runs.
+    /// Listens on `HOST:PORT`, on every address of that name, and serves each connection with a protocol of this
+    /// factory. Connections wait in the kernel's queue until the loop runs.
     ///
     /// # Errors
     /// [`Error::Listen`] with the address, the failed act and the system's answer.
@@ -143,8 +145,8 @@ impl Reactor {
         self.listen_tcp(path.into(), factory)
     }
 
-    /// Receives datagrams on `HOST:PORT`, on every address of that name, or on a Unix socket. `start_protocol` is called
-    /// before this returns; datagrams are delivered when the loop runs.
+    /// Receives datagrams on `HOST:PORT`, on every address of that name, or on a Unix socket. `start_protocol` is
+    /// called before this returns; datagrams are delivered when the loop runs.
     ///
     /// A server counts each datagram as accepted and served. Datagrams do not count against the connection limit, and
     /// `verify_request` is not called for them.
@@ -240,8 +242,8 @@ impl Reactor {
         }
     }
 
-    /// Runs one turn, for a program with a loop of its own: waits up to `timeout` (`None` for ever), does what is due, and
-    /// returns. `false` once the loop was stopped, or its shutdown is complete. It may then be used anew.
+    /// Runs one turn, for a program with a loop of its own: waits up to `timeout` (`None` for ever), does what is
+    /// due, and returns. `false` once the loop was stopped, or its shutdown is complete. It may then be used anew.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -311,6 +313,7 @@ impl fmt::Debug for Reactor {
 impl Drop for Reactor {
     /// Ends every connection, with `connection_lost`.
     fn drop(&mut self) {
+        // Connections first: their callbacks still find ports and clients.
         self.state.refresh_clock();
         self.state.end_all();
         self.state.stop_all_datagrams();

@@ -1,7 +1,7 @@
 //! Turns chunks into frames, for protocols.
 //!
-//! A complete frame is parsed where it lies, in the loop's buffer. Only an unfinished one is kept, so an idle connection
-//! has no buffer.
+//! A complete frame is parsed where it lies, in the loop's buffer. Only an unfinished one is kept, so an idle
+//! connection has no buffer.
 
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
@@ -44,9 +44,9 @@ pub enum Callback {
     ShuttingDown,
 }
 
-/// A [`Transport`] that sends frames: that of a [`LineReceiver`](crate::LineReceiver), or, as
-/// `FramedTransport<'_, dyn Encoder>`, of a [`StringReceiver`](crate::event_loop::StringReceiver). For lines it also sets
-/// how they are read.
+/// A [`Transport`] that sends frames: that of a [`LineReceiver`](crate::LineReceiver), or, as `FramedTransport<'_,
+/// dyn Encoder>`, of a [`StringReceiver`](crate::event_loop::StringReceiver). For lines it also sets how they are
+/// read.
 #[allow(explicit_outlives_requirements)] // so that `dyn Encoder` in it is `dyn Encoder + 'a`
 pub struct FramedTransport<'a, D: ?Sized + 'a = LineDecoder> {
     pub(crate) transport: Transport<'a>,
@@ -259,9 +259,10 @@ impl<P: Parser> Framed<P> {
         Ok(whole)
     }
 
-    /// Puts a piece of the chunk behind the kept input, and parses both. Once the kept input is taken, the chunk is parsed
-    /// where it lies.
+    /// Puts a piece of the chunk behind the kept input, and parses both. Once the kept input is taken, the chunk is
+    /// parsed where it lies.
     fn join(&mut self, t: &mut Transport<'_>, rest: &mut &[u8]) -> HandlerResult<bool> {
+        // As much as is kept already: a long frame then grows by doubling.
         let old = self.kept.unread().len();
         let (piece, later) = rest.split_at(rest.len().min(old.max(PIECE)));
         self.kept.push(piece)?;

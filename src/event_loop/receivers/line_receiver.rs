@@ -14,15 +14,15 @@ use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
 
 /// A protocol of lines; [`lines`](crate::lines) makes a [`Protocol`](crate::Protocol) of it.
 ///
-/// A line is lent for the call, without its end. Lines come one by one, in order, and none once the connection is closing.
-/// While reading is paused they are kept, and come when it is resumed. A setting made on the [`FramedTransport`] holds from
-/// the next line on, also for input that has arrived already.
+/// A line is lent for the call, without its end. Lines come one by one, in order, and none once the connection is
+/// closing. While reading is paused they are kept, and come when it is resumed. A setting made on the
+/// [`FramedTransport`] holds from the next line on, also for input that has arrived already.
 pub trait LineReceiver {
     /// Called first: the connection is open, and nothing has been read.
     ///
     /// # Errors
-    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived is
-    /// dropped.
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived
+    /// is dropped.
     fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
@@ -47,8 +47,9 @@ pub trait LineReceiver {
         Ok(data.len())
     }
 
-    /// Called once for a line that is too long, with its beginning: as many bytes as the limit. No part of it ever comes
-    /// as a line. Returns what to do with it; by default, what `over_long` of [`Lines`](crate::event_loop::Lines) says.
+    /// Called once for a line that is too long, with its beginning: as many bytes as the limit. No part of it ever
+    /// comes as a line. Returns what to do with it; by default, what `over_long` of
+    /// [`Lines`](crate::event_loop::Lines) says.
     ///
     /// # Errors
     /// As above.
@@ -57,7 +58,8 @@ pub trait LineReceiver {
         Ok(t.over_long())
     }
 
-    /// Called when the peer sends no more. `partial` is the input after the last line: it was cut off, so it is no line.
+    /// Called when the peer sends no more. `partial` is the input after the last line: it was cut off, so it is no
+    /// line.
     ///
     /// # Errors
     /// As above.
@@ -130,8 +132,8 @@ impl FramedTransport<'_, LineDecoder> {
     /// Sends a line: the text, and the line end.
     ///
     /// # Errors
-    /// [`FrameError::Unencodable`](crate::framing::FrameError::Unencodable) if the text contains a line end: the peer would
-    /// read other lines. Then nothing is sent. Otherwise as [`Transport::write`](crate::Transport::write).
+    /// [`FrameError::Unencodable`](crate::framing::FrameError::Unencodable) if the text contains a line end: the peer
+    /// would read other lines. Then nothing is sent. Otherwise as [`Transport::write`](crate::Transport::write).
     pub fn send_line(&mut self, text: impl AsRef<[u8]>) -> HandlerResult {
         self.send_frame(text.as_ref())
     }
@@ -195,8 +197,8 @@ impl FramedTransport<'_, LineDecoder> {
         self.framing.policy()
     }
 
-    /// Takes the input that has arrived after the current line or raw bytes. The receiver does not get it any more. Before
-    /// an upgrade to an encrypted stream, there should be none.
+    /// Takes the input that has arrived after the current line or raw bytes. The receiver does not get it any more.
+    /// Before an upgrade to an encrypted stream, there should be none.
     pub fn clear_line_buffer(&mut self) -> Vec<u8> {
         let unread = std::mem::take(&mut self.unread);
         self.touched.cleared = true;

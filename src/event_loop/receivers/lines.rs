@@ -92,8 +92,8 @@ impl<R: LineReceiver> LineParser<R> {
         outcome.map(|_| true)
     }
 
-    /// Gives raw bytes to the receiver, which says how much it takes. So it need not give a surplus back, perhaps in the
-    /// wrong order. The rest comes again once there is more.
+    /// Gives raw bytes to the receiver, which says how much it takes. So it need not give a surplus back, perhaps in
+    /// the wrong order. The rest comes again once there is more.
     fn raw_until_switched(
         &mut self,
         t: &mut Transport<'_>,

@@ -13,14 +13,14 @@ use crate::framing::{Decoded, Decoder, Encoder, FrameError, LineTooLong};
 
 /// A protocol of strings; [`strings`] makes a [`Protocol`](crate::Protocol) of it.
 ///
-/// Strings come one by one, in order, each once, and none once the connection is closing. While reading is paused they are
-/// kept, and come when it is resumed.
+/// Strings come one by one, in order, each once, and none once the connection is closing. While reading is paused
+/// they are kept, and come when it is resumed.
 pub trait StringReceiver {
     /// Called first: the connection is open, and nothing has been read.
     ///
     /// # Errors
-    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived is
-    /// dropped.
+    /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived
+    /// is dropped.
     fn connection_made(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         let _ = t;
         Ok(())
@@ -32,8 +32,8 @@ pub trait StringReceiver {
     /// As above.
     fn string_received(&mut self, t: &mut FramedTransport<'_, dyn Encoder>, string: &[u8]) -> HandlerResult;
 
-    /// Called once for a string over the limit, as soon as that is known; `len` is its length so far. Then the connection
-    /// closes, unless the decoder can skip the string.
+    /// Called once for a string over the limit, as soon as that is known; `len` is its length so far. Then the
+    /// connection closes, unless the decoder can skip the string.
     ///
     /// # Errors
     /// As above.

@@ -41,13 +41,14 @@ impl State {
         Some(inbox.send(Box::new(write)).is_ok())
     }
 
-    /// Sends a text to the members of a group in the other loops, by one call for each loop. Returns how many members it
-    /// reaches.
+    /// Sends a text to the members of a group in the other loops, by one call for each loop. Returns how many members
+    /// it reaches.
     pub(crate) fn broadcast_across(&self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
         let others = self.loops.group.members_elsewhere(self.loops.number, group);
         if others.is_empty() {
             return 0;
         }
+        // One copy for all loops.
         let text: Arc<[u8]> = bytes.into();
         let mut reached = 0;
         for (number, members) in others {
@@ -62,6 +63,7 @@ impl State {
     /// Sends a text to one loop. `false` if too much waits for that loop. A loop that hangs must not fill the memory,
     /// so its members are then treated as peers that do not read: they are cut.
     fn send_text(&self, number: usize, group: Group, text: &Arc<[u8]>, except: Option<ConnId>) -> bool {
+        // The bytes in an inbox are bounded, as those in a queue are.
         let inbox = self.loops.group.inbox(number);
         if inbox.reserve(text.len(), self.inbox_limit()) {
             let text = text.clone();
@@ -139,13 +141,18 @@ impl Context<'_> {
     /// ```
     /// # use socketserver::{Context, Group};
     /// # use socketserver::event_loop::ConnId;
-    /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
+    /// fn tell_the_others(
+    ///     cx: &mut Context<'_>,
+    ///     room: Group,
+    ///     speaker: ConnId,
+    ///     text: &str,
+    /// ) -> usize {
     ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
     /// }
     /// ```
     ///
-    /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop. There, every
-    /// present member counts as reached, except `except`.
+    /// Members on other loops of [`EventLoops`](crate::EventLoops) get it as well, by one call in each loop. There,
+    /// every present member counts as reached, except `except`.
     pub fn broadcast(&mut self, group: Group, bytes: &[u8], except: Option<ConnId>) -> usize {
         self.state.broadcast(group, bytes, except) + self.state.broadcast_across(group, bytes, except)
     }
@@ -159,9 +166,10 @@ impl Context<'_> {
         }
     }
 
-    /// Sends `message` to another connection of this loop. Its [`Protocol::message`](crate::Protocol::message) is called
-    /// in this turn or the next, never within this callback. `false` if the connection is gone or closing. If it closes
-    /// before the call, the message is dropped. [`post_to`](Self::post_to) works for connections of all loops.
+    /// Sends `message` to another connection of this loop. Its [`Protocol::message`](crate::Protocol::message) is
+    /// called in this turn or the next, never within this callback. `false` if the connection is gone or closing. If
+    /// it closes before the call, the message is dropped. [`post_to`](Self::post_to) works for connections of all
+    /// loops.
     pub fn post(&mut self, id: ConnId, message: impl Any) -> bool {
         let there = self.state.is_open(id);
         if there {

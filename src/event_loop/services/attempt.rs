@@ -94,6 +94,7 @@ impl State {
     pub(crate) fn try_addresses(&mut self, connector: Connector, mut found: VecDeque<Addr>) {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
+        // A socket that is bound to one family cannot connect to the other.
         if let Some(local) = client.to.bind_address {
             found.retain(|addr| addr.socket_addr().map_or(true, |addr| addr.is_ipv4() == local.is_ipv4()));
         }
@@ -112,6 +113,7 @@ impl State {
         let now = self.time.clock.now();
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
+        // Equal shares of what is left.
         let left = attempt.deadline.saturating_duration_since(now);
         let share = left / u32::try_from(attempt.rest.len()).unwrap_or(u32::MAX).max(1);
         self.time.timers.reset(attempt.timer, now, share);
@@ -133,6 +135,7 @@ impl State {
             return;
         };
         let is_unix = matches!(socket, Socket::Unix(_));
+        // Connected at once (a Unix socket, or this host), under way, or to be tried again.
         match connect(socket, addr) {
             Ok(true) => self.finish_attempt(connector),
             Ok(false) => {

@@ -3,9 +3,9 @@
 //! What a program asks for within a callback is only noted. The next step follows when the callback has returned, so a
 //! factory is never called within its own call.
 //!
-//! Clients take no permit and are in no counter, because those count served connections. A server whose backends counted
-//! against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is for
-//! conversations that are under way.
+//! Clients take no permit and are in no counter, because those count served connections. A server whose backends
+//! counted against its limit would refuse clients for them. At a stop, attempts and waits are cancelled: a drain is
+//! for conversations that are under way.
 
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ impl State {
     }
 
     fn add_client(&mut self, to: Connect, factory: Rc<dyn Factory>) -> Connector {
+        // A loop that drains connects no more. The client learns it by `connection_failed`.
         let drains = self.stop.drain.is_some();
         let stage = if drains { Stage::Stopped { tell: true } } else { Stage::Queued };
         let connector = Connector(self.clients.all.insert(Client { to, factory, stage, retries: 0 }));
@@ -132,6 +133,7 @@ impl State {
         let conn = Conn::new(io, peer, Origin::Made(connector), None, since);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let id = self.conns.insert(conn);
+        // The attempt is over: its timer must not fire for the connection.
         if let Stage::Trying(attempt) = std::mem::replace(&mut client.stage, Stage::Connected { id, since }) {
             self.time.timers.cancel(attempt.timer);
         }
@@ -162,6 +164,7 @@ impl State {
 
     /// Calls `connection_failed`, and plans what follows.
     fn report_failure(&mut self, connector: Connector, reason: ConnectFailure, tried: Vec<(Addr, io::Error)>) {
+        // No attempt follows at a stop, nor after the program has stopped the client.
         let goes_on = self.stop.drain.is_none() && !matches!(reason, ConnectFailure::Stopped);
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         client.stage = Stage::Over { again: false };
@@ -253,9 +256,9 @@ impl Context<'_> {
         self.state.connect(to, Rc::new(factory))
     }
 
-    /// Stops the attempt that is under way, or the wait for the next one; `false` if there is neither. A stopped attempt
-    /// is reported as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped) after this callback. A
-    /// connection stays; when it is lost, the client reconnects as it is set to.
+    /// Stops the attempt that is under way, or the wait for the next one; `false` if there is neither. A stopped
+    /// attempt is reported as [`ConnectFailure::Stopped`](crate::event_loop::ConnectFailure::Stopped) after this
+    /// callback. A connection stays; when it is lost, the client reconnects as it is set to.
     pub fn stop_connecting(&mut self, connector: Connector) -> bool {
         self.state.stop_connecting(connector)
     }

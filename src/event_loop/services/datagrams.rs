@@ -218,6 +218,7 @@ impl State {
         let number = port.number_for(to, delivering);
         let socket = port.socket(number).cloned().ok_or_else(closed)?;
         let connected = port.connected.as_ref().is_some_and(|(connected, _)| *connected == number);
+        // The kernel reports an earlier refusal at the next send.
         let mut sent = socket.send(bytes, to, source);
         if connected && sent.as_ref().is_err_and(is_refusal) {
             // The error is about an earlier datagram. This one has not been sent yet.
@@ -300,6 +301,7 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) -> Option<Outcome> {
+        // Out of its slot: the transport borrows all the rest, and the callback may close the port.
         let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
         self.time.now = self.time.clock.now();
@@ -340,8 +342,8 @@ impl Context<'_> {
     }
 
     /// Sends a datagram from a socket of this loop, as
-    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no room,
-    /// and it was dropped. The socket's protocol is not called.
+    /// [`DatagramTransport::send_to`](crate::event_loop::DatagramTransport::send_to) does. `false` if there was no
+    /// room, and it was dropped. The socket's protocol is not called.
     ///
     /// # Errors
     /// As there, and [`io::ErrorKind::NotConnected`] once the socket is closed, and for one of another loop.
@@ -378,8 +380,8 @@ impl DatagramTransport<'_> {
         self.cx.state.send_datagram(self.place, self.delivery.number, &Addr::Unnamed, bytes, None)
     }
 
-    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not listen,
-    /// [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
+    /// Connects the socket to one peer: datagrams of other peers are not delivered any more. If the peer does not
+    /// listen, [`connection_refused`](DatagramProtocol::connection_refused) is called. Nothing is sent for it.
     ///
     /// # Errors
     /// As connect(2) fails.

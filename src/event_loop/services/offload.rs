@@ -47,8 +47,8 @@ impl std::error::Error for BlockingError {
 }
 
 impl Context<'_> {
-    /// Runs `work` on a thread of a small pool, and then calls `done` on the loop with the result. Use it for what would
-    /// hold up the loop: a file, a database, a long computation (Twisted's `deferToThread`, asyncio's
+    /// Runs `work` on a thread of a small pool, and then calls `done` on the loop with the result. Use it for what
+    /// would hold up the loop: a file, a database, a long computation (Twisted's `deferToThread`, asyncio's
     /// `run_in_executor`).
     ///
     /// ```
@@ -63,18 +63,18 @@ impl Context<'_> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     ///
-    /// All loops of a server share up to 10 threads. A thread starts when it is needed, and ends after 10 s without work.
-    /// A server that never calls this has none. Pieces of work end in any order. A panic in `work` is contained and
-    /// logged; `done` gets it as an error, and also gets the error if there is no thread.
+    /// All loops of a server share up to 10 threads. A thread starts when it is needed, and ends after 10 s without
+    /// work. A server that never calls this has none. Pieces of work end in any order. A panic in `work` is contained
+    /// and logged; `done` gets it as an error, and also gets the error if there is no thread.
     ///
     /// More work waits in a queue without a bound. Only the caller knows what to do at a bound, and that is one call:
     /// pause reading until the work is done. Then each connection has one piece in the queue, and the connection limit
     /// bounds it.
     ///
     /// `done` is called in a later turn, never within this callback. The connection that asked may be gone then: keep
-    /// its [`ConnId`](crate::event_loop::ConnId), which then stands for nothing. A drain waits for busy connections, and
-    /// not for work. When the reactor is dropped, so are `done` and the work that has not begun; work that runs is left
-    /// alone.
+    /// its [`ConnId`](crate::event_loop::ConnId), which then stands for nothing. A drain waits for busy connections,
+    /// and not for work. When the reactor is dropped, so are `done` and the work that has not begun; work that runs
+    /// is left alone.
     pub fn blocking<R: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> R + Send + 'static,

@@ -333,6 +333,7 @@ impl Conn {
         let write = at(self.limits.blocked_since, Limit::Write, limits.write).filter(|_| self.flow.blocked);
         let request = self.limits.request_since.and_then(|since| at(since, Limit::Request, limits.request));
         let total = at(self.limits.began, Limit::Total, limits.total);
+        // A connection that is ending waits for no input.
         if self.end.phase != Phase::Open {
             return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
         }

@@ -12,9 +12,9 @@ use crate::net::Addr;
 /// The protocol of one datagram socket and all its peers (Twisted's `DatagramProtocol`). Give it to
 /// [`Reactor::listen_udp`](crate::Reactor::listen_udp) or [`Context::listen_udp`].
 ///
-/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may block, because
-/// everything else in the loop waits for it. An error or a panic is counted, logged, and given to the server's hook. The
-/// protocol goes on with the next datagram.
+/// The loop calls the methods; only [`datagram_received`](Self::datagram_received) is required. None may block,
+/// because everything else in the loop waits for it. An error or a panic is counted, logged, and given to the
+/// server's hook. The protocol goes on with the next datagram.
 ///
 /// ```
 /// use socketserver::{Addr, HandlerResult, Reactor};
@@ -23,7 +23,12 @@ use crate::net::Addr;
 /// struct Echo;
 ///
 /// impl DatagramProtocol for Echo {
-///     fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], from: &Addr) -> HandlerResult {
+///     fn datagram_received(
+///         &mut self,
+///         t: &mut DatagramTransport<'_>,
+///         data: &[u8],
+///         from: &Addr,
+///     ) -> HandlerResult {
 ///         t.send_to(from, data)?;
 ///         t.stop(); // the loop: one is enough here
 ///         Ok(())

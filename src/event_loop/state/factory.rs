@@ -42,8 +42,8 @@ impl fmt::Display for Peer {
 /// Makes a [`Protocol`] for each connection (Twisted's `Factory`). A function or closure `Fn(&Peer) -> P` is one. Give
 /// closures through [`factory()`], which lets the compiler infer their argument.
 ///
-/// What the connections of a server share lives here. A loop is one thread, so that can be an `Rc<RefCell<...>>`, with a
-/// clone for each protocol.
+/// What the connections of a server share lives here. A loop is one thread, so that can be an `Rc<RefCell<...>>`,
+/// with a clone for each protocol.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes no protocols",
     label = "not a `Factory`",
@@ -67,9 +67,9 @@ pub trait Factory {
         let _ = cx;
     }
 
-    /// Called when an attempt of a client has failed: it was refused, timed out, was stopped. The error says if another
-    /// attempt follows. [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents it. By default
-    /// it logs a warning.
+    /// Called when an attempt of a client has failed: it was refused, timed out, was stopped. The error says if
+    /// another attempt follows. [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents
+    /// it. By default it logs a warning.
     fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
         let _ = cx;
         log_line(Level::Warn, "socketserver::event_loop", format_args!("{error}"));
@@ -124,7 +124,11 @@ impl<F: Factory + ?Sized> Factory for Rc<F> {
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(transport.write(data)?)
 ///     }
 /// }

@@ -4,12 +4,12 @@
 //! `State` in `conns`, `services` and `turn`; nothing here reads, writes or starts a callback. `Protocol`, `Factory`,
 //! `Context` and `Transport` are declared here, because `State` holds the one and is lent as the other.
 //!
-//! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`, `limits`,
-//! `end`, and `ColdState` for what few connections have.
+//! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`,
+//! `limits`, `end`, and `ColdState` for what few connections have.
 //!
-//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a check
-//! at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the compiler. For
-//! all other code there is `ConnId`, a number.
+//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a
+//! check at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the
+//! compiler. For all other code there is `ConnId`, a number.
 
 pub(crate) mod clockwork;
 pub(crate) mod cold;

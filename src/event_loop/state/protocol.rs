@@ -19,7 +19,8 @@ pub enum Eof {
     KeepOpen,
 }
 
-/// One connection's side of a conversation: a value for each connection, made by a [`Factory`](crate::event_loop::Factory).
+/// One connection's side of a conversation: a value for each connection, made by a
+/// [`Factory`](crate::event_loop::Factory).
 ///
 /// The loop calls the methods; only [`data_received`](Self::data_received) is required. Each is lent the [`Transport`],
 /// to write, to close, and to reach other connections. None may block, because all connections of the loop wait for it.
@@ -51,7 +52,11 @@ pub enum Eof {
 /// struct Echo;
 ///
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         transport.write(data)?;
 ///         Ok(())
 ///     }
@@ -104,8 +109,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Called once for each [`Transport::send_reader`] and [`send_file`](Transport::send_file), when the kernel has taken
-    /// it to its end. After [`close`](Transport::close) it is not called; only
+    /// Called once for each [`Transport::send_reader`] and [`send_file`](Transport::send_file), when the kernel has
+    /// taken it to its end. After [`close`](Transport::close) it is not called; only
     /// [`connection_lost`](Self::connection_lost) follows.
     ///
     /// # Errors
@@ -138,8 +143,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Called when the loop drains: say good-bye, or end what is under way. The connection closes when it is idle: nothing
-    /// is queued, reading is not paused, and no [request](Transport::request_begins) is in progress.
+    /// Called when the loop drains: say good-bye, or end what is under way. The connection closes when it is idle:
+    /// nothing is queued, reading is not paused, and no [request](Transport::request_begins) is in progress.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -147,8 +152,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Called once, last: the connection is gone. It is in no group any more, its timers are cancelled, and its id stands
-    /// for nothing. A panic here is contained and logged.
+    /// Called once, last: the connection is gone. It is in no group any more, its timers are cancelled, and its id
+    /// stands for nothing. A panic here is contained and logged.
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {}
 }
 

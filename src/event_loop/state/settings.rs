@@ -30,11 +30,16 @@ impl Default for LoopSettings {
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{factory, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
+/// use socketserver::{factory, EventLoop, HandlerResult};
+/// use socketserver::{Protocol, ServerBuilder, Transport};
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(transport.write(data)?)
 ///     }
 /// }
@@ -59,8 +64,8 @@ impl Default for LoopSettings {
 /// Limits, time limits, stop, counters and hooks are the server's, as with every strategy. Buffer sizes are not: a loop
 /// reads into one buffer of 64 KiB, and queues what a peer does not take.
 ///
-/// It holds settings only, and makes its loop when the server runs. So a server can be sent to the thread where it is to
-/// serve, although a [`Reactor`](crate::Reactor) cannot leave its thread.
+/// It holds settings only, and makes its loop when the server runs. So a server can be sent to the thread where it is
+/// to serve, although a [`Reactor`](crate::Reactor) cannot leave its thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EventLoop {
     settings: LoopSettings,
@@ -72,8 +77,9 @@ impl EventLoop {
         Self::default()
     }
 
-    /// Sets the water marks of a connection's queue, in bytes. Above `high`, `pause_writing` is called, and the connection
-    /// is not read any more. At `low`, writing and reading go on. Defaults to 16 KiB and 64 KiB, as asyncio's.
+    /// Sets the water marks of a connection's queue, in bytes. Above `high`, `pause_writing` is called, and the
+    /// connection is not read any more. At `low`, writing and reading go on. Defaults to 16 KiB and 64 KiB, as
+    /// asyncio's.
     #[must_use]
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         (self.settings.low_water, self.settings.high_water) = (low, high);

@@ -36,7 +36,7 @@ impl State {
         let full = self.is_full();
         let core = &self.core;
         let listen = !(full || self.ports.rests || core.control.paused() || self.stop.drain.is_some());
-        // Each change is a system call for each listener, so only changes are told to epoll.
+        // A system call for each listener, so only at a change.
         if listen != self.ports.listening {
             self.ports.listening = listen;
             for place in self.ports.list.ids() {

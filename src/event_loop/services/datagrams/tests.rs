@@ -12,7 +12,7 @@ const HERE_V4: &str = "127.0.0.1:0";
 const HERE_V6: &str = "[::1]:0";
 const LONG: Option<Duration> = Some(Duration::from_secs(30));
 
-/// Notes what it is called for, and connects to whom it is sent the address of.
+/// Notes its callbacks, and connects to the address that a datagram contains.
 #[derive(Clone, Default)]
 struct Noting(Rc<RefCell<Vec<String>>>);
 

@@ -1,0 +1,124 @@
+//! Writing to a connection from other threads.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::sync::{mpsc, Arc};
+use std::thread;
+
+use crate::kit::{expect, read_all, serve, strategies, until, LONG};
+use socketserver::connection::SendError;
+use socketserver::{handler, Connection, ServerBuilder};
+
+#[test]
+fn messages_wake_a_reader_that_waits() {
+    for (name, strategy) in strategies() {
+        let (lend, lent) = mpsc::channel();
+        let listen = handler(move |conn| {
+            lend.send(conn.writer()?)?;
+            while let Some(line) = conn.next_line()? {
+                writeln!(conn, "you said {line}")?;
+            }
+            Ok(())
+        });
+        let server = serve(ServerBuilder::new().strategy(strategy).bind_tcp("127.0.0.1:0", listen).unwrap());
+        let mut client = server.connect();
+        let writer = lent.recv_timeout(LONG).unwrap();
+        for n in 0..100 {
+            writer.send(format!("news {n}\n").into_bytes()).unwrap();
+            expect(&mut client, &format!("news {n}\n"));
+        }
+        client.write_all(b"thanks\n").unwrap();
+        expect(&mut client, "you said thanks\n");
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), "", "{name}");
+    }
+}
+
+#[test]
+fn each_thread_s_messages_keep_their_order() {
+    let (mut conn, client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    let serving = thread::spawn(move || conn.read(&mut [0]).map(drop));
+    let senders = ["a", "b", "c", "d"].map(|name| {
+        let writer = writer.clone();
+        thread::spawn(move || (0..500).for_each(|n| writer.send(format!("{name} {n}\n").into_bytes()).unwrap()))
+    });
+    let mut next = std::collections::HashMap::new();
+    for line in BufReader::new(&client).lines().take(2000) {
+        let line = line.unwrap();
+        let (name, n) = line.split_once(' ').unwrap();
+        let due = next.entry(name.to_owned()).or_insert(0);
+        assert_eq!(n.parse(), Ok(*due), "{name}");
+        *due += 1;
+    }
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    drop(client);
+    serving.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_message_never_lands_within_what_the_handler_writes() {
+    let (mut conn, mut client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    conn.write_all(b"half ").unwrap();
+    writer.send(*b"news\n").unwrap();
+    conn.write_all(b"and half\n").unwrap();
+    conn.flush().unwrap();
+    expect(&mut client, "half and half\nnews\n");
+}
+
+#[test]
+fn what_is_queued_at_the_end_is_sent() {
+    let (conn, mut client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    (0..10).for_each(|_| writer.send(*b"good bye\n").unwrap());
+    drop(conn);
+    assert_eq!(read_all(&mut client), "good bye\n".repeat(10));
+}
+
+#[test]
+fn a_writer_of_an_ended_connection_is_told() {
+    let (conn, client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    drop(client);
+    drop(conn);
+    assert_eq!(writer.send(*b"anyone?"), Err(SendError::Closed));
+    assert_eq!(writer.queued(), 0);
+}
+
+#[test]
+fn a_writer_of_a_served_connection_is_told_when_it_is_over() {
+    let (lend, lent) = mpsc::channel();
+    let once = handler(move |conn| Ok(lend.send(conn.writer()?)?));
+    let server = serve(ServerBuilder::new().bind_tcp("127.0.0.1:0", once).unwrap());
+    assert_eq!(read_all(&mut server.connect()), "");
+    let writer = lent.recv_timeout(LONG).unwrap();
+    until("the writer is closed", || writer.send(*b"x") == Err(SendError::Closed));
+}
+
+#[test]
+fn the_queue_is_bounded_in_bytes() {
+    let (tell, told) = mpsc::channel();
+    let full = handler(move |conn| {
+        let writer = conn.writer()?;
+        let results = ["x".repeat(75), "12345".into(), "12345".into(), "6".into()].map(|m| writer.send(m.into_bytes()));
+        let queued = writer.queued();
+        conn.flush()?;
+        Ok(tell.send((results, queued, writer.queued(), writer.send(*b"0123456789")))?)
+    });
+    let server = serve(ServerBuilder::new().writer_capacity(10 + 2 * 64).bind_tcp("127.0.0.1:0", full).unwrap());
+    assert_eq!(read_all(&mut server.connect()), "12345123450123456789");
+    let (results, before, after, then) = told.recv_timeout(LONG).unwrap();
+    assert_eq!(results, [Err(SendError::Full), Ok(()), Ok(()), Err(SendError::Full)]);
+    assert_eq!((before, after, then), (10 + 2 * 64, 0, Ok(())), "a message costs 64 bytes besides its own");
+}
+
+#[test]
+fn the_default_queue_takes_a_mebibyte() {
+    let (conn, _client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    let message: Arc<[u8]> = vec![0; (1 << 20) - 64].into();
+    assert_eq!(writer.send(message.clone()), Ok(()));
+    assert_eq!(writer.send(*b"x"), Err(SendError::Full));
+    drop(_client); // so that nothing waits for a reader at the end
+}

@@ -1,0 +1,15 @@
+//! Framing: the decoders, and the receivers that are built of them.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+#[path = "../kit/line_talker.rs"]
+mod line_talker;
+#[path = "../kit/receiving.rs"]
+mod receiving;
+
+mod frames;
+mod line_receiver;
+mod lines;
+mod over_connections;
+mod random;
+mod string_receiver;

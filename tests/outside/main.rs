@@ -1,0 +1,18 @@
+//! Examples as processes, driven from outside as any client would; and what needs a process or a network of its own.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod addresses;
+mod chat;
+mod datagram_examples;
+mod examples;
+mod forking;
+mod injected;
+mod port_forward;
+mod preforking;
+mod unix_files;
+mod unix_peers;
+mod vanished;

@@ -1,0 +1,16 @@
+//! Servers in the process of the test: binding, accepting, serving, hooks, and the end.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accept_faults;
+mod accepting;
+mod datagrams;
+mod errors;
+mod handlers;
+mod hooks;
+mod lifecycle;
+mod regressions;
+mod unix;
