@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::sys::process::Private;
-use crate::sys::{Epoll, Interest};
+use crate::sys::Epoll;
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -34,19 +34,19 @@ pub(super) enum Ready {
 impl ListeningSet {
     pub(super) fn new(core: &Core, listeners: &[Listener]) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        epoll.add(&core.control.stop, Interest::Read, STOP)?;
-        core.control.recall.iter().try_for_each(|recall| epoll.add(recall, Interest::Read, RECALL))?;
+        epoll.add(&core.control.stop, STOP)?;
+        core.control.recall.iter().try_for_each(|recall| epoll.add(recall, RECALL))?;
         // `EPOLLEXCLUSIVE` wakes one of the sets that watch a listener, seldom more, never all. The watch is
         // level-triggered: while connections are queued, the next waiting thread is woken for the next one.
         // Edge-triggered, one thread would have to accept until `EAGAIN`, and could serve only one of them.
         for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
-            epoll.add(listener, Interest::ReadExclusive, index)?;
+            epoll.add_exclusive(listener, index)?;
         }
         Ok(Self { epoll: Private::new(epoll) })
     }
 
     pub(super) fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.epoll.add(fd, Interest::Read, WATCHED)
+        self.epoll.add(fd, WATCHED)
     }
 
     pub(super) fn remove(&self, listener: &Listener) {

@@ -1,4 +1,4 @@
-//! Waiting: epoll sets, eventfds, and `ppoll` for a handful of descriptors.
+//! Waiting: eventfds, and `ppoll` for a handful of descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{ppoll, PollFd, PollFlags};
-use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::{self, EfdFlags};
 use nix::sys::time::TimeSpec;
 
@@ -35,67 +35,6 @@ impl EventFd {
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// What an [`Epoll`] watches a descriptor for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interest {
-    /// Readable, level-triggered.
-    Read,
-    /// Readable, and of all the sets that wait for it only one is woken (`EPOLLEXCLUSIVE`).
-    ReadExclusive,
-}
-
-/// An epoll set that tells one ready descriptor at a time, by the token it was added with.
-#[derive(Debug)]
-pub(crate) struct Epoll(epoll::Epoll);
-
-impl Epoll {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
-    }
-
-    pub(crate) fn add(&self, fd: impl AsFd, interest: Interest, token: u64) -> io::Result<()> {
-        let flags = match interest {
-            Interest::Read => EpollFlags::EPOLLIN,
-            Interest::ReadExclusive => EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE,
-        };
-        Ok(self.0.add(fd, EpollEvent::new(flags, token))?)
-    }
-
-    pub(crate) fn remove(&self, fd: impl AsFd) {
-        let _ = self.0.delete(fd);
-    }
-
-    /// The tokens of those that are ready now, without a wait.
-    pub(crate) fn ready<'a>(&self, tokens: &'a mut [u64; 32]) -> io::Result<&'a [u64]> {
-        let mut events = [EpollEvent::empty(); 32];
-        let n = match self.0.wait(&mut events, EpollTimeout::ZERO) {
-            Err(Errno::EINTR) => 0,
-            done => done?,
-        };
-        for (token, event) in tokens.iter_mut().zip(&events[..n]) {
-            *token = event.data();
-        }
-        Ok(&tokens[..n])
-    }
-
-    #[cfg(not(all(test, shuttle)))] // the model has its own
-    /// Waits for one ready descriptor; `None` after `timeout`, or when a signal came in between.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
-        let mut event = [EpollEvent::empty()];
-        match self.0.wait(&mut event, whole_millis(timeout)) {
-            Ok(0) | Err(Errno::EINTR) => Ok(None),
-            Ok(_) => Ok(Some(event[0].data())),
-            Err(e) => Err(e.into()),
-        }
-    }
-}
-
-impl AsFd for Epoll {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0 .0.as_fd()
     }
 }
 

@@ -12,6 +12,7 @@
 //!   worker processes and their master).
 
 pub(crate) mod datagram;
+mod epoll;
 mod event;
 mod events;
 pub(crate) mod limits;
@@ -28,11 +29,14 @@ pub(crate) mod worker;
 pub(crate) mod model;
 #[cfg(all(test, shuttle))]
 pub(crate) mod real {
-    pub(crate) use super::event::{poll, Epoll, EventFd, Ready};
+    pub(crate) use super::epoll::Epoll;
+    pub(crate) use super::event::{poll, EventFd, Ready};
 }
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use event::{poll, Epoll, EventFd};
-pub(crate) use event::{read_if_ready, Interest};
+pub(crate) use epoll::Epoll;
+pub(crate) use event::read_if_ready;
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use event::{poll, EventFd};
 pub use events::Events;
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{poll, Epoll, EventFd};

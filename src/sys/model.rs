@@ -18,7 +18,6 @@ use shuttle::rand::{thread_rng, Rng};
 
 use crate::sync::model::{is_for_ever, now, Condvar, Mutex, MutexGuard};
 use crate::sys::real::{self, Ready};
-use crate::sys::Interest;
 
 shuttle::lazy_static! {
     /// New for each schedule.
@@ -47,6 +46,13 @@ struct Item {
     exclusive: bool,
     /// Whether it is on the ready list: to be looked at, it may not be ready any more.
     listed: bool,
+}
+
+impl Item {
+    /// On the ready list, to be looked at once.
+    fn new(fd: &impl AsFd, token: u64, exclusive: bool) -> Self {
+        Self { fd: fd.as_fd().as_raw_fd(), token, exclusive, listed: true }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -159,11 +165,17 @@ impl Epoll {
         Ok(Self { inner, id })
     }
 
-    pub(crate) fn add(&self, fd: impl AsFd, interest: Interest, token: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         let mut kernel = KERNEL.lock();
-        let (raw, exclusive) = (fd.as_fd().as_raw_fd(), interest == Interest::ReadExclusive);
-        self.inner.add(fd, interest, token)?;
-        kernel.set(self.id).items.push(Item { fd: raw, token, exclusive, listed: true }); // to be looked at once
+        self.inner.add(&fd, token)?;
+        kernel.set(self.id).items.push(Item::new(&fd, token, false));
+        Ok(())
+    }
+
+    pub(crate) fn add_exclusive(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let mut kernel = KERNEL.lock();
+        self.inner.add_exclusive(&fd, token)?;
+        kernel.set(self.id).items.push(Item::new(&fd, token, true));
         Ok(())
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, pollfd};
-use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 
+use super::epoll::Epoll;
 use super::event::whole_millis;
 
 /// Most events that one wait takes from the kernel; what is left shows at the next.
@@ -45,15 +46,14 @@ pub(crate) struct Poller {
 #[derive(Debug)]
 enum Set {
     /// For any number of them.
-    Epoll(epoll::Epoll),
+    Epoll(Epoll),
     /// For a handful: it costs no descriptor, and no call for a change.
-    Few(RefCell<Few>),
+    Few(RefCell<PollSet>),
 }
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        let epoll = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { set: Set::Epoll(epoll), events: vec![EpollEvent::empty(); BATCH], ready: 0 })
+        Ok(Self { set: Set::Epoll(Epoll::new()?), events: vec![EpollEvent::empty(); BATCH], ready: 0 })
     }
 
     /// Of a handful of descriptors, each of which is removed or forgotten before it is closed.
@@ -63,34 +63,29 @@ impl Poller {
 
     pub(crate) fn add(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         match &self.set {
-            Set::Epoll(epoll) => epoll.add(fd, EpollEvent::new(flags(wanted), token))?,
+            Set::Epoll(epoll) => epoll.add_for(fd, flags(wanted), token),
             Set::Few(few) => few.borrow_mut().add(&fd, wanted, token),
         }
-        Ok(())
     }
 
     /// A listener that several processes may share: one of them is woken.
     pub(crate) fn add_exclusive(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         match &self.set {
-            Set::Epoll(epoll) => {
-                epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token))?;
-            }
+            Set::Epoll(epoll) => epoll.add_exclusive(fd, token),
             Set::Few(few) => few.borrow_mut().add(&fd, Readiness::READABLE, token),
         }
-        Ok(())
     }
 
     pub(crate) fn modify(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         match &self.set {
-            Set::Epoll(epoll) => epoll.modify(fd, &mut EpollEvent::new(flags(wanted), token))?,
+            Set::Epoll(epoll) => epoll.modify(fd, flags(wanted), token),
             Set::Few(few) => few.borrow_mut().add(&fd, wanted, token),
         }
-        Ok(())
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) {
         match &self.set {
-            Set::Epoll(epoll) => drop(epoll.delete(fd)),
+            Set::Epoll(epoll) => epoll.remove(fd),
             Set::Few(few) => few.borrow_mut().remove(&fd),
         }
     }
@@ -104,13 +99,9 @@ impl Poller {
 
     /// Waits up to `timeout`, for ever without one; how many events there are. A signal ends it with none.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let ready = match &self.set {
-            Set::Epoll(epoll) => epoll.wait(&mut self.events, whole_millis(timeout)),
-            Set::Few(few) => few.borrow_mut().wait(timeout, &mut self.events),
-        };
-        self.ready = match ready {
-            Err(Errno::EINTR) => 0,
-            done => done?,
+        self.ready = match &self.set {
+            Set::Epoll(epoll) => epoll.wait_for(&mut self.events, timeout)?,
+            Set::Few(few) => few.borrow_mut().wait(timeout, &mut self.events)?,
         };
         Ok(self.ready)
     }
@@ -141,18 +132,20 @@ fn flags(wanted: Readiness) -> EpollFlags {
 
 /// The list that `poll` wants, and the token of each place in it.
 #[derive(Debug, Default)]
-struct Few {
+struct PollSet {
     list: Vec<pollfd>,
     tokens: Vec<u64>,
 }
 
-impl Few {
-    fn add(&mut self, fd: &impl AsFd, wanted: Readiness, token: u64) {
+impl PollSet {
+    /// Never fails.
+    fn add(&mut self, fd: &impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         self.remove(fd);
         let bit = |wanted, bit| if wanted { bit } else { 0 };
         let events = bit(wanted.read, libc::POLLIN) | bit(wanted.write, libc::POLLOUT);
         self.list.push(pollfd { fd: fd.as_fd().as_raw_fd(), events, revents: 0 });
         self.tokens.push(token);
+        Ok(())
     }
 
     fn remove(&mut self, fd: &impl AsFd) {
@@ -163,11 +156,14 @@ impl Few {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<EpollEvent>) -> nix::Result<usize> {
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<EpollEvent>) -> io::Result<usize> {
         events.clear();
         let (list, length) = (self.list.as_mut_ptr(), self.list.len() as libc::nfds_t);
         // SAFETY: poll reads and writes `length` entries of the list, which has so many.
-        Errno::result(unsafe { libc::poll(list, length, i32::from(whole_millis(timeout))) })?;
+        match Errno::result(unsafe { libc::poll(list, length, i32::from(whole_millis(timeout))) }) {
+            Err(Errno::EINTR) => return Ok(0),
+            done => done?,
+        };
         let ready = self.list.iter().zip(&self.tokens).filter(|(entry, _)| entry.revents != 0);
         events.extend(ready.map(|(entry, token)| EpollEvent::new(told(entry.revents), *token)));
         Ok(events.len())

@@ -13,7 +13,7 @@ use crate::lifecycle::{Scoreboard, WorkerRole};
 use crate::observe::log_line;
 use crate::preforking::check_threads;
 use crate::preforking::worker::{State, Worker};
-use crate::sys::{process, signal, Interest};
+use crate::sys::{process, signal};
 
 impl Supervisor<'_> {
     /// Brings the workers there are to those there should be: one for each index below the wanted number.
@@ -101,8 +101,8 @@ impl Supervisor<'_> {
     /// Watches a worker's end and its pipe. A worker that cannot be watched is ended at once.
     fn watch_worker(&self, worker: Worker) -> std::io::Result<Worker> {
         let token = (worker.pid.as_raw() as u64) << 1;
-        let watched = self.watch.add(&worker.pidfd, Interest::Read, token | ENDED);
-        match watched.and_then(|()| self.watch.add(&worker.pipe, Interest::Read, token | SPOKE)) {
+        let watched = self.watch.add(&worker.pidfd, token | ENDED);
+        match watched.and_then(|()| self.watch.add(&worker.pipe, token | SPOKE)) {
             Ok(()) => Ok(worker),
             Err(e) => {
                 process::end_now(worker.pid);

@@ -25,7 +25,7 @@ use crate::net::Addr;
 use crate::observe::{log_line, ChildEnd};
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
-use crate::sys::{signal, Epoll, Interest};
+use crate::sys::{signal, Epoll};
 
 /// The timer's token. A child's is its process number.
 const TIMER: u64 = u64::MAX;
@@ -59,7 +59,7 @@ pub(super) struct Children {
 impl Children {
     pub(super) fn new(core: &Arc<Core>, watch: &Epoll) -> io::Result<Self> {
         let timer = Private::new(Timer::new()?);
-        watch.add(&timer, Interest::Read, TIMER)?;
+        watch.add(&timer, TIMER)?;
         Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
     }
 
@@ -98,7 +98,7 @@ impl Children {
     /// Watches a new child. A child that cannot be watched is not left running.
     fn watch_child(&mut self, watch: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
-        let watched = process::pidfd(child.pid).and_then(|fd| watch.add(&fd, Interest::Read, token).map(|()| fd));
+        let watched = process::pidfd(child.pid).and_then(|fd| watch.add(&fd, token).map(|()| fd));
         match watched {
             Ok(fd) => {
                 // A second SIGINT or SIGTERM takes it along.
