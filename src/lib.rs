@@ -131,7 +131,11 @@
 //!         t.send_line(format!("{} here", t.members(self.0)))
 //!     }
 //!
-//!     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+//!     fn data_received(
+//!         &mut self,
+//!         t: &mut Transport<'_>,
+//!         data: &[u8],
+//!     ) -> HandlerResult {
 //!         let me = t.id();
 //!         t.broadcast(self.0, data, Some(me));
 //!         Ok(())

@@ -68,6 +68,8 @@ const RIDDLE_COUNT: usize = 29;
 const RIDDLES: &[&str] = &["who", "whoever", "that one", "of which", "so many", "as by then", "tells of"];
 
 const LONGEST_FILE: usize = 500;
+/// Columns of a line in an example of the docs: what docs.rs shows without a scroll bar.
+const WIDEST_EXAMPLE: usize = 84;
 const LONGEST_FUNCTION: usize = 50;
 /// The two walks that read top to bottom: folder, function, lines at most.
 const WALKS: &[(&str, &str, usize)] = &[("accept", "next", 100), ("event_loop", "turn", 100)];
@@ -138,6 +140,29 @@ fn comments_ask_fewer_riddles() {
     if count < RIDDLE_COUNT {
         println!("RIDDLE_COUNT can be lowered to {count}");
     }
+}
+
+#[test]
+fn lines_of_examples_fit_the_page_of_the_docs() {
+    let mut wide = Vec::new();
+    for file in source() {
+        let mut in_example = false;
+        for (number, line) in file.text.lines().enumerate() {
+            let trimmed = line.trim_start();
+            let of_docs = trimmed.strip_prefix("///").or_else(|| trimmed.strip_prefix("//!"));
+            let text = of_docs.map(|text| text.strip_prefix(' ').unwrap_or(text));
+            let Some(text) = text.or((!file.is_rust()).then_some(line)) else {
+                in_example = false;
+                continue;
+            };
+            if text.starts_with("```") {
+                in_example = !in_example;
+            } else if in_example && !text.starts_with("# ") && text.chars().count() > WIDEST_EXAMPLE {
+                wide.push(format!("{}:{}", file.path, number + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "more than {WIDEST_EXAMPLE} columns: {wide:?}");
 }
 
 fn riddles(file: &Source) -> usize {

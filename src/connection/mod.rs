@@ -69,11 +69,11 @@ use output::Output;
 /// let (mut conn, client) = Connection::pair()?;
 /// (&client).write_all(b"Ada\nGrace\n")?;
 /// client.shutdown(std::net::Shutdown::Write)?;
-/// while conn.next_request()? {                         // false too when the server stops
+/// while conn.next_request()? { // false too when the server stops
 ///     let Some(name) = conn.next_line()? else { break };
 ///     conn.send_line(format!("hello {name}"))?;
 /// }
-/// drop(conn);                                          // flushes
+/// drop(conn); // flushes
 /// let replies: Result<Vec<_>, _> = BufReader::new(client).lines().collect();
 /// assert_eq!(replies?, ["hello Ada", "hello Grace"]);
 /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())

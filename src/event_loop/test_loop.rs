@@ -41,12 +41,20 @@ const TURNS: usize = 1000;
 /// #[derive(Default)]
 /// struct Echo(Vec<u8>);
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         self.0 = data.to_vec();
 ///         transport.set_timer(Duration::from_secs(1));
 ///         Ok(())
 ///     }
-///     fn timer(&mut self, transport: &mut Transport<'_>, _timer: TimerId) -> HandlerResult {
+///     fn timer(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         _timer: TimerId,
+///     ) -> HandlerResult {
 ///         Ok(transport.write(&self.0)?)
 ///     }
 /// }
@@ -126,7 +134,8 @@ impl TestLoop {
     ///
     /// let mut test = TestLoop::new()?;
     /// test.answer_connects([Err(ErrorKind::ConnectionRefused.into()), Ok(())]);
-    /// let to = Connect::to("server:80").reconnect(Reconnect::new());       // in a second, or a little less
+    /// // It connects again in a second, or a little less.
+    /// let to = Connect::to("server:80").reconnect(Reconnect::new());
     /// let connector = test.act(|cx| cx.connect(to, factory(|_| Greeter)));
     /// test.advance(Duration::from_secs(1));
     /// let server = test.act(|cx| cx.connection_of(connector)).unwrap();

@@ -22,7 +22,8 @@ use std::str::FromStr;
 /// ```
 /// use socketserver::Address;
 /// assert_eq!("unix:/run/x.sock".parse::<Address>()?.to_string(), "unix:/run/x.sock");
-/// assert_eq!(Address::from(("127.0.0.1", 1234)).to_string(), "127.0.0.1:1234"); // Python's form
+/// // Python's form:
+/// assert_eq!(Address::from(("127.0.0.1", 1234)).to_string(), "127.0.0.1:1234");
 /// assert_eq!(Address::from(("::1", 1234)).to_string(), "[::1]:1234");
 /// assert!("localhost".parse::<Address>().is_err());    // no port
 /// # Ok::<(), std::io::Error>(())

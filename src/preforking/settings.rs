@@ -41,7 +41,9 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// ```no_run
 /// use socketserver::{handler, PreForking, TcpServer, Threading};
 ///
-/// let hello = handler(|conn| conn.send_line(format!("Hello from process {}", std::process::id())));
+/// let hello = handler(|conn| {
+///     conn.send_line(format!("Hello from process {}", std::process::id()))
+/// });
 /// let strategy = PreForking::new(4, Threading::new()).max_requests(100_000);
 /// TcpServer::with_strategy("127.0.0.1:1234", hello, strategy)?.serve_forever()?;
 /// # Ok::<(), socketserver::Error>(())

@@ -28,7 +28,8 @@
 //!     match key.data {
 //!         Source::Listener => {
 //!             let client = Rc::new(listener.accept()?.0);
-//!             selector.register(&*client, Events::READ, Source::Client(client.clone()))?;
+//!             let source = Source::Client(client.clone());
+//!             selector.register(&*client, Events::READ, source)?;
 //!         }
 //!         Source::Client(client) => {
 //!             let mut buf = [0; 1000];

@@ -14,7 +14,10 @@ use crate::event_loop::primitives::timers::NEVER;
 /// use std::time::Duration;
 /// use socketserver::event_loop::Reconnect;
 ///
-/// let patient = Reconnect::new().initial_delay(Duration::from_millis(100)).max_delay(Duration::from_secs(5)).jitter(0.0);
+/// let patient = Reconnect::new()
+///     .initial_delay(Duration::from_millis(100))
+///     .max_delay(Duration::from_secs(5))
+///     .jitter(0.0);
 /// // 100 ms, 272 ms, 739 ms, 2 s, 5 s, 5 s, ...
 /// # let _ = patient;
 /// ```

@@ -28,7 +28,11 @@ impl Transport<'_> {
     ///         transport.shutdown_write();
     ///         Ok(())
     ///     }
-    ///     fn data_received(&mut self, _transport: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+    ///     fn data_received(
+    ///         &mut self,
+    ///         _transport: &mut Transport<'_>,
+    ///         _data: &[u8],
+    ///     ) -> HandlerResult {
     ///         Ok(())
     ///     }
     /// }

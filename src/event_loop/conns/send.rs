@@ -49,7 +49,11 @@ impl Transport<'_> {
     ///
     /// struct Zeros;
     /// impl Protocol for Zeros {
-    ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+    ///     fn data_received(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         data: &[u8],
+    ///     ) -> HandlerResult {
     ///         transport.write(b"zeros: ")?;
     ///         transport.send_reader(std::io::repeat(b'0').take(data.len() as u64))?;
     ///         transport.send_line(".")

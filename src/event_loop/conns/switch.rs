@@ -33,7 +33,11 @@ impl Transport<'_> {
     ///
     /// struct Negotiation;
     /// impl LineReceiver for Negotiation {
-    ///     fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
+    ///     fn line_received(
+    ///         &mut self,
+    ///         t: &mut FramedTransport<'_>,
+    ///         line: &[u8],
+    ///     ) -> HandlerResult {
     ///         if line == b"UPGRADE" {
     ///             t.send_line("OK")?;
     ///             t.switch_protocol(Echo, b"");
@@ -44,7 +48,11 @@ impl Transport<'_> {
     ///
     /// struct Echo;
     /// impl Protocol for Echo {
-    ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+    ///     fn data_received(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         data: &[u8],
+    ///     ) -> HandlerResult {
     ///         Ok(transport.write(data)?)
     ///     }
     /// }

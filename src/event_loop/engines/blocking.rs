@@ -27,11 +27,16 @@ use crate::sys::Poller;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{factory, Blocking, HandlerResult, Protocol, ServerBuilder, Threading, Transport};
+/// use socketserver::{factory, Blocking, HandlerResult, Protocol};
+/// use socketserver::{ServerBuilder, Threading, Transport};
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(transport.write(data)?)
 ///     }
 /// }

@@ -35,7 +35,8 @@ const MOST: usize = 512;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{factory, EventLoops, Group, HandlerResult, Protocol, ServerBuilder, Transport};
+/// use socketserver::{factory, EventLoops, Group, HandlerResult};
+/// use socketserver::{Protocol, ServerBuilder, Transport};
 ///
 /// /// Tells all, itself included, in whichever loop they are.
 /// struct Member(Group);
@@ -44,7 +45,11 @@ const MOST: usize = 512;
 ///         transport.join(self.0);
 ///         transport.send_line("welcome")
 ///     }
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         transport.broadcast(self.0, data, None);
 ///         Ok(())
 ///     }

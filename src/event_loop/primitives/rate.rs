@@ -30,7 +30,11 @@ const GRANTS: u64 = 100;
 ///         transport.limit_writing(&self.0);
 ///         Ok(transport.write(&[b'x'; 3000])?)
 ///     }
-///     fn data_received(&mut self, _transport: &mut Transport<'_>, _data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         _transport: &mut Transport<'_>,
+///         _data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(())
 ///     }
 /// }

@@ -26,7 +26,7 @@ use crate::mailbox::Closed;
 /// let mut reactor = Reactor::new()?;
 /// let handle = reactor.handle();
 /// let other = std::thread::spawn(move || handle.call_from_thread(|cx| cx.stop()));
-/// reactor.run()?;                                       // until the call from the other thread
+/// reactor.run()?; // until the call from the other thread
 /// assert!(other.join().unwrap().is_ok());
 /// # Ok::<(), socketserver::Error>(())
 /// ```

@@ -112,8 +112,9 @@ impl Reactor {
     /// use socketserver::Reactor;
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let timer = reactor.context().call_later(Duration::from_secs(60), |_| panic!("cancelled"));
-    /// assert!(reactor.context().cancel(timer));
+    /// let mut cx = reactor.context();
+    /// let timer = cx.call_later(Duration::from_secs(60), |_| panic!("cancelled"));
+    /// assert!(cx.cancel(timer));
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn context(&mut self) -> Context<'_> {

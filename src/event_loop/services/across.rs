@@ -141,7 +141,12 @@ impl Context<'_> {
     /// ```
     /// # use socketserver::{Context, Group};
     /// # use socketserver::event_loop::ConnId;
-    /// fn tell_the_others(cx: &mut Context<'_>, room: Group, speaker: ConnId, text: &str) -> usize {
+    /// fn tell_the_others(
+    ///     cx: &mut Context<'_>,
+    ///     room: Group,
+    ///     speaker: ConnId,
+    ///     text: &str,
+    /// ) -> usize {
     ///     cx.broadcast(room, text.as_bytes(), Some(speaker))
     /// }
     /// ```

@@ -34,7 +34,11 @@ impl Context<'_> {
     ///
     /// struct Expect(&'static [u8]);
     /// impl Protocol for Expect {
-    ///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+    ///     fn data_received(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         data: &[u8],
+    ///     ) -> HandlerResult {
     ///         assert_eq!(data, self.0);
     ///         transport.stop();
     ///         Ok(())

@@ -23,7 +23,12 @@ use crate::net::Addr;
 /// struct Echo;
 ///
 /// impl DatagramProtocol for Echo {
-///     fn datagram_received(&mut self, t: &mut DatagramTransport<'_>, data: &[u8], from: &Addr) -> HandlerResult {
+///     fn datagram_received(
+///         &mut self,
+///         t: &mut DatagramTransport<'_>,
+///         data: &[u8],
+///         from: &Addr,
+///     ) -> HandlerResult {
 ///         t.send_to(from, data)?;
 ///         t.stop(); // the loop: one is enough here
 ///         Ok(())

@@ -124,7 +124,11 @@ impl<F: Factory + ?Sized> Factory for Rc<F> {
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(transport.write(data)?)
 ///     }
 /// }

@@ -52,7 +52,11 @@ pub enum Eof {
 /// struct Echo;
 ///
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         transport.write(data)?;
 ///         Ok(())
 ///     }

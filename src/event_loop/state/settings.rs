@@ -30,11 +30,16 @@ impl Default for LoopSettings {
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use socketserver::{factory, EventLoop, HandlerResult, Protocol, ServerBuilder, Transport};
+/// use socketserver::{factory, EventLoop, HandlerResult};
+/// use socketserver::{Protocol, ServerBuilder, Transport};
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
-///     fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+///     fn data_received(
+///         &mut self,
+///         transport: &mut Transport<'_>,
+///         data: &[u8],
+///     ) -> HandlerResult {
 ///         Ok(transport.write(data)?)
 ///     }
 /// }

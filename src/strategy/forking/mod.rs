@@ -47,7 +47,8 @@ pub(crate) use bounds::{bound_settings, Bounds};
 /// nor the signal handlers.
 ///
 /// ```no_run
-/// use socketserver::{Connection, Forking, HandlerResult, StreamRequestHandler, TcpServer};
+/// use socketserver::{Connection, Forking, HandlerResult};
+/// use socketserver::{StreamRequestHandler, TcpServer};
 ///
 /// struct Greeter;
 ///
