@@ -50,11 +50,11 @@ fn mute(client: TcpStream) {
     drop(client);
 }
 
-/// A byte now and then, until the server closes.
+/// A byte now and then, until the server has ended its side. It may read on for long, in a lingering close.
 fn trickle(mut client: TcpStream) {
-    while client.write_all(b"x").is_ok() {
-        thread::sleep(ms(5));
-    }
+    client.set_read_timeout(Some(ms(5))).unwrap();
+    let is_open = |client: &mut TcpStream| client.read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+    while client.write_all(b"x").is_ok() && is_open(&mut client) {}
 }
 
 fn read_line(conn: &mut Connection) -> io::Result<()> {

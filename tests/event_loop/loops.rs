@@ -182,11 +182,18 @@ fn a_loop_that_stands_still_holds_up_its_own_connections_only() {
 #[test]
 fn clients_that_stay_are_shared_out() {
     let rig = Rig::new(builder(2));
-    let clients: Vec<_> = (0..64).map(|_| rig.client()).collect();
-    let mut counts: HashMap<ThreadId, usize> = HashMap::new();
-    clients.iter().for_each(|client| *counts.entry(client.place).or_default() += 1);
-    let least = counts.values().min().copied();
-    assert!(counts.len() == 2 && least >= Some(24), "{counts:?}");
+    until("both have begun", || rig.started() == 2);
+    let mut clients: Vec<_> = (0..64).map(|_| rig.client()).collect();
+    loop {
+        let mut counts: HashMap<ThreadId, usize> = HashMap::new();
+        clients.iter().for_each(|client| *counts.entry(client.place).or_default() += 1);
+        if counts.len() == 2 && counts.values().all(|count| count * 8 >= clients.len() * 3) {
+            break;
+        }
+        // A loop that had no processor for a while has fewer: it gets those who come next.
+        assert!(clients.len() < 640, "{counts:?}");
+        clients.push(rig.client());
+    }
 }
 
 #[test]
