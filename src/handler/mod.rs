@@ -50,6 +50,7 @@ pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut}
     label = "not a `StreamRequestHandler`",
     note = "a closure is made one by `handler(|conn| ...)`",
     note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
+    note = "if `per_connection` is there already, an alias such as `TcpServer<MyHandler, _>` names the wrong type: call `ServerBuilder::new().bind(…)`",
     note = "a factory of protocols (`factory(|peer| MyProtocol::new())`) is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
 )]
 #[doc(alias = "middleware")]

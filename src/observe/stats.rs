@@ -38,7 +38,7 @@ pub struct Stats {
     pub failed: u64,
     /// Of the failed, those whose handler panicked.
     pub panicked: u64,
-    /// Of the failed, those that a time limit ended.
+    /// Of the failed, those that a time limit ended. The drain limit is one of them.
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
@@ -73,7 +73,7 @@ pub struct Report {
     pub failed: u64,
     /// Of the failed, those whose handler panicked.
     pub panicked: u64,
-    /// Of the failed, those that a time limit ended.
+    /// Of the failed, those that a time limit ended. The drain limit is one of them.
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
