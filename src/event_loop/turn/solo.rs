@@ -79,10 +79,17 @@ impl State {
 
     /// Runs the loop until the connection has ended, and its clients too.
     pub(crate) fn run_solo(&mut self, factory: &dyn Factory, id: ConnId, wire: &Wire) -> Result<()> {
-        match self.build(factory, id) {
-            Ok(Some(protocol)) => self.begin(id, protocol),
-            Ok(None) => return Ok(self.refuse_solo(id, Outcome::NotServed(NotServed(NO_PROTOCOL)))),
-            Err(text) => return Ok(self.refuse_solo(id, Outcome::Panicked(text))),
+        let refused = match self.build(factory, id) {
+            Ok(Some(protocol)) => {
+                self.begin(id, protocol);
+                None
+            }
+            Ok(None) => Some(Outcome::NotServed(NotServed(NO_PROTOCOL))),
+            Err(text) => Some(Outcome::Panicked(text)),
+        };
+        if let Some(outcome) = refused {
+            self.refuse_solo(id, outcome);
+            return Ok(());
         }
         // The stop may have come before the loop watched for it.
         if self.core.control.stopping() {
