@@ -1,5 +1,4 @@
-//! A group of `Blocking` does not reach across connections, and the log says so once. The logger is the process's: a test
-//! alone in its program.
+//! A group of `Blocking` does not reach across connections, and the log says so once.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -49,6 +48,7 @@ fn ask(addr: std::net::SocketAddr) -> String {
 
 #[test]
 fn the_log_says_once_that_a_group_of_blocking_has_one_connection() {
+    alone!();
     log::set_logger(&Lines).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let group = Group::new();

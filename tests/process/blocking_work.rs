@@ -1,31 +1,20 @@
 //! Work on the threads beside the loop, and what comes of it.
 
-mod kit;
-mod script;
-
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{mpsc, Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{mpsc, Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::{expect, ms, threads_named, until, LONG};
-use script::with;
+use crate::kit::{expect, ms, threads_named, until, LONG};
+use crate::script::{with, Journal, Script};
 use socketserver::event_loop::BlockingError;
 use socketserver::testing::TestLoop;
 use socketserver::Reactor;
 
 const MOST: usize = 10;
-
-/// The threads have one name in the whole process, so that one test at a time counts them.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let guard = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    until("the threads of other tests have ended", || threads_named("blocking") == 0);
-    guard
-}
 
 /// What work waits for.
 #[derive(Clone, Default)]
@@ -45,7 +34,7 @@ impl Gate {
 
 #[test]
 fn what_work_returns_comes_back_to_the_loop_s_thread() {
-    let _alone = alone();
+    alone!();
     let (mut reactor, loop_thread) = (Reactor::new().unwrap(), thread::current().id());
     assert_eq!(threads_named("blocking"), 0, "none without work");
     let kept = Rc::new(Cell::new(None)); // what never leaves the loop
@@ -65,7 +54,7 @@ fn what_work_returns_comes_back_to_the_loop_s_thread() {
 
 #[test]
 fn the_loop_goes_on_meanwhile_and_no_more_threads_are_started_than_the_bound() {
-    let _alone = alone();
+    alone!();
     let (mut reactor, gate, running) = (Reactor::new().unwrap(), Gate::default(), Arc::new(AtomicUsize::new(0)));
     let done = Rc::new(RefCell::new(HashSet::new()));
     for n in 0..50 {
@@ -98,7 +87,7 @@ fn the_loop_goes_on_meanwhile_and_no_more_threads_are_started_than_the_bound() {
 
 #[test]
 fn a_panic_of_the_work_or_of_what_follows_is_contained() {
-    let _alone = alone();
+    alone!();
     let mut reactor = Reactor::new().unwrap();
     reactor.context().blocking(
         || -> u32 { panic!("asked to panic") },
@@ -120,7 +109,7 @@ fn a_panic_of_the_work_or_of_what_follows_is_contained() {
 
 #[test]
 fn a_connection_that_is_gone_is_known_by_its_id() {
-    let _alone = alone();
+    alone!();
     let (told, answers) = mpsc::channel();
     let gate = Gate::default();
     let theirs = gate.clone();
@@ -143,7 +132,7 @@ fn a_connection_that_is_gone_is_known_by_its_id() {
 
 #[test]
 fn the_reactor_s_drop_waits_for_nobody_and_leaves_no_thread() {
-    let _alone = alone();
+    alone!();
     let (reactor, gate, begun) = (Reactor::new().unwrap(), Gate::default(), Arc::new(AtomicUsize::new(0)));
     let mut reactor = reactor;
     let (works, calls) = (Arc::new(()), Rc::new(()));
@@ -172,7 +161,7 @@ fn the_reactor_s_drop_waits_for_nobody_and_leaves_no_thread() {
 
 #[test]
 fn a_stop_does_not_wait_for_work_and_the_next_run_hears_of_it() {
-    let _alone = alone();
+    alone!();
     let (mut reactor, gate, heard) = (Reactor::new().unwrap(), Gate::default(), Rc::new(Cell::new(false)));
     let (theirs, told) = (gate.clone(), heard.clone());
     reactor.context().blocking(
@@ -193,10 +182,10 @@ fn a_stop_does_not_wait_for_work_and_the_next_run_hears_of_it() {
 /// Pausing while the work is under way bounds the queue, and keeps a drain from taking the connection for idle.
 #[test]
 fn a_protocol_that_pauses_reading_answers_in_order() {
-    let _alone = alone();
-    let looped = script::run(|reactor| {
+    alone!();
+    let looped = crate::script::run(|reactor| {
         let build = socketserver::factory(|_| {
-            script::Script::new(&script::Journal::default()).on("data", |t, data| {
+            Script::new(&Journal::default()).on("data", |t, data| {
                 let (id, data) = (t.id(), data.to_vec());
                 t.pause_reading();
                 t.blocking(
@@ -211,7 +200,7 @@ fn a_protocol_that_pauses_reading_answers_in_order() {
         });
         reactor.listen_tcp("127.0.0.1:0", build).unwrap()
     });
-    let mut client = kit::connect(looped.addr);
+    let mut client = crate::kit::connect(looped.addr);
     for text in ["one ", "two ", "three "] {
         std::io::Write::write_all(&mut client, text.as_bytes()).unwrap();
         expect(&mut client, &text.to_ascii_uppercase());
@@ -220,7 +209,7 @@ fn a_protocol_that_pauses_reading_answers_in_order() {
 
 #[test]
 fn a_test_loop_runs_work_as_well() {
-    let _alone = alone();
+    alone!();
     let mut test = TestLoop::new().unwrap();
     let done = Rc::new(Cell::new(0));
     let told = done.clone();

@@ -1,16 +1,13 @@
 //! A room of a thousand members who join, leave, are killed, and never read: on one loop and on several. The test's own
 //! thread is all clients at once, by a selector. 5 s; with `SOAK=1` a minute.
 
-mod kit;
-
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use kit::{connect, ms, serve, Running, LONG};
+use crate::kit::{connect, ms, serve, Running, LONG};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
@@ -64,21 +61,19 @@ fn builder() -> ServerBuilder {
 
 #[test]
 fn a_thousand_members_come_and_go_in_one_loop() {
+    alone!();
     let server = builder().strategy(EventLoop::new().max_queued(QUEUE)).bind("127.0.0.1:0", members());
     churn(serve(server.unwrap()));
 }
 
 #[test]
 fn a_thousand_members_come_and_go_in_two_loops() {
+    alone!();
     let loops = EventLoops::new(2).each(EventLoop::new().max_queued(QUEUE));
     churn(serve(builder().strategy(loops).bind("127.0.0.1:0", members()).unwrap()));
 }
 
-/// One at a time, since the processor's time and the memory are those of the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn churn(server: Running) {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let mut crowd = Crowd::new(server.addr());
     (0..READERS).for_each(|_| crowd.join());
     crowd.pump_until("all are welcome", |crowd| crowd.all_are_welcome());

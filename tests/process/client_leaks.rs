@@ -1,17 +1,13 @@
-//! However an attempt ends, it leaves no descriptor and no thread behind. One test, since it counts what the whole
-//! process has.
-
-mod kit;
-mod script;
+//! However an attempt ends, it leaves no descriptor and no thread behind.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use kit::{descriptors, ms, until, Folder, LONG};
+use crate::kit::{descriptors, ms, until, Folder, LONG};
+use crate::script::clients::Client;
+use crate::script::Journal;
 use nix::sys::socket::{listen, Backlog};
-use script::clients::Client;
-use script::Journal;
 use socketserver::event_loop::{Connect, Connector, ConnectorState};
 use socketserver::{Address, Reactor};
 
@@ -59,6 +55,7 @@ fn tries(reactor: &mut Reactor, connector: Connector) {
 
 #[test]
 fn an_attempt_leaves_nothing_behind() {
+    alone!();
     let folder = Folder::new();
     let hole = TcpListener::bind("127.0.0.1:0").unwrap();
     listen(&hole, Backlog::new(0).unwrap()).unwrap();

@@ -1,10 +1,11 @@
-//! The limit on descriptors, which is the whole process's: a test alone in its program.
+//! The limit on descriptors, which is the whole process's.
 
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use socketserver::{handler, ServerBuilder};
 
 #[test]
 fn r1_the_limit_is_raised_on_request_and_as_far_as_needed() {
+    alone!();
     let none = || handler(|_conn| Ok(()));
     let limits = || getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let hard = limits().1;

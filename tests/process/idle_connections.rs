@@ -1,25 +1,17 @@
-//! Ten thousand connections that are silent, and what they cost those that are not. One test at a time: each takes most
-//! of the descriptors.
-
-mod support;
+//! Ten thousand connections that are silent, and what they cost those that are not. Each test takes
+//! most of the descriptors of its process.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{example, procfs, until, Server};
 use nix::sys::resource::{getrlimit, Resource};
-use support::{example, procfs, until, Server};
 
 const ACTIVE: usize = 8;
 const MESSAGES: usize = 4000;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// So many silent connections as the descriptors allow, up to ten thousand; all are accepted.
 fn silent_clients(server: &Server) -> Vec<TcpStream> {
@@ -32,17 +24,18 @@ fn silent_clients(server: &Server) -> Vec<TcpStream> {
 
 #[test]
 fn ten_thousand_idle_connections_cost_a_loop_nothing() {
+    alone!();
     idle_connections_cost_nothing(&["--strategy", "event-loop"]);
 }
 
 #[test]
 fn ten_thousand_idle_connections_cost_several_loops_nothing() {
+    alone!();
     idle_connections_cost_nothing(&["--strategy", "event-loops", "--workers", "2"]);
 }
 
 /// Those that are active pay at most 1.1 times as much with them: ten times that excess is what fails here.
 fn idle_connections_cost_nothing(strategy: &[&str]) {
-    let _alone = alone();
     let server = Server::start("echo_server", strategy);
     let least = |server: &Server| (0..3).map(|_| cost(server)).min().unwrap();
     let alone = least(&server);
@@ -64,7 +57,7 @@ fn idle_connections_cost_nothing(strategy: &[&str]) {
 /// no allocation fails, which would end the process, and who comes is served.
 #[test]
 fn r4_ten_thousand_connections_live_within_a_memory_limit() {
-    let _alone = alone();
+    alone!();
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -d 98304; exec \"$@\"", "sh"]).arg(example("echo_server"));
     let server = Server::start_command(limited, "127.0.0.1:0", &["--strategy", "event-loop"]);
@@ -72,7 +65,7 @@ fn r4_ten_thousand_connections_live_within_a_memory_limit() {
     let clients = silent_clients(&server);
     let each = (procfs::rss_kib(server.pid()) - before) * 1024 / clients.len() as u64;
     assert!(each < 1500, "{each} bytes for a silent connection");
-    let stalled: Vec<TcpStream> = (0..500).map(|_| floods(&server)).collect();
+    let stalled = floods(&server, 500);
     for _ in 0..20 {
         let mut newcomer = TcpStream::connect(server.addr()).unwrap();
         newcomer.write_all(b"hello").unwrap();
@@ -82,22 +75,21 @@ fn r4_ten_thousand_connections_live_within_a_memory_limit() {
     drop((clients, stalled));
 }
 
-/// A client who sends until nobody takes more, and never reads.
-fn floods(server: &Server) -> TcpStream {
-    let mut client = TcpStream::connect(server.addr()).unwrap();
-    client.set_nonblocking(true).unwrap();
-    let (mut sent, mut waited) = (0, 0);
-    while waited < 3 {
-        match client.write(&[b'x'; 64 << 10]) {
-            Ok(n) => (sent, waited) = (sent + n, 0),
-            Err(_) => {
-                waited += 1;
-                thread::sleep(Duration::from_millis(1)); // what it has not taken by then, it does not read
-            }
+/// Clients that send until the server takes no more, and never read.
+fn floods(server: &Server, many: usize) -> Vec<TcpStream> {
+    let mut clients: Vec<_> = (0..many).map(|_| (TcpStream::connect(server.addr()).unwrap(), 0)).collect();
+    clients.iter().for_each(|(client, _)| client.set_nonblocking(true).unwrap());
+    let mut quiet = 0;
+    until("all are held up, after more than a pipe's fill", || {
+        let mut taken = 0;
+        for (client, sent) in &mut clients {
+            let n = client.write(&[b'x'; 64 << 10]).unwrap_or(0);
+            (*sent, taken) = (*sent + n, taken + n);
         }
-    }
-    assert!(sent > 64 << 10, "it has stopped after {sent} bytes");
-    client
+        quiet = if taken == 0 { quiet + 1 } else { 0 };
+        quiet >= 10 && clients.iter().all(|(_, sent)| *sent > 64 << 10)
+    });
+    clients.into_iter().map(|(client, _)| client).collect()
 }
 
 /// The server's processor time for so many messages there and back, in the kernel's ticks of 10 ms.

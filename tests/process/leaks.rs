@@ -1,24 +1,15 @@
 //! Nothing is left behind, and nothing turns in circles: descriptors, threads, processor time.
 
-mod kit;
-
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
-use kit::{ask, descriptors, ms, serve, strategies, threads_named, until, Lines, LONG};
-use parking_lot::{Mutex, MutexGuard};
+use crate::kit::{ask, descriptors, ms, serve, strategies, threads_named, until, Lines, LONG};
 use socketserver::{handler, ServerBuilder, Threading};
 
 const ANY: &str = "127.0.0.1:0";
-
-/// Descriptors are counted for the whole process, so one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock()
-}
 
 /// Processor time that the threads of this name have used.
 fn processor_time(name: &str) -> Duration {
@@ -34,7 +25,7 @@ fn processor_time(name: &str) -> Duration {
 
 #[test]
 fn a_hundred_runs_leave_nothing_behind() {
-    let _alone = alone();
+    alone!();
     for (name, strategy) in strategies() {
         let mut server = ServerBuilder::new().strategy(strategy).bind(ANY, Lines).unwrap();
         let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
@@ -52,7 +43,7 @@ fn a_hundred_runs_leave_nothing_behind() {
 
 #[test]
 fn a_dropped_server_leaves_nothing_behind() {
-    let _alone = alone();
+    alone!();
     let before = descriptors();
     for (_, strategy) in strategies() {
         let server = ServerBuilder::new().strategy(strategy).listen(ANY).bind(ANY, Lines).unwrap();
@@ -67,7 +58,7 @@ fn a_dropped_server_leaves_nothing_behind() {
 
 #[test]
 fn single_requests_leave_nothing_behind() {
-    let _alone = alone();
+    alone!();
     for (name, strategy) in strategies() {
         let mut server = ServerBuilder::new().strategy(strategy).bind(ANY, Lines).unwrap();
         let addr = server.local_addr().socket_addr().unwrap();
@@ -84,7 +75,7 @@ fn single_requests_leave_nothing_behind() {
 /// Whenever a stop comes, be it as a run begins or ends: every run ends, promptly.
 #[test]
 fn stops_at_any_moment_end_every_run() {
-    let _alone = alone();
+    alone!();
     for (name, strategy) in strategies() {
         let mut server = ServerBuilder::new().strategy(strategy).bind(ANY, Lines).unwrap();
         let (handle, over) = (server.handle(), Arc::new(AtomicBool::new(false)));
@@ -110,7 +101,7 @@ fn stops_at_any_moment_end_every_run() {
 
 #[test]
 fn a_server_without_clients_uses_no_processor() {
-    let _alone = alone();
+    alone!();
     for (_, strategy) in strategies() {
         let mut server = ServerBuilder::new().strategy(strategy).bind(ANY, Lines).unwrap();
         let handle = server.handle();
@@ -124,7 +115,7 @@ fn a_server_without_clients_uses_no_processor() {
 
 #[test]
 fn a_thread_that_need_not_be_kept_waits_without_turning() {
-    let _alone = alone();
+    alone!();
     let strategy = Threading::new().keep_alive(Duration::ZERO).thread_name("unkept");
     let server = serve(ServerBuilder::new().strategy(strategy).bind(ANY, Lines).unwrap());
     assert_eq!(server.ask("hello\n"), "hello\n");
@@ -133,15 +124,15 @@ fn a_thread_that_need_not_be_kept_waits_without_turning() {
 
 #[test]
 fn a_full_or_paused_server_waits_without_turning() {
-    let _alone = alone();
+    alone!();
     for (name, strategy) in strategies() {
         let mut server = ServerBuilder::new().strategy(strategy).max_connections(1).bind(ANY, Lines).unwrap();
         let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
         let run = thread::Builder::new().name("full-server".into());
         let run = run.spawn(move || server.serve_forever().unwrap()).unwrap();
-        let _first = kit::connect(addr);
+        let _first = crate::kit::connect(addr);
         until("it is full", || handle.stats().active == 1);
-        let _second = kit::connect(addr);
+        let _second = crate::kit::connect(addr);
         assert_idle(&["full-server", "threading", "thread-pool"]);
         handle.pause();
         drop(_first);
@@ -154,7 +145,7 @@ fn a_full_or_paused_server_waits_without_turning() {
 
 #[test]
 fn a_reader_waits_without_turning_after_messages_from_threads() {
-    let _alone = alone();
+    alone!();
     let (lend, lent) = mpsc::channel();
     let listen = handler(move |conn| {
         lend.send(conn.writer()?)?;
@@ -171,7 +162,7 @@ fn a_reader_waits_without_turning_after_messages_from_threads() {
         })
         .collect();
     senders.into_iter().for_each(|sender| sender.join().unwrap());
-    kit::expect(&mut client, &"x".repeat(8000));
+    crate::kit::expect(&mut client, &"x".repeat(8000));
     assert_idle(&["listening"]);
 }
 

@@ -1,5 +1,4 @@
-//! A logger that panics (`eprintln!` does, when its reader is gone) ends no thread that serves. Alone in its process: the
-//! logger is the process's.
+//! A logger that panics (`eprintln!` does, when its reader is gone) ends no thread that serves.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -70,6 +69,7 @@ fn serves_on<H: Send + Sync + 'static, S: Engine<H> + Send + 'static>(strategy: 
 
 #[test]
 fn a_logger_that_panics_ends_nothing() {
+    alone!();
     log::set_logger(&Panics).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     std::panic::set_hook(Box::new(|_| {})); // there are many

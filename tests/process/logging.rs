@@ -1,10 +1,8 @@
 //! A program's logger may be slow or broken: no thread of a server dies of it.
 
-mod kit;
-
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use kit::{serve, strategies, Lines};
+use crate::kit::{serve, strategies, Lines};
 use log::{LevelFilter, Log, Metadata, Record};
 use socketserver::ServerBuilder;
 
@@ -30,6 +28,7 @@ impl Log for Broken {
 
 #[test]
 fn a_panic_of_the_logger_is_contained() {
+    alone!();
     log::set_logger(&Broken).unwrap();
     log::set_max_level(LevelFilter::Trace);
     for (name, strategy) in strategies() {

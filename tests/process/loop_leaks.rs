@@ -1,15 +1,12 @@
-//! Nothing is left behind. One test, since it counts what the whole process has.
-
-mod kit;
-mod script;
+//! Nothing is left behind.
 
 use std::cell::Cell;
 use std::io::Read;
 use std::rc::Rc;
 use std::thread;
 
-use kit::{connect, descriptors, ms, until};
-use script::{Echo, Journal, Script};
+use crate::kit::{connect, descriptors, ms, until};
+use crate::script::{Echo, Journal, Script};
 use socketserver::{factory, Reactor};
 
 const ANY: &str = "127.0.0.1:0";
@@ -20,11 +17,12 @@ fn threads() -> usize {
 
 #[test]
 fn a_reactor_leaves_nothing_behind() {
+    alone!();
     let before = (descriptors(), threads());
     for run in 0..20 {
-        let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
+        let looped = crate::script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
         let addr = looped.addr;
-        let clients: Vec<_> = (0..4).map(|_| thread::spawn(move || kit::ask(addr, "hello"))).collect();
+        let clients: Vec<_> = (0..4).map(|_| thread::spawn(move || crate::kit::ask(addr, "hello"))).collect();
         clients.into_iter().for_each(|client| assert_eq!(client.join().unwrap(), "hello"));
         let _held = connect(addr);
         assert_eq!(looped.shutdown(ms(run)).failed, 0);

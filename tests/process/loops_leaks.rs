@@ -1,11 +1,8 @@
-//! Several loops leave nothing behind, whether they served or could not even be made. One test, since it counts what
-//! the whole process has, and takes descriptors from it.
-
-mod kit;
+//! Several loops leave nothing behind, whether they served or could not even be made.
 
 use std::thread;
 
-use kit::{connect, descriptors, expect, threads_named, until};
+use crate::kit::{connect, descriptors, expect, threads_named, until};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use socketserver::{factory, Error, EventLoops, HandlerResult, Protocol, ServerBuilder, Transport};
 
@@ -23,13 +20,14 @@ fn threads() -> usize {
 
 #[test]
 fn loops_leave_nothing_behind() {
+    alone!();
     let mut server = ServerBuilder::new().strategy(EventLoops::new(4)).bind("127.0.0.1:0", factory(|_| Echo)).unwrap();
     let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
     let before = (descriptors(), threads());
     for _ in 0..5 {
         thread::scope(|scope| {
             let serving = scope.spawn(|| server.serve_forever().unwrap());
-            let clients: Vec<_> = (0..8).map(|_| scope.spawn(move || kit::ask(addr, "hello"))).collect();
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(move || crate::kit::ask(addr, "hello"))).collect();
             clients.into_iter().for_each(|client| assert_eq!(client.join().unwrap(), "hello"));
             let mut held = connect(addr);
             std::io::Write::write_all(&mut held, b"held").unwrap();
@@ -59,7 +57,7 @@ fn without_descriptors() {
     }
     let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
     let serving = thread::spawn(move || server.serve_forever().unwrap());
-    assert_eq!(kit::ask(addr, "as if nothing had happened"), "as if nothing had happened");
+    assert_eq!(crate::kit::ask(addr, "as if nothing had happened"), "as if nothing had happened");
     handle.shutdown();
     assert_eq!(serving.join().unwrap().served, 1);
 }

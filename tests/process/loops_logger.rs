@@ -1,11 +1,9 @@
-//! A logger that panics ends no loop of several. The logger is the whole process's: a test alone in its program.
-
-mod kit;
+//! A logger that panics ends no loop of several.
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use kit::{expect, serve};
+use crate::kit::{expect, serve};
 use socketserver::{factory, EventLoops, HandlerResult, Protocol, ServerBuilder, Transport};
 
 struct Echo;
@@ -34,6 +32,7 @@ impl log::Log for Bomb {
 
 #[test]
 fn a_logger_that_panics_ends_no_loop() {
+    alone!();
     log::set_boxed_logger(Box::new(Bomb)).unwrap();
     log::set_max_level(log::LevelFilter::Info);
     let builder = ServerBuilder::new().strategy(EventLoops::new(3)).drain_timeout(Duration::from_millis(10));

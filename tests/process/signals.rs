@@ -1,15 +1,13 @@
 //! SIGINT and SIGTERM, in a process of their own: this test starts itself again and sends signals with kill(1).
 //! That former handlers are called and restored needs sigaction(2), and is not tested here.
 
-mod kit;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
-use kit::{connect, expect, read_all, until, Lines};
+use crate::kit::{connect, expect, read_all, until, Lines};
 use socketserver::{handler, ServerBuilder, TcpServer, Threading};
 
 const ROLE: &str = "SOCKETSERVER_SIGNALS_ROLE";
@@ -89,7 +87,7 @@ struct Process {
 impl Process {
     fn start(role: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "role", "--nocapture"]).env(ROLE, role);
+        command.args(["--exact", "signals::role", "--nocapture"]).env(ROLE, role);
         let mut process = Self { child: command.stdout(Stdio::piped()).spawn().unwrap(), out: None, addr: None };
         let mut out = BufReader::new(process.child.stdout.take().unwrap());
         while process.addr.is_none() {

@@ -1,5 +1,5 @@
 //! SIGPIPE at its default action, as many command-line programs set it: a write to a peer that is gone must not end the
-//! process. Alone in its program, since it would end it.
+//! process.
 
 use std::io::{IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
@@ -52,6 +52,7 @@ fn ask_and_vanish(server: &TestServer) {
 #[test]
 #[allow(unsafe_code)]
 fn p14_a_peer_that_is_gone_ends_no_process() {
+    alone!();
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code.
     unsafe { sigaction(Signal::SIGPIPE, &default) }.unwrap();

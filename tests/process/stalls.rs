@@ -1,16 +1,13 @@
 //! Callbacks that hold the loop up are told.
 
-mod kit;
-mod script;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use kit::{expect, ms, serve};
-use script::Echo;
+use crate::kit::{expect, ms, serve};
+use crate::script::Echo;
 use socketserver::event_loop::{Factory, Peer};
 use socketserver::{factory, Context, EventLoop, Failure, HandlerResult, Protocol, Reactor, ServerBuilder, Transport};
 
@@ -37,6 +34,7 @@ type Stalls = Arc<Mutex<Vec<(&'static str, bool, Duration)>>>;
 
 #[test]
 fn e1_each_slow_callback_is_told_with_its_name() {
+    alone!();
     let stalls = Stalls::default();
     let seen = stalls.clone();
     let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10)));
@@ -69,6 +67,7 @@ impl Factory for SlowFactory {
 
 #[test]
 fn a_slow_factory_is_told_by_its_own_name() {
+    alone!();
     let stalls = Stalls::default();
     let seen = stalls.clone();
     let server = ServerBuilder::new().strategy(EventLoop::new().slow_callback(ms(10))).handle_error(move |failure| {
@@ -85,6 +84,7 @@ fn a_slow_factory_is_told_by_its_own_name() {
 
 #[test]
 fn what_a_program_does_between_turns_is_no_slow_callback() {
+    alone!();
     struct Log(Mutex<Vec<String>>);
     impl log::Log for Log {
         fn enabled(&self, _: &log::Metadata<'_>) -> bool {

@@ -1,14 +1,12 @@
-//! No thread can be had for blocking work, nor to resolve a name. A test alone in its program: memory for stacks is what
+//! No thread can be had for blocking work, nor to resolve a name. Memory for stacks is what
 //! the whole process lacks.
-
-mod script;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::script::clients::Client;
+use crate::script::Journal;
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
-use script::clients::Client;
-use script::Journal;
 use socketserver::event_loop::BlockingError;
 use socketserver::Reactor;
 
@@ -25,6 +23,7 @@ fn without_room_for_a_stack<R>(act: impl FnOnce() -> R) -> R {
 
 #[test]
 fn work_that_gets_no_thread_is_told_so_and_later_work_is_done() {
+    alone!();
     let (mut reactor, journal, texts) =
         (Reactor::new().unwrap(), Journal::default(), Rc::new(RefCell::new(Vec::new())));
     let (told, failed) = (texts.clone(), texts.clone());
