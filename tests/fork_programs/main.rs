@@ -1,5 +1,6 @@
 //! Programs whose server is `Forking`.
 
+#[path = "../programs/mod.rs"]
 mod programs;
 
 use std::cell::Cell;
