@@ -1,7 +1,9 @@
 //! Programs whose server is `Forking`.
 
+mod hooks;
 #[path = "../programs/mod.rs"]
 mod programs;
+mod protocols;
 
 use std::cell::Cell;
 use std::env;
@@ -12,9 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 use programs::{Case, Program};
+use protocols::*;
 use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
@@ -387,83 +391,6 @@ fn serves_twice(program: &mut Program) {
     assert_eq!(program.rest().trim(), "4");
 }
 
-fn idle_for_ever() -> ! {
-    loop {
-        thread::park();
-    }
-}
-
-/// The first is refused, the second meets a panic, the third a hook that hangs; longer than a request may take.
-fn verifying() {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = heard.clone();
-    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(50));
-    let builder = builder.verify_timeout(Duration::from_millis(600)).verify_request(|incoming| {
-        match incoming.server().stats().accepted {
-            1 => false,
-            2 => panic!("no such name"),
-            3 => idle_for_ever(),
-            _ => true,
-        }
-    });
-    let builder = builder.handle_error(move |failure| hears.lock().unwrap().push(format!("{failure:?}")));
-    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
-    println!("{}", server.local_addr());
-    println!("{}", server.serve_forever().unwrap());
-    println!("threads {}", std::fs::read_dir("/proc/self/task").unwrap().count());
-    heard.lock().unwrap().iter().for_each(|text| println!("{text}"));
-}
-
-fn refuses_and_goes_on(program: &mut Program) {
-    for _ in 0..3 {
-        assert_eq!(program.ask("on"), "");
-    }
-    assert_eq!(program.ask("on"), "on");
-    let told = program.stop();
-    assert!(told.contains("accepted 5, served 2, refused 3"), "{told}");
-    assert!(told.contains("threads 1\n"), "the server has started a thread: {told}");
-    let parts = ["PermissionDenied", "said no", "no such name", "TimedOut", "took longer than 600ms"];
-    parts.iter().for_each(|part| assert!(told.contains(part), "{part:?} is not in {told}"));
-    assert_eq!(told.matches("Refused").count(), 3, "{told}");
-}
-
-fn verifying_at_the_stop() {
-    let builder = ServerBuilder::new().strategy(Forking::new()).drain_timeout(Duration::from_millis(200));
-    let builder = builder.verify_request(|incoming| {
-        incoming.server().shutdown();
-        idle_for_ever()
-    });
-    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
-    println!("{}", server.local_addr());
-    let started = std::time::Instant::now();
-    let report = server.serve_forever().unwrap();
-    println!("{} of 1 ended, within 5 s: {}", report.refused + report.failed, started.elapsed().as_secs() < 5);
-}
-
-fn is_cut_with_its_child(program: &mut Program) {
-    assert_eq!(program.ask("on"), "");
-    assert_eq!(program.rest().trim(), "1 of 1 ended, within 5 s: true");
-}
-
-fn acting() {
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let acts = calls.clone();
-    let builder = ServerBuilder::new().strategy(Forking::new());
-    let act = move || acts.lock().unwrap().push(std::process::id());
-    let mut server =
-        builder.service_actions(Duration::from_millis(5), act).bind("127.0.0.1:0", handler(answer)).unwrap();
-    println!("{}", server.local_addr());
-    server.serve_forever().unwrap();
-    let calls = calls.lock().unwrap();
-    let own = calls.iter().all(|pid| *pid == std::process::id());
-    println!("often: {}, here: {own}", calls.len() >= 10);
-}
-
-fn has_acted(program: &mut Program) {
-    assert_eq!(program.ask("status sleep 0.5"), "0"); // the server is not held up by it
-    assert_eq!(program.stop().trim(), "often: true, here: true");
-}
-
 fn with_a_last_handle() {
     let mut server = bind(Forking::new());
     *LAST.lock().unwrap() = Some(server.handle());
@@ -499,120 +426,4 @@ fn is_served_by_the_loop(program: &mut Program) {
         assert_eq!(program.ask("on"), "on");
     }
     assert_eq!(program.rest().trim(), "served 3");
-}
-
-struct Told;
-
-impl Protocol for Told {
-    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        match std::str::from_utf8(data)?.trim_end() {
-            "fail" => return Err("as it was told".into()),
-            "panic" => panic!("as it was told"),
-            "exit" => exit(7),
-            "pid" => writeln!(transport, "{}", std::process::id())?,
-            "hang" => loop {
-                thread::park();
-            },
-            "dial" => {
-                let (id, port) = (transport.id(), transport.local_addr().socket_addr().unwrap().port());
-                // By a name, which is looked up on another thread.
-                transport.connect_tcp(format!("localhost:{port}"), factory(move |_peer| Asks(id)));
-            }
-            "stop" => {
-                transport.write(b"stopping\n")?;
-                transport.server().shutdown();
-            }
-            _ => transport.write(data)?,
-        }
-        Ok(())
-    }
-}
-
-/// Asks another child for its number, and passes on the answer.
-struct Asks(ConnId);
-
-impl Protocol for Asks {
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
-        Ok(transport.write(b"pid\n")?)
-    }
-
-    fn data_received(&mut self, transport: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        transport.write_to(self.0, data);
-        transport.close();
-        Ok(())
-    }
-}
-
-fn with_clients() {
-    let builder = ServerBuilder::new().strategy(Forking::new());
-    let mut server = builder.bind("127.0.0.1:0", Blocking(factory(|_peer| Told))).unwrap();
-    println!("{}", server.local_addr());
-    println!("{}", server.serve_forever().unwrap());
-}
-
-fn answers_by_a_client(program: &mut Program) {
-    let mut client = BufReader::new(TcpStream::connect(&program.addr).unwrap());
-    client.get_ref().set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut ask = |word: &str| {
-        client.get_mut().write_all(word.as_bytes()).unwrap();
-        let mut answer = String::new();
-        client.read_line(&mut answer).unwrap();
-        answer
-    };
-    let (own, others) = (ask("pid\n"), ask("dial\n"));
-    assert!(others.trim_end().parse::<u32>().is_ok() && others != own, "{own}{others}");
-    drop(client);
-    let told = program.stop();
-    assert!(told.contains("accepted 3, served 3"), "{told}");
-}
-
-fn with_a_protocol() {
-    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(200));
-    let mut server = builder.bind("127.0.0.1:0", Blocking(factory(|_peer| Told))).unwrap();
-    println!("{}", server.local_addr());
-    println!("{}", server.serve_forever().unwrap());
-}
-
-fn serves_by_a_protocol(program: &mut Program) {
-    assert_ne!(program.ask("pid"), program.child.id().to_string());
-    for word in ["fail", "panic", "exit", "hang"] {
-        assert_eq!(program.ask(word), "", "{word}");
-    }
-    // No request is under way, for the parent neither.
-    let mut silent = BufReader::new(TcpStream::connect(&program.addr).unwrap());
-    for word in ["after a while\n", "and another\n"] {
-        thread::sleep(Duration::from_millis(600));
-        silent.get_mut().write_all(word.as_bytes()).unwrap();
-        let mut answer = String::new();
-        silent.read_line(&mut answer).unwrap();
-        assert_eq!(answer, word);
-    }
-    let told = program.stop();
-    // Idle connections are ended at once: two of the three that were served.
-    let report = "accepted 7, served 3, failed 4 (panicked 1, timed out 1, crashed 1), drained 2";
-    assert!(told.lines().any(|line| line.ends_with(report)), "{told}");
-}
-
-struct Nobody;
-
-impl Factory for Nobody {
-    fn build_protocol(&self, _cx: &mut Context<'_>, _peer: &Peer) -> Option<Box<dyn Protocol>> {
-        None
-    }
-}
-
-fn with_a_choosy_factory() {
-    let mut server = ServerBuilder::new().strategy(Forking::new()).bind("127.0.0.1:0", Blocking(Nobody)).unwrap();
-    println!("{}", server.local_addr());
-    assert!(server.handle_request(None).unwrap());
-    let handle = server.handle();
-    while handle.stats().active > 0 {
-        server.handle_request(Some(Duration::from_millis(10))).unwrap();
-    }
-    println!("refused {}, failed {}", handle.stats().refused, handle.stats().failed);
-}
-
-fn is_refused_by_the_factory(program: &mut Program) {
-    assert_eq!(program.ask("anything"), "");
-    assert_eq!(program.rest().trim(), "refused 1, failed 0");
 }

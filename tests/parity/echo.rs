@@ -43,7 +43,7 @@ fn over_unix(strategy: impl ServingStrategy + 'static) {
 }
 
 /// A server that forks has one thread, so it is a process of its own. That children of others are left to them, with
-/// their exit status 72, shows `h12_the_ends_of_other_children_stay_theirs` of `fork_programs.rs`.
+/// their exit status 72, shows `h12_the_ends_of_other_children_stay_theirs` of `fork_programs`.
 fn forking(addr: &str) {
     let mut server = Server::start_at(addr, "torture_server", &["--strategy", "forking"]);
     for _ in 0..3 {
