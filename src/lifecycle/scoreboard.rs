@@ -160,8 +160,13 @@ impl WorkerSlot {
         self.wants_successor.store(false, SeqCst);
         self.result.store(0, SeqCst);
         // The counters go on: the new worker's connections count from here.
-        let accepted = self.state.counters.totals().accepted;
+        let accepted = self.accepted();
         self.recycle_at.store(requests.map_or(u64::MAX, |n| accepted.saturating_add(n)), SeqCst);
+    }
+
+    /// Returns the number of connections that this slot's workers have accepted, the present one's included.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.state.counters.totals().accepted
     }
 
     pub(crate) fn give_back(&self) {

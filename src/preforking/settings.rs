@@ -20,8 +20,9 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master. It accepts
 /// nothing, and keeps N workers:
 ///
-/// - A worker that dies is replaced at once, and only its own connections fail with it. After five in a row
-///   that have lived less than 100 ms, there are rests as below.
+/// - A worker that dies is replaced at once, and only its own connections fail with it. So a storm of requests
+///   that crash keeps out nobody. After five in a row that have accepted no connection and have lived less than
+///   100 ms, there are rests as below.
 /// - A worker that ends before it is ready is started again after 1 s, then 2 s, and so on up to 60 s. After
 ///   some attempts in a row ([`max_start_failures`](Self::max_start_failures)), `serve_forever` ends with
 ///   [`Error::Workers`].

@@ -1,12 +1,15 @@
-//! [`Starts`]: the rests after failed starts and early deaths. Each worker's number has its own, so none
-//! holds up another.
+//! [`Starts`]: the rests after failed starts, and after early deaths without a request. Each worker's number
+//! has its own, so none holds up another.
+//!
+//! A worker that dies after it has accepted is replaced at once. Its requests bound how often that happens,
+//! and a rest would keep out the honest clients that wait behind a harmful one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// A worker that was ready is replaced at once, unless it died young.
+/// A worker that was ready and has served nobody is replaced at once, unless it died young.
 const YOUNG: Duration = Duration::from_millis(100);
 /// Young deaths in a row that need no rest.
 const MANY: u32 = 5;
@@ -40,10 +43,12 @@ impl Starts {
         record.failures
     }
 
-    /// Notes the death of a worker that was ready, and that lived for this time.
-    pub(super) fn died(&mut self, index: usize, lived: Duration, now: Instant) {
+    /// Notes the death of a worker that was ready, that lived for this time, and whether it `has_accepted` a
+    /// request.
+    pub(super) fn died(&mut self, index: usize, lived: Duration, has_accepted: bool, now: Instant) {
         let record = self.0.entry(index).or_default();
-        record.young = if lived < YOUNG { record.young.saturating_add(1) } else { 0 };
+        let is_young = lived < YOUNG && !has_accepted;
+        record.young = if is_young { record.young.saturating_add(1) } else { 0 };
         if record.young > MANY {
             record.not_before = Some(now + rest_after(record.young - MANY));
         }
@@ -104,15 +109,28 @@ mod tests {
     fn workers_that_die_at_once_again_and_again_are_given_a_rest() {
         let (mut starts, now) = (Starts::default(), Instant::now());
         for _ in 0..MANY {
-            starts.died(0, YOUNG / 2, now);
+            starts.died(0, YOUNG / 2, false, now);
             starts.succeeded(0);
             assert_eq!(starts.rest(0, now), None, "replaced at once");
         }
-        starts.died(0, YOUNG / 2, now);
+        starts.died(0, YOUNG / 2, false, now);
         assert_eq!(starts.rest(0, now), Some(FIRST_REST));
-        starts.died(0, YOUNG / 2, now);
+        starts.died(0, YOUNG / 2, false, now);
         assert_eq!(starts.rest(0, now), Some(2 * FIRST_REST));
-        starts.died(0, YOUNG, now + LONGEST_REST);
+        starts.died(0, YOUNG, false, now + LONGEST_REST);
         assert_eq!(starts.rest(0, now + LONGEST_REST), None);
+    }
+
+    #[test]
+    fn a_worker_that_dies_in_a_request_is_replaced_at_once_however_often() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        for _ in 0..100 {
+            starts.died(0, Duration::ZERO, true, now);
+            assert_eq!(starts.rest(0, now), None);
+        }
+        (0..MANY).for_each(|_| starts.died(0, Duration::ZERO, false, now));
+        starts.died(0, Duration::ZERO, true, now);
+        starts.died(0, Duration::ZERO, false, now);
+        assert_eq!(starts.rest(0, now), None, "the deaths without a request are no longer in a row");
     }
 }

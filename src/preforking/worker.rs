@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) generation: u64,
     pub(super) started: Instant,
     pub(super) was_ready: bool,
+    /// What its slot had accepted before it was forked.
+    accepted_before: u64,
     /// True if it has given no sign of life for too long.
     pub(super) is_stuck: bool,
     /// The number of resumes that it has been woken for.
@@ -88,6 +90,7 @@ impl Worker {
         let core = Core::of_worker(role(words), capacity)?;
         let Some(role) = core.worker() else { return Err(io::Error::other("no worker")) };
         let (index, slot, started) = (role.index, role.slot.clone(), Instant::now());
+        let accepted_before = slot.accepted();
 
         let pid = process::fork_child(signals, || run_worker(bound, &core, role, &lifeline, settings, run))?;
 
@@ -111,6 +114,7 @@ impl Worker {
             generation: 0,
             started,
             was_ready: false,
+            accepted_before,
             is_stuck: false,
             resumes: 0,
             has_spoken: false,
@@ -159,6 +163,11 @@ impl Worker {
         // A strategy of the user's own may never beat. It is left alone.
         let silence = since.map_or(0, |since| control.millis(Instant::now()).saturating_sub(since));
         Duration::from_millis(silence)
+    }
+
+    /// True if a request has come to it.
+    pub(super) fn has_accepted(&self) -> bool {
+        self.slot.accepted() != self.accepted_before
     }
 
     /// True if it serves, and is to go on.

@@ -73,6 +73,36 @@ fn a_worker_that_dies_is_replaced_at_once() {
     server.until_stats("four have crashed", |s| s["crashed"] == 4 && s.add_up());
 }
 
+/// A hundred requests stand before an honest client, and each of them ends a worker. Then there is one for each worker
+/// again and again.
+#[test]
+fn requests_that_crash_keep_no_honest_client_out() {
+    let crash = |server: &Server, command: &str| {
+        let mut client = server.connect();
+        let _ = client.try_send(format!("{command}\n").as_bytes()); // its worker may have crashed already
+        client
+    };
+    // A worker that crashes may take an honest client along: it tries again.
+    let is_served = |server: &Server| {
+        until("an honest client is served", || server.connect().try_ask("ECHO me").is_ok_and(|said| said == "me"));
+    };
+    for (inner, command) in [("threading", "ABORT"), ("thread-pool", "EXIT 3"), ("event-loop", "SEGV")] {
+        let server = start(&["--inner", inner]);
+        let storm: Vec<Client> = (0..100).map(|_| crash(&server, command)).collect();
+        let began = Instant::now();
+        is_served(&server);
+        assert!(began.elapsed() < 10_000 * MS, "{inner}: {:?} behind the storm", began.elapsed()); // the promise: 1 s
+        drop(storm);
+        for round in 0..10 {
+            let _storm: Vec<Client> = (0..4).map(|_| crash(&server, command)).collect();
+            let began = Instant::now();
+            is_served(&server);
+            assert!(began.elapsed() < 10_000 * MS, "{inner}: {:?} in round {round}", began.elapsed());
+        }
+        until("there are four again", || workers(&server).len() == 4);
+    }
+}
+
 /// Clients know who serves them; so it can be said whose connections fail.
 #[test]
 fn workers_killed_every_100_ms_take_only_their_own_connections_along() {

@@ -39,6 +39,7 @@ impl Supervisor<'_> {
         if in_order {
             self.abandoned += worker.slot.result();
         }
+        let has_accepted = worker.has_accepted();
         worker.slot.give_back();
 
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
@@ -52,7 +53,7 @@ impl Supervisor<'_> {
             log_line(Level::Info, "socketserver::preforking", format_args!("worker {index} (process {pid}) {how}"));
         } else if worker.was_ready && !failed_soon {
             self.core().monitor.report_lost_worker(index, pid.as_raw(), &how, connections);
-            self.starts.died(index, lived, now);
+            self.starts.died(index, lived, has_accepted, now);
         } else if !(in_order && self.core().control.stopping()) {
             let how = if worker.was_ready { how } else { format!("{how} before it was ready") };
             self.core().monitor.report_lost_worker(index, pid.as_raw(), &how, connections);
