@@ -15,6 +15,12 @@ pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 /// own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
+/// The act of taking over a socket that was given, as an error names it.
+pub(crate) const USE: &str = "use";
+
+/// The act of [`ServerBuilder::serve_one`](crate::ServerBuilder::serve_one), as an error names it.
+pub(crate) const SERVE_ONE: &str = "serve the connection";
+
 /// Why a server could not be built, bound or kept serving.
 ///
 /// [`Display`](fmt::Display) and [`Debug`] give one line that says what to do. So a
@@ -94,6 +100,8 @@ impl Error {
 /// Returns a hint for people about an error of a listener.
 fn hint(act: &str, source: &io::Error) -> &'static str {
     match source.kind() {
+        _ if act == USE => "give a socket that is bound, and listens if it is for connections",
+        _ if act == SERVE_ONE => "it is fd:0 as inetd gives it, or fd:3 as systemd does with Accept=yes",
         _ if act == CHANGE_OWNER => "another user's takes root's rights (CAP_CHOWN), a group's membership",
         io::ErrorKind::AlreadyExists => "remove it if nobody needs it, or choose another path",
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another address",
@@ -102,7 +110,9 @@ fn hint(act: &str, source: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
         io::ErrorKind::NotFound => "the folder of the socket file does not exist",
-        io::ErrorKind::InvalidInput => "an address is HOST:PORT, [IPV6]:PORT, unix:PATH or unix:@NAME",
+        io::ErrorKind::InvalidInput => {
+            "an address is HOST:PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd:NUMBER or fd:NAME"
+        }
         _ if source.raw_os_error().is_none() => "check the name, or give an IP address",
         _ => "see the system's answer",
     }

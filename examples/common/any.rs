@@ -1,5 +1,7 @@
 //! For the examples that serve as their command line says: with any strategy.
 
+use std::process::exit;
+
 use socketserver::event_loop::Factory;
 use socketserver::server::Engine;
 use socketserver::strategy::ServingStrategy;
@@ -12,6 +14,7 @@ use super::{fail, Args, Usage};
 pub const STRATEGY: &[Usage] = &[
     ("strategy S", "sequential, threading, thread-pool, forking, preforking, event-loop or event-loops [threading]"),
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
+    ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
     ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
 
@@ -67,6 +70,10 @@ impl Args {
         handler: impl StreamRequestHandler,
         factory: impl Factory + Send + Sync + 'static,
     ) -> Bound {
+        if self.choice("accepted", "no") == "yes" {
+            self.serve_one(builder, handler, factory)?;
+            exit(0);
+        }
         let workers = self.get("workers"); // also where the strategy has none: a slip is an error
         match self.choice("strategy", "threading") {
             "preforking" => self.bind_preforking(builder, handler, factory),
@@ -77,6 +84,23 @@ impl Args {
             }
             _ => self.bind_one(builder.strategy(self.strategy()), handler, factory),
         }
+    }
+
+    /// Serves the one connection that the program was started for. Its stdout may be the connection: no line on it.
+    fn serve_one(
+        &self,
+        builder: ServerBuilder,
+        handler: impl StreamRequestHandler,
+        factory: impl Factory + Send + Sync + 'static,
+    ) -> Result<()> {
+        let is_protocol =
+            self.choice("as", "handler") == "protocol" || self.choice("strategy", "").contains("event-loop");
+        let served = match is_protocol {
+            true => builder.serve_one(&self.addr, Blocking(factory)),
+            false => builder.serve_one(&self.addr, handler),
+        };
+        super::report(&served?);
+        Ok(())
     }
 
     /// The same in worker processes, which serve as `--inner` says.

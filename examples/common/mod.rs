@@ -136,8 +136,8 @@ impl fmt::Debug for AnyError {
 
 fn help(about: &str, known: &[Usage]) -> String {
     let mut text = format!(
-        "{about}\n\nUsage: [ADDR] [options]\n\n  ADDR  HOST:PORT, [IPV6]:PORT (port 0: any free one), unix:PATH or unix:@NAME \
-         [127.0.0.1:1234]\n\n"
+        "{about}\n\nUsage: [ADDR] [options]\n\n  ADDR  HOST:PORT, [IPV6]:PORT (port 0: any free one), unix:PATH, unix:@NAME, or fd:NUMBER \
+         or fd:NAME for a socket that it is started with [127.0.0.1:1234]\n\n"
     );
     for (usage, what) in known.iter().chain(&[("help", "this text")]) {
         text += &format!("  --{usage:<20} {what}\n");

@@ -10,8 +10,9 @@ use std::path::Path;
 use nix::sys::socket::UnixAddr;
 
 use super::file::{bind_at, Access, SocketFile};
+use super::inherited;
 use super::listener::Listener;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, USE};
 use crate::net::{Addr, Address};
 use crate::sys::datagram;
 use crate::sys::socket::{self, Act, SockType, TcpOptions, SILENCE};
@@ -73,6 +74,10 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
                 .map_err(failed)?;
             let local = UnixSocketAddr::from_abstract_name(name).map_err(|e| failed(("bind", e)))?;
             listen_unix(fd, &local, None, options).map(|l| vec![l]).map_err(failed)
+        }
+        Address::Descriptor(text) => {
+            let sockets = inherited::take(text).map_err(|e| failed((USE, e)))?;
+            sockets.into_iter().map(|fd| Listener::adopt(fd, options.kind).map_err(failed)).collect()
         }
     }
 }

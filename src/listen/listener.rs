@@ -1,19 +1,21 @@
 //! [`Listener`]: one listening socket.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::socket::AddressFamily;
 
 use super::file::SocketFile;
-use crate::error::{Error, Result};
+use crate::error::USE;
 use crate::net::{Accepted, Addr, DatagramSocket, Packet, Socket};
+use crate::sys::datagram;
 use crate::sys::process::Private;
-use crate::sys::socket;
+use crate::sys::socket::{self, Act, SockType};
 
 #[derive(Debug)]
 enum Kind {
@@ -71,29 +73,47 @@ impl Listener {
 
     /// Takes over a listener whose failures a test sets.
     #[cfg(feature = "testing")]
-    pub(crate) fn adopt_failing(listener: super::failing::FailingListener) -> Result<Self> {
+    pub(crate) fn adopt_failing(
+        listener: super::failing::FailingListener,
+    ) -> std::result::Result<Self, (Act, io::Error)> {
         let (listener, script) = listener.into_parts();
-        let mut this = Self::adopt_tcp(listener)?;
+        let mut this = Self::adopt(listener.into(), SockType::Stream)?;
         this.script = Some(script);
         Ok(this)
     }
 
-    /// Takes over a socket that listens already, with its options and its backlog. Its file, if it has one,
-    /// is not removed.
-    pub(crate) fn adopt_tcp(listener: TcpListener) -> Result<Self> {
-        let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
-        Ok(Self::tcp(listener, local).adopted())
-    }
-
-    /// As [`adopt_tcp`](Self::adopt_tcp).
-    pub(crate) fn adopt_unix(listener: UnixListener) -> Result<Self> {
-        let local = adopt(&listener, listener.local_addr(), listener.set_nonblocking(true))?;
-        Ok(Self::unix(listener, &local, None).adopted())
-    }
-
-    fn adopted(mut self) -> Self {
-        self.adopted = true;
-        self
+    /// Takes over a socket that listens already, or that datagrams come to, with its options and its backlog.
+    /// Its file, if it has one, is not removed. Otherwise a wrong socket would show as `EINVAL` at the first
+    /// accept, when the server serves already.
+    pub(crate) fn adopt(fd: OwnedFd, kind: SockType) -> std::result::Result<Self, (Act, io::Error)> {
+        let unknown = |e| ("ask for the address of", e);
+        let family = check(fd.as_fd(), kind).map_err(|e| (USE, e))?;
+        socket::set_nonblocking(fd.as_fd()).map_err(|e| ("make non-blocking", e))?;
+        let mut this = match (kind, family) {
+            (SockType::Datagram, AddressFamily::Unix) => {
+                let socket = UnixDatagram::from(fd);
+                let local = Addr::from_unix(&socket.local_addr().map_err(unknown)?);
+                Self::datagrams(socket.into(), local, None)
+            }
+            (SockType::Datagram, _) => {
+                let socket = UdpSocket::from(fd);
+                let local = socket.local_addr().map_err(unknown)?;
+                datagram::tell_destination(socket.as_fd(), local)?;
+                Self::datagrams(socket.into(), Addr::Ip(local), None)
+            }
+            (_, AddressFamily::Unix) => {
+                let listener = UnixListener::from(fd);
+                let local = listener.local_addr().map_err(unknown)?;
+                Self::unix(listener, &local, None)
+            }
+            _ => {
+                let listener = TcpListener::from(fd);
+                let local = listener.local_addr().map_err(unknown)?;
+                Self::tcp(listener, local)
+            }
+        };
+        this.adopted = true;
+        Ok(this)
     }
 
     pub(crate) fn is_adopted(&self) -> bool {
@@ -156,15 +176,22 @@ impl Listener {
     }
 }
 
-fn adopt<A>(fd: &impl AsFd, local: io::Result<A>, unblocked: io::Result<()>) -> Result<A> {
-    let failed = |act, source| Error::Listen { act, address: "the given socket".to_owned(), source };
-    let local = local.map_err(|e| failed("ask for the address of", e))?;
-    unblocked.map_err(|e| failed("make non-blocking", e))?;
-    // Otherwise the mistake would show as EINVAL at the first accept, when the server serves already.
-    match socket::is_listening_stream(fd.as_fd()) {
-        Ok(true) => Ok(local),
-        Ok(false) => Err(failed("use", io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))),
-        Err(e) => Err(failed("use", e)),
+/// Returns the family of a socket that a server of this kind can use.
+fn check(fd: BorrowedFd<'_>, kind: SockType) -> io::Result<AddressFamily> {
+    let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let facts = socket::facts(fd)?;
+    match (kind, facts.kind) {
+        (SockType::Stream, SockType::Stream) if facts.is_connected => {
+            wrong("it is a connection, which `serve_one` serves")
+        }
+        (SockType::Stream, SockType::Stream) if !facts.listens => wrong("it does not listen"),
+        (SockType::Stream, SockType::Datagram) => wrong("it is for datagrams, which `bind_udp` receives"),
+        (SockType::Datagram, SockType::Stream) => wrong("it is for connections, which `bind` accepts"),
+        (wanted, got) if wanted != got => wrong("it is neither for connections nor for datagrams"),
+        _ => match facts.family {
+            AddressFamily::Inet | AddressFamily::Inet6 | AddressFamily::Unix => Ok(facts.family),
+            _ => wrong("it is neither an IP socket nor a Unix socket"),
+        },
     }
 }
 

@@ -2,19 +2,22 @@
 //!
 //! The walk: [`bind()`] → `resolve` → `bind_at` (Unix files) → [`Listener`] → [`Listener::accept`] or
 //! [`Listener::receive`] → on failure [`AcceptError::of`] → [`AcceptBackoff::rest_after`]. [`QueuedAtStop`]
-//! counts the kernel's queues at a stop. This folder does not wait and does not know permits: `accept` and
+//! counts the kernel's queues at a stop. [`accepted()`] takes a connection that another program has accepted. This folder does not wait and does not know permits: `accept` and
 //! `admit` do.
 
 mod accept_error;
+mod accepted;
 mod bind;
 #[cfg(feature = "testing")]
 mod failing;
 mod file;
+mod inherited;
 mod listener;
 mod queued;
 mod reserve;
 
 pub(crate) use accept_error::{AcceptBackoff, AcceptError, LONGEST_REST, REST};
+pub(crate) use accepted::accepted;
 pub(crate) use bind::{bind, check_sockets, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};

@@ -13,7 +13,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// An address to listen on, as a user writes it: `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` (or a path that
-/// begins with `/`), `unix:@NAME` (abstract).
+/// begins with `/`), `unix:@NAME` (abstract), `fd:NUMBER` or `fd:NAME`.
+///
+/// `fd:` is a socket that the program was started with. systemd counts from `fd:3` and may give names
+/// (`LISTEN_FDS`, `LISTEN_FDNAMES`, sd_listen_fds(3)); inetd and other supervisors pass a number alone. The
+/// first address of this kind unsets these variables. Such a socket keeps its own options. A host whose name is
+/// `fd` needs a final dot: `fd.:80`.
 ///
 /// Strings, socket addresses, paths, and pairs as `("127.0.0.1", 1234)` convert into it. A string is checked, and a host
 /// name is resolved, when the server is bound; [`FromStr`] checks at once. A name with several addresses gets
@@ -37,10 +42,15 @@ pub enum Address {
     Unix(PathBuf),
     /// A name in Linux's abstract namespace of Unix sockets.
     Abstract(Vec<u8>),
+    /// A socket that the program was started with: its number, or its name in `LISTEN_FDNAMES`.
+    Descriptor(String),
 }
 
 impl From<&str> for Address {
     fn from(text: &str) -> Self {
+        if let Some(descriptor) = text.strip_prefix("fd:") {
+            return Self::Descriptor(descriptor.to_owned());
+        }
         match text.strip_prefix("unix:") {
             Some(rest) => match rest.strip_prefix('@') {
                 Some(name) => Self::Abstract(name.into()),
@@ -136,6 +146,15 @@ impl Address {
             Self::Abstract(name) if name.is_empty() => malformed("no name"),
             Self::Abstract(name) if name.len() > NAME_MAX => malformed("a socket's name has at most 107 bytes"),
             Self::Abstract(_) => Ok(()),
+            Self::Descriptor(text) if text.is_empty() => malformed("no number or name of a descriptor"),
+            Self::Descriptor(text) if text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i32>().is_err() => {
+                malformed("no descriptor has this number")
+            }
+            // systemd.socket(5), FileDescriptorName=
+            Self::Descriptor(text) if text.contains(':') || text.chars().any(char::is_control) => {
+                malformed("a descriptor's name has neither colons nor control characters")
+            }
+            Self::Descriptor(_) => Ok(()),
         }
     }
 }
@@ -151,6 +170,7 @@ impl fmt::Display for Address {
             Self::Tcp(text) => f.write_str(text),
             Self::Unix(path) => write_path(f, path),
             Self::Abstract(name) => write_name(f, "unix:@", name),
+            Self::Descriptor(text) => write_name(f, "fd:", text.as_bytes()),
         }
     }
 }
@@ -247,6 +267,7 @@ impl FromStr for Addr {
         match text.parse()? {
             Address::Unix(path) => Ok(Self::Unix(path)),
             Address::Abstract(name) => Ok(Self::Abstract(name)),
+            Address::Descriptor(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is no address")),
             Address::Tcp(text) => {
                 text.parse().map(Self::Ip).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
             }

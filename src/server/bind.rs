@@ -108,12 +108,13 @@ impl<S> ServerBuilder<S> {
         S: Engine<H>,
     {
         let adopted = match listener.into() {
-            ListeningSocket::Tcp(listener) => Listener::adopt_tcp(listener),
-            ListeningSocket::Unix(listener) => Listener::adopt_unix(listener),
+            ListeningSocket::Tcp(listener) => Listener::adopt(listener.into(), SockType::Stream),
+            ListeningSocket::Unix(listener) => Listener::adopt(listener.into(), SockType::Stream),
             #[cfg(feature = "testing")]
             ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
         };
-        self.adopted.push(adopted);
+        let failed = |(act, source)| Error::Listen { act, address: "the given socket".to_owned(), source };
+        self.adopted.push(adopted.map_err(failed));
         self.finish(handler)
     }
 

@@ -12,6 +12,7 @@ mod bind;
 mod builder;
 mod drain;
 mod engine;
+mod serve_one;
 mod udp;
 
 use std::os::fd::{AsFd, BorrowedFd};

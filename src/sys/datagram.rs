@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -20,14 +20,20 @@ pub(crate) fn bind_udp(addr: SocketAddr, only_v6: Option<bool>) -> Result<OwnedF
     if let (AddressFamily::Inet6, Some(only)) = (family, only_v6) {
         set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
     }
-    // Bound to one address, that is the one that datagrams are sent to.
-    match family {
-        _ if !addr.ip().is_unspecified() => {}
-        AddressFamily::Inet => set("set IP_PKTINFO on", sock::setsockopt(&fd, sockopt::Ipv4PacketInfo, &true))?,
-        _ => set("set IPV6_RECVPKTINFO on", sock::setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true))?,
-    }
+    tell_destination(fd.as_fd(), addr)?;
     sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(|e| ("bind", e.into()))?;
     Ok(fd)
+}
+
+/// Lets the kernel say of each datagram which address it was sent to. A socket that is bound to one address needs
+/// no word of it.
+pub(crate) fn tell_destination(fd: BorrowedFd<'_>, bound: SocketAddr) -> Result<(), (Act, io::Error)> {
+    let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
+    match bound {
+        _ if !bound.ip().is_unspecified() => Ok(()),
+        SocketAddr::V4(_) => set("set IP_PKTINFO on", sock::setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)),
+        SocketAddr::V6(_) => set("set IPV6_RECVPKTINFO on", sock::setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true)),
+    }
 }
 
 /// What a datagram came with, as the kernel says it.

@@ -7,7 +7,7 @@
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`];
 //! - processes: [`process`] (fork, pidfds, [`Private`](process::Private) descriptors), [`shared`] (memory in
-//!   common with children), [`limits`] of descriptors;
+//!   common with children), [`limits`] of descriptors, [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes and their master).
 
@@ -15,6 +15,7 @@ pub(crate) mod datagram;
 mod epoll;
 mod event;
 mod events;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 mod poller;
 pub(crate) mod process;

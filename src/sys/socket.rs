@@ -8,9 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::libc;
 use nix::sys::socket::sockopt;
-use nix::sys::socket::{self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage};
+use nix::sys::socket::{
+    self as sock, AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrLike, SockaddrStorage,
+};
 use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -184,10 +187,29 @@ pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> Result<(), (Act, io::Error)>
     sock::listen(fd, backlog).map_err(|e| ("listen on", e.into()))
 }
 
-/// True if this is a stream socket that listens.
-pub(crate) fn is_listening_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let listening = sock::getsockopt(&fd, sockopt::AcceptConn)?;
-    Ok(listening && sock::getsockopt(&fd, sockopt::SockType)? == SockType::Stream)
+/// What a socket of unknown origin is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketFacts {
+    pub(crate) family: AddressFamily,
+    pub(crate) kind: SockType,
+    pub(crate) listens: bool,
+    pub(crate) is_connected: bool,
+}
+
+/// Asks what a socket is. It fails with `ENOTSOCK` for another kind of descriptor.
+pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<SocketFacts> {
+    let kind = sock::getsockopt(&fd, sockopt::SockType)?;
+    let listens = sock::getsockopt(&fd, sockopt::AcceptConn)?;
+    let family = sock::getsockname::<SockaddrStorage>(fd.as_raw_fd())?.family();
+    let is_connected = sock::getpeername::<SockaddrStorage>(fd.as_raw_fd()).is_ok();
+    Ok(SocketFacts { family: family.unwrap_or(AddressFamily::Unspec), kind, listens, is_connected })
+}
+
+/// Makes reads, writes and accepts fail with `EAGAIN` where they would wait.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Reads once: waits as long as the socket's receive timeout says, or not at all.

@@ -5,6 +5,7 @@ mod kit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod activation;
 mod addresses;
 mod chat;
 mod datagram_examples;

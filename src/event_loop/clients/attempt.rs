@@ -49,6 +49,9 @@ pub(crate) fn known(address: &Address) -> io::Result<Known> {
         }
         Address::Unix(path) => Known::Address(Addr::Unix(path.clone())),
         Address::Abstract(name) => Known::Address(Addr::Abstract(name.clone())),
+        Address::Descriptor(_) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is no address to connect to"))
+        }
     })
 }
 

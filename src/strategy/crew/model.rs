@@ -12,11 +12,12 @@ use crate::model::{check, join_all, Door, Stay, Tally, Visit};
 use crate::strategy::Sequential;
 use crate::sync::model::fail_spawns;
 use crate::sync::thread::spawn;
+use crate::sys::socket::SockType;
 
 /// The listeners live as long as a server's would.
 fn crew(size: Option<usize>, tally: &Arc<Tally>) -> (Arc<Crew>, Door, Arc<Vec<Listener>>) {
     let (door, listener) = Door::open();
-    let listeners = Arc::new(vec![Listener::adopt_unix(listener).unwrap()]);
+    let listeners = Arc::new(vec![Listener::adopt(listener.into(), SockType::Stream).unwrap()]);
     let config = ServerSettings { drain_timeout: Duration::from_secs(1 << 31), ..ServerSettings::default() };
     let core = Core::new(config, Hooks::default(), 2, usize::MAX).unwrap();
     let acceptor = Acceptor::new(&core, &listeners, Arc::new(Visit(tally.clone(), Stay::UntilReleased)));
