@@ -44,7 +44,6 @@ pub(super) fn raise(limit: usize, parts: &[Part]) -> (Vec<usize>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_limit_is_divided_as_evenly_as_can_be() {
@@ -62,23 +61,31 @@ mod tests {
         assert_eq!(raise(5, &[Part { held: 0, ..leaving }, Part { limit: 2, held: 2, ..new }]), (vec![0, 5], true));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        #[test]
-        fn all_together_never_exceed_the_limit(
-            limit in 1_usize..40,
-            held in proptest::collection::vec((0_usize..12, 0_usize..12), 1..6),
-        ) {
-            let n = held.len();
-            let parts: Vec<Part> = held.iter().enumerate().map(|(i, (now, held))| {
-                let share = share(limit, n, i, usize::MAX);
-                Part { limit: (*now).min(share), held: *held, share }
-            }).collect();
-            let before: usize = parts.iter().map(|p| p.limit.max(p.held)).sum();
-            let (raised, _) = raise(limit, &parts);
-            let after: usize = parts.iter().zip(&raised).map(|(p, new)| p.held.max(*new)).sum();
-            prop_assert!(after <= limit.max(before));
-            prop_assert!(parts.iter().zip(&raised).all(|(p, new)| *new >= p.limit && *new <= p.share.max(p.limit)));
+    /// Tries any two workers, in any state, at any limit.
+    #[test]
+    fn all_together_never_exceed_the_limit() {
+        const SOME: [usize; 5] = [0, 1, 3, 6, 11];
+        let states = || SOME.iter().flat_map(|now| SOME.iter().map(move |held| (*now, *held)));
+        for (limit, first, second) in
+            (1..20).flat_map(|limit| states().flat_map(move |a| states().map(move |b| (limit, a, b))))
+        {
+            for held in [vec![first], vec![first, second], vec![first, second, first, second, (0, 2)]] {
+                never_exceeds(limit, &held);
+            }
         }
+    }
+
+    fn never_exceeds(limit: usize, held: &[(usize, usize)]) {
+        let part = |(number, (now, held)): (usize, &(usize, usize)), workers: usize| {
+            let share = share(limit, workers, number, usize::MAX);
+            Part { limit: (*now).min(share), held: *held, share }
+        };
+        let parts: Vec<Part> = held.iter().enumerate().map(|it| part(it, held.len())).collect();
+        let before: usize = parts.iter().map(|p| p.limit.max(p.held)).sum();
+        let (raised, _) = raise(limit, &parts);
+        let after: usize = parts.iter().zip(&raised).map(|(p, new)| p.held.max(*new)).sum();
+        assert!(after <= limit.max(before), "{limit}: {parts:?}: {raised:?}");
+        let within = |(p, new): (&Part, &usize)| *new >= p.limit && *new <= p.share.max(p.limit);
+        assert!(parts.iter().zip(&raised).all(within), "{limit}: {parts:?}: {raised:?}");
     }
 }

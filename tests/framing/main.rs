@@ -11,5 +11,4 @@ mod frames;
 mod line_receiver;
 mod lines;
 mod over_connections;
-mod random;
 mod string_receiver;

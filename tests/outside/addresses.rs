@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use crate::kit::{ask, has_ipv6, ms, read_all, serve, until, LONG};
 use crate::support::{example, tool, Server};
-use proptest::prelude::*;
 use socketserver::testing::TestServer;
 use socketserver::{handler, Addr, Address, Error, ServerBuilder};
 
@@ -83,27 +82,6 @@ fn what_a_log_cannot_show_is_escaped() {
     assert_eq!(Addr::Unix("/caf\u{e9}".into()).to_string(), "unix:/caf\u{e9}");
     assert_eq!(Addr::Unix("/a\u{202e}b".into()).to_string(), "unix:/a\\xe2\\x80\\xaeb");
     // turns text round
-}
-
-proptest! {
-    #[test]
-    fn what_is_written_is_read_back(ip: IpAddr, port: u16, path in "[^\\pC\\pM\\pZ]{1,26}", name in "[ -~]{1,107}") {
-        for addr in [Addr::Ip(SocketAddr::new(ip, port)), Addr::Unix(format!("/{path}").into()),
-                     Addr::Abstract(name.into_bytes()), Addr::Unnamed] {
-            let text = addr.to_string();
-            // Characters younger than the standard library's tables are escaped.
-            if !text.contains("\\x") {
-                prop_assert_eq!(text.parse::<Addr>().unwrap(), addr);
-            }
-        }
-        let text = Address::from(SocketAddr::new(ip, port)).to_string();
-        prop_assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
-    }
-
-    #[test]
-    fn no_text_makes_it_panic(text: String) {
-        let _ = (text.parse::<Address>(), text.parse::<Addr>(), Address::from(text.as_str()).to_string());
-    }
 }
 
 // ---- errors at the start ----

@@ -12,5 +12,5 @@ fn mistakes_are_explained() {
         eprintln!("skipped: the messages are recorded with {RECORDED_WITH}");
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }

@@ -1,0 +1,4 @@
+//! Promises that hold for any input, tried with random ones.
+
+mod addresses;
+mod framing;
