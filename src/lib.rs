@@ -313,6 +313,7 @@ mod panics;
 mod sync;
 #[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;
+mod systemd;
 
 #[cfg(all(test, shuttle))]
 mod model;

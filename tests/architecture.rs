@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "net",
     "selectors",
     "mailbox",
+    "systemd",
     "listen",
     "observe",
     "lifecycle",

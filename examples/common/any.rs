@@ -15,6 +15,7 @@ pub const STRATEGY: &[Usage] = &[
     ("strategy S", "sequential, threading, thread-pool, forking, preforking, event-loop or event-loops [threading]"),
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
     ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
+    ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
     ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
 
@@ -74,6 +75,7 @@ impl Args {
             self.serve_one(builder, handler, factory)?;
             exit(0);
         }
+        let builder = if self.choice("notify", "no") == "yes" { builder.notify_systemd() } else { builder };
         let workers = self.get("workers"); // also where the strategy has none: a slip is an error
         match self.choice("strategy", "threading") {
             "preforking" => self.bind_preforking(builder, handler, factory),

@@ -71,7 +71,7 @@ impl Acceptor {
             Some(set) => set,
             None => self.shared.listening_set(&listeners)?,
         };
-        self.report_ready();
+        self.core().report_ready();
         Ok(Seat::new(self.clone(), listeners, set))
     }
 
@@ -82,13 +82,8 @@ impl Acceptor {
         for _ in 0..seats {
             self.shared.sets.push(self.shared.listening_set(&listeners)?);
         }
-        self.report_ready();
+        self.core().report_ready();
         Ok(())
-    }
-
-    /// Tells the master of a worker process that this worker now waits for connections.
-    fn report_ready(&self) {
-        self.shared.core.worker().into_iter().for_each(|worker| worker.report_ready());
     }
 
     /// Gives a seat that also watches `fd`. When `fd` becomes readable, [`Seat::next`] returns
@@ -100,7 +95,7 @@ impl Acceptor {
         let listeners = self.shared.listeners()?;
         // A set of its own: it watches `fd` too, so no other seat can use it later.
         let set = self.shared.listening_set(&listeners)?;
-        self.report_ready();
+        self.core().report_ready();
         Seat::new(self.clone(), listeners, set).watch(fd)
     }
 

@@ -15,7 +15,7 @@ use crate::lifecycle::Core;
 use crate::observe::InHandler;
 use crate::panics::caught;
 
-pub(crate) use service::{every, perform, Pace};
+pub(crate) use service::{every, perform, Duty, Pace, DUTIES};
 pub(crate) use verify::{ask, late, server_stops, verify, Verdict};
 
 /// Calls a hook. Its panic is logged and reported, and ends nothing.

@@ -19,6 +19,7 @@ use crate::net::Addr;
 use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
 use crate::offload::Offload;
 use crate::sys::shared::{Shared, SharedRef};
+use crate::systemd::Notifier;
 
 /// The state of one server. The accepting threads, the connections and every handle hold it.
 #[derive(Debug)]
@@ -220,10 +221,35 @@ impl Core {
         }
     }
 
+    /// Tells the master of a worker process, or the service manager, once, that this server accepts.
+    pub(crate) fn report_ready(&self) {
+        match (self.worker(), &self.hooks.notifier) {
+            (Some(worker), _) => worker.report_ready(),
+            (None, Some(notifier)) => notifier.ready(|| self.stats()),
+            (None, None) => {}
+        }
+    }
+
+    /// Tells the service manager that this server lives.
+    pub(crate) fn report_alive(&self) {
+        self.notifier().into_iter().for_each(|notifier| notifier.alive(self.stats()));
+    }
+
+    /// Tells the service manager, once, that this server stops.
+    pub(crate) fn report_stopping(&self) {
+        self.notifier().into_iter().for_each(|notifier| notifier.stopping(self.stats()));
+    }
+
+    /// Returns the service manager. A worker process does not report: its master does.
+    pub(crate) fn notifier(&self) -> Option<&Notifier> {
+        self.hooks.notifier.as_ref().filter(|_| !self.is_worker())
+    }
+
     /// Marks the server as serving, until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Serving {
         // The stop of an earlier run is cleared before the server counts as serving.
         self.control.begin();
+        self.notifier().into_iter().for_each(Notifier::starting);
         self.run.begin();
         Serving(self.clone())
     }

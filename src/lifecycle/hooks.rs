@@ -9,6 +9,7 @@ use crate::config::check_needed_time;
 use crate::error::Result;
 use crate::net::{Addr, PeerCredentials};
 use crate::observe::ErrorHook;
+use crate::systemd::Notifier;
 
 /// The hooks of a server that its threads call.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub(crate) struct Hooks {
     pub(crate) verify_request: Option<Verify>,
     pub(crate) service_actions: Option<Actions>,
     pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,
+    /// The service manager, if the server reports to one.
+    pub(crate) notifier: Option<Notifier>,
 }
 
 impl Hooks {

@@ -18,6 +18,7 @@ use crate::listen::{bind, check_sockets, BindOptions, Listener};
 use crate::net::Address;
 use crate::sys::limits;
 use crate::sys::socket::{SockType, TcpOptions};
+use crate::systemd::Notifier;
 
 /// Binding.
 impl<S> ServerBuilder<S> {
@@ -160,8 +161,12 @@ impl<S> ServerBuilder<S> {
         for address in &self.more {
             listeners.extend(bind(address, options)?);
         }
-        let core = Core::new(self.settings, self.hooks, limit, capacity)
-            .map_err(Error::system("make the server's wake-ups"))?;
+        let mut hooks = self.hooks;
+        if self.notifies_systemd {
+            hooks.notifier = Notifier::from_environment().map_err(Error::system("reach the service manager"))?;
+        }
+        let core =
+            Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),

@@ -45,6 +45,7 @@ pub struct ServerBuilder<S = Threading> {
     pub(super) access: Access,
     pub(super) handles_signals: bool,
     pub(super) raises_descriptor_limit: bool,
+    pub(super) notifies_systemd: bool,
     pub(super) more: Vec<Address>,
     pub(super) adopted: Vec<Result<Listener>>,
 }
@@ -71,6 +72,7 @@ impl Default for ServerBuilder {
             access: Access::default(),
             handles_signals: false,
             raises_descriptor_limit: false,
+            notifies_systemd: false,
             more: Vec::new(),
             adopted: Vec::new(),
         }
@@ -96,6 +98,7 @@ impl<S> ServerBuilder<S> {
             access: self.access,
             handles_signals: self.handles_signals,
             raises_descriptor_limit: self.raises_descriptor_limit,
+            notifies_systemd: self.notifies_systemd,
             more: self.more,
             adopted: self.adopted,
         }
@@ -319,6 +322,26 @@ impl<S> ServerBuilder<S> {
     /// process, and a library must not take them unasked.
     pub fn handle_signals(mut self) -> Self {
         self.handles_signals = true;
+        self
+    }
+
+    /// Reports to systemd, or another manager that sets `NOTIFY_SOCKET` (sd_notify(3)): `READY` when the server
+    /// accepts (with [`PreForking`](crate::PreForking), when all workers do), `RELOADING` and `READY` again at a
+    /// [reload](crate::ServerHandle::reload), `STOPPING` when it drains, and `STATUS` with the counters. For a
+    /// unit with `Type=notify` or `Type=notify-reload`. Without `NOTIFY_SOCKET` it does nothing.
+    ///
+    /// With `WatchdogSec=`, `WATCHDOG` is reported at half that time, on the thread in
+    /// [`serve_forever`](crate::TcpServer::serve_forever). So a loop that hangs in a callback is noticed, as are a
+    /// master of worker processes, and [`Sequential`](crate::Sequential) in a long request. Handlers that hang on
+    /// threads of their own are not: [`request_timeout`](Self::request_timeout) is for them.
+    ///
+    /// The bind unsets `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`, so one server of a process reports, and
+    /// programs that it starts do not. Defaults to off.
+    ///
+    /// # Errors
+    /// The bind fails with [`Error::System`](crate::Error::System) if nobody receives at `NOTIFY_SOCKET`.
+    pub fn notify_systemd(mut self) -> Self {
+        self.notifies_systemd = true;
         self
     }
 

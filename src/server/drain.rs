@@ -20,6 +20,7 @@ const AFTER_THE_CUT: Duration = Duration::from_millis(100);
 /// limit plus 100 ms at the latest.
 pub(crate) fn drain(core: &Core, strategy: &dyn ServingStrategy) -> io::Result<u64> {
     // Step 1: idle connections read the end of the stream; requests may finish.
+    core.report_stopping();
     core.wake_idle();
     if wait_until_idle(core, strategy, || core.drain_deadline())? {
         return Ok(0);

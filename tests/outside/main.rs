@@ -12,6 +12,7 @@ mod datagram_examples;
 mod examples;
 mod forking;
 mod injected;
+mod notify;
 mod port_forward;
 mod preforking;
 mod unix_files;

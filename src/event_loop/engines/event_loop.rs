@@ -23,7 +23,7 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
         let _inside = InHandler::of(bound.core.monitor.server);
         let mut reactor = self.reactor(bound, factory)?;
         bound.core.worker().into_iter().for_each(|worker| worker.beat());
-        reactor.state.schedule_actions();
+        reactor.state.schedule_duties();
         reactor.run_to_the_end()?;
         Ok(0)
     }

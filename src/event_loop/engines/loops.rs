@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::thread::{self, Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::event_loop::conns::call::take_message;
@@ -159,9 +159,12 @@ impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {
         let team = LoopGroup::new(self.loops).map_err(Error::system("make the event loops"))?;
-        if let Some(post) = bound.core.worker() {
-            team.start_beating(post.millis());
-            post.beat();
+        match bound.core.worker() {
+            Some(post) => {
+                team.start_beating(post.millis());
+                post.beat();
+            }
+            None => team.start_beating(bound.core.control.millis(Instant::now())),
         }
         let queued = queued_at_stop(&bound.core);
         let crew = LoopRun { settings: self.each, bound, factory, team, queued };
@@ -282,7 +285,7 @@ impl<F: Factory + Send + Sync + 'static> LoopRun<'_, F> {
         let (listeners, factory) = (self.bound.listeners.clone(), Rc::new(SharedFactory(self.factory.clone())));
         reactor.state.refresh_clock();
         reactor.state.listen_with(listeners, factory, self.queued.clone())?;
-        reactor.state.schedule_actions();
+        reactor.state.schedule_duties();
         reactor.run_to_the_end()
     }
 }

@@ -9,6 +9,7 @@ use crate::event_loop::primitives::slab::{ConnId, Place};
 use crate::event_loop::state::cold::Direction;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::factory::Factory;
+use crate::hooks::Duty;
 use crate::offload::Ticket;
 
 /// What the loop calls when work on other threads is done, by numbers that are never used twice.
@@ -37,8 +38,8 @@ pub(crate) enum TimerTask {
     Rested,
     /// The time for the verdict of `verify_request` is over.
     Verify(u64),
-    /// The server's `service_actions`.
-    Actions,
+    /// What the server does by the clock.
+    Duty(Duty),
 }
 
 /// A call that is put off to later in this turn, or to the next one. So no callback runs within another.

@@ -71,6 +71,7 @@ impl State {
         if self.stop.drain.is_some() {
             return;
         }
+        self.core.report_stopping();
 
         // How long: as another loop was told, as the test's clock says, or as the server is set.
         let grace = self.core.settings.drain_timeout;

@@ -32,8 +32,8 @@ impl State {
         // Listeners are watched only while there is a permit: beyond the limit, connections wait in the kernel.
         self.sync_listeners()?;
         self.sync_datagrams();
-        // A worker is ready once its loop listens.
-        self.core.worker().into_iter().for_each(|worker| worker.report_ready());
+        // A server is ready once its loop listens.
+        self.core.report_ready();
 
         // The only wait. It ends for an event, the next timer, or at once if work is left from the last turn.
         let events = self.wait(timeout)?;

@@ -1,34 +1,54 @@
 //! Timers that are due, and the hook `service_actions`.
 
+use std::time::Duration;
+
 use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
-use crate::hooks;
+use crate::hooks::{self, Duty, DUTIES};
 
 impl State {
-    /// Sets the timer for the next `service_actions`, in the first loop only. In a worker process every loop has the
-    /// timer: it beats the worker's heart.
-    pub(crate) fn schedule_actions(&mut self) {
-        if self.loops.number > 0 && !self.core.is_worker() {
+    /// Sets the timers for what the server does by the clock.
+    pub(crate) fn schedule_duties(&mut self) {
+        DUTIES.into_iter().for_each(|duty| self.schedule(duty));
+    }
+
+    /// `service_actions` is the first loop's alone. In a worker process every loop has the timer: it beats the worker's
+    /// heart. Every loop has a part in the report too.
+    fn schedule(&mut self, duty: Duty) {
+        if duty == Duty::Actions && self.loops.number > 0 && !self.core.is_worker() {
             return;
         }
-        if let Some(every) = hooks::every(&self.core) {
-            self.time.timers.set(self.time.clock.now(), every, TimerTask::Actions);
+        if let Some(every) = hooks::every(&self.core, duty) {
+            self.time.timers.set(self.time.clock.now(), every, TimerTask::Duty(duty));
         }
     }
 
-    /// Calls `service_actions`, or beats the worker's heart, and sets the timer for the next time.
-    pub(crate) fn run_actions(&mut self) {
+    /// Calls `service_actions`, beats the worker's heart or reports, and sets the timer for the next time.
+    fn perform(&mut self, duty: Duty) {
         if self.stop.drain.is_some() {
             return;
         }
         self.time.now = self.time.clock.now();
-        match self.core.worker() {
+        match (duty, self.core.worker()) {
             // The master sees the oldest beat of all loops: for its clients, one loop that hangs is a hung worker.
-            Some(post) => post.beat_at(self.loops.group.beat(self.loops.number, post.millis())),
-            None => hooks::perform(&self.core),
+            (Duty::Actions, Some(post)) => post.beat_at(self.loops.group.beat(self.loops.number, post.millis())),
+            (Duty::Actions, None) => hooks::perform(&self.core, duty),
+            (Duty::Report, _) => self.report(),
         }
         self.note_stall("service_actions", None);
-        self.schedule_actions();
+        self.schedule(duty);
+    }
+
+    /// Reports to the service manager, in the first loop. It does not if another loop hangs: the manager's watchdog
+    /// then ends the server, as it does if this loop hangs.
+    fn report(&mut self) {
+        let Some(every) = hooks::every(&self.core, Duty::Report) else { return };
+        let now = self.core.control.millis(self.time.now);
+        let oldest = self.loops.group.beat(self.loops.number, now);
+        let late = Duration::from_millis(now.saturating_sub(oldest));
+        if self.loops.number == 0 && late < every * 2 {
+            self.core.report_alive();
+        }
     }
 
     /// Fires the timers that are due and were set before `mark`, the beginning of this turn. A timer that sets itself
@@ -44,7 +64,7 @@ impl State {
                 TimerTask::Connect(connector) => self.continue_client(connector),
                 TimerTask::Rested => self.ports.rests = false,
                 TimerTask::Verify(key) => self.time_out_verdict(key),
-                TimerTask::Actions => self.run_actions(),
+                TimerTask::Duty(duty) => self.perform(duty),
                 TimerTask::Protocol(id) => {
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));

@@ -77,6 +77,7 @@ impl Supervisor<'_> {
     pub(super) fn drain(mut self) -> Result<u64> {
         let core = self.core();
         let control = &core.control;
+        core.report_stopping();
         if self.fault.is_some() {
             control.request_stop();
         }

@@ -127,6 +127,7 @@ impl<'a> Supervisor<'a> {
             // What should be: start and dismiss, and give each worker its share of the limit.
             self.reconcile();
             self.distribute_limit();
+            self.report_state();
             // A hook that was called meanwhile may have stopped the server.
             if core.control.stopping() || self.fault.is_some() {
                 break;
@@ -157,6 +158,19 @@ impl<'a> Supervisor<'a> {
         }
         let answer = self.drain()?;
         Ok(Some(answer).filter(|n| *n > 0))
+    }
+
+    /// Tells the service manager when all workers are ready, and when a reload begins.
+    fn report_state(&self) {
+        let Some(notifier) = self.core().notifier() else { return };
+        let generation = self.scoreboard.generation();
+        let is_current =
+            |index| self.workers.iter().any(|w| w.index == index && w.is_ready() && w.generation == generation);
+        if (0..self.scoreboard.wanted()).all(is_current) {
+            self.core().report_ready();
+        } else if self.workers.iter().any(|w| w.generation < generation) {
+            notifier.reloading();
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
