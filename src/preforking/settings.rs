@@ -72,7 +72,8 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 ///
 /// With [`handle_signals`](crate::ServerBuilder::handle_signals), the master drains all workers at SIGINT and
 /// SIGTERM, and kills them at a second one. It [reloads](crate::ServerHandle::reload) at SIGHUP, and has one
-/// worker more or fewer after SIGTTIN or SIGTTOU. A worker that gets SIGTERM itself is replaced, and drained
+/// worker more or fewer after SIGTTIN or SIGTTOU. All of them are handled from the bind on. The two that a
+/// terminal sends to a job in its background do not count, and do not stop the master. A worker that gets SIGTERM itself is replaced, and drained
 /// once its successor is ready. SIGKILL is felt by its own connections only, those in children of
 /// [`Forking`](crate::Forking) included. SIGIO tells workers of their master's death; one that comes from
 /// elsewhere does nothing.

@@ -315,7 +315,8 @@ impl<S> ServerBuilder<S> {
 
     /// Handles SIGINT and SIGTERM, from the bind until `serve_forever` returns. The first signal drains the
     /// server, and every other server of the process with this setting. A second signal ends the process at
-    /// once, with status 128 + its number, even if a handler spins.
+    /// once, with status 128 + its number, even if a handler spins. [`PreForking`](crate::PreForking) handles
+    /// more signals.
     ///
     /// Handlers that were installed before are called too, and restored at the end. A signal that was ignored
     /// (as SIGINT is in background jobs of a script) is handled too. Defaults to off: signals belong to the

@@ -27,6 +27,7 @@ use crate::lifecycle::ServerHandle;
 use crate::net::{Addr, Address};
 use crate::observe::{log_line, Report};
 use crate::strategy::Threading;
+use crate::sys::master::MasterSignals;
 use crate::sys::{limits, signal};
 
 pub use bind::ListeningSocket;
@@ -79,7 +80,14 @@ pub struct TcpServer<H, S = Threading> {
     handler: Arc<H>,
     strategy: S,
     handles_signals: bool,
-    signals: Option<signal::Guard>,
+    signals: Option<Signals>,
+}
+
+/// The signals that a server handles, from the bind to the end of a run: it is told them as soon as it listens.
+#[derive(Debug)]
+struct Signals {
+    _stop: signal::Guard,
+    _master: Option<MasterSignals>,
 }
 
 /// A server on a Unix socket (Python's `UnixStreamServer`). It is another name for [`TcpServer`]: the address
@@ -271,11 +279,16 @@ impl<H, S> TcpServer<H, S> {
         &self.handler
     }
 
-    fn install_signals(&mut self) -> Result<()> {
+    fn install_signals(&mut self) -> Result<()>
+    where
+        S: Engine<H>,
+    {
         if self.handles_signals && self.signals.is_none() {
             let switch = self.bound.core.control.switch().clone();
-            let guard = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
-            self.signals = Some(guard);
+            let stop = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
+            let master = self.strategy.has_workers().then(MasterSignals::install).transpose();
+            let master = master.map_err(Error::system("handle SIGHUP, SIGTTIN and SIGTTOU"))?;
+            self.signals = Some(Signals { _stop: stop, _master: master });
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! - processes: [`process`] (fork, pidfds, [`Private`](process::Private) descriptors), [`shared`] (memory in
 //!   common with children), [`limits`] of descriptors, [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
-//!   worker processes and their master).
+//!   worker processes), [`master`] (those of their master).
 
 pub(crate) mod datagram;
 mod epoll;
@@ -17,6 +17,7 @@ mod event;
 mod events;
 pub(crate) mod inherited;
 pub(crate) mod limits;
+pub(crate) mod master;
 mod poller;
 pub(crate) mod process;
 pub(crate) mod shared;

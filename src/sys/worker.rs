@@ -1,4 +1,4 @@
-//! The signals of worker processes and of their master, the pipe between them, and names of processes.
+//! The signals of worker processes, the pipe to their master, and names of processes.
 //!
 //! A worker hears of its master's death by a pipe, the lifeline, and SIGIO. Only the master holds the writing
 //! end, so its end closes it, whatever it dies of. `O_ASYNC` makes that a signal: it reaches a worker
@@ -24,7 +24,7 @@ use nix::unistd::pipe2;
 use super::process::Private;
 use super::shared::SharedRef;
 use super::stop_switch::StopSwitch;
-use super::{poll, signal};
+use super::{master, poll, signal};
 
 /// A worker's wish for a successor. It lies in memory that the master sees too.
 #[derive(Debug, Clone)]
@@ -118,6 +118,7 @@ pub(crate) fn become_worker(
     lifeline: &Private,
 ) -> io::Result<()> {
     signal::forget();
+    master::forget();
     // First all that the handlers read, then the handlers.
     for (place, (listener, _)) in LISTENERS.iter().zip(listeners) {
         place.store(listener.as_raw_fd(), SeqCst);
@@ -144,63 +145,6 @@ fn handle(signal: Signal, handler: extern "C" fn(c_int)) -> nix::Result<SigActio
         SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
     // SAFETY: the handlers of this file are async-signal-safe.
     unsafe { sigaction(signal, &action) }
-}
-
-/// The signals of a master: reload, one worker more, one worker fewer.
-pub(crate) const MASTER_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTOU];
-
-static MASTER: AtomicPtr<StopSwitch> = AtomicPtr::new(null_mut());
-static RELOAD: AtomicBool = AtomicBool::new(false);
-static MORE: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn on_master_signal(number: c_int) {
-    let errno = Errno::last_raw();
-    match number {
-        libc::SIGHUP => RELOAD.store(true, SeqCst),
-        libc::SIGTTIN => drop(MORE.fetch_add(1, SeqCst)),
-        _ => drop(MORE.fetch_sub(1, SeqCst)),
-    }
-    // SAFETY: a non-null pointer comes from an Arc that the guard keeps; it restores the former handlers before it
-    // lets go, on the only thread there is.
-    if let Some(switch) = unsafe { MASTER.load(SeqCst).as_ref() } {
-        switch.wake_supervisor();
-    }
-    Errno::set_raw(errno);
-}
-
-/// While this lives, SIGHUP, SIGTTIN and SIGTTOU are handled for this master.
-#[derive(Debug)]
-pub(crate) struct MasterSignals {
-    former: Vec<(Signal, SigAction)>,
-    _switch: Arc<StopSwitch>,
-}
-
-impl MasterSignals {
-    pub(crate) fn install(switch: &Arc<StopSwitch>) -> io::Result<Self> {
-        MASTER.store(Arc::as_ptr(switch).cast_mut(), SeqCst);
-        RELOAD.store(false, SeqCst);
-        MORE.store(0, SeqCst);
-        let mut this = Self { former: Vec::new(), _switch: switch.clone() };
-        for signal in MASTER_SIGNALS {
-            this.former.push((signal, handle(signal, on_master_signal)?));
-        }
-        Ok(this)
-    }
-
-    /// Returns whether a reload was asked for since the last call, and how many workers more, or fewer.
-    pub(crate) fn asked(&self) -> (bool, i32) {
-        (RELOAD.swap(false, SeqCst), MORE.swap(0, SeqCst))
-    }
-}
-
-impl Drop for MasterSignals {
-    fn drop(&mut self) {
-        for (signal, former) in &self.former {
-            // SAFETY: this puts back what `sigaction` itself returned.
-            let _ = unsafe { sigaction(*signal, former) };
-        }
-        MASTER.store(null_mut(), SeqCst);
-    }
 }
 
 /// Makes a pipe: the reading end, which never waits, and the writing end.

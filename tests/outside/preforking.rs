@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{procfs, until, Client, Server, AT_ONCE};
+use crate::support::{example, procfs, tool, until, Client, Server, AT_ONCE};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -365,4 +365,25 @@ fn a_signal_that_is_like_that_of_the_master_s_death_is_nothing() {
     before.iter().for_each(|pid| kill("IO", &pid.to_string()));
     (0..20).for_each(|i| assert_eq!(server.ask(&format!("ECHO {i}")), i.to_string()));
     assert_eq!(workers(&server), before);
+}
+
+/// With `stty tostop` the terminal sends SIGTTOU for each line that a job in the background writes.
+#[test]
+fn in_the_background_of_a_terminal_it_serves_and_does_not_spin() {
+    let (Some(_), Some(_), mut shell) = (tool("script"), tool("setpriv"), Command::new("sh")) else { return };
+    let job = "stty tostop; set -m; setpriv --pdeathsig KILL $0 $* & wait"; // it ends with its terminal
+    shell.args(["-c", &format!("exec script -qec \"{job}\" /dev/null")]).arg(example("torture_server"));
+    let server = Server::start_command(shell, "127.0.0.1:0", &["--strategy", "preforking", "--workers", "2"]);
+    let master: u32 = server.ask("MASTER").parse().unwrap();
+    let counts = |count: &str| server.stdout().iter().any(|line| line.contains(count));
+    let before = procfs::ticks(master);
+    thread::sleep(1000 * MS); // a stretch of time, in which nothing is to happen
+    assert!(procfs::ticks(master) - before < 30, "it spins"); // of 100 in a second
+    assert!(!counts("from now on"), "what the terminal sends is no wish: {:?}", server.stdout());
+    for (signal, count) in [("TTIN", "3 workers from now on"), ("TTOU", "2 workers from now on")] {
+        kill(signal, &master.to_string());
+        until(count, || counts(count));
+    }
+    kill("TERM", &master.to_string());
+    until("it ends", || procfs::state(master).is_none_or(|state| state == 'Z'));
 }

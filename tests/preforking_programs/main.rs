@@ -57,6 +57,7 @@ const CASES: &[Case] = &[
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
     ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
+    ("signals_are_heard_from_the_bind_on", told_early, has_two_workers),
     ("it_serves_again_after_a_stop", twice, serves_twice),
     ("a_pause_holds_for_all_workers", || paused(Threading::new()), waits_for_the_resume),
     ("a_pause_holds_for_pools_of_threads", || paused(ThreadPool::new(4)), waits_for_the_resume),

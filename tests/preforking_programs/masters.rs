@@ -1,6 +1,7 @@
 //! Processes within workers, single requests, runs in a row, sockets of others.
 
 use super::*;
+use nix::sys::signal::{raise, Signal};
 
 pub(crate) fn forking_within() {
     serve(builder(PreForking::new(2, Forking::new())));
@@ -49,6 +50,22 @@ pub(crate) fn is_served_one_by_one(program: &mut Program) {
     assert!(one != two && !one.is_empty(), "each by a worker of its own: {one} {two}");
     let rest = program.rest();
     assert!(!rest.starts_with(&one) && rest.contains("served 2"), "{rest}");
+}
+
+/// The signals come before the run, as if its starter had read the address and had been fast.
+pub(crate) fn told_early() {
+    let strategy = PreForking::new(1, Threading::new());
+    let mut server = builder(strategy).handle_signals().bind("127.0.0.1:0", handler(answer)).unwrap();
+    for signal in [Signal::SIGHUP, Signal::SIGTTIN, Signal::SIGTTIN, Signal::SIGTTOU] {
+        raise(signal).unwrap();
+    }
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+pub(crate) fn has_two_workers(program: &mut Program) {
+    until("there are two", || workers(program).len() == 2);
+    program.stop();
 }
 
 pub(crate) fn twice() {

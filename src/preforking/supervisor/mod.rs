@@ -32,8 +32,7 @@ use crate::preforking::worker::{Run, State, Worker};
 use crate::server::Bound;
 use crate::sys::process::{ChildSignals, Private};
 use crate::sys::shared::Shared;
-use crate::sys::worker::{MasterSignals, MASTER_SIGNALS};
-use crate::sys::{self, signal, Epoll};
+use crate::sys::{self, master, signal, Epoll};
 
 /// Permits come back without a sign to the master. While it waits for some, it looks this often.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
@@ -52,7 +51,7 @@ pub(super) struct Supervisor<'a> {
     starts: Starts,
     child_signals: ChildSignals,
     /// `None` if the server does not handle signals.
-    signals: Option<MasterSignals>,
+    signals: Option<master::Run>,
     /// True if each worker has its share of the limit.
     settled: bool,
     /// Silence before this moment does not count: the master itself did not run.
@@ -79,15 +78,11 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Self> {
         let switch = bound.core.control.switch();
         let is_handling = signal::are_handled_by(switch);
-        let make = || {
-            let watch = Private::new(Epoll::new()?);
-            let signals = is_handling.then(|| MasterSignals::install(switch)).transpose()?;
-            Ok((watch, signals))
-        };
-        let (watch, signals) = make().map_err(Error::system("prepare to watch workers"))?;
+        let watch = Private::new(Epoll::new().map_err(Error::system("prepare to watch workers"))?);
+        let signals = is_handling.then(|| master::Run::begin(switch));
         // A terminal sends SIGINT to the whole group, and it is the master that drains.
         let mut ignored = if is_handling { vec![Signal::SIGINT] } else { Vec::new() };
-        ignored.extend(signals.iter().flat_map(|_| MASTER_SIGNALS));
+        ignored.extend(signals.iter().flat_map(|_| master::MASTER_SIGNALS));
         // Until the worker has a handler of its own.
         ignored.push(Signal::SIGTERM);
         Ok(Self {
