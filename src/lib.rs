@@ -310,6 +310,7 @@ mod error;
 mod mailbox;
 mod offload;
 mod panics;
+mod privileges;
 mod sync;
 #[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;

@@ -25,6 +25,7 @@ const FLOORS: &[&str] = &[
     "selectors",
     "mailbox",
     "systemd",
+    "privileges",
     "listen",
     "observe",
     "lifecycle",

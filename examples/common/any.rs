@@ -16,6 +16,7 @@ pub const STRATEGY: &[Usage] = &[
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
     ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
     ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
+    ("run-as USER", "who to be once it listens, as USER or USER:GROUP"),
     ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
 
@@ -76,6 +77,8 @@ impl Args {
             exit(0);
         }
         let builder = if self.choice("notify", "no") == "yes" { builder.notify_systemd() } else { builder };
+        let run_as = self.get::<String>("run-as");
+        let builder = builder.run_as(run_as.as_deref());
         let workers = self.get("workers"); // also where the strategy has none: a slip is an error
         match self.choice("strategy", "threading") {
             "preforking" => self.bind_preforking(builder, handler, factory),

@@ -16,6 +16,7 @@ use crate::handler::DatagramRequestHandler;
 use crate::lifecycle::Core;
 use crate::listen::{bind, check_sockets, BindOptions, Listener};
 use crate::net::Address;
+use crate::privileges::RunAs;
 use crate::sys::limits;
 use crate::sys::socket::{SockType, TcpOptions};
 use crate::systemd::Notifier;
@@ -138,6 +139,7 @@ impl<S> ServerBuilder<S> {
     {
         self.settings.check()?;
         self.hooks.check()?;
+        let run_as = self.run_as.as_deref().map(RunAs::named).transpose()?;
         // Before the strategy is asked: its default limit depends on the descriptors.
         if self.raises_descriptor_limit {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
@@ -177,6 +179,7 @@ impl<S> ServerBuilder<S> {
         // From here on, a drop closes what was opened. Engines make no thread here: `PreForking` forks later.
         server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
         server.install_signals()?;
+        run_as.iter().try_for_each(RunAs::become_it)?;
         Ok(server)
     }
 }

@@ -46,6 +46,7 @@ pub struct ServerBuilder<S = Threading> {
     pub(super) handles_signals: bool,
     pub(super) raises_descriptor_limit: bool,
     pub(super) notifies_systemd: bool,
+    pub(super) run_as: Option<String>,
     pub(super) more: Vec<Address>,
     pub(super) adopted: Vec<Result<Listener>>,
 }
@@ -73,6 +74,7 @@ impl Default for ServerBuilder {
             handles_signals: false,
             raises_descriptor_limit: false,
             notifies_systemd: false,
+            run_as: None,
             more: Vec::new(),
             adopted: Vec::new(),
         }
@@ -99,6 +101,7 @@ impl<S> ServerBuilder<S> {
             handles_signals: self.handles_signals,
             raises_descriptor_limit: self.raises_descriptor_limit,
             notifies_systemd: self.notifies_systemd,
+            run_as: self.run_as,
             more: self.more,
             adopted: self.adopted,
         }
@@ -343,6 +346,24 @@ impl<S> ServerBuilder<S> {
     /// The bind fails with [`Error::System`](crate::Error::System) if nobody receives at `NOTIFY_SOCKET`.
     pub fn notify_systemd(mut self) -> Self {
         self.notifies_systemd = true;
+        self
+    }
+
+    /// Gives root's rights up once all addresses are bound: the process becomes this user for good, with its
+    /// groups (setresuid(2), setgroups(2)) and without a way to gain rights (`PR_SET_NO_NEW_PRIVS`). `USER` or
+    /// `USER:GROUP`, each a name or a number. Defaults to `None`: the process stays as it is.
+    ///
+    /// All of the process changes, not only this server: bind the others before, and start threads afterwards.
+    /// [`raise_descriptor_limit`](Self::raise_descriptor_limit) comes first, so it may raise the limit as far as
+    /// root may. The user cannot remove a Unix socket and its lock from root's folder: they stay there, and the
+    /// next start replaces them. A process that is this user already (systemd's `User=`) loses nothing.
+    ///
+    /// # Errors
+    /// The bind fails with [`Error::Setting`](crate::Error::Setting) for an unknown user or group, before an
+    /// address is bound; with [`Error::System`](crate::Error::System) if the process is not root's or has other
+    /// threads, or if root's rights could be had back.
+    pub fn run_as<'a>(mut self, user: impl Into<Option<&'a str>>) -> Self {
+        self.run_as = user.into().map(str::to_owned);
         self
     }
 

@@ -15,6 +15,7 @@ mod injected;
 mod notify;
 mod port_forward;
 mod preforking;
+mod privileges;
 mod unix_files;
 mod unix_peers;
 mod vanished;
