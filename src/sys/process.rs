@@ -33,34 +33,50 @@ pub(crate) fn threads() -> io::Result<u64> {
 }
 
 /// The signals of a child. Handlers are the parent's, so they go. SIGCHLD is at its default, so that the
-/// child's own children can be waited for. Where the server handles SIGINT, it is left to the parent: a
-/// terminal sends it to all.
+/// child's own children can be waited for. Some are left to the parent: where the server handles SIGINT, for
+/// one, since a terminal sends it to all.
 #[derive(Debug, Clone)]
 pub(crate) struct ChildSignals {
     reset: Vec<Signal>,
-    ignore: Vec<Signal>,
+    leave: Vec<Signal>,
 }
 
 impl ChildSignals {
     /// Makes the list from the handlers there are now. Handlers of faults stay: they concern the process they
-    /// happen in alone (the standard library's reports a stack overflow).
-    pub(crate) fn of_this_process(ignore: &[Signal]) -> Self {
+    /// happen in alone (the standard library's reports a stack overflow). What this process leaves to its own
+    /// parent, its children do too.
+    pub(crate) fn of_this_process(leave: &[Signal]) -> Self {
         let faults = [Signal::SIGSEGV, Signal::SIGBUS];
-        let ignore = ignore.to_vec();
+        let leave = leave.to_vec();
         let unwaited = disposition(Signal::SIGCHLD) == Some(libc::SIG_IGN);
-        let is_handled = |s: &Signal| !matches!(disposition(*s), None | Some(libc::SIG_DFL | libc::SIG_IGN));
-        let handled = Signal::iterator().filter(|s| !faults.contains(s) && !ignore.contains(s)).filter(is_handled);
+        let stays = [libc::SIG_DFL, libc::SIG_IGN, leave_to_the_parent as *const () as libc::sighandler_t];
+        let is_handled = |s: &Signal| disposition(*s).is_some_and(|now| !stays.contains(&now));
+        let handled = Signal::iterator().filter(|s| !faults.contains(s) && !leave.contains(s)).filter(is_handled);
         let reset = handled.chain(unwaited.then_some(Signal::SIGCHLD)).collect();
-        Self { reset, ignore }
+        Self { reset, leave }
     }
 
     fn apply(&self) {
-        let set = |signal: Signal, to: SigHandler| {
-            // SAFETY: a default or ignored signal runs no code.
-            let _ = unsafe { sigaction(signal, &SigAction::new(to, SaFlags::empty(), SigSet::empty())) };
+        let set = |signal: Signal, to: SigHandler, flags: SaFlags| {
+            // SAFETY: a default signal runs no code, and `leave_to_the_parent` is async-signal-safe.
+            let _ = unsafe { sigaction(signal, &SigAction::new(to, flags, SigSet::empty())) };
         };
-        self.reset.iter().for_each(|signal| set(*signal, SigHandler::SigDfl));
-        self.ignore.iter().for_each(|signal| set(*signal, SigHandler::SigIgn));
+        self.reset.iter().for_each(|signal| set(*signal, SigHandler::SigDfl, SaFlags::empty()));
+        let (empty, flags) = (SigHandler::SigAction(leave_to_the_parent), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK);
+        self.leave.iter().for_each(|signal| set(*signal, empty, flags));
+    }
+}
+
+/// The handler of a signal that is left to the parent. It does nothing. An ignored signal (SIG_IGN) would stay
+/// ignored in the programs that a handler starts, and a shell could not even trap it; `execve` resets a handler.
+extern "C" fn leave_to_the_parent(signal: libc::c_int, info: *mut siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo_t, whose code is there for every signal.
+    let by_kernel = unsafe { (*info).si_code } == libc::SI_KERNEL;
+    // The terminal itself asks this process to stop, and would ask again at each try to use it. From now on it
+    // may write (`tostop`), or its read fails.
+    if by_kernel && (signal == libc::SIGTTIN || signal == libc::SIGTTOU) {
+        // SAFETY: signal(2) takes two integers here, and is async-signal-safe.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

@@ -34,6 +34,7 @@ const CASES: &[Case] = &[
     ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
     ("f18_the_hook_runs_in_each_child", hooked, children_differ),
     ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
+    ("programs_of_a_handler_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
     ("h12_the_ends_of_other_children_stay_theirs", with_own_child, own_child_is_waited_for),
     ("bounds_hold_in_children_only", bounded, bounds_are_seen),
     ("bounds_that_cannot_be_set_fail_the_connection", badly_bounded, fails_for_its_bounds),
@@ -245,6 +246,21 @@ fn own_child_is_waited_for(program: &mut Program) {
         assert_eq!(program.ask("status exit 7"), "7");
     }
     assert!(program.stop().ends_with("own 72\n"));
+}
+
+fn handling_signals() {
+    let builder = ServerBuilder::new().strategy(Forking::new()).handle_signals();
+    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+/// A shell cannot trap what was ignored when it started.
+fn programs_trap_signals(program: &mut Program) {
+    for signal in ["INT", "TERM", "HUP"] {
+        assert_eq!(program.ask(&format!("status trap 'exit 42' {signal}; kill -s {signal} $$")), "42", "{signal}");
+    }
+    assert!(program.stop().contains("served 4"));
 }
 
 fn bounded() {

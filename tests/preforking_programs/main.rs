@@ -55,6 +55,9 @@ const CASES: &[Case] = &[
     ("a_handler_that_waits_for_its_peer_is_not_stuck", waiting, is_not_replaced),
     ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
+    ("programs_of_a_worker_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
+    ("programs_of_a_worker_s_child_do_as_well", handling_signals_twice, programs_trap_signals),
+    ("an_interrupt_leaves_the_child_of_a_worker_alone", handling_signals_twice, child_survives_interrupts),
     ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
     ("signals_are_heard_from_the_bind_on", told_early, has_two_workers),
@@ -90,6 +93,10 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             writeln!(conn, "stopping")?;
         }
         "pid" => writeln!(conn, "{}", std::process::id())?,
+        "status" => {
+            let status = Command::new("sh").args(["-c", rest]).status()?;
+            writeln!(conn, "{}", status.code().unwrap_or(-1))?;
+        }
         "stats" => writeln!(conn, "{}", conn.server().stats())?,
         "crashed" => writeln!(conn, "{}", conn.server().stats().crashed)?,
         "reload" => writeln!(conn, "{:?}", conn.server().reload())?,
@@ -156,7 +163,10 @@ fn line(client: &mut BufReader<TcpStream>) -> String {
 }
 
 fn workers(program: &Program) -> HashSet<u32> {
-    let pid = program.child.id();
+    children_of(program.child.id()).into_iter().collect()
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }

@@ -21,6 +21,33 @@ pub(crate) fn serves_and_adds_up(program: &mut Program) {
     assert!(number("accepted") > 200 && number("accepted") == number("served"), "{told}");
 }
 
+pub(crate) fn handling_signals() {
+    serve(builder(PreForking::new(2, Threading::new())).handle_signals());
+}
+
+pub(crate) fn handling_signals_twice() {
+    serve(builder(PreForking::new(2, Forking::new())).handle_signals());
+}
+
+/// A shell cannot trap what was ignored when it started.
+pub(crate) fn programs_trap_signals(program: &mut Program) {
+    for signal in ["INT", "TERM", "HUP", "TTIN", "TTOU"] {
+        assert_eq!(program.ask(&format!("status trap 'exit 42' {signal}; kill -s {signal} $$")), "42", "{signal}");
+    }
+    program.stop();
+}
+
+/// Ctrl-C reaches the whole group, and it is the master that drains.
+pub(crate) fn child_survives_interrupts(program: &mut Program) {
+    let mut client = connect(program, "hold 500");
+    assert_eq!(line(&mut client), "held");
+    let children: Vec<u32> = workers(program).into_iter().flat_map(children_of).collect();
+    assert_eq!(children.len(), 1);
+    ["INT", "HUP", "TTOU"].iter().for_each(|signal| kill(signal, children[0]));
+    assert_eq!(line(&mut client), "done");
+    program.stop();
+}
+
 pub(crate) fn ends_with_its_worker(program: &mut Program) {
     let mut held = connect(program, "hold 20000");
     assert_eq!(line(&mut held), "held");

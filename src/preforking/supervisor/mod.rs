@@ -81,10 +81,10 @@ impl<'a> Supervisor<'a> {
         let watch = Private::new(Epoll::new().map_err(Error::system("prepare to watch workers"))?);
         let signals = is_handling.then(|| master::Run::begin(switch));
         // A terminal sends SIGINT to the whole group, and it is the master that drains.
-        let mut ignored = if is_handling { vec![Signal::SIGINT] } else { Vec::new() };
-        ignored.extend(signals.iter().flat_map(|_| master::MASTER_SIGNALS));
+        let mut left = if is_handling { vec![Signal::SIGINT] } else { Vec::new() };
+        left.extend(signals.iter().flat_map(|_| master::MASTER_SIGNALS));
         // Until the worker has a handler of its own.
-        ignored.push(Signal::SIGTERM);
+        left.push(Signal::SIGTERM);
         Ok(Self {
             bound,
             settings,
@@ -94,7 +94,7 @@ impl<'a> Supervisor<'a> {
             workers: Vec::new(),
             watch,
             starts: Starts::default(),
-            child_signals: ChildSignals::of_this_process(&ignored),
+            child_signals: ChildSignals::of_this_process(&left),
             signals,
             awake_since: Instant::now(),
             is_single: false,
