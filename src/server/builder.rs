@@ -322,7 +322,8 @@ impl<S> ServerBuilder<S> {
     /// more signals.
     ///
     /// Handlers that were installed before are called too, and restored at the end. A signal that was ignored
-    /// (as SIGINT is in background jobs of a script) is handled too. Defaults to off: signals belong to the
+    /// (as SIGINT is in background jobs of a script) is handled too. A blocked one is unblocked in the thread
+    /// that binds, and blocked again in the end. Defaults to off: signals belong to the
     /// process, and a library must not take them unasked.
     pub fn handle_signals(mut self) -> Self {
         self.handles_signals = true;

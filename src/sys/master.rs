@@ -15,6 +15,7 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use parking_lot::Mutex;
 
+use super::signal::Unblocked;
 use super::stop_switch::StopSwitch;
 
 /// The signals of a master: reload, one worker more, one worker fewer.
@@ -67,14 +68,17 @@ fn handle(signal: Signal) -> nix::Result<SigAction> {
 
 /// While this lives, SIGHUP, SIGTTIN and SIGTTOU are handled. The last one to go restores the former handlers.
 #[derive(Debug)]
-pub(crate) struct MasterSignals(());
+pub(crate) struct MasterSignals {
+    _unblocked: Unblocked,
+}
 
 impl MasterSignals {
     pub(crate) fn install() -> io::Result<Self> {
+        let unblocked = Unblocked::these(&MASTER_SIGNALS)?;
         let mut installed = INSTALLED.lock();
         installed.users += 1;
         // From here on, a drop takes back what is done, after a failure too.
-        let this = Self(());
+        let this = Self { _unblocked: unblocked };
         if installed.users > 1 {
             return Ok(this);
         }

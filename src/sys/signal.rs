@@ -10,10 +10,11 @@ use std::io;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void, siginfo_t};
-use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use parking_lot::Mutex;
 
 use super::stop_switch::StopSwitch;
@@ -151,10 +152,37 @@ pub(crate) fn child_ends(pid: i32) {
     }
 }
 
+/// While this lives, these signals reach this thread. A program that was started with a blocked signal would
+/// never see it: a mask outlives `execve`, and whoever starts a server may have blocked all.
+#[derive(Debug)]
+pub(super) struct Unblocked {
+    were_blocked: SigSet,
+    thread: ThreadId,
+}
+
+impl Unblocked {
+    pub(super) fn these(signals: &[Signal]) -> io::Result<Self> {
+        let (mut before, these) = (SigSet::empty(), signals.iter().copied().collect());
+        pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&these), Some(&mut before))?;
+        let were_blocked = signals.iter().copied().filter(|signal| before.contains(*signal)).collect();
+        Ok(Self { were_blocked, thread: thread::current().id() })
+    }
+}
+
+impl Drop for Unblocked {
+    fn drop(&mut self) {
+        // Another thread has a mask of its own.
+        if self.thread == thread::current().id() {
+            let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&self.were_blocked), None);
+        }
+    }
+}
+
 /// While this lives, SIGINT and SIGTERM stop this server. The last one to go restores the former handlers.
 #[derive(Debug)]
 pub(crate) struct Guard {
     switch: Arc<StopSwitch>,
+    _unblocked: Unblocked,
 }
 
 impl Guard {
@@ -166,7 +194,7 @@ impl Guard {
             return Err(io::Error::other("64 servers of this process handle signals already"));
         }
         installed.users += 1;
-        let guard = Self { switch };
+        let guard = Self { switch, _unblocked: Unblocked::these(&SIGNALS)? };
         if installed.users == 1 {
             SEEN.store(false, SeqCst);
             OWNER.store(std::process::id() as i32, SeqCst);

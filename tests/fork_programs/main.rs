@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{umask, Mode};
+use nix::unistd::Pid;
 use programs::{Case, Program};
 use protocols::*;
 use socketserver::event_loop::{ConnId, Factory, Peer};
@@ -35,6 +37,7 @@ const CASES: &[Case] = &[
     ("f18_the_hook_runs_in_each_child", hooked, children_differ),
     ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
     ("programs_of_a_handler_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
+    ("signals_that_were_blocked_at_the_start_are_handled", blocked_at_start, ends_at_a_signal),
     ("h12_the_ends_of_other_children_stay_theirs", with_own_child, own_child_is_waited_for),
     ("bounds_hold_in_children_only", bounded, bounds_are_seen),
     ("bounds_that_cannot_be_set_fail_the_connection", badly_bounded, fails_for_its_bounds),
@@ -253,6 +256,20 @@ fn handling_signals() {
     let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
+}
+
+fn blocked_at_start() {
+    let blocked: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    blocked.thread_block().unwrap();
+    handling_signals();
+    println!("blocked again: {}", SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+}
+
+fn ends_at_a_signal(program: &mut Program) {
+    assert_eq!(program.ask("on"), "on");
+    nix::sys::signal::kill(Pid::from_raw(program.child.id() as i32), Signal::SIGTERM).unwrap();
+    let told = program.rest();
+    assert!(told.contains("served 1") && told.contains("blocked again: true"), "{told}");
 }
 
 /// A shell cannot trap what was ignored when it started.

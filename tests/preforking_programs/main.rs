@@ -58,6 +58,7 @@ const CASES: &[Case] = &[
     ("programs_of_a_worker_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
     ("programs_of_a_worker_s_child_do_as_well", handling_signals_twice, programs_trap_signals),
     ("an_interrupt_leaves_the_child_of_a_worker_alone", handling_signals_twice, child_survives_interrupts),
+    ("signals_that_were_blocked_at_the_start_are_handled", blocked_at_start, reloads_and_ends_at_signals),
     ("a_process_of_a_connection_dies_with_its_worker", forking_within, ends_with_its_worker),
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
     ("signals_are_heard_from_the_bind_on", told_early, has_two_workers),

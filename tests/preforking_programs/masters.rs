@@ -29,6 +29,20 @@ pub(crate) fn handling_signals_twice() {
     serve(builder(PreForking::new(2, Forking::new())).handle_signals());
 }
 
+pub(crate) fn blocked_at_start() {
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    handling_signals();
+}
+
+pub(crate) fn reloads_and_ends_at_signals(program: &mut Program) {
+    let master = program.child.id();
+    let before: HashSet<u32> = [program.ask("pid").parse().unwrap()].into();
+    kill("HUP", master);
+    until("all workers are replaced", || workers(program).is_disjoint(&before));
+    kill("TERM", master);
+    assert!(program.rest().contains("served 1"));
+}
+
 /// A shell cannot trap what was ignored when it started.
 pub(crate) fn programs_trap_signals(program: &mut Program) {
     for signal in ["INT", "TERM", "HUP", "TTIN", "TTOU"] {
