@@ -153,7 +153,7 @@ pub(crate) fn child_ends(pid: i32) {
 }
 
 /// While this lives, these signals reach this thread. A program that was started with a blocked signal would
-/// never see it: a mask outlives `execve`, and whoever starts a server may have blocked all.
+/// never see it: a mask outlives `execve`, and the program that starts a server may have blocked all.
 #[derive(Debug)]
 pub(super) struct Unblocked {
     were_blocked: SigSet,
