@@ -23,7 +23,6 @@ use nix::unistd::pipe2;
 
 use super::process::Private;
 use super::shared::SharedRef;
-use super::signal::Unblocked;
 use super::stop_switch::StopSwitch;
 use super::{master, poll, signal};
 
