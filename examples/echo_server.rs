@@ -6,6 +6,7 @@ mod common;
 use std::io::{BufRead, Write};
 
 use common::any::{STRATEGY, WORKERS};
+use common::tls::TLS;
 use socketserver::{factory, handler, Connection, HandlerResult, Protocol, ServerBuilder, Transport};
 
 const GREETING: &[u8] = b"Hello from the server, what can I do for you?\r\n";
@@ -47,7 +48,7 @@ fn main() -> socketserver::Result<()> {
         ("buf BYTES", "size of the read buffer, but for an event loop [8192]"),
         ("heap MIB", "memory to hold while serving [0]"),
     ];
-    let args = common::args("Echoes what clients send.", &[STRATEGY, WORKERS, &own, common::LIMITS]);
+    let args = common::args("Echoes what clients send.", &[STRATEGY, WORKERS, &own, common::LIMITS, TLS]);
     let greets = match args.choice("mode", "echo") {
         "echo" => false,
         "greet" => true,
@@ -56,7 +57,7 @@ fn main() -> socketserver::Result<()> {
     let heap = vec![1_u8; args.get::<usize>("heap").unwrap_or(0) << 20];
     let echo = handler(move |conn| if greets { Ok(conn.write_all(GREETING)?) } else { echo(conn) });
     let builder = ServerBuilder::new().handle_signals().read_buffer(args.get("buf").unwrap_or(8192));
-    let mut server = args.bind(args.limits(builder), echo, factory(move |_peer| Echo { greets }))?;
+    let mut server = args.bind(args.tls(args.limits(builder)), echo, factory(move |_peer| Echo { greets }))?;
     common::listening(server.local_addr());
     let report = server.serve_forever()?;
     common::report(&report);

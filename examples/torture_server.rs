@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::thread::sleep;
 
 use common::any::{STRATEGY, WORKERS};
+use common::tls::TLS;
 use common::trouble::{answer, Answer, Facts};
 use socketserver::event_loop::{Eof, FramedTransport, TimerId, WriteError};
 use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver};
@@ -128,10 +129,10 @@ fn main() -> socketserver::Result<()> {
         ("verify-timeout MS", "how long it may take [10000]"),
     ];
     let about = "Does what its clients ask, harmful or not.";
-    let args = common::args(about, &[STRATEGY, WORKERS, common::LIMITS, verify]);
+    let args = common::args(about, &[STRATEGY, WORKERS, common::LIMITS, TLS, verify]);
     let master = std::process::id();
     let protocol = factory(move |_peer| lines(TortureProtocol { master, big: None }));
-    let mut builder = args.limits(ServerBuilder::new().handle_signals());
+    let mut builder = args.tls(args.limits(ServerBuilder::new().handle_signals()));
     if let Some(delay) = args.millis("verify-delay") {
         builder = builder.verify_request(move |_| {
             sleep(delay);

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+#[cfg(feature = "__tls")]
+use std::path::PathBuf;
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,9 +83,81 @@ pub enum Error {
         /// The number of threads besides the serving one.
         others: u64,
     },
+    /// A file of a [`TlsConfig`](crate::TlsConfig) cannot be used.
+    #[cfg(feature = "__tls")]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: TlsFault,
+    },
     /// [`ServerHandle::wait`](crate::ServerHandle::wait) was called in a handler of the same server. It would
     /// wait for itself.
     WaitInHandler,
+}
+
+/// What is wrong with a file for TLS. [`Display`](fmt::Display) says what to do.
+#[cfg(feature = "__tls")]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// It cannot be read, with the system's answer.
+    Unreadable(io::Error),
+    /// It has no contents.
+    Empty,
+    /// It is not in the format PEM.
+    NotPem,
+    /// It is PEM, and has no certificate.
+    NoCertificate,
+    /// It is PEM, and has no private key.
+    NoKey,
+    /// Its private key is encrypted with a passphrase.
+    EncryptedKey,
+    /// Its contents are malformed, or of a kind that is not supported.
+    Damaged(String),
+    /// Its certificate is no longer valid.
+    Expired {
+        /// The last day, as `2026-05-17`.
+        on: String,
+    },
+    /// Its certificate is not valid yet.
+    NotYetValid {
+        /// The first day, as `2026-05-17`.
+        before: String,
+    },
+    /// It is the private key of another certificate.
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+    },
+}
+
+#[cfg(feature = "__tls")]
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(e) => write!(f, "{e}; check its path, and that this user may read it"),
+            Self::Empty => f.write_str("the file is empty; write the PEM text into it"),
+            Self::NotPem => f.write_str(
+                "the file is not PEM; convert it, as by openssl x509 -inform der or openssl pkey -inform der",
+            ),
+            Self::NoCertificate => f.write_str(
+                "no certificate is in it; give the file that has BEGIN CERTIFICATE, and the key as the other",
+            ),
+            Self::NoKey => f.write_str("no private key is in it; give the file that has BEGIN PRIVATE KEY"),
+            Self::EncryptedKey => {
+                f.write_str("the private key is encrypted; decrypt it by openssl pkey -in FILE -out PLAIN, mode 0600")
+            }
+            Self::Damaged(why) => write!(f, "the contents cannot be used: {why}; write the file anew"),
+            Self::Expired { on } => write!(f, "the certificate has expired on {on}; renew it"),
+            Self::NotYetValid { before } => {
+                write!(f, "the certificate is not valid before {before}; check the clock, or wait")
+            }
+            Self::Mismatch { certificate } => {
+                write!(f, "the key does not belong to the certificate {}; give the pair", certificate.display())
+            }
+        }
+    }
 }
 
 impl Error {
@@ -139,6 +213,8 @@ impl fmt::Display for Error {
                 "cannot start a worker: {failures} attempts in a row have failed, the last one {cause}; what a worker \
                  does before it serves must succeed: its bounds, its CPU affinity, after_fork"
             ),
+            #[cfg(feature = "__tls")]
+            Self::TlsFile { path, fault } => write!(f, "cannot use {} for TLS: {fault}", path.display()),
             Self::WaitInHandler => {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
@@ -157,6 +233,10 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::Accept { source, .. } | Self::System { source, .. } => Some(source),
+            #[cfg(feature = "__tls")]
+            Self::TlsFile { fault: TlsFault::Unreadable(source), .. } => Some(source),
+            #[cfg(feature = "__tls")]
+            Self::TlsFile { .. } => None,
             Self::Setting { .. } | Self::Workers { .. } | Self::Threads { .. } | Self::WaitInHandler => None,
         }
     }

@@ -315,6 +315,10 @@ mod sync;
 #[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;
 mod systemd;
+#[cfg(feature = "__tls")]
+pub mod tls;
+#[cfg(not(feature = "__tls"))]
+mod tls;
 
 #[cfg(all(test, shuttle))]
 mod model;
@@ -334,3 +338,5 @@ pub use observe::{Failure, Report, Stats};
 pub use preforking::PreForking;
 pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};
+#[cfg(feature = "__tls")]
+pub use tls::{TlsConfig, TlsInfo};

@@ -20,6 +20,7 @@ const FLOORS: &[&str] = &[
     "helpers",
     "framing",
     "sys",
+    "tls",
     "config",
     "net",
     "selectors",

@@ -5,6 +5,7 @@
 pub mod any;
 pub mod chat;
 pub mod plain;
+pub mod tls;
 pub mod trouble;
 
 use std::collections::HashMap;
@@ -66,6 +67,11 @@ impl Args {
     pub fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Option<T> {
         let text = self.options.get(name)?;
         Some(text.parse().unwrap_or_else(|e| fail(format!("--{name} {text}: {e}"))))
+    }
+
+    /// Whether an option was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.options.contains_key(name)
     }
 
     /// An option's value in milliseconds, if it was given.

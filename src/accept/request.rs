@@ -94,7 +94,7 @@ impl Request {
         match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, notice);
-                let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
+                let outcome = served(core, &*handler, &mut connection);
                 finish::finish(core, connection, outcome);
             }
             Work::Datagram(packet, handler) => {
@@ -159,7 +159,7 @@ impl Request {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
                 connection.wire().share_deadlines(deadline);
-                let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
+                let outcome = served(&core, &*handler, &mut connection);
                 connection.wire().share_no_deadline();
                 finish::finish_in_child(&core, connection, outcome, judge)
             }
@@ -184,6 +184,15 @@ impl Request {
             finish::refuse_admitted(permit.core(), work, why);
         }
     }
+}
+
+fn served(core: &Core, handler: &dyn StreamRequestHandler, connection: &mut Connection) -> Outcome {
+    if let Some(tls) = &core.settings.tls {
+        if let Err(e) = connection.shake_hands(tls) {
+            return Outcome::Failed(e.into());
+        }
+    }
+    handled(core, || handler::run(&mut &*handler, connection))
 }
 
 /// Runs a handler, and marks the thread as inside a handler of this server meanwhile.

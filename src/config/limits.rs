@@ -22,6 +22,8 @@ pub enum Limit {
     /// A whole connection in an event loop, see
     /// [`Transport::set_total_timeout`](crate::Transport::set_total_timeout).
     Total,
+    /// A TLS handshake, see [`ServerBuilder::handshake_timeout`](crate::ServerBuilder::handshake_timeout).
+    Handshake,
     /// The time from the request to stop until every wait of every connection ends.
     Drain,
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Limit {
             Self::Write => "write",
             Self::Request => "request",
             Self::Total => "total",
+            Self::Handshake => "handshake",
             Self::Drain => "drain",
         })
     }
@@ -101,7 +104,7 @@ impl Limits {
             Limit::Write => self.write = value,
             Limit::Request => self.request = value,
             Limit::Total => self.total = value,
-            Limit::Drain => {}
+            Limit::Handshake | Limit::Drain => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use crate::error::{Error, Result};
+use crate::tls::TlsConfig;
 
 /// The policy for a client beyond the connection limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,6 +62,9 @@ pub(crate) struct ServerSettings {
     pub(crate) lingering_close: LingeringClose,
     pub(crate) at_limit: AtLimit,
     pub(crate) verify_timeout: Duration,
+    /// Absent in a server without TLS. Without the feature there is no such value.
+    pub(crate) tls: Option<TlsConfig>,
+    pub(crate) handshake_timeout: Duration,
 }
 
 impl Default for ServerSettings {
@@ -86,6 +90,8 @@ impl Default for ServerSettings {
             at_limit: AtLimit::default(),
             // A resolver gives up on a silent name server after about this time.
             verify_timeout: Duration::from_secs(10),
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -35,6 +35,9 @@ use crate::framing::Decoder;
 use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::net::{Accepted, Addr, Socket};
+#[cfg(feature = "__tls")]
+use crate::tls::TlsInfo;
+use crate::tls::{Session, TlsConfig};
 
 pub use crate::config::{LimitExceeded, LingeringClose};
 pub use crate::net::PeerCredentials;
@@ -146,6 +149,16 @@ impl Connection {
     /// If getsockopt(2) fails.
     pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
         self.wire.peer_credentials()
+    }
+
+    /// Returns what TLS has agreed upon; `None` without TLS.
+    #[cfg(feature = "__tls")]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        self.wire.tls_info()
+    }
+
+    pub(crate) fn shake_hands(&self, config: &TlsConfig) -> io::Result<()> {
+        self.wire.shake_hands(Session::server(config)?)
     }
 
     /// Returns the handle of the server: shut it down, pause it, read its counters.
@@ -332,7 +345,9 @@ impl Connection {
     /// Sends the buffer and the writers' queue, and closes the queue.
     pub(crate) fn flush_last(&mut self) -> io::Result<()> {
         self.wire.close_writers();
-        self.wire.flush(self.output.get_mut())
+        let flushed = self.wire.flush(self.output.get_mut());
+        self.wire.close_tls();
+        flushed
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Wire`]: the socket of a connection, its limits and its waits.
 
+mod bytes;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
+use crate::tls::Session;
 
 /// Below this time, the rest of a limit is armed whole, not by halves.
 const FINE: Duration = Duration::from_millis(10);
@@ -123,6 +125,8 @@ pub(crate) struct Wire {
     /// Made at the first call of `writer`: only then do waits pay for it.
     mailbox: OnceCell<Arc<Messages>>,
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
+    /// The session of TLS above the socket.
+    pub(super) tls: OnceCell<Session>,
 }
 
 /// In a forked child: the place where the parent reads when the request must have ended.
@@ -168,6 +172,7 @@ impl Wire {
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
             parent_deadline: OnceCell::new(),
+            tls: OnceCell::new(),
             server,
         }
     }
@@ -206,9 +211,9 @@ impl Wire {
         self.as_fd().as_raw_fd()
     }
 
-    /// True if the kernel has input that nobody has read.
+    /// True if there is input that nobody has read.
     pub(crate) fn has_unread(&self) -> bool {
-        socket::unread(self.as_fd()).is_ok_and(|n| n > 0)
+        self.tls.get().is_some_and(Session::has_plaintext) || socket::unread(self.as_fd()).is_ok_and(|n| n > 0)
     }
 
     /// True if the peer has ended the stream.
@@ -289,6 +294,12 @@ impl Wire {
         self.note(|p| (p.between, p.fresh) = (false, false));
         self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
         self.share_deadline();
+    }
+
+    /// Begins the first request again, now that TLS is agreed upon.
+    fn tls_begins(&self) {
+        self.request_begins();
+        self.note(|p| p.fresh = true);
     }
 
     /// Returns the earlier of two deadlines: `own`, counted from now, and the request limit, counted from the

@@ -15,6 +15,7 @@ use crate::connection::{Connection, Datagram};
 use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::Outcome;
+use crate::tls::{ALERT_ACCESS_DENIED, ALERT_INTERNAL_ERROR};
 
 /// A connection or a datagram, as its end needs it.
 pub(crate) trait Conversation {
@@ -101,18 +102,23 @@ pub(crate) fn refuse(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
 /// As [`refuse`], for a client that has been counted as accepted.
 pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
-    if let AtLimit::Refuse(message) = &core.settings.at_limit {
-        if !message.is_empty() {
-            arrived.say(message);
-        }
+    match &core.settings.at_limit {
+        // It waits for a record of TLS, and would take a text for a wrong version.
+        _ if core.settings.tls.is_some() => arrived.say(&ALERT_INTERNAL_ERROR),
+        AtLimit::Refuse(message) if !message.is_empty() => arrived.say(message),
+        _ => {}
     }
     drop(arrived);
     core.monitor.report_refused(&peer, why);
 }
 
-/// Closes a client that `verify_request` has refused. It sends no message: the message is for the limit.
+/// Closes a client that `verify_request` has refused. It sends no message: the message is for the limit. A client
+/// of TLS reads an alert.
 pub(crate) fn refuse_unverified(core: &Core, arrived: impl Arrival, why: &io::Error) {
     let peer = arrived.peer().clone();
+    if core.settings.tls.is_some() {
+        arrived.say(&ALERT_ACCESS_DENIED);
+    }
     drop(arrived);
     core.monitor.report_unverified(&peer, why);
 }

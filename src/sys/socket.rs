@@ -235,9 +235,10 @@ pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], wait: bool) -> io::Re
     Ok(sock::sendmsg::<()>(fd, &parts, &[], flags, None)?)
 }
 
-/// Writes many parts in one call, without a wait and without `SIGPIPE`.
-pub(crate) fn send_parts(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    Ok(sock::sendmsg::<()>(fd, parts, &[], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?)
+/// Writes many parts in one call, never with `SIGPIPE`.
+pub(crate) fn send_parts(fd: RawFd, parts: &[IoSlice<'_>], wait: bool) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+    Ok(sock::sendmsg::<()>(fd, parts, &[], flags, None)?)
 }
 
 /// Makes the close that follows a reset: what is queued on either side is given up.

@@ -16,6 +16,7 @@ mod notify;
 mod port_forward;
 mod preforking;
 mod privileges;
+mod tls;
 mod unix_files;
 mod unix_peers;
 mod vanished;

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each suite uses its part
 
 mod client;
+pub mod pki;
 pub mod procfs;
 
 use std::io::{BufRead, BufReader, Read};

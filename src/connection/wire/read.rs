@@ -55,7 +55,7 @@ impl Wire {
             // The last read filled its buffer, so more has probably arrived. A look comes before the flush:
             // many pipelined requests are then answered in one write.
             if self.progress.get().read_full {
-                if let Some(n) = self.recv_now(buf)? {
+                if let Some(n) = self.recv_now(buf, false)? {
                     return Ok(Some(n));
                 }
             }
@@ -65,13 +65,14 @@ impl Wire {
     }
 
     /// Reads without a wait. `None` if nothing has arrived.
-    pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        match socket::recv(self.fd(), buf, false) {
+    pub(super) fn recv_now(&self, buf: &mut [u8], idle: bool) -> io::Result<Option<usize>> {
+        match self.recv_bytes(buf, false) {
             Ok(n) => {
                 self.note(|p| p.ended = n == 0);
                 Ok(Some(n))
             }
             Err(e) if would_wait(&e) => Ok(None),
+            Err(e) if self.is_end_between(&e, idle) => Ok(Some(self.note_end())),
             Err(e) => Err(self.read_failed(e)),
         }
     }
@@ -79,7 +80,7 @@ impl Wire {
     /// Reads without a wait when the server stops, in place of a wait for a request. A request that has
     /// arrived is still served.
     fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let arrived = self.recv_now(buf)?;
+        let arrived = self.recv_now(buf, true)?;
         self.note(|p| p.stopped = p.stopped || arrived.is_none());
         Ok(arrived.unwrap_or(0))
     }
@@ -100,7 +101,7 @@ impl Wire {
                 self.turn(idle, self.waiting(), SlotState::Busy);
                 continue;
             }
-            let read = socket::recv(self.fd(), buf, true);
+            let read = self.recv_bytes(buf, true);
             // The drain has changed the note, and shut the reading side: this end of the stream is its doing.
             if idle && !self.turn(idle, self.waiting(), SlotState::Busy) {
                 self.note(|p| p.stopped = true);
@@ -112,13 +113,24 @@ impl Wire {
                 }
                 // The timeout may be shorter than the time left, or a signal has come: wait on.
                 Err(e) if would_wait(&e) => check(deadline)?,
+                Err(e) if self.is_end_between(&e, idle) => return Ok(self.note_end()),
                 Err(e) => return Err(self.read_failed(e)),
             }
         }
     }
 
-    fn read_failed(&self, e: io::Error) -> io::Error {
+    /// Notes the end of the stream, which reads as 0 bytes.
+    fn note_end(&self) -> usize {
+        self.note(|p| p.ended = true);
+        0
+    }
+
+    pub(super) fn read_failed(&self, e: io::Error) -> io::Error {
         self.note(|p| p.failed = true);
+        // The cut has shut the socket, which a session takes for a stream that is cut off.
+        if self.control().is_cut() && e.kind() == io::ErrorKind::UnexpectedEof {
+            return self.drain_exceeded();
+        }
         e
     }
 
@@ -126,7 +138,7 @@ impl Wire {
         !idle || self.slot.borrow().as_ref().is_some_and(|slot| slot.turn(from, to))
     }
 
-    fn is_stopping_idle(&self, idle: bool) -> bool {
+    pub(super) fn is_stopping_idle(&self, idle: bool) -> bool {
         idle && self.control().stopping() && !self.is_spared()
     }
 
@@ -139,7 +151,7 @@ impl Wire {
             if self.is_stopping_idle(idle) {
                 return self.recv_last(buf);
             }
-            if let Some(n) = self.recv_now(buf)? {
+            if let Some(n) = self.recv_now(buf, idle)? {
                 return Ok(n);
             }
             // Also ends for a message or the stop: the next round finds out which.

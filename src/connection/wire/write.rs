@@ -33,7 +33,7 @@ impl Wire {
         let mut waits = false;
         let mut stalled: Option<Option<Deadline>> = None;
         while !(first.is_empty() && second.is_empty()) {
-            match socket::send(self.fd(), first, second, waits) {
+            match self.send_bytes(first, second, waits) {
                 Ok(n) => {
                     stalled = None;
                     waits = false;
@@ -61,7 +61,7 @@ impl Wire {
 
     /// Waits for a peer that takes no more. True if the next call shall wait itself: the kernel's timeout is
     /// armed then. False if this call has waited.
-    fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
+    pub(super) fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
         match self.notice {
             StopNotice::ByPolling => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
             StopNotice::ByRegistry => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),

@@ -91,7 +91,7 @@ impl Io {
     /// Writes several pieces once, without a wait.
     pub(crate) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts),
+            Self::Socket(s) => socket::send_parts(s.as_fd().as_raw_fd(), parts, false),
             Self::Input(_) => Err(read_only()),
             #[cfg(feature = "testing")]
             Self::Memory(memory) => memory.send(parts),
