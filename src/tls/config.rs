@@ -105,7 +105,7 @@ impl TlsConfig {
         Self { files: self.files, current: Arc::new(RwLock::new(Current { config: Arc::new(config), tickets })) }
     }
 
-    /// Asks clients for a certificate that one of the authorities in this PEM file has signed.
+    /// Asks clients for a certificate, signed by an authority in this PEM file.
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem). [`Error::Setting`] after [`from_rustls`](Self::from_rustls).
