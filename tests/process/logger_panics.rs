@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -23,11 +24,17 @@ impl log::Log for Panics {
     fn flush(&self) {}
 }
 
-/// Fails at `error`, waits at `wait` until it is cut.
+/// Requests that wait for the rest of a line.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Fails at `error`, waits after `wait` until it is cut.
 fn handle(conn: &mut Connection) -> HandlerResult {
     match conn.next_line()?.as_deref() {
         Some("error") => Err("asked for".into()),
-        _ => Ok(conn.next_line().map(drop)?),
+        _ => {
+            WAITING.fetch_add(1, SeqCst);
+            Ok(conn.next_line().map(drop)?)
+        }
     }
 }
 
@@ -40,6 +47,7 @@ impl Protocol for Same {
             return Err("asked for".into());
         }
         t.request_begins();
+        WAITING.fetch_add(1, SeqCst);
         Ok(())
     }
 }
@@ -58,8 +66,9 @@ fn serves_on<H: Send + Sync + 'static, S: Engine<H> + Send + 'static>(strategy: 
     let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
     let serving = thread::spawn(move || server.serve_forever());
     let _ = client(addr, "error\n").read(&mut [0]);
-    let mut late = client(addr, "wait\n");
-    while handle.stats().accepted < 2 {
+    let waiting = WAITING.load(SeqCst);
+    let mut late = client(addr, "wait\nhalf a line");
+    while WAITING.load(SeqCst) == waiting {
         thread::yield_now();
     }
     handle.shutdown();
