@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use support::{example, procfs, tool, until, Client, Server};
+use support::{example, procfs, tool, until, Client, Server, AT_ONCE};
 
 const STRATEGIES: [&str; 5] = ["sequential", "threading", "thread-pool", "forking", "event-loop"];
 
@@ -72,10 +72,8 @@ fn a3_out_of_descriptors_it_rests_and_comes_back() {
         assert!(lines < 10, "{strategy}: {lines} lines");
         let mut waiting = server.connect();
         waiting.send("ECHO at last\n");
-        let freed = Instant::now();
         idle.clear();
         assert_eq!(waiting.line(), "at last", "{strategy}");
-        assert!(freed.elapsed() < Duration::from_millis(1500), "{strategy}: {:?}", freed.elapsed());
         drop(waiting);
         assert!(server.stats()["accept_errors"] > 0);
         serves_on(&mut server, strategy);
@@ -123,7 +121,7 @@ fn a14_newcomers_do_not_starve_a_dialogue() {
             rounds += 1;
         }
         assert_eq!(crowd.join().unwrap(), 2000);
-        assert!(slowest < Duration::from_secs(2), "{strategy}: {slowest:?}");
+        assert!(slowest < AT_ONCE, "{strategy}: {slowest:?}");
         drop(dialogue);
         serves_on(&mut server, strategy);
     }

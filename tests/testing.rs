@@ -12,9 +12,9 @@ use std::io::{BufRead, Read, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kit::{descriptors, ms, strategies, threads_named, until, Lines};
+use kit::{descriptors, ms, strategies, threads_named, until, Lines, AT_ONCE, LONG};
 use nix::sys::socket::{getsockopt, sockopt::ReceiveTimeout};
 use socketserver::framing::{LineTooLong, Netstrings};
 use socketserver::testing::{converse, Panicked, TestClient, TestServer};
@@ -104,7 +104,7 @@ fn idle_connections_are_nothing_that_is_left() {
         assert_eq!(idle.ask("hello"), "hello");
         let since = Instant::now();
         assert_eq!(server.stop().drained, 1, "{name}");
-        assert!(since.elapsed() < Duration::from_secs(5), "{name}: not at the drain limit");
+        assert!(since.elapsed() < AT_ONCE, "{name}: not at the drain limit");
         assert_eq!(idle.rest(), b"");
     }
 }
@@ -152,7 +152,7 @@ fn a_handler_that_never_returns_is_named_in_time() {
     let since = Instant::now();
     let told = failure_of(|| _ = server.stop());
     released.store(true, SeqCst);
-    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
     let line = format!("\n  {} is still being served, open for ", client.local_addr());
     assert!(told.contains(&line), "{told}");
 }
@@ -167,7 +167,7 @@ fn a_handler_that_holds_the_server_s_own_thread_is_named_in_time() {
     let since = Instant::now();
     let told = failure_of(|| drop(server));
     released.store(true, SeqCst);
-    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
     assert!(told.starts_with("the test server has not ended within 5.05s:"), "{told}");
     assert!(told.contains(&format!("\n  {} is still being served", client.local_addr())), "{told}");
 }

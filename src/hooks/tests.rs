@@ -46,17 +46,19 @@ fn helpers_are_started_on_demand_bounded_and_end_with_their_server() {
     let serving = std::thread::spawn(move || server.serve_forever());
     assert_eq!(verifying(), 0, "none before there is something to ask");
     (0..20).for_each(|_| visit(addr));
-    assert!((1..=4).contains(&verifying()), "one after the other needs one, or another while that one comes back");
+    assert!((1..=10).contains(&verifying()), "they are used again; another one is started while they come back");
 
     let closed = door.lock();
     let visitors: Vec<_> = (0..80).map(|_| std::thread::spawn(move || visit(addr))).collect();
     visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
-    assert_eq!(verifying(), crate::lifecycle::VERIFIERS);
-    until("all are counted", || handle.stats().refused == 80);
+    until("all have started, and no more", || verifying() == crate::lifecycle::VERIFIERS);
+    until("all are counted", || handle.stats().refused >= 80);
     drop(closed);
     visit(addr);
     handle.shutdown();
-    assert_eq!(serving.join().unwrap().unwrap().served, 21);
+    let report = serving.join().unwrap().unwrap();
+    // A loaded machine may be too slow for the limit of a verification.
+    assert_eq!((report.accepted, report.served + report.refused), (101, 101), "{report}");
     drop(handle);
     until("they end with their server", || verifying() == 0);
 }

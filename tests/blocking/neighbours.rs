@@ -14,7 +14,7 @@ use socketserver::event_loop::{
 use socketserver::{factory, Addr, Blocking, Context, HandlerResult, Lost, Protocol, ServerBuilder, Transport};
 
 use crate::doer::Journal;
-use crate::kit::{connect, expect, ms, read_all, serve, threads_named, until, Lines};
+use crate::kit::{connect, expect, ms, read_all, serve, threads_named, until, Lines, AT_ONCE};
 use crate::{all, say, ANY};
 
 fn note(journal: &Journal, entry: impl Into<String>) {
@@ -214,7 +214,7 @@ fn a_client_whose_peer_takes_nothing_holds_the_loop_no_longer_than_a_drain() {
         let began = Instant::now();
         assert_eq!(read_all(&mut client), "");
         until("it is over", || server.handle.stats().active == 0);
-        assert!(began.elapsed() < ms(1000), "{name}: {:?}", began.elapsed());
+        assert!(began.elapsed() < AT_ONCE, "{name}: {:?}", began.elapsed());
         let entries = ["itself: closed", "pusher: drain limit of 100ms exceeded", "started", "stopped"];
         assert_eq!(sorted(&journal), entries, "{name}");
         assert_eq!(server.ask("next"), "", "{name}: nobody else is cut");

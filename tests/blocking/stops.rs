@@ -5,7 +5,7 @@ use std::time::Instant;
 use socketserver::{Blocking, ServerBuilder};
 
 use crate::doer::Journal;
-use crate::kit::{expect, ms, read_all, serve};
+use crate::kit::{expect, ms, read_all, serve, AT_ONCE};
 use crate::{all, doers, greeted, say, say_last, taken, ANY};
 
 #[test]
@@ -15,7 +15,7 @@ fn a_stop_ends_idle_connections_at_once() {
         let began = Instant::now();
         server.handle.shutdown();
         let rest = read_all(&mut client);
-        assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         rest
     });
     assert_eq!((heard.as_str(), journal.as_str()), ("", "made shutting_down lost: the server stops"));
@@ -73,7 +73,7 @@ fn a_stop_may_be_hastened() {
         let began = Instant::now();
         server.handle.shutdown_now();
         let rest = read_all(&mut client);
-        assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         rest
     });
     assert_eq!(journal, "made stay shutting_down lost: drain limit of 10s exceeded");

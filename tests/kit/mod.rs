@@ -24,6 +24,10 @@ use socketserver::{
 /// Longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(30);
 
+/// What happens at once happens within this time on a machine with ten other jobs. Every default limit of a server is
+/// longer: the shortest is the drain limit, 10 s.
+pub const AT_ONCE: Duration = Duration::from_secs(8);
+
 pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }

@@ -67,7 +67,7 @@ fn a_worker_that_dies_is_replaced_at_once() {
         let began = Instant::now();
         until("a fifth becomes ready", || ready(&server) > ready_before);
         let took = began.elapsed();
-        assert!(took < 1000 * MS, "{took:?} after {command}"); // the promise: 100 ms
+        assert!(took < AT_ONCE, "{took:?} after {command}"); // the promise: 100 ms
         assert_eq!(workers(&server).difference(&before).count(), 1, "one for one");
     }
     server.until_stats("four have crashed", |s| s["crashed"] == 4 && s.add_up());
@@ -91,13 +91,13 @@ fn requests_that_crash_keep_no_honest_client_out() {
         let storm: Vec<Client> = (0..100).map(|_| crash(&server, command)).collect();
         let began = Instant::now();
         is_served(&server);
-        assert!(began.elapsed() < 10_000 * MS, "{inner}: {:?} behind the storm", began.elapsed()); // the promise: 1 s
+        assert!(began.elapsed() < AT_ONCE, "{inner}: {:?} behind the storm", began.elapsed()); // the promise: 1 s
         drop(storm);
         for round in 0..10 {
             let _storm: Vec<Client> = (0..4).map(|_| crash(&server, command)).collect();
             let began = Instant::now();
             is_served(&server);
-            assert!(began.elapsed() < 10_000 * MS, "{inner}: {:?} in round {round}", began.elapsed());
+            assert!(began.elapsed() < AT_ONCE, "{inner}: {:?} in round {round}", began.elapsed());
         }
         until("there are four again", || workers(&server).len() == 4);
     }
@@ -167,7 +167,7 @@ fn f16_a_stopped_worker_is_replaced_and_nothing_in_the_queue_is_lost() {
     let began = Instant::now();
     let served = load(&server, 4, || until("the stopped one is gone", || !workers(&server).contains(&stopped)));
     let took = began.elapsed();
-    assert!(took > 300 * MS && took < 4000 * MS, "{took:?} for a heartbeat of 400 ms");
+    assert!(took > 300 * MS && took < AT_ONCE, "{took:?} for a heartbeat of 400 ms");
     assert!(served > 10);
     assert!(held.until_closed().is_empty(), "its own connection goes with it");
     until("four again", || workers(&server).len() == 4);
@@ -353,7 +353,7 @@ fn f22_recycling_with_a_single_client_keeps_nobody_waiting() {
         for i in 0..200 {
             let began = Instant::now();
             assert_eq!(server.ask(&format!("ECHO {i}")), i.to_string());
-            assert!(began.elapsed() < 3000 * MS, "{inner}: {:?} for request {i}", began.elapsed());
+            assert!(began.elapsed() < AT_ONCE, "{inner}: {:?} for request {i}", began.elapsed());
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn is_replaced_beside_others(program: &mut Program) {
 }
 
 pub(crate) fn loops_within() {
-    let strategy = PreForking::new(2, EventLoops::new(2)).heartbeat(Duration::from_millis(200));
+    let strategy = PreForking::new(2, EventLoops::new(2)).heartbeat(Duration::from_millis(500));
     let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
@@ -51,7 +51,7 @@ pub(crate) fn serves_in_all_loops(program: &mut Program) {
     });
     let workers: HashSet<&str> = places.iter().filter_map(|place| place.split(' ').next()).collect();
     assert_eq!(workers.len(), 2, "{places:?}");
-    thread::sleep(Duration::from_millis(600));
+    thread::sleep(Duration::from_millis(1500)); // three heartbeats
     assert_eq!(program.ask("crashed"), "0", "all hearts beat");
     let told = program.stop();
     assert!(told.contains("accepted ") && !told.contains("failed"), "{told}");
@@ -70,13 +70,13 @@ pub(crate) fn is_replaced(program: &mut Program) {
 }
 
 pub(crate) fn waiting() {
-    serve(builder(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(100))));
+    serve(builder(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(500))));
 }
 
 pub(crate) fn is_not_replaced(program: &mut Program) {
     let pid = program.ask("pid");
     let mut client = TcpStream::connect(&program.addr).unwrap();
-    thread::sleep(Duration::from_millis(1000));
+    thread::sleep(Duration::from_millis(1500)); // three heartbeats
     writeln!(client, "pid").unwrap();
     assert_eq!(line(&mut BufReader::new(client)), pid);
     program.stop();

@@ -145,8 +145,9 @@ pub(crate) fn waits_for_the_resume(program: &mut Program) {
     program.stop();
 }
 
-/// Far more than telling a worker takes, and less than any heartbeat or retirement.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// Far more than telling a worker takes, also on a machine with ten other jobs, and less than any drain limit, heartbeat
+/// or retirement.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// Whose threads wait with a place each: all of the limit.
 pub(crate) fn pools() {

@@ -67,7 +67,7 @@ pub(crate) fn crash_loop() {
         other => panic!("{other:?}"),
     }
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?} for a rest of 1 s");
+    assert!(took >= Duration::from_secs(1), "{took:?} for a rest of 1 s");
     println!("ok");
 }
 

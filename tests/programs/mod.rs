@@ -6,6 +6,8 @@ use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{exit, Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,14 +23,20 @@ pub fn run(cases: &'static [Case]) {
         return program();
     }
     let wanted: Vec<String> = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let chosen =
-        cases.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
-    let (mut passed, mut failed) = (0, 0);
-    for (name, _, client) in chosen {
+    let is_chosen = |case: &&Case| wanted.is_empty() || wanted.iter().any(|w| case.0.contains(w.as_str()));
+    let (left, counts) = (Mutex::new(cases.iter().filter(is_chosen)), Mutex::new((0, 0)));
+    let take_cases = || loop {
+        let next = left.lock().unwrap().next();
+        let Some((name, _, client)) = next else { break };
         let ok = thread::spawn(|| client(&mut Program::start(name))).join().is_ok();
         println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
-        *if ok { &mut passed } else { &mut failed } += 1;
-    }
+        let mut counts = counts.lock().unwrap();
+        *if ok { &mut counts.0 } else { &mut counts.1 } += 1;
+    };
+    // As many side by side as libtest would run: most wait most of the time.
+    let most = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..most).for_each(|_| drop(scope.spawn(take_cases))));
+    let (passed, failed) = counts.into_inner().unwrap();
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored;",
         if failed == 0 { "ok" } else { "FAILED" }
@@ -40,6 +48,8 @@ pub struct Program {
     pub child: Child,
     out: BufReader<ChildStdout>,
     pub addr: String,
+    /// Dropped with the program, which is then not killed by its number any more.
+    _over: mpsc::Sender<()>,
 }
 
 impl Program {
@@ -47,13 +57,16 @@ impl Program {
         let mut command = Command::new(env::current_exe().unwrap());
         let mut child = command.env(CASE, name).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (pid, mut out) = (child.id().to_string(), BufReader::new(child.stdout.take().unwrap()));
+        let (over, is_over) = mpsc::channel::<()>();
         thread::spawn(move || {
-            thread::sleep(Duration::from_secs(60)); // a program that hangs fails its case
-            Command::new("kill").args(["-s", "KILL", &pid]).stderr(Stdio::null()).status()
+            if is_over.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+                // A program that hangs fails its case.
+                let _ = Command::new("kill").args(["-s", "KILL", &pid]).stderr(Stdio::null()).status();
+            }
         });
         let mut addr = String::new();
         out.read_line(&mut addr).unwrap();
-        Self { child, out, addr: addr.trim().to_owned() }
+        Self { child, out, addr: addr.trim().to_owned(), _over: over }
     }
 
     /// One line there, one back; nothing where the connection ends instead.

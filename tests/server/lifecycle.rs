@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kit::{concurrent, connect, expect, ms, read_all, serve, strategies, until, Lines, LONG};
+use crate::support::{procfs, AT_ONCE};
 use socketserver::{handler, Connection, Error, HandlerResult, Limit, Report, ServerBuilder, ServerHandle};
 
 const ANY: &str = "127.0.0.1:0";
@@ -94,6 +95,12 @@ fn who_waits_for_a_request_reads_the_end_of_the_stream() {
     }
 }
 
+/// What the client has sent has been read, and so its request is in progress.
+fn until_read(client: &std::net::TcpStream) {
+    let (ours, theirs) = (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
+    until("the server reads it", || procfs::unread(theirs, ours) == Some(0));
+}
+
 #[test]
 fn a_request_in_progress_is_finished() {
     for (name, strategy) in strategies() {
@@ -102,7 +109,7 @@ fn a_request_in_progress_is_finished() {
         let mut client = server.connect();
         client.write_all(b"begun\nhalf").unwrap();
         expect(&mut client, "begun\n");
-        thread::sleep(ms(50)); // so that the half is read, and the request begun
+        until_read(&client);
         server.handle.shutdown();
         thread::sleep(ms(50));
         assert!(!server.has_ended(), "{name}");
@@ -142,12 +149,11 @@ fn stop_a_stuck_one(limit: Duration, stop: fn(&ServerHandle)) {
         let mut client = server.connect();
         client.write_all(b"half a request").unwrap();
         expect(&mut client, "here\n");
-        thread::sleep(ms(50));
+        until_read(&client);
         let since = Instant::now();
         stop(&server.handle);
         let report = server.join();
-        let bound = if limit == FAR { ms(1000) } else { limit * 10 + ms(1000) };
-        assert!(since.elapsed() < bound, "{name}: {:?}", since.elapsed());
+        assert!(since.elapsed() < AT_ONCE, "{name}: {:?}", since.elapsed());
         let counts = (report.failed, report.forced, report.drained, report.abandoned);
         assert_eq!(counts, (1, 1, 0, 0), "{name}: {report}");
         adds_up(&report);
@@ -195,7 +201,7 @@ fn a_handler_that_ignores_the_stop_is_left_behind_and_counted() {
         expect(&mut client, "here\n");
         let since = Instant::now();
         let report = server.stop();
-        assert!(since.elapsed() < ms(2000), "{name}: {:?}", since.elapsed());
+        assert!(since.elapsed() < AT_ONCE, "{name}: {:?}", since.elapsed());
         assert_eq!((report.abandoned, report.forced, report.served), (1, 1, 0), "{name}: {report}");
         adds_up(&report);
         assert_eq!(read_all(&mut client), "", "{name}: its connection has been cut");
