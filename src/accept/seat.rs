@@ -94,7 +94,8 @@ impl<'a> Seat<'a> {
 
             // No connection yet, so nothing is held but the reserve. The wait ends for a stop and a recall
             // too.
-            let ready = self.wait(deadline)?;
+            let patience = left(deadline);
+            let ready = self.wait(patience)?;
             if self.core().control.stopping() {
                 if let Some(request) = self.accept_beside_the_stop(ready, reserved)? {
                     return Ok(AcceptEvent::Request(request));
@@ -102,7 +103,8 @@ impl<'a> Seat<'a> {
                 return self.next_at_stop(deadline);
             }
             let listener = match ready {
-                Ready::Nothing if left(deadline) == Some(Duration::ZERO) => return Ok(AcceptEvent::Timeout),
+                // A look without a wait has found nothing. Before, a signal may have ended the wait late.
+                Ready::Nothing if patience == Some(Duration::ZERO) => return Ok(AcceptEvent::Timeout),
                 Ready::Nothing | Ready::Stop => continue,
                 Ready::Watched => return Ok(AcceptEvent::Watched),
                 Ready::Recall => {
@@ -149,9 +151,9 @@ impl<'a> Seat<'a> {
         matches!(self.core().settings.at_limit, AtLimit::Refuse(_))
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> Result<Ready> {
+    fn wait(&self, patience: Option<Duration>) -> Result<Ready> {
         let Some(set) = &self.set else { return Ok(Ready::Nothing) };
-        set.wait(left(deadline)).map_err(failed_to_wait)
+        set.wait(patience).map_err(failed_to_wait)
     }
 
     /// Gives the reserved permit back, because the master has lowered the limit. Once enough permits are

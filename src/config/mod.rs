@@ -9,6 +9,7 @@ mod settings;
 pub(crate) use limits::Limits;
 pub use limits::{Limit, LimitExceeded};
 pub(crate) use settings::{
-    check_limit, check_needed_time, ServerSettings, FIRST_LOOK, LAST_LOOK, LINGER_IDLE, LINGER_TOTAL,
+    check_limit, check_needed_time, ServerSettings, AFTER_A_LATE_WAKE_UP, FIRST_LOOK, LAST_LOOK, LINGER_IDLE,
+    LINGER_TOTAL,
 };
 pub use settings::{AtLimit, LingeringClose};

@@ -30,6 +30,9 @@ pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// The longest of these pauses.
 pub(crate) const LAST_LOOK: Duration = Duration::from_millis(50);
 
+/// The longest time by which a drain is prolonged if its thread wakes late: the process was stopped or frozen.
+pub(crate) const AFTER_A_LATE_WAKE_UP: Duration = Duration::from_secs(2);
+
 /// When a connection is closed in two steps, so that the peer can read all of the reply.
 ///
 /// If a socket is closed with unread input, the kernel sends a reset, and the reset destroys the reply. A

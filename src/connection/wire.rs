@@ -329,6 +329,10 @@ impl Wire {
 
     /// Waits for the socket, the stop and the mailbox, until the first deadline. After a stop, an `idle` wait
     /// returns at once.
+    ///
+    /// A deadline that has passed is no error here. The process may have been stopped (SIGSTOP, a frozen
+    /// container), and what the wait was for may have come meanwhile. So each caller tries, then
+    /// [checks](Self::check), then waits.
     fn wait(
         &self,
         idle: bool,
@@ -353,12 +357,18 @@ impl Wire {
             // The caller takes the messages next.
             self.mailbox.get().into_iter().for_each(|m| m.clear());
         }
-        if ready.none() {
-            check(by)?;
-            if drain.is_some_and(|at| at <= Instant::now()) {
-                control.cut();
-                return Err(self.drain_exceeded());
+        Ok(())
+    }
+
+    /// Fails if the deadline has passed, or the drain limit. Call it after a try without a wait.
+    fn check(&self, by: Option<Deadline>) -> io::Result<()> {
+        check(by)?;
+        if self.server.core.drain_deadline().is_some_and(|at| at <= Instant::now()) {
+            // This thread is the one that drains. Not so in a child, whose parent cuts the others by itself.
+            if !self.control().in_child() {
+                self.control().cut();
             }
+            return Err(self.drain_exceeded());
         }
         Ok(())
     }

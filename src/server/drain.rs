@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::accept::ServingStrategy;
+use crate::config::AFTER_A_LATE_WAKE_UP;
 use crate::lifecycle::Core;
 use crate::observe::log_line;
 use crate::sync::{left, now};
@@ -48,6 +49,7 @@ fn wait_until_idle(
     strategy: &dyn ServingStrategy,
     deadline: impl Fn() -> Option<Instant>,
 ) -> io::Result<bool> {
+    let mut prolonged: Option<Instant> = None;
     loop {
         // Cleared before the looks below: a change after them ends the wait.
         core.control.events.clear();
@@ -58,10 +60,16 @@ fn wait_until_idle(
         if core.admission.permits.active() == 0 && core.run.workers.load(SeqCst) == 0 {
             return Ok(true);
         }
-        let left = left(deadline());
-        if left == Some(Duration::ZERO) {
+        let until = deadline().map(|at| prolonged.filter(|_| !core.control.is_urgent()).map_or(at, |p| p.max(at)));
+        let patience = left(until);
+        if patience == Some(Duration::ZERO) {
             return Ok(false);
         }
-        sys::poll([Some(core.control.events.as_fd()), strategy.wake_fd()], None, left)?;
+        sys::poll([Some(core.control.events.as_fd()), strategy.wake_fd()], None, patience)?;
+        // Late: the process was stopped or frozen. For as long again, connections may take what has come meanwhile.
+        if let Some(until) = until.filter(|_| prolonged.is_none()) {
+            let late = now().saturating_duration_since(until);
+            prolonged = (!late.is_zero()).then(|| now() + late.min(AFTER_A_LATE_WAKE_UP));
+        }
     }
 }

@@ -11,6 +11,7 @@ mod chat;
 mod datagram_examples;
 mod examples;
 mod forking;
+mod frozen;
 mod injected;
 mod notify;
 mod port_forward;

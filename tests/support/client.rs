@@ -142,6 +142,17 @@ impl Client {
         }
     }
 
+    /// Takes what arrives, until nothing does for a moment; how many bytes it was.
+    pub fn take_what_comes(&mut self) -> usize {
+        self.wait_at_most(Duration::from_millis(200));
+        let (mut buf, mut taken) = (vec![0; 1 << 16], 0);
+        while let Ok(n @ 1..) = self.socket.read(&mut buf) {
+            taken += n;
+        }
+        self.wait_at_most(LIMIT);
+        taken
+    }
+
     /// Whether nothing arrives during this time, not even an end.
     pub fn hears_nothing_for(&mut self, time: Duration) -> bool {
         self.wait_at_most(time);

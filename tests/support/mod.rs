@@ -331,6 +331,25 @@ impl Drop for Server {
     }
 }
 
+/// Stops servers and all of their processes (SIGSTOP), as frozen containers are stopped.
+pub fn freeze<'a>(servers: impl Iterator<Item = &'a Server> + Clone) {
+    signal_groups("STOP", servers.clone());
+    for server in servers {
+        until("it has stopped", || procfs::state(server.pid()) == Some('T'));
+    }
+}
+
+/// Lets them go on.
+pub fn thaw<'a>(servers: impl Iterator<Item = &'a Server>) {
+    signal_groups("CONT", servers);
+}
+
+fn signal_groups<'a>(signal: &str, servers: impl Iterator<Item = &'a Server>) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "kill -s \"$0\" -- \"$@\"", signal]).args(servers.map(|server| format!("-{}", server.pid())));
+    assert!(command.status().unwrap().success(), "no {signal} to all servers");
+}
+
 /// The standard library sends SIGKILL only; the shell sends them all.
 fn kill(signal: &str, to: &str) -> bool {
     let mut command = Command::new("sh");

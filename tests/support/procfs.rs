@@ -137,3 +137,8 @@ pub fn accept_queue(port: u16) -> usize {
 pub fn unread(local: u16, remote: u16) -> Option<usize> {
     sockets().iter().find(|s| !s.listens && s.local == local && s.remote == remote).map(|s| s.received)
 }
+
+/// How much servers on these ports have not read of what their clients have sent.
+pub fn unread_on(ports: &[u16]) -> usize {
+    sockets().iter().filter(|s| !s.listens && ports.contains(&s.local)).map(|s| s.received).sum()
+}

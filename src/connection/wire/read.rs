@@ -111,8 +111,13 @@ impl Wire {
                     self.note(|p| p.ended = n == 0);
                     return Ok(n);
                 }
-                // The timeout may be shorter than the time left, or a signal has come: wait on.
-                Err(e) if would_wait(&e) => check(deadline)?,
+                // The timeout may be shorter than the time left, or a signal has come: wait on. If the time
+                // is over, a try without a wait comes first: a stopped process reads late what came in time.
+                Err(e) if would_wait(&e) => {
+                    if let Err(exceeded) = check(deadline) {
+                        return self.recv_now(buf, idle)?.ok_or(exceeded);
+                    }
+                }
                 Err(e) if self.is_end_between(&e, idle) => return Ok(self.note_end()),
                 Err(e) => return Err(self.read_failed(e)),
             }
@@ -154,6 +159,7 @@ impl Wire {
             if let Some(n) = self.recv_now(buf, idle)? {
                 return Ok(n);
             }
+            self.check(deadline)?;
             // Also ends for a message or the stop: the next round finds out which.
             self.wait(idle, Some(self.as_fd()), None, deadline)?;
         }

@@ -37,20 +37,17 @@ impl Wire {
                 Ok(n) => {
                     stalled = None;
                     waits = false;
-                    // A peer that takes a little now and then makes progress for ever: the request limit ends
-                    // that.
-                    if n < first.len() + second.len() {
-                        check(self.request_deadline())?;
-                    }
                     let of_first = n.min(first.len());
                     first = &first[of_first..];
                     second = &second[n - of_first..];
                 }
+                // The wait is over, and the peer may have taken something at last: try without one.
+                Err(e) if would_wait(&e) && waits => waits = false,
                 Err(e) if would_wait(&e) => {
-                    // The write limit counts from the last progress, over any number of waits.
+                    // The write limit counts from the last progress, over any number of waits. A peer that
+                    // takes a little now and then makes progress for ever: the request limit ends that.
                     let limit = self.limits.get().write;
                     let deadline = *stalled.get_or_insert_with(|| self.deadline(Limit::Write, limit));
-                    check(deadline)?;
                     waits = self.may_wait_to_send(deadline)?;
                 }
                 Err(e) => return Err(e),
@@ -59,12 +56,18 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits for a peer that takes no more. True if the next call shall wait itself: the kernel's timeout is
+    /// Checks the limits, then waits for a peer that takes no more. True if the next call shall wait itself: the kernel's timeout is
     /// armed then. False if this call has waited.
     pub(super) fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
         match self.notice {
-            StopNotice::ByPolling => self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false),
-            StopNotice::ByRegistry => self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true),
+            StopNotice::ByPolling => {
+                self.check(deadline)?;
+                self.wait(false, None, Some(self.as_fd()), deadline).map(|()| false)
+            }
+            StopNotice::ByRegistry => {
+                check(deadline)?;
+                self.arm(&self.armed_write, deadline, socket::set_write_timeout).map(|()| true)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::accept::Accepting;
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded};
 use crate::error::{Error, Result};
@@ -123,8 +124,8 @@ impl State {
         // One a turn, as in `accept`: the connections that are served must not wait for the queue.
         self.accept_one_queued();
 
-        // At the limit, what is left is cut.
-        if self.drain_deadline().is_some_and(|at| at <= self.time.clock.now()) && !self.is_cut() {
+        // At the limit, what is left is cut. As of the wake-up: input that came in time has been handled.
+        if self.drain_deadline().is_some_and(|at| at <= self.time.woke) && !self.is_cut() {
             self.cut();
         }
 
@@ -138,8 +139,10 @@ impl State {
 
     /// Ends every connection that is left, because the drain limit has passed.
     pub(crate) fn cut(&mut self) {
-        // The limit of one solo connection is no cut of its whole server.
-        if self.solo.is_none() || self.is_server_drain_over() {
+        // The limit of one solo connection is no cut of its whole server, unless its thread is the one that drains the
+        // server. Another thread, or the parent of a child, cuts by itself.
+        let drains_server = || Accepting::is_here() && !self.core.control.in_child() && self.is_server_drain_over();
+        if self.solo.is_none() || drains_server() {
             self.core.control.cut();
         }
         let Some(drain) = &mut self.stop.drain else { return };

@@ -45,18 +45,12 @@ impl State {
         // A solo connection's server may have cut its connections while the loop waited.
         self.adopt_server_cut();
 
-        // Each event once. A connection that ended earlier in this turn has a stale id, so its event finds nothing.
-        for place in 0..events {
-            match self.poller.event(place) {
-                (token::STOP, _) => self.begin_drain(),
-                (token::NOW, _) => self.poller.remove(&self.core.control.now),
-                (token::GATE, _) => self.hear_gate(),
-                (token::INBOX, _) => self.run_sent_calls(),
-                (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
-                (port, _) if port >= token::PORTS => self.accept(port)?,
-                (connector, ready) if connector >= token::CONNECTORS => self.check_attempt(connector, ready),
-                (connection, ready) => self.handle_readiness(self.conns.id(connection), ready),
-            }
+        self.handle_events(events)?;
+        // A time is over, and the wait may have ended for that alone. The process may also have been stopped in it
+        // (SIGSTOP, a frozen container). So what has come meanwhile is handled before the time counts.
+        if self.is_anything_due() {
+            let events = self.poller.wait(Some(Duration::ZERO)).map_err(Error::system("wait for events"))?;
+            self.handle_events(events)?;
         }
         // Input that no event announces: the rest of the last turn, bytes read ahead, memory, regular files.
         self.read_left_unread(unread);
@@ -77,6 +71,24 @@ impl State {
         Ok(())
     }
 
+    /// Handles each event of a wait. A connection that ended earlier in this turn has a stale id, so its event finds
+    /// nothing.
+    fn handle_events(&mut self, events: usize) -> Result<()> {
+        for place in 0..events {
+            match self.poller.event(place) {
+                (token::STOP, _) => self.begin_drain(),
+                (token::NOW, _) => self.poller.remove(&self.core.control.now),
+                (token::GATE, _) => self.hear_gate(),
+                (token::INBOX, _) => self.run_sent_calls(),
+                (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
+                (port, _) if port >= token::PORTS => self.accept(port)?,
+                (connector, ready) if connector >= token::CONNECTORS => self.check_attempt(connector, ready),
+                (connection, ready) => self.handle_readiness(self.conns.id(connection), ready),
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for events, and reads the clock once for the whole turn.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
         let patience = self.patience(timeout);
@@ -84,6 +96,12 @@ impl State {
         self.time.now = self.time.clock.now();
         self.time.woke = self.time.now;
         Ok(events)
+    }
+
+    /// True if a timer or the drain limit was due when the wait of this turn ended.
+    fn is_anything_due(&mut self) -> bool {
+        let (timer, drain) = (self.time.timers.next(), self.drain_deadline().filter(|_| !self.is_cut()));
+        timer.into_iter().chain(drain).any(|at| at <= self.time.woke)
     }
 
     /// Reads the connections that had more input, or their end, behind the read of the last turn. Edge-triggered epoll

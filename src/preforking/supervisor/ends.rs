@@ -104,6 +104,7 @@ impl Supervisor<'_> {
     fn forward_stop(&mut self) {
         let (core, now) = (self.core(), Instant::now());
         let kill_at = core.drain_deadline().and_then(|end| end.checked_add(AFTER_THE_DRAIN));
+        let more_time = self.more_time();
         for worker in &mut self.workers {
             if core.control.is_urgent() {
                 worker.core.control.request_stop_now();
@@ -114,7 +115,7 @@ impl Supervisor<'_> {
             worker.core.control.wake_gate();
             match worker.state {
                 State::Killed { .. } => {}
-                State::Leaving(Some(at)) if at <= now => worker.kill(true),
+                State::Leaving(Some(at)) if more_time.map_or(at, |more| at.max(more)) <= now => worker.kill(true),
                 // It was dismissed before: its own time may be over sooner.
                 State::Leaving(at) => worker.state = State::Leaving(at.into_iter().chain(kill_at).min()),
                 State::Starting | State::Ready => worker.state = State::Leaving(kill_at),

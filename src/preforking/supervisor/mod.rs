@@ -22,13 +22,14 @@ use nix::sys::signal::Signal;
 
 use log::Level;
 
+use crate::config::AFTER_A_LATE_WAKE_UP;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
 use crate::lifecycle::{check_count, Core, Scoreboard, MOST_WORKERS};
 use crate::observe::log_line;
 use crate::preforking::settings::PreForkingSettings;
 use crate::preforking::starts::Starts;
-use crate::preforking::worker::{Run, State, Worker};
+use crate::preforking::worker::{Run, State, Worker, AFTER_THE_DRAIN};
 use crate::server::Bound;
 use crate::sys::process::{ChildSignals, Private};
 use crate::sys::shared::Shared;
@@ -56,6 +57,8 @@ pub(super) struct Supervisor<'a> {
     settled: bool,
     /// Silence before this moment does not count: the master itself did not run.
     awake_since: Instant,
+    /// When the master last came late: it did not run for a while.
+    woke_late_at: Option<Instant>,
     /// True if one worker serves one connection, and the run ends with it.
     is_single: bool,
     /// The error that ends the run.
@@ -97,6 +100,7 @@ impl<'a> Supervisor<'a> {
             child_signals: ChildSignals::of_this_process(&left),
             signals,
             awake_since: Instant::now(),
+            woke_late_at: None,
             is_single: false,
             settled: true,
             fault: None,
@@ -178,6 +182,10 @@ impl<'a> Supervisor<'a> {
         if self.settings.heartbeat.is_some_and(|limit| late >= limit / 4) {
             self.awake_since = Instant::now();
         }
+        // Drains go on for a moment after that, so workers are killed later.
+        if late >= AFTER_THE_DRAIN {
+            self.woke_late_at = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -192,13 +200,20 @@ impl<'a> Supervisor<'a> {
             })
         });
         let kills = self.workers.iter().filter_map(|w| match w.state {
-            State::Leaving(Some(at)) => Some(at.saturating_duration_since(now)),
+            State::Leaving(Some(at)) => {
+                Some(self.more_time().map_or(at, |more| at.max(more)).saturating_duration_since(now))
+            }
             _ => None,
         });
         // A heart that is late by a part of a millisecond must not make the master spin.
         let least = hearts.chain(kills).map(|time| time.max(Duration::from_millis(1)));
         let unsettled = (!self.settled).then_some(CHECK_AGAIN);
         least.chain(self.starts.next(now)).chain(unsettled).min()
+    }
+
+    /// Returns when workers that are too slow to end are killed at the earliest, after a late wake-up.
+    fn more_time(&self) -> Option<Instant> {
+        self.woke_late_at.map(|late| late + AFTER_A_LATE_WAKE_UP + AFTER_THE_DRAIN)
     }
 
     /// Reads what workers have written, and reaps workers that have ended.

@@ -18,10 +18,10 @@ use crate::sys::{process, signal};
 impl Supervisor<'_> {
     /// Brings the workers there are to those there should be: one for each index below the wanted number.
     pub(super) fn reconcile(&mut self) {
-        let now = Instant::now();
+        let (now, more_time) = (Instant::now(), self.more_time());
         // Kill workers that are slow to end.
         for worker in &mut self.workers {
-            if matches!(worker.state, State::Leaving(Some(at)) if at <= now) {
+            if matches!(worker.state, State::Leaving(Some(at)) if more_time.map_or(at, |more| at.max(more)) <= now) {
                 worker.kill(true);
             }
         }

@@ -5,6 +5,7 @@
 //! started for itself, and `waitpid(pid)` for each child at each turn is a poll. A pidfd is readable when its
 //! child ends, and a signal through it never reaches another process that has got the same number.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -54,13 +55,15 @@ pub(super) struct Children {
     all: HashMap<u64, Child>,
     free: FreeSlots,
     timer: Private<Timer>,
+    /// When the timer is due.
+    due: Cell<Option<Instant>>,
 }
 
 impl Children {
     pub(super) fn new(core: &Arc<Core>, watch: &Epoll) -> io::Result<Self> {
         let timer = Private::new(Timer::new()?);
         watch.add(&timer, TIMER)?;
-        Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer })
+        Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer, due: Cell::new(None) })
     }
 
     /// Forks a child for the request. The parent keeps the permit. It closes its copy of the socket without
@@ -125,8 +128,11 @@ impl Children {
             for token in ready.iter().filter(|t| **t != TIMER) {
                 self.reap(watch, *token);
             }
-            if ready.contains(&TIMER) || self.core.control.is_cut() {
-                self.end_overdue();
+            let is_cut = self.core.control.is_cut();
+            match ready.contains(&TIMER) {
+                true if !is_cut && self.is_late() => self.arm_timer_for(Some(AFTER_THE_LIMIT)),
+                false if !is_cut => {}
+                _ => self.end_overdue(),
             }
             // Fewer than there is room for: these were all.
             if ready.len() < 32 {
@@ -175,10 +181,22 @@ impl Children {
 
     /// Sets the timer to the next time at which a child may have to be ended.
     fn arm_timer(&self) {
-        match self.time_to_next_end() {
+        self.arm_timer_for(self.time_to_next_end());
+    }
+
+    fn arm_timer_for(&self, after: Option<Duration>) {
+        self.due.set(after.and_then(|after| Instant::now().checked_add(after)));
+        match after {
             Some(after) => drop(self.timer.set(after)),
             None => self.timer.unset(),
         }
+    }
+
+    /// True if the timer was heard of late: this process was stopped or frozen, and its children with it, perhaps.
+    /// A child that has just gone on gets the time in which it ends by itself. Asked for once for each timer.
+    fn is_late(&self) -> bool {
+        let late = self.due.take().map_or(Duration::ZERO, |due| due.elapsed());
+        late >= AFTER_THE_LIMIT
     }
 
     fn time_to_next_end(&self) -> Option<Duration> {
