@@ -46,11 +46,15 @@ impl<'a> Gate<'a> {
             if let Some(permit) = reserved.take().or_else(|| Permit::reserve(self.core)) {
                 return Ok(Answer::Permit(permit));
             }
-            if matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
+            if self.refuses() {
                 return Ok(Answer::Full);
             }
         }
         self.wait(reserved, deadline, false)
+    }
+
+    fn refuses(&self) -> bool {
+        matches!(self.core.settings.at_limit, AtLimit::Refuse(_))
     }
 
     /// Gives a permit for a connection that was queued at the stop. It waits until the drain is over.
@@ -85,6 +89,10 @@ impl<'a> Gate<'a> {
             if !control.paused() {
                 if let Some(permit) = reserved.take().or_else(|| Permit::reserve(core)) {
                     return Ok(Answer::Permit(permit));
+                }
+                // A pause is over, and the limit is reached.
+                if !at_stop && self.refuses() {
+                    return Ok(Answer::Full);
                 }
             }
             // During a drain `stop` stays readable, and would end each wait at once.

@@ -29,6 +29,7 @@ pub(super) fn close(core: &Core, connection: &mut Connection, is_limit: bool) {
     // An error of a wait is ignored: the socket is closed next.
     let _ = match plan(core.settings.lingering_close, facts, || wire.has_unread()) {
         Close::AtOnce => Ok(()),
+        Close::Reset => socket::reset_at_close(wire.as_fd()),
         Close::WhenAcknowledged { within } => wait_acknowledged(core, connection, Instant::now() + within),
         Close::Linger { within } => linger(core, connection, Instant::now() + within),
     };

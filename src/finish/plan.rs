@@ -8,7 +8,8 @@ use crate::config::{LingeringClose, LINGER_IDLE, LINGER_TOTAL};
 /// The facts about a connection whose output has been sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
-    /// True if no more output reaches the peer: sending has failed, or the close is a reset.
+    /// True if output is left that cannot be sent: a limit or an error has ended the sending, or the protocol
+    /// has given it up.
     pub(crate) is_lost: bool,
     /// True if the server has cut its connections at the drain limit.
     pub(crate) is_cut: bool,
@@ -26,6 +27,9 @@ pub(crate) struct Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Close {
     AtOnce,
+    /// By a reset: the peer must not take a part for the whole, and the kernel must not keep what the peer
+    /// does not take.
+    Reset,
     /// Wait until the peer's kernel has acknowledged all output.
     WhenAcknowledged {
         within: Duration,
@@ -38,9 +42,12 @@ pub(crate) enum Close {
 
 /// Decides. It asks for unread input only if the answer matters, because that is a system call.
 pub(crate) fn plan(setting: LingeringClose, facts: Facts, has_unread: impl FnOnce() -> bool) -> Close {
+    if facts.is_lost {
+        return Close::Reset;
+    }
     // No care helps, or none is needed: a peer that has ended its stream sends no input that could make a
     // reset.
-    if facts.is_lost || facts.is_cut || facts.has_ended {
+    if facts.is_cut || facts.has_ended {
         return Close::AtOnce;
     }
     // The peer may send its next request at any time. Once the socket is closed, or both its sides are shut,
@@ -67,7 +74,7 @@ pub(crate) fn plan(setting: LingeringClose, facts: Facts, has_unread: impl FnOnc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Close::{AtOnce, Linger, WhenAcknowledged};
+    use Close::{AtOnce, Linger, Reset, WhenAcknowledged};
     use LingeringClose::{Always, IfUnread, Never};
 
     const NONE: Facts = Facts {
@@ -110,11 +117,15 @@ mod tests {
         for (setting, facts, found, expected) in table {
             let look = || found.expect("no look at the input");
             assert_eq!(plan(setting, facts, look), expected, "{setting:?}, {facts:?}, unread: {found:?}");
-            for over in
-                [Facts { is_lost: true, ..facts }, Facts { is_cut: true, ..facts }, Facts { has_ended: true, ..facts }]
-            {
+            let over = [
+                (Facts { is_lost: true, ..facts }, Reset),
+                (Facts { is_lost: true, is_cut: true, has_ended: true, ..facts }, Reset),
+                (Facts { is_cut: true, ..facts }, AtOnce),
+                (Facts { has_ended: true, ..facts }, AtOnce),
+            ];
+            for (over, expected) in over {
                 let look = || panic!("no look at the input");
-                assert_eq!(plan(setting, over, look), AtOnce, "{setting:?}, {over:?}");
+                assert_eq!(plan(setting, over, look), expected, "{setting:?}, {over:?}");
             }
         }
     }

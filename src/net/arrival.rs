@@ -14,6 +14,9 @@ pub(crate) struct Accepted {
     pub(crate) peer: Addr,
 }
 
+/// The most bytes of a client's input that are thrown away, before it is refused with a message.
+const MOST_UNREAD: usize = 64 << 10;
+
 /// A connection or a datagram that may be admitted.
 pub(crate) trait Arrival {
     fn peer(&self) -> &Addr;
@@ -24,7 +27,7 @@ pub(crate) trait Arrival {
     /// Returns the credentials of a Unix socket's peer, if the system tells them.
     fn peer_credentials(&self) -> Option<PeerCredentials>;
 
-    /// Sends as much of the message as the kernel takes without a wait.
+    /// Sends as much of the message as the kernel takes without a wait. Nothing can be sent after it.
     fn say(&self, message: &[u8]);
 }
 
@@ -42,6 +45,16 @@ impl Arrival for Accepted {
     }
 
     fn say(&self, message: &[u8]) {
-        let _ = socket::send(self.socket.as_fd().as_raw_fd(), message, &[], false);
+        let fd = self.socket.as_fd().as_raw_fd();
+        let _ = socket::send(fd, message, &[], false);
+        // The close follows. With unread input it would be a reset, which may destroy the message. So the
+        // stream is ended first, and what the client has sent so far is read and thrown away.
+        let _ = socket::shut_write(fd);
+        let mut scratch = [0; 4 << 10];
+        for _ in 0..MOST_UNREAD / scratch.len() {
+            if socket::recv(fd, &mut scratch, false).unwrap_or(0) == 0 {
+                break;
+            }
+        }
     }
 }

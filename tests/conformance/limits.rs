@@ -1,5 +1,6 @@
 //! What a client can take of a server is bounded, and who stays within the bounds does not notice them.
 
+use std::io::ErrorKind;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -75,12 +76,14 @@ pub(crate) fn cuts_who_trickles(of: &Traits) {
     server.until_logged("request limit of 300ms exceeded");
 }
 
-/// 16 MB are more than the kernel's buffers take, so the handler waits for a client that does not read.
+/// It is cut by a reset. 16 MB are more than the kernel's buffers take, so the handler waits for a client that does not read.
 pub(crate) fn cuts_who_takes_no_answer(of: &Traits) {
     let server = of.start(&["--write-timeout", "200"]);
     let mut client = server.connect();
     client.send("BIG 16000000\n");
     server.until_logged("write limit of 200ms exceeded");
+    let end = client.end().expect_err("a reset: the kernel must not keep what nobody takes");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     drop(client);
     server.until_stats("one was too slow", |s| s["timed_out"] == 1 && s["failed"] == 1);
 }

@@ -100,7 +100,11 @@ fn who_is_beyond_the_limit_is_told_so() {
     let mut first = server.connect();
     ask(&mut first, "1");
     for _ in 0..3 {
-        assert_eq!(read_all(&mut server.connect()), "busy\n");
+        server.handle.pause();
+        let mut eager = server.connect();
+        eager.write_all(b"unread").unwrap(); // a close with unread input would be a reset
+        server.handle.resume();
+        assert_eq!(read_all(&mut eager), "busy\n");
     }
     ask(&mut first, "2");
     drop(first);

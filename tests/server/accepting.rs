@@ -280,6 +280,25 @@ fn beyond_the_limit_clients_wait_by_default() {
     }
 }
 
+/// A close with unread input is a reset, and a reset may destroy the message.
+#[test]
+fn a_client_that_speaks_first_reads_the_refusal_and_no_reset() {
+    for (name, strategy) in concurrent() {
+        let server = ServerBuilder::new().at_limit(AtLimit::Refuse(b"busy\n".to_vec())).max_connections(1);
+        let server = serve(server.strategy(strategy).bind(ANY, Lines).unwrap());
+        let mut first = server.connect();
+        first.write_all(b"1\n").unwrap();
+        expect(&mut first, "1\n");
+        for size in [1, 60_000] {
+            server.handle.pause(); // so that its words are there before it is refused
+            let mut eager = server.connect();
+            eager.write_all(&vec![b'x'; size]).unwrap();
+            server.handle.resume();
+            assert_eq!(read_all(&mut eager), "busy\n", "{name}");
+        }
+    }
+}
+
 #[test]
 fn beyond_the_limit_clients_are_told_if_so_set() {
     for (name, strategy) in concurrent() {

@@ -142,6 +142,11 @@ impl Client {
         }
     }
 
+    /// Waits for the end of the connection; an error if it is no orderly one.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.socket.read_to_end(&mut Vec::new()).map(drop)
+    }
+
     /// Takes what arrives, until nothing does for a moment; how many bytes it was.
     pub fn take_what_comes(&mut self) -> usize {
         self.wait_at_most(Duration::from_millis(200));

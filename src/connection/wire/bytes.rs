@@ -68,7 +68,7 @@ impl Wire {
             if !would_wait(&e) {
                 return Err(self.read_failed(e));
             }
-            check(by)?;
+            self.check(by)?;
             if self.is_stopping_idle(true) {
                 self.note(|p| p.stopped = true);
                 return Err(io::Error::other("the server stops"));

@@ -91,7 +91,7 @@ impl State {
             Close::WhenAcknowledged { within } if !conn.io.is_acknowledged() => {
                 Phase::Acknowledging { pause: FIRST_LOOK, until: self.time.now + within }
             }
-            Close::AtOnce | Close::WhenAcknowledged { .. } => Phase::Over,
+            Close::AtOnce | Close::Reset | Close::WhenAcknowledged { .. } => Phase::Over,
             Close::Linger { within } => {
                 conn.io.shut_write();
                 Phase::Lingering { idle: self.time.now + LINGER_IDLE, until: self.time.now + within }

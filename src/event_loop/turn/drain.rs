@@ -158,6 +158,10 @@ impl State {
             self.end(id, LostReason::TimedOut(exceeded));
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.end.phase = Phase::Over;
+                // The peer must not take a part of an answer for the whole.
+                if !conn.out.is_empty() {
+                    conn.reset_at_close();
+                }
             }
         }
         self.settle();
