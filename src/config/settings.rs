@@ -15,7 +15,8 @@ pub enum AtLimit {
     #[default]
     Wait,
     /// The client is accepted, sent this message, and closed. The message goes as far as the socket takes it
-    /// at once. One thread must always be free to refuse, at the price of a hand-over for each connection.
+    /// at once. What the client has sent by then is read and thrown away, up to 64 KiB: with unread input, the
+    /// close would be a reset. One thread must always be free to refuse, at the price of a hand-over for each connection.
     /// [`Sequential`](crate::Sequential) has no thread to spare: its clients wait with either policy.
     Refuse(Vec<u8>),
 }
