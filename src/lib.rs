@@ -283,6 +283,7 @@ compile_error!("socketserver runs on Linux only: it is built on epoll, eventfd a
 pub mod framing;
 pub mod guide;
 pub mod handler;
+pub mod proxy;
 pub mod selectors;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -292,6 +293,7 @@ mod accept;
 mod admit;
 pub mod connection;
 mod finish;
+mod greeting;
 mod hooks;
 mod listen;
 mod net;
@@ -334,7 +336,7 @@ pub use handler::{
 };
 pub use lifecycle::{Incoming, ServerHandle};
 pub use net::{Addr, Address};
-pub use observe::{Failure, Report, Stats};
+pub use observe::{Failure, GreetingCounts, GreetingFailure, Report, Stats};
 pub use preforking::PreForking;
 pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};

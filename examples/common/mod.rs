@@ -29,6 +29,8 @@ pub const LIMITS: &[Usage] = &[
     ("read-timeout MS", "longest wait for more of a request"),
     ("write-timeout MS", "longest wait for a client that takes nothing [30000]"),
     ("request-timeout MS", "longest request in all"),
+    ("handshake-timeout MS", "longest wait for a proxy's header [10000]"),
+    ("proxy-from CIDR[,CIDR]", "networks of proxies, whose connections begin with a PROXY header; others are refused"),
 ];
 
 /// The command line.
@@ -103,6 +105,12 @@ impl Args {
         }
         if let Some(limit) = self.millis("request-timeout") {
             builder = builder.request_timeout(limit);
+        }
+        if let Some(limit) = self.millis("handshake-timeout") {
+            builder = builder.handshake_timeout(limit);
+        }
+        if let Some(networks) = self.options.get("proxy-from") {
+            builder = builder.proxy_protocol(networks.split(',').collect::<Vec<_>>());
         }
         builder
     }

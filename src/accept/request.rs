@@ -6,20 +6,23 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
 use crate::connection::{Connection, Datagram, StopNotice};
 use crate::error::HandlerResult;
 use crate::finish;
+use crate::greeting::{self, GreetingError};
 use crate::handler;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::hooks;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::net::{Accepted, Addr, Arrival, DatagramSocket, Packet, PeerCredentials};
 use crate::observe::{contain, InHandler, Outcome};
+use crate::proxy::ProxyHeader;
 use crate::sync::thread_local;
 use crate::sys::shared::SharedRef;
 
@@ -54,6 +57,10 @@ impl Arrival for Work {
         self.arrival().peer_credentials()
     }
 
+    fn proxy_header(&self) -> Option<&Arc<ProxyHeader>> {
+        self.arrival().proxy_header()
+    }
+
     fn say(&self, message: &[u8]) {
         self.arrival().say(message);
     }
@@ -77,13 +84,18 @@ impl Request {
     /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, count. An
     /// error of the handler is logged and counted, and a panic too: `run` always returns.
     pub fn run(mut self) {
-        let Some(Parts { work, permit }) = self.0.take() else { return };
+        let Some(Parts { mut work, permit }) = self.0.take() else { return };
         let core = permit.core();
 
         // On the thread that accepts, no other thread could wake this connection at a stop. So it polls the
         // stop itself, at the price of a `ppoll` for each wait. On any other thread the registry wakes it,
         // which is free.
         let notice = if Accepting::is_here() { StopNotice::ByPolling } else { StopNotice::ByRegistry };
+
+        // Behind a proxy, the client's address comes first: the hook and the handler see it.
+        if let Err(why) = greet(core, &mut work, notice == StopNotice::ByPolling) {
+            return finish::refuse_ungreeted(core, work, &why);
+        }
 
         // The hook is asked before there is a `Connection`: it may outlive its time limit, and must not hold
         // the socket.
@@ -112,6 +124,11 @@ impl Request {
         self.0.as_ref().map_or(&Addr::Unnamed, |parts| parts.work.peer())
     }
 
+    /// Returns the client's address, if a proxy has told it.
+    pub(crate) fn client(&self) -> Option<SocketAddr> {
+        self.0.as_ref()?.work.proxy_header()?.client()
+    }
+
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
         self.0.as_ref().map(|parts| parts.permit.core())
     }
@@ -124,24 +141,25 @@ impl Request {
         }
     }
 
-    /// Asks `verify_request` in a forked child. The hook has its own time limit; the request limit begins
-    /// afterwards.
+    /// Waits in a forked child for the header of a proxy, within the limit for that.
+    pub(crate) fn greet_in_child(&mut self, deadline: &AtomicU64) -> Result<(), GreetingError> {
+        let Some(Parts { work, permit }) = &mut self.0 else { return Ok(()) };
+        let core = permit.core();
+        if core.settings.proxy_protocol.is_none() {
+            return Ok(());
+        }
+        let limit = core.settings.handshake_timeout;
+        before_the_request(core, deadline, limit, || greet(core, work, false))
+    }
+
+    /// Asks `verify_request` in a forked child. The hook has its own time limit.
     pub(crate) fn verify_in_child(&mut self, deadline: &AtomicU64) -> io::Result<()> {
         let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
         let core = permit.core();
         if core.hooks.verify_request.is_none() {
             return Ok(());
         }
-        // The parent ends a child at the deadline written here. So it covers the hook first, then the
-        // request.
-        if core.settings.limits.request.is_some() {
-            deadline.store(core.control.millis(Instant::now() + core.settings.verify_timeout), SeqCst);
-        }
-        let verified = hooks::verify(core, work, true);
-        if let Some(limit) = core.settings.limits.request {
-            deadline.store(core.control.millis(Instant::now() + limit), SeqCst);
-        }
-        verified
+        before_the_request(core, deadline, core.settings.verify_timeout, || hooks::verify(core, work, true))
     }
 
     /// Serves the request in a forked child. `judge` makes the verdict for the parent out of the outcome.
@@ -184,6 +202,24 @@ impl Request {
             finish::refuse_admitted(permit.core(), work, why);
         }
     }
+}
+
+/// Waits for the header of a proxy, if the server expects one. `accepting` is true on the thread that accepts.
+fn greet(core: &Core, work: &mut Work, accepting: bool) -> Result<(), GreetingError> {
+    match (work, &core.settings.proxy_protocol) {
+        (Work::Connection(accepted, _), Some(proxies)) => greeting::meet_proxy(core, accepted, proxies, accepting),
+        _ => Ok(()),
+    }
+}
+
+/// Does what comes before a request, in a forked child, within a limit of its own. The parent ends a child at
+/// the deadline written here. So it covers this act first, then the request.
+fn before_the_request<R>(core: &Core, deadline: &AtomicU64, limit: Duration, act: impl FnOnce() -> R) -> R {
+    let Some(of_request) = core.settings.limits.request else { return act() };
+    deadline.store(core.control.millis(Instant::now() + limit), SeqCst);
+    let done = act();
+    deadline.store(core.control.millis(Instant::now() + of_request), SeqCst);
+    done
 }
 
 fn served(core: &Core, handler: &dyn StreamRequestHandler, connection: &mut Connection) -> Outcome {

@@ -1,9 +1,11 @@
 //! [`ServerSettings`], and the two policies that users choose.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
 use crate::error::{Error, Result};
+use crate::proxy::ProxyProtocol;
 use crate::tls::TlsConfig;
 
 /// The policy for a client beyond the connection limit.
@@ -68,6 +70,8 @@ pub(crate) struct ServerSettings {
     pub(crate) verify_timeout: Duration,
     /// Absent in a server without TLS. Without the feature there is no such value.
     pub(crate) tls: Option<TlsConfig>,
+    /// The networks whose connections begin with a PROXY header.
+    pub(crate) proxy_protocol: Option<Arc<ProxyProtocol>>,
     pub(crate) handshake_timeout: Duration,
 }
 
@@ -95,6 +99,8 @@ impl Default for ServerSettings {
             // A resolver gives up on a silent name server after about this time.
             verify_timeout: Duration::from_secs(10),
             tls: None,
+            proxy_protocol: None,
+            // A client sends its part at once. Over a bad line, a lost packet is sent again a few times.
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -113,6 +119,10 @@ impl ServerSettings {
         check_time("write_timeout", limits.write)?;
         check_time("request_timeout", limits.request)?;
         check_needed_time("verify_timeout", self.verify_timeout)?;
+        check_needed_time("handshake_timeout", self.handshake_timeout)?;
+        if let Some(fault) = self.proxy_protocol.as_ref().and_then(|proxies| proxies.fault()) {
+            return Err(Error::setting("proxy_protocol", fault));
+        }
         check_size("max_line_length", self.line_limit)?;
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;

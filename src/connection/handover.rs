@@ -3,10 +3,13 @@
 //! The socket moves, so no reference has to outlive anything. What may one day stand between a connection and
 //! its socket, as encryption does, moves along in [`HandedOver`] and [`GivenBack`].
 
+use std::sync::Arc;
+
 use super::{Connection, Ending};
 use crate::config::Limits;
 use crate::connection::wire::ParentDeadline;
 use crate::net::Socket;
+use crate::proxy::ProxyHeader;
 
 /// What a loop is given.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub(crate) struct HandedOver {
     /// Input that was read and not consumed. The loop serves it first.
     pub(crate) unread: Vec<u8>,
     pub(crate) limits: Limits,
+    pub(crate) proxy: Option<Arc<ProxyHeader>>,
     /// In a forked child: the loop writes for the parent when a request must have ended.
     pub(crate) parent_deadline: Option<ParentDeadline>,
 }
@@ -49,7 +53,8 @@ impl Connection {
         let socket = self.wire.socket.take()?;
         let unread = self.input.take_unread();
         let (limits, parent_deadline) = (self.wire.limits.get(), self.wire.parent_deadline.take());
-        Some(HandedOver { socket, unread, limits, parent_deadline })
+        let proxy = self.wire.proxy.clone();
+        Some(HandedOver { socket, unread, limits, proxy, parent_deadline })
     }
 
     /// Takes the socket back.

@@ -35,6 +35,7 @@ use crate::framing::Decoder;
 use crate::framing::{FrameError, LineTooLong};
 use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::net::{Accepted, Addr, Socket};
+use crate::proxy::ProxyHeader;
 #[cfg(feature = "__tls")]
 use crate::tls::TlsInfo;
 use crate::tls::{Session, TlsConfig};
@@ -107,14 +108,22 @@ impl Connection {
     pub fn pair() -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1)?;
-        let accepted = Accepted { socket: Socket::Unix(ours), peer: Addr::Unnamed };
+        let accepted = Accepted::new(Socket::Unix(ours), Addr::Unnamed);
         Ok((Self::new(accepted, ServerHandle { core }, StopNotice::ByRegistry), theirs))
     }
 
-    /// Returns the peer's address, as `accept` gave it. (getpeername(2) fails after a reset.) It is owned, so
-    /// that `conn.send_line(format!("hello {}", conn.peer_addr()))` compiles.
+    /// Returns the peer's address, as `accept` gave it. (getpeername(2) fails after a reset.) Behind a
+    /// [proxy](crate::ServerBuilder::proxy_protocol) it is the client's address, as the proxy gave it. It is
+    /// owned, so that `conn.send_line(format!("hello {}", conn.peer_addr()))` compiles.
     pub fn peer_addr(&self) -> Addr {
         self.wire.peer().clone()
+    }
+
+    /// Returns what the proxy has told of this connection. `None` without
+    /// [`proxy_protocol`](crate::ServerBuilder::proxy_protocol), and for a connection that was served
+    /// directly.
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.wire.proxy.as_deref()
     }
 
     /// Returns the address of this end.

@@ -18,6 +18,7 @@ use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
 use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::proxy::ProxyHeader;
 use crate::sync::left;
 use crate::sys::shared::SharedRef;
 use crate::sys::{self, socket};
@@ -112,6 +113,7 @@ pub(crate) struct Wire {
     /// `None` while an event loop has it: nobody can ask then, since the loop's caller holds the connection.
     pub(super) socket: Option<Socket>,
     peer: Addr,
+    pub(super) proxy: Option<Arc<ProxyHeader>>,
     server: ServerHandle,
     notice: StopNotice,
     slot: RefCell<Option<Arc<ConnectionSlot>>>,
@@ -163,6 +165,7 @@ impl Wire {
         Self {
             socket: Some(accepted.socket),
             peer: accepted.peer,
+            proxy: accepted.proxy,
             notice,
             slot: RefCell::new(slot),
             limits: Cell::new(limits),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::config::AtLimit;
 use crate::connection::{Connection, Datagram};
+use crate::greeting::GreetingError;
 use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::Outcome;
@@ -110,6 +111,13 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io:
     }
     drop(arrived);
     core.monitor.report_refused(&peer, why);
+}
+
+/// Closes a client whose greeting has failed. It sends no message: the client does not listen yet.
+pub(crate) fn refuse_ungreeted(core: &Core, arrived: impl Arrival, why: &GreetingError) {
+    let peer = arrived.peer().clone();
+    drop(arrived);
+    core.monitor.report_not_greeted(&peer, why.reason, &why.error);
 }
 
 /// Closes a client that `verify_request` has refused. It sends no message: the message is for the limit. A client

@@ -59,6 +59,7 @@ pub(crate) fn ask(
         peer: arrived.peer().clone(),
         local: arrived.local_addr(),
         credentials: arrived.peer_credentials(),
+        proxy: arrived.proxy_header().cloned(),
         server: ServerHandle { core: core.clone() },
     };
     core.verifying.give(move || answer(verdict_of(&incoming)))

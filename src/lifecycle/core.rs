@@ -218,6 +218,7 @@ impl Core {
             disconnected: totals.disconnected,
             refused: totals.refused,
             accept_errors: totals.accept_errors,
+            greetings: totals.greetings,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::config::check_needed_time;
 use crate::error::Result;
 use crate::net::{Addr, PeerCredentials};
 use crate::observe::ErrorHook;
+use crate::proxy::ProxyHeader;
 use crate::systemd::Notifier;
 
 /// The hooks of a server that its threads call.
@@ -52,11 +53,13 @@ pub struct Incoming {
     pub(crate) peer: Addr,
     pub(crate) local: Addr,
     pub(crate) credentials: Option<PeerCredentials>,
+    pub(crate) proxy: Option<Arc<ProxyHeader>>,
     pub(crate) server: ServerHandle,
 }
 
 impl Incoming {
-    /// Returns the address of the client that has connected, or has sent the datagram.
+    /// Returns the address of the client that has connected, or has sent the datagram. Behind a
+    /// [proxy](crate::ServerBuilder::proxy_protocol) it is the client's address, as the proxy gave it.
     pub fn peer_addr(&self) -> &Addr {
         &self.peer
     }
@@ -71,6 +74,13 @@ impl Incoming {
     /// system does not tell it.
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.credentials
+    }
+
+    /// Returns what the proxy has told of this connection. `None` without
+    /// [`proxy_protocol`](crate::ServerBuilder::proxy_protocol), and for a connection that was served
+    /// directly.
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.proxy.as_deref()
     }
 
     /// Returns the handle of the server: its counters, its stop.

@@ -40,12 +40,14 @@ fn take(address: &Address) -> io::Result<Accepted> {
         AddressFamily::Inet | AddressFamily::Inet6 => {
             let socket = TcpStream::from(fd);
             socket.set_nonblocking(false)?;
-            Ok(Accepted { peer: Addr::Ip(socket.peer_addr()?), socket: Socket::Tcp(socket) })
+            let peer = Addr::Ip(socket.peer_addr()?);
+            Ok(Accepted::new(Socket::Tcp(socket), peer))
         }
         AddressFamily::Unix => {
             let socket = UnixStream::from(fd);
             socket.set_nonblocking(false)?;
-            Ok(Accepted { peer: Addr::from_unix(&socket.peer_addr()?), socket: Socket::Unix(socket) })
+            let peer = Addr::from_unix(&socket.peer_addr()?);
+            Ok(Accepted::new(Socket::Unix(socket), peer))
         }
         _ => wrong("it is neither an IP socket nor a Unix socket"),
     }

@@ -129,10 +129,8 @@ impl Listener {
         // Linux hands the listener's `TCP_NODELAY` and `SO_KEEPALIVE` on to the accepted socket, but not its
         // `O_NONBLOCK`. So a connection costs no call for any of them.
         match &self.kind {
-            Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted { socket: Socket::Tcp(s), peer: Addr::Ip(peer) }),
-            Kind::Unix(l) => {
-                l.accept().map(|(s, peer)| Accepted { socket: Socket::Unix(s), peer: Addr::from_unix(&peer) })
-            }
+            Kind::Tcp(l) => l.accept().map(|(s, peer)| Accepted::new(Socket::Tcp(s), Addr::Ip(peer))),
+            Kind::Unix(l) => l.accept().map(|(s, peer)| Accepted::new(Socket::Unix(s), Addr::from_unix(&peer))),
             // The error of accept(2) for such a socket.
             Kind::Datagrams(_) => Err(Errno::EOPNOTSUPP.into()),
         }

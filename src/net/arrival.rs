@@ -1,17 +1,26 @@
 //! [`Arrival`]: a connection or a datagram that has come to a listener, before it is admitted.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use super::address::Addr;
 use super::socket::{PeerCredentials, Socket};
+use crate::proxy::ProxyHeader;
 use crate::sys::socket;
 
 /// A connection as the kernel hands it over. The peer's address comes from `accept`, because `getpeername`
-/// fails after a reset.
+/// fails after a reset. Behind a proxy it becomes the client's address, once the proxy's header has come.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) peer: Addr,
+    pub(crate) proxy: Option<Arc<ProxyHeader>>,
+}
+
+impl Accepted {
+    pub(crate) fn new(socket: Socket, peer: Addr) -> Self {
+        Self { socket, peer, proxy: None }
+    }
 }
 
 /// The most bytes of a client's input that are thrown away, before it is refused with a message.
@@ -26,6 +35,11 @@ pub(crate) trait Arrival {
 
     /// Returns the credentials of a Unix socket's peer, if the system tells them.
     fn peer_credentials(&self) -> Option<PeerCredentials>;
+
+    /// Returns the proxy's header, if a proxy has sent one.
+    fn proxy_header(&self) -> Option<&Arc<ProxyHeader>> {
+        None
+    }
 
     /// Sends as much of the message as the kernel takes without a wait. Nothing can be sent after it.
     fn say(&self, message: &[u8]);
@@ -42,6 +56,10 @@ impl Arrival for Accepted {
 
     fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.socket.peer_credentials().ok().flatten()
+    }
+
+    fn proxy_header(&self) -> Option<&Arc<ProxyHeader>> {
+        self.proxy.as_ref()
     }
 
     fn say(&self, message: &[u8]) {

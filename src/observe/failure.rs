@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::greeting::GreetingFailure;
 use crate::config::Limit;
 use crate::net::Addr;
 
@@ -59,6 +60,17 @@ pub enum Failure<'a> {
         /// The peer of the connection.
         peer: &'a Addr,
         /// The reason.
+        error: &'a io::Error,
+    },
+    /// A connection was closed before its handler could see it, because its greeting failed. A peer that left
+    /// is logged at `debug`, the others at `info`, one line a second for each reason.
+    #[non_exhaustive]
+    Greeting {
+        /// The peer of the connection: the proxy, as long as the client is not known.
+        peer: &'a Addr,
+        /// The reason, as it is counted.
+        reason: GreetingFailure,
+        /// The error.
         error: &'a io::Error,
     },
     /// A callback has held up an event loop, and all its connections.
@@ -142,6 +154,10 @@ impl std::fmt::Display for Failure<'_> {
             }
             Self::Killed { peer, signal, limit: None } => write!(f, "the process of {peer} was killed by {signal}"),
             Self::Refused { peer, error } => write!(f, "refused {peer}: {}{}", brief(error), remedy(error)),
+            Self::Greeting { peer, reason: GreetingFailure::Left, error } => {
+                write!(f, "{peer} went away before it began: {}", brief(error))
+            }
+            Self::Greeting { peer, error, .. } => write!(f, "refused {peer}: {}{}", brief(error), remedy(error)),
             Self::Stalled { callback, peer: Some(peer), took } => {
                 write!(f, "the loop stood still for {} ms in {callback} of {peer}", took.as_millis())
             }

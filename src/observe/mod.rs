@@ -6,6 +6,7 @@
 //! anything about a connection.
 
 mod failure;
+mod greeting;
 mod inside;
 mod line;
 mod monitor;
@@ -17,6 +18,7 @@ mod throttle;
 
 pub(crate) use failure::ErrorHook;
 pub use failure::Failure;
+pub use greeting::{GreetingCounts, GreetingFailure};
 pub(crate) use inside::{InHandler, ServerId};
 pub(crate) use line::log_line;
 pub(crate) use monitor::{ChildEnd, Monitor, StopPhase};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::failure::{ErrorHook, Failure};
+use super::greeting::GreetingFailure;
 use super::inside::{InHandler, ServerId};
 use super::line::log_line;
 use super::outcome::{Cause, Outcome};
@@ -60,6 +61,8 @@ pub(crate) enum ChildEnd {
     Panicked(String),
     /// `verify_request` has refused it.
     Refused(io::ErrorKind, String),
+    /// Its greeting failed.
+    NotGreeted(GreetingFailure, String),
     Exited(i32),
     Killed {
         signal: &'static str,
@@ -108,11 +111,41 @@ impl Monitor {
         self.report_throttled(Kind::Unverified { said_no }, level, &Failure::Refused { peer, error });
     }
 
-    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+    /// Counts and reports a connection that was closed while it was greeted.
+    pub(crate) fn report_not_greeted(&self, peer: &Addr, reason: GreetingFailure, error: &io::Error) {
+        self.counters.greetings.count(reason);
+        let failure = Failure::Greeting { peer, reason, error };
+        let level = match reason {
+            // Health checks leave, and a stop is no fault of anybody.
+            GreetingFailure::Left => {
+                count(&self.counters.disconnected);
+                self.leave_open(peer, false);
+                return self.report(Level::Debug, &failure);
+            }
+            GreetingFailure::Stopped => Level::Debug,
+            GreetingFailure::System => Level::Warn,
+            GreetingFailure::Source | GreetingFailure::Header | GreetingFailure::TimedOut => Level::Info,
+        };
+        self.count_refused(peer);
+        self.report_throttled(Kind::Greeting(reason), level, &failure);
+    }
+
+    /// Notes that a connection that was accepted from a proxy is a client's.
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables, clippy::unused_self))]
+    pub(crate) fn note_client(&self, proxy: &Addr, client: &Addr) {
+        #[cfg(feature = "testing")]
+        self.open.rename(proxy, client);
+    }
+
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables, clippy::unused_self))]
+    fn leave_open(&self, peer: &Addr, cut: bool) {
+        #[cfg(feature = "testing")]
+        self.open.leave(peer, cut);
+    }
+
     fn count_refused(&self, peer: &Addr) {
         count(&self.counters.refused);
-        #[cfg(feature = "testing")]
-        self.open.leave(peer, false);
+        self.leave_open(peer, false);
     }
 
     /// Reports the panic of a hook.
@@ -199,6 +232,9 @@ impl Monitor {
         if let ChildEnd::Refused(kind, text) = end {
             return self.report_unverified(peer, &io::Error::new(*kind, text.as_str()));
         }
+        if let ChildEnd::NotGreeted(reason, text) = end {
+            return self.report_not_greeted(peer, *reason, &io::Error::other(text.as_str()));
+        }
         self.count_end(peer, phase);
         let failed = |cause, text: &String| {
             self.report_failed(peer, cause, &*Box::<UserError>::from(text.as_str()));
@@ -210,7 +246,7 @@ impl Monitor {
             ChildEnd::TimedOut(text) => failed(Cause::Limit, text),
             ChildEnd::Disconnected(text) => failed(Cause::Peer, text),
             ChildEnd::Panicked(message) => self.report_panic(peer, message),
-            ChildEnd::Refused(..) => {}
+            ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) => {}
             ChildEnd::Exited(code) => {
                 count(&counters.failed);
                 count(&counters.crashed);
@@ -225,10 +261,8 @@ impl Monitor {
         }
     }
 
-    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
     fn count_end(&self, peer: &Addr, phase: StopPhase) {
-        #[cfg(feature = "testing")]
-        self.open.leave(peer, matches!(phase, StopPhase::Cut | StopPhase::Over { was_cut: true }));
+        self.leave_open(peer, matches!(phase, StopPhase::Cut | StopPhase::Over { was_cut: true }));
         match phase {
             StopPhase::Running | StopPhase::Over { .. } => {}
             StopPhase::Draining => count(&self.counters.drained),
@@ -313,7 +347,9 @@ impl fmt::Display for More {
 
 fn target(failure: &Failure<'_>) -> &'static str {
     match failure {
-        Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } => "socketserver::accept",
+        Failure::Accept { .. } | Failure::ListenerLost { .. } | Failure::Refused { .. } | Failure::Greeting { .. } => {
+            "socketserver::accept"
+        }
         Failure::Hook { .. } => "socketserver::server",
         Failure::Stalled { .. } => "socketserver::event_loop",
         Failure::Worker { .. } => "socketserver::preforking",

@@ -45,6 +45,14 @@ impl OpenConnections {
         }
     }
 
+    /// Gives an open connection its client's address.
+    pub(crate) fn rename(&self, from: &Addr, to: &Addr) {
+        let Some(entries) = self.0.get() else { return };
+        if let Some(entry) = entries.lock().iter_mut().find(|e| e.peer == *from && !e.is_cut()) {
+            entry.peer = to.clone();
+        }
+    }
+
     /// Removes a connection that has ended, or marks it if it was cut.
     pub(crate) fn leave(&self, peer: &Addr, cut: bool) {
         let Some(entries) = self.0.get() else { return };

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::greeting::{GreetingCounters, GreetingCounts};
+
 /// The counters of a server, by the outcome of each connection.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -17,6 +19,7 @@ pub(crate) struct Counters {
     pub(crate) accept_errors: AtomicU64,
     pub(crate) drained: AtomicU64,
     pub(crate) forced: AtomicU64,
+    pub(crate) greetings: GreetingCounters,
 }
 
 /// A server's counters at one moment, since it was bound. [`ServerHandle::stats`](crate::ServerHandle::stats)
@@ -50,6 +53,8 @@ pub struct Stats {
     /// Calls of `accept` that failed: no descriptor or memory was left, or the connection was gone. They are
     /// no part of `accepted`.
     pub accept_errors: u64,
+    /// Of the disconnected and the refused, those that ended before their handler, while they were greeted.
+    pub greetings: GreetingCounts,
 }
 
 impl fmt::Display for Stats {
@@ -90,6 +95,8 @@ pub struct Report {
     /// Handlers that still ran when `serve_forever` returned, although their connections had been cut. A
     /// handler that computes cannot be ended.
     pub abandoned: u64,
+    /// Of the disconnected and the refused, those that ended before their handler, while they were greeted.
+    pub greetings: GreetingCounts,
 }
 
 /// One line. Counts that are zero are left out, but for the first two:
@@ -114,6 +121,7 @@ impl fmt::Display for Report {
             ("drained", self.drained),
             ("forced", self.forced),
             ("abandoned", self.abandoned),
+            ("failed greetings", self.greetings.all()),
         ];
         let mut rest = rest.into_iter().filter(|(_, count)| *count > 0);
         rest.try_for_each(|(name, count)| write!(f, ", {name} {count}"))
@@ -136,6 +144,7 @@ impl Counters {
             drained: self.drained.load(Relaxed),
             forced: self.forced.load(Relaxed),
             abandoned: 0,
+            greetings: self.greetings.totals(),
         }
     }
 }
@@ -156,6 +165,7 @@ impl Report {
             drained: self.drained + other.drained,
             forced: self.forced + other.forced,
             abandoned: self.abandoned + other.abandoned,
+            greetings: self.greetings.with(other.greetings, |a, b| a + b),
         }
     }
 
@@ -174,6 +184,7 @@ impl Report {
             drained: self.drained - before.drained,
             forced: self.forced - before.forced,
             abandoned: self.abandoned,
+            greetings: self.greetings.with(before.greetings, |a, b| a - b),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::greeting::GreetingFailure;
 use crate::sync::{now, Mutex};
 
 /// A kind of event, counted together. Their number is bounded by the number of error numbers.
@@ -18,6 +19,8 @@ pub(crate) enum Kind {
     /// A connection that `verify_request` refused, by a "no" or without an answer. They are two kinds, so
     /// that many "no"s do not hide a hook that hangs.
     Unverified { said_no: bool },
+    /// A connection whose greeting failed, by the reason.
+    Greeting(GreetingFailure),
     /// A worker that cannot wait, or cannot be started.
     Worker,
     /// A callback that holds up a loop.
@@ -32,6 +35,7 @@ impl std::fmt::Display for Kind {
             Self::Refused(Some(errno)) => write!(f, "refused connections (os error {errno})"),
             Self::Unverified { said_no: true } => f.write_str("connections refused by verify_request"),
             Self::Unverified { said_no: false } => f.write_str("connections without an answer of verify_request"),
+            Self::Greeting(reason) => reason.fmt(f),
             Self::Worker => f.write_str("workers that had to rest"),
             Self::Stalled => f.write_str("slow callbacks"),
         }

@@ -11,8 +11,6 @@ use crate::listen::{Access, Listener};
 use crate::net::Address;
 use crate::observe::Failure;
 use crate::strategy::Threading;
-#[cfg(feature = "__tls")]
-use crate::tls::TlsConfig;
 
 /// Builds a server. Every setting has a default. A server that faces the internet should set two more:
 /// [`idle_timeout`](Self::idle_timeout) and [`request_timeout`](Self::request_timeout), which have no limit
@@ -428,15 +426,6 @@ impl<S> ServerBuilder<S> {
     /// to 10 s. Zero is an error when the server is bound.
     pub fn verify_timeout(mut self, limit: Duration) -> Self {
         self.settings.verify_timeout = limit;
-        self
-    }
-
-    /// Serves by TLS. Each connection begins with a handshake, under [`handshake_timeout`](Self::handshake_timeout), on
-    /// the thread or in the process that serves it. A client that is slow to begin holds up no other. The handler comes
-    /// after it, and [`Connection::tls`](crate::Connection::tls) tells what was agreed upon.
-    #[cfg(feature = "__tls")]
-    pub fn tls(mut self, config: TlsConfig) -> Self {
-        self.settings.tls = Some(config);
         self
     }
 

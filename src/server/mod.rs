@@ -12,6 +12,7 @@ mod bind;
 mod builder;
 mod drain;
 mod engine;
+mod greeting;
 mod serve_one;
 mod udp;
 

@@ -222,6 +222,11 @@ pub(crate) fn recv(fd: RawFd, buf: &mut [u8], wait: bool) -> io::Result<usize> {
     Ok(sock::recv(fd, buf, flags)?)
 }
 
+/// Looks at what a read would bring, without a wait, and leaves it there.
+pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    Ok(sock::recv(fd.as_raw_fd(), buf, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
+}
+
 /// Writes once, never with `SIGPIPE`, both parts in one call.
 pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], wait: bool) -> io::Result<usize> {
     let flags = MsgFlags::MSG_NOSIGNAL | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };

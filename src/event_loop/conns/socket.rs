@@ -7,6 +7,7 @@ use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::transport::Transport;
 use crate::net::{Addr, PeerCredentials};
+use crate::proxy::ProxyHeader;
 
 impl Transport<'_> {
     /// Returns the connection's id, by which other protocols write to it.
@@ -14,9 +15,16 @@ impl Transport<'_> {
         self.id
     }
 
-    /// Returns the peer's address, as `accept` gave it, or as the client connected to it.
+    /// Returns the peer's address, as `accept` gave it, or as the client connected to it. Behind a
+    /// [proxy](crate::ServerBuilder::proxy_protocol) it is the client's address, as the proxy gave it.
     pub fn peer_addr(&self) -> Addr {
         self.conn().map_or(Addr::Unnamed, |conn| conn.peer.clone())
+    }
+
+    /// Returns what the proxy has told of this connection. `None` without
+    /// [`proxy_protocol`](crate::ServerBuilder::proxy_protocol), and for a connection that was served directly.
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.conn()?.entry.proxy.as_deref()
     }
 
     /// Returns the process, user and group of the peer when it connected, on a Unix socket. `None` for TCP, in memory,

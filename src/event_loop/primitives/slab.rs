@@ -64,8 +64,8 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// The last generation. The top bit of a token stays free for other tokens.
-const GENERATIONS: u32 = u32::MAX >> 1;
+/// The last generation. The two top bits of a token stay free for other tokens.
+const GENERATIONS: u32 = u32::MAX >> 2;
 
 impl<T> Slab<T> {
     pub(crate) fn new(home: u32) -> Self {

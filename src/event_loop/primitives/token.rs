@@ -9,6 +9,8 @@ pub(crate) const GATE: u64 = u64::MAX - 2;
 pub(crate) const INBOX: u64 = u64::MAX - 3;
 /// The clients' attempts to connect: one bit, which no connection's token has.
 pub(crate) const CONNECTORS: u64 = 1 << 63;
+/// The connections that are greeted: one bit more.
+pub(crate) const GREETINGS: u64 = 1 << 63 | 1 << 62;
 /// The datagram sockets, from here up, by their port's slot.
 pub(crate) const DATAGRAMS: u64 = u64::MAX - (1 << 30);
 /// The listeners, from here up, by their port's slot.

@@ -1,6 +1,7 @@
 //! One connection of a loop: the data that is kept between two callbacks.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
@@ -18,6 +19,7 @@ use crate::event_loop::state::protocol::Protocol;
 use crate::lifecycle::Core;
 use crate::net::Addr;
 use crate::observe::Outcome;
+use crate::proxy::ProxyHeader;
 use crate::sys::Readiness;
 
 /// The phase of a connection.
@@ -151,6 +153,8 @@ pub(crate) struct Entry {
     pub(crate) origin: Origin,
     /// Given back when the protocol is dropped.
     pub(crate) permit: Option<Permit>,
+    /// What a proxy has told of it.
+    pub(crate) proxy: Option<Arc<ProxyHeader>>,
 }
 
 /// What epoll watches for, and what it has reported.
@@ -228,7 +232,7 @@ pub(crate) struct End {
 impl Conn {
     pub(crate) fn new(io: Io, peer: Addr, origin: Origin, permit: Option<Permit>, now: Instant) -> Self {
         Self {
-            entry: Entry { origin, permit },
+            entry: Entry { origin, permit, proxy: None },
             io,
             peer,
             protocol: None,

@@ -18,6 +18,7 @@ pub(crate) mod context;
 pub(crate) mod datagram_ports;
 pub(crate) mod datagram_protocol;
 pub(crate) mod factory;
+pub(crate) mod greetings;
 pub(crate) mod lost;
 pub(crate) mod ports;
 pub(crate) mod protocol;
@@ -45,6 +46,7 @@ use crate::event_loop::state::clockwork::Clockwork;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::datagram_ports::DatagramPorts;
 use crate::event_loop::state::factory::Factory;
+use crate::event_loop::state::greetings::PendingGreeting;
 use crate::event_loop::state::ports::Ports;
 use crate::event_loop::state::settings::LoopSettings;
 use crate::event_loop::state::solo::Solo;
@@ -78,6 +80,8 @@ pub(crate) struct State {
     /// The datagram sockets, with their protocols.
     pub(crate) datagrams: DatagramPorts,
     pub(crate) clients: Clients<Rc<dyn Factory>>,
+    /// Connections that are greeted: they have no protocol yet.
+    pub(crate) greetings: Slab<PendingGreeting>,
     /// Connections that wait for `verify_request`.
     pub(crate) verdicts: PendingVerdicts,
     /// Work on other threads.
@@ -162,6 +166,7 @@ impl State {
             ports: Ports::new(home),
             datagrams: DatagramPorts::new(home),
             clients: Clients::new(home),
+            greetings: Slab::new(home),
             verdicts: PendingVerdicts::default(),
             offloaded: Offloaded::default(),
             unpolled: Unpolled::default(),
@@ -223,8 +228,8 @@ impl State {
         self.conns.get(id).is_some_and(|conn| conn.is_open())
     }
 
-    /// True if there is a connection, served or waiting for a verdict.
+    /// True if there is a connection: served, greeted or waiting for a verdict.
     pub(crate) fn has_connections(&self) -> bool {
-        self.conns.len() + self.verdicts.len() > 0
+        self.conns.len() + self.verdicts.len() + self.greetings.len() > 0
     }
 }

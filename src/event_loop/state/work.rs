@@ -36,6 +36,8 @@ pub(crate) enum TimerTask {
     Rate(ConnId, Direction),
     /// The rest of accepting is over.
     Rested,
+    /// The time for the greeting of this connection is over.
+    Greeting(Place),
     /// The time for the verdict of `verify_request` is over.
     Verify(u64),
     /// What the server does by the clock.

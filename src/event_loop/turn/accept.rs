@@ -166,9 +166,17 @@ impl State {
         Ok(())
     }
 
-    /// Serves a new connection, or asks `verify_request` about it first.
+    /// Takes a new connection in: greets it first, if the server expects that.
     fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
+        match self.core.settings.proxy_protocol.clone() {
+            Some(proxies) => self.expect_header(&proxies, accepted_on, accepted, permit),
+            None => self.verify(accepted_on, accepted, permit),
+        }
+    }
+
+    /// Serves a connection, or asks `verify_request` about it first.
+    pub(crate) fn verify(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         if self.core.hooks.verify_request.is_some() {
             self.await_verdict(accepted_on, accepted, permit);
         } else {
@@ -178,9 +186,11 @@ impl State {
 
     /// Enters the connection into the loop, builds its protocol and begins.
     pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
-        let (Accepted { socket, peer }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
+        let (Accepted { socket, peer, proxy }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
         let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
-        let id = self.conns.insert(Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now));
+        let mut conn = Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now);
+        conn.entry.proxy = proxy;
+        let id = self.conns.insert(conn);
         self.build_and_begin(&*factory, id);
         forget(factory);
     }

@@ -94,6 +94,9 @@ impl State {
             self.mark(id);
         }
 
+        // A connection that is still greeted has said nothing yet.
+        self.end_greetings_at_stop();
+
         // A drain is for conversations that are under way. Attempts and waits of clients are none.
         self.stop_connecting_all();
     }
@@ -108,6 +111,7 @@ impl State {
         // A worker that was recycled has spared connections without a request. At a stop of the server it does not.
         if self.stop.drain.is_some() && self.core.is_worker() {
             self.conns.ids().into_iter().for_each(|id| self.mark(id));
+            self.end_greetings_at_stop();
         }
     }
 
@@ -148,7 +152,8 @@ impl State {
         let Some(drain) = &mut self.stop.drain else { return };
         drain.cut = true;
         let exceeded = LimitExceeded { limit: Limit::Drain, after: drain.grace };
-        let left = self.conns.len() + self.verdicts.len();
+        let left = self.conns.len() + self.verdicts.len() + self.greetings.len();
+        self.refuse_all_greetings();
         self.refuse_all_pending();
         if left > 0 && self.solo.is_none() {
             log_line(Level::Warn, "socketserver::drain", format_args!("the drain is over: cut {left} connections"));
@@ -172,6 +177,7 @@ impl State {
         // A loop that drains begins nothing: callbacks that run from here on can connect to no peer.
         let (deadline, grace) = (None, Duration::ZERO);
         self.stop.drain.get_or_insert(Drain { deadline, grace, cut: true });
+        self.refuse_all_greetings();
         self.refuse_all_pending();
         for id in self.conns.ids() {
             self.end(id, LostReason::Shutdown);

@@ -4,7 +4,7 @@
 //! `conns`; nothing below calls a turn.
 //!
 //! The walk: `State::turn` → `sync_listeners` → `wait` → for each event `begin_drain`, `run_sent_calls`, `receive`,
-//! `accept`, `check_attempt` or `handle_readiness` → `read_left_unread` → `fire_timers` → `run_deferred` → `settle` →
+//! `accept`, `hear_greeting`, `check_attempt` or `handle_readiness` → `read_left_unread` → `fire_timers` → `run_deferred` → `settle` →
 //! `continue_drain`.
 //!
 //! A loop is fair only if each step ends. So a connection is read once in a turn, and a listener accepts once. Calls,
@@ -13,6 +13,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod drain;
+pub(crate) mod greet;
 pub(crate) mod solo;
 pub(crate) mod timers;
 pub(crate) mod verify;
@@ -76,14 +77,17 @@ impl State {
     fn handle_events(&mut self, events: usize) -> Result<()> {
         for place in 0..events {
             match self.poller.event(place) {
+                (connection, ready) if connection < token::CONNECTORS => {
+                    self.handle_readiness(self.conns.id(connection), ready);
+                }
                 (token::STOP, _) => self.begin_drain(),
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
                 (token::GATE, _) => self.hear_gate(),
                 (token::INBOX, _) => self.run_sent_calls(),
                 (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
-                (connector, ready) if connector >= token::CONNECTORS => self.check_attempt(connector, ready),
-                (connection, ready) => self.handle_readiness(self.conns.id(connection), ready),
+                (greeting, _) if greeting >= token::GREETINGS => self.hear_greeting(greeting),
+                (connector, ready) => self.check_attempt(connector, ready),
             }
         }
         Ok(())

@@ -63,6 +63,7 @@ impl State {
                 TimerTask::Rate(id, direction) => self.resume_at_rate(id, direction),
                 TimerTask::Connect(connector) => self.continue_client(connector),
                 TimerTask::Rested => self.ports.rests = false,
+                TimerTask::Greeting(place) => self.time_out_greeting(place),
                 TimerTask::Verify(key) => self.time_out_verdict(key),
                 TimerTask::Duty(duty) => self.perform(duty),
                 TimerTask::Protocol(id) => {

@@ -49,13 +49,7 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
 
     // From here on the request belongs to the child, but for its permit.
     let Some(mut request) = request.take() else { return Verdict::Failed };
-    if let Err(why) = request.verify_in_child(&slot.deadline) {
-        let verdict = match why.kind() {
-            io::ErrorKind::PermissionDenied => Verdict::Refused,
-            io::ErrorKind::TimedOut => Verdict::Unanswered,
-            _ => Verdict::Unasked,
-        };
-        slot.set_verdict(verdict, &why.to_string());
+    if let Err(verdict) = let_in(&mut request, slot) {
         // The permit is the parent's. Dropped here, it would count as given back.
         request.keep_permit();
         return verdict;
@@ -66,6 +60,26 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
         verdict
     });
     judged.unwrap_or(Verdict::Failed)
+}
+
+/// Does what comes before the handler: the greeting, and `verify_request`. Writes why the client is not let in.
+fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
+    request.greet_in_child(&slot.deadline).map_err(|why| {
+        slot.set_reason(why.reason);
+        slot.set_verdict(Verdict::NotGreeted, &why.error.to_string());
+        Verdict::NotGreeted
+    })?;
+    // The parent has accepted a proxy. Its log is to name the client.
+    request.client().into_iter().for_each(|client| slot.set_client(client));
+    request.verify_in_child(&slot.deadline).map_err(|why| {
+        let verdict = match why.kind() {
+            io::ErrorKind::PermissionDenied => Verdict::Refused,
+            io::ErrorKind::TimedOut => Verdict::Unanswered,
+            _ => Verdict::Unasked,
+        };
+        slot.set_verdict(verdict, &why.to_string());
+        verdict
+    })
 }
 
 fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {

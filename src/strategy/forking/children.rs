@@ -23,7 +23,7 @@ use crate::admit::Permit;
 use crate::config::Limit;
 use crate::lifecycle::Core;
 use crate::net::Addr;
-use crate::observe::{log_line, ChildEnd};
+use crate::observe::{log_line, ChildEnd, GreetingFailure};
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll};
@@ -159,16 +159,23 @@ impl Children {
     }
 
     /// Counts and reports how a child has ended, and gives its permit back.
-    fn account_for(&mut self, child: Child, status: Status) {
+    fn account_for(&mut self, mut child: Child, status: Status) {
+        if let Some(client) = child.slot.client() {
+            let proxy = std::mem::replace(&mut child.peer, Addr::Ip(client));
+            self.core.monitor.note_client(&proxy, &child.peer);
+        }
+        let reason = child.slot.reason();
         let limit = child.ending.map(|(limit, _)| limit);
         let end = match (status, child.slot.verdict()) {
             (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
             // A verdict counts only with its own exit code. Another code means that something has called
             // `exit`.
-            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => end_by(verdict, text),
+            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => {
+                end_by(verdict, text, reason)
+            }
             (Status::Exited(code), _) => ChildEnd::Exited(code),
             // Nobody can know the exit code. The child's own words are left.
-            (Status::Gone, Some((verdict, text))) => end_by(verdict, text),
+            (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
             (Status::Gone, None) => {
                 ChildEnd::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
             }
@@ -246,7 +253,7 @@ impl Drop for Children {
     }
 }
 
-fn end_by(verdict: Verdict, text: String) -> ChildEnd {
+fn end_by(verdict: Verdict, text: String, reason: GreetingFailure) -> ChildEnd {
     match verdict {
         Verdict::Served => ChildEnd::Served,
         Verdict::Failed | Verdict::Unbound => ChildEnd::Failed(text),
@@ -256,5 +263,6 @@ fn end_by(verdict: Verdict, text: String) -> ChildEnd {
         Verdict::Refused => ChildEnd::Refused(io::ErrorKind::PermissionDenied, text),
         Verdict::Unanswered => ChildEnd::Refused(io::ErrorKind::TimedOut, text),
         Verdict::Unasked => ChildEnd::Refused(io::ErrorKind::Other, text),
+        Verdict::NotGreeted => ChildEnd::NotGreeted(reason, text),
     }
 }

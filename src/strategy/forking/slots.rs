@@ -3,15 +3,17 @@
 //! A verdict and a text, so that the parent's log and hook can say what the handler's error was. An exit code
 //! or a signal is left for children that die without a word. If SIGCHLD is ignored, the slot is all there is.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
+use crate::observe::GreetingFailure;
 use crate::sys::shared::{Shareable, Shared, SharedRef};
 
 /// As many slots as fit a page.
 const PER_PAGE: usize = 16;
 /// The longest text, in bytes.
-const TEXT: usize = 232;
+const TEXT: usize = 204;
 
 /// The part of one child.
 #[derive(Debug)]
@@ -19,8 +21,13 @@ pub(crate) struct ChildSlot {
     /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
     /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
     pub(super) deadline: AtomicU64,
+    /// The client's address, if a proxy has told it: the halves of the IP address, then the family (4 or 6)
+    /// above the port.
+    client: [AtomicU64; 3],
     /// A [`Verdict`] as a number. 0: none yet.
     verdict: AtomicU32,
+    /// The place of the reason in [`GreetingFailure::ALL`], for [`Verdict::NotGreeted`].
+    reason: AtomicU32,
     length: AtomicU32,
     text: [AtomicU8; TEXT],
 }
@@ -42,10 +49,12 @@ pub(crate) enum Verdict {
     Unanswered = 8,
     /// `verify_request` panicked or could not be asked, or a factory made no protocol.
     Unasked = 9,
+    /// The greeting failed.
+    NotGreeted = 10,
 }
 
 impl Verdict {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Served,
         Self::Failed,
         Self::TimedOut,
@@ -55,6 +64,7 @@ impl Verdict {
         Self::Refused,
         Self::Unanswered,
         Self::Unasked,
+        Self::NotGreeted,
     ];
 
     /// Returns the exit code of the child. The guide lists them.
@@ -67,7 +77,7 @@ impl Verdict {
             Self::TimedOut => 111,
             Self::Disconnected => 112,
             Self::Unbound => 113,
-            Self::Refused | Self::Unanswered | Self::Unasked => 114,
+            Self::Refused | Self::Unanswered | Self::Unasked | Self::NotGreeted => 114,
         }
     }
 }
@@ -101,8 +111,42 @@ impl ChildSlot {
         Some((verdict, String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// Writes why the greeting failed. The verdict follows.
+    pub(super) fn set_reason(&self, reason: GreetingFailure) {
+        self.reason.store(reason as u32, SeqCst);
+    }
+
+    /// Returns why the greeting failed.
+    pub(super) fn reason(&self) -> GreetingFailure {
+        let place = self.reason.load(SeqCst) as usize;
+        GreetingFailure::ALL.get(place).copied().unwrap_or(GreetingFailure::System)
+    }
+
+    /// Writes the address of the client that a proxy speaks for.
+    pub(super) fn set_client(&self, client: SocketAddr) {
+        let (ip, family) = match client {
+            SocketAddr::V4(addr) => (u128::from(u32::from(*addr.ip())), 4),
+            SocketAddr::V6(addr) => (u128::from(*addr.ip()), 6),
+        };
+        self.client[0].store((ip >> 64) as u64, SeqCst);
+        self.client[1].store(ip as u64, SeqCst);
+        self.client[2].store(family << 16 | u64::from(client.port()), SeqCst);
+    }
+
+    /// Returns the address of the client, if a proxy has told it.
+    pub(super) fn client(&self) -> Option<SocketAddr> {
+        let [high, low, last] = [0, 1, 2].map(|place: usize| self.client[place].load(SeqCst));
+        let port = last as u16;
+        match last >> 16 {
+            4 => Some((Ipv4Addr::from(low as u32), port).into()),
+            6 => Some((Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)), port).into()),
+            _ => None,
+        }
+    }
+
     fn clear(&self) {
         self.deadline.store(0, SeqCst);
+        self.client[2].store(0, SeqCst);
         self.verdict.store(0, SeqCst);
     }
 }

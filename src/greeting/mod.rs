@@ -1,0 +1,137 @@
+//! The stage between `accept` and the handler: what a connection begins with before its handler may see it.
+//!
+//! A greeting is made of steps: the header of a proxy, and whatever else one day must come first. A [`Step`]
+//! goes on as far as it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a
+//! request, and an event loop waits for the socket as for any other.
+//!
+//! The order is fixed: the proxy's header, `verify_request`, then all steps that concern the client itself.
+//! A wait ends with `handshake_timeout`, and at once with a stop: a connection that has said nothing yet is
+//! idle. This folder closes and counts nothing; `finish` does.
+
+mod header;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::lifecycle::Core;
+use crate::net::{Accepted, Addr, Socket};
+use crate::observe::GreetingFailure;
+use crate::proxy::{ProxyHeader, ProxyProtocol, Trust};
+use crate::sys;
+
+pub(crate) use header::HeaderStep;
+
+/// Why a greeting has failed.
+#[derive(Debug)]
+pub(crate) struct GreetingError {
+    pub(crate) reason: GreetingFailure,
+    pub(crate) error: io::Error,
+}
+
+/// How far a step has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Done,
+    /// It goes on when the socket can be read.
+    WantsRead,
+}
+
+/// One part of a greeting.
+pub(crate) trait Step {
+    /// Goes on without a wait.
+    fn advance(&mut self, socket: &Socket) -> Result<Progress, GreetingError>;
+}
+
+impl GreetingError {
+    pub(crate) fn new(reason: GreetingFailure, error: impl Into<io::Error>) -> Self {
+        Self { reason, error: error.into() }
+    }
+
+    /// Makes the error for a socket that cannot be read any more.
+    pub(crate) fn of_socket(error: io::Error) -> Self {
+        Self::new(GreetingFailure::Left, error)
+    }
+
+    pub(crate) fn timed_out(core: &Core) -> Self {
+        let text = format!("handshake limit of {:?} exceeded", core.settings.handshake_timeout);
+        Self::new(GreetingFailure::TimedOut, io::Error::new(io::ErrorKind::TimedOut, text))
+    }
+
+    pub(crate) fn stopped() -> Self {
+        Self::new(GreetingFailure::Stopped, io::Error::other("the server stops, and it has not begun"))
+    }
+}
+
+/// Decides about a connection of a server that expects proxies. `Some` is the step that reads the header;
+/// `None`: the client has come directly.
+pub(crate) fn expect_proxy(proxies: &ProxyProtocol, peer: &Addr) -> Result<Option<HeaderStep>, GreetingError> {
+    match proxies.trust(peer.ip()) {
+        Trust::Proxy => Ok(Some(HeaderStep::default())),
+        Trust::Direct => Ok(None),
+        Trust::Refused => {
+            let text = "it is no proxy; name its network in proxy_protocol, or serve it by or_direct";
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, text);
+            Err(GreetingError::new(GreetingFailure::Source, error))
+        }
+    }
+}
+
+/// Gives a connection the header that its proxy has sent, and the client's address.
+pub(crate) fn apply_header(core: &Core, accepted: &mut Accepted, mut header: ProxyHeader) {
+    header.set_proxy(accepted.peer.socket_addr());
+    if let Some(client) = header.client() {
+        let proxy = std::mem::replace(&mut accepted.peer, Addr::Ip(client));
+        core.monitor.note_client(&proxy, &accepted.peer);
+    }
+    accepted.proxy = Some(Arc::new(header));
+}
+
+/// Reads the header of a proxy on this thread, which waits for it. `accepting` is true on the thread that
+/// accepts.
+pub(crate) fn meet_proxy(
+    core: &Core,
+    accepted: &mut Accepted,
+    proxies: &ProxyProtocol,
+    accepting: bool,
+) -> Result<(), GreetingError> {
+    let Some(mut step) = expect_proxy(proxies, &accepted.peer)? else { return Ok(()) };
+    run(core, &accepted.socket, &mut step, accepting)?;
+    step.take().into_iter().for_each(|header| apply_header(core, accepted, header));
+    Ok(())
+}
+
+/// Runs a step on a thread that may wait.
+fn run(core: &Core, socket: &Socket, step: &mut impl Step, accepting: bool) -> Result<(), GreetingError> {
+    let mut until = None;
+    loop {
+        // Before each wait, and once more after a stop: what has come in time is served.
+        if step.advance(socket)? == Progress::Done {
+            return Ok(());
+        }
+        let until = *until.get_or_insert_with(|| Instant::now() + core.settings.handshake_timeout);
+        wait(core, socket, until, accepting)?;
+    }
+}
+
+/// Waits until the socket can be read. A stop ends the wait, as it does for any connection without a request.
+fn wait(core: &Core, socket: &Socket, until: Instant, accepting: bool) -> Result<(), GreetingError> {
+    let control = &core.control;
+    let (stop, by) = match core.drain_deadline() {
+        None => (&control.stop, until),
+        // A worker that is replaced spares a client that has just connected, as long as its drain lasts.
+        Some(drain) if core.ends_alone() => (&core.server().control.stop, until.min(drain)),
+        Some(_) => return Err(GreetingError::stopped()),
+    };
+    let left = by.saturating_duration_since(Instant::now());
+    if left == Duration::ZERO {
+        return Err(if by < until { GreetingError::stopped() } else { GreetingError::timed_out(core) });
+    }
+    // The heart of a worker beats on the thread that accepts, and must not stop here.
+    let worker = core.worker().filter(|_| accepting);
+    worker.into_iter().for_each(|worker| worker.beat());
+    let left = left.min(worker.and_then(|worker| worker.beats_every()).unwrap_or(left));
+    let waited = sys::poll([Some(socket.as_fd()), Some(stop.as_fd())], None, Some(left));
+    waited.map(drop).map_err(|e| GreetingError::new(GreetingFailure::System, e))
+}
