@@ -66,6 +66,15 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Gives the mailbox a descriptor that no other process has. Messages that are queued wake the owner by it.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        self.wakeup.renew()?;
+        if self.is_woken.load(SeqCst) {
+            self.wakeup.set();
+        }
+        Ok(())
+    }
+
     /// Takes the next message.
     pub(crate) fn take(&self) -> Option<T> {
         self.queue.pop()

@@ -87,6 +87,13 @@ impl Control {
         [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
     }
 
+    /// Replaces the eventfds by new ones, which no other process has. A stop that is set is announced by them.
+    pub(super) fn renew_eventfds(&self) -> io::Result<()> {
+        self.descriptors().try_for_each(|eventfd| eventfd.renew())?;
+        self.clear_eventfds();
+        Ok(())
+    }
+
     /// Wakes the thread at the gate.
     pub(crate) fn wake_gate(&self) {
         if !self.in_child() {
@@ -168,6 +175,13 @@ impl Deref for Control {
 }
 
 impl StopState {
+    /// Takes the stop and the pause over from the memory of the process that this one was forked from.
+    pub(super) fn carry_on(&self, old: &Self) {
+        self.level.carry_on(&old.level);
+        self.paused.store(old.paused.load(SeqCst), SeqCst);
+        self.obeyed.store(old.obeyed.load(SeqCst), SeqCst);
+    }
+
     /// Resets the state for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
         self.level.clear();

@@ -19,6 +19,7 @@ use crate::net::Addr;
 use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
 use crate::offload::Offload;
 use crate::sys::shared::{Shared, SharedRef};
+use crate::sys::signal;
 use crate::systemd::Notifier;
 
 /// The state of one server. The accepting threads, the connections and every handle hold it.
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) control: Arc<Control>,
     /// Not set in a server without worker processes.
     role: OnceLock<Role>,
+    /// The memory that this server's children see too. `None` in a worker, whose memory is the master's.
+    memory: Option<Arc<Shared<SharedState>>>,
     pub(crate) admission: Admission,
     pub(crate) monitor: Monitor,
     pub(crate) registry: Registry,
@@ -65,7 +68,8 @@ impl Core {
         let control = Control::new(state.map(|state| &state.stop), None)?;
         let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::new);
         let (settings, hooks) = (Arc::new(settings), Arc::new(hooks));
-        Ok(Arc::new(Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve)))
+        let core = Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve);
+        Ok(Arc::new(Self { memory: Some(whole), ..core }))
     }
 
     /// Makes the core of a worker. The master makes it before the fork, so both have the same eventfds and
@@ -94,6 +98,7 @@ impl Core {
         Self {
             control: Arc::new(control),
             role: OnceLock::new(),
+            memory: None,
             admission: Admission::new(state.map(|state| &*state.permits), capacity),
             monitor: Monitor::new(server, state.map(|state| &*state.counters), hooks.handle_error.clone()),
             registry: Registry::default(),
@@ -244,6 +249,23 @@ impl Core {
     /// Returns the service manager. A worker process does not report: its master does.
     pub(crate) fn notifier(&self) -> Option<&Notifier> {
         self.hooks.notifier.as_ref().filter(|_| !self.is_worker())
+    }
+
+    /// Makes this process the one that serves, before a run. True if it was forked since the server was made, or
+    /// served last: then it gets a stop, wake-ups, permits and counters of its own. Else a stop here would stop the
+    /// server of another process, and that process would take this one's wake-ups.
+    pub(crate) fn serve_here(&self) -> io::Result<bool> {
+        let switch = self.control.switch();
+        let is_new_process = !switch.is_own();
+        if is_new_process {
+            switch.tell_who_serves();
+            self.memory.iter().try_for_each(|memory| memory.renew(|old, own| own.carry_on(old)))?;
+            self.scoreboard().into_iter().try_for_each(|shared| shared.renew(|old, own| own.carry_on(old)))?;
+            self.control.renew_eventfds()?;
+        }
+        switch.own();
+        signal::take_over(switch)?;
+        Ok(is_new_process)
     }
 
     /// Marks the server as serving, until the guard is dropped.

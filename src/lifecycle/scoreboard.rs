@@ -75,6 +75,16 @@ impl Scoreboard {
         Ok(Arc::new(this))
     }
 
+    /// Takes the settings over from the memory of the process that this one was forked from. The workers stay behind.
+    pub(super) fn carry_on(&self, old: &Self) {
+        let settings = |of: &Self| [&of.wanted, &of.asked, &of.each, &of.most_each].map(|n| n.load(SeqCst));
+        let [wanted, asked, each, most_each] = settings(old);
+        self.wanted.store(wanted, SeqCst);
+        self.asked.store(asked, SeqCst);
+        self.each.store(each, SeqCst);
+        self.most_each.store(most_each, SeqCst);
+    }
+
     pub(crate) fn wanted(&self) -> usize {
         self.wanted.load(SeqCst)
     }

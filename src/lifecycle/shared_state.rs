@@ -19,6 +19,15 @@ pub(crate) struct SharedState {
     pub(crate) counters: CachePadded<Counters>,
 }
 
+impl SharedState {
+    /// Takes over what goes on in a process that was forked from the one with the `old` memory: the limit, the pause
+    /// and a stop that no run has obeyed yet. It has no connections, and counts its own.
+    pub(super) fn carry_on(&self, old: &Self) {
+        self.stop.carry_on(&old.stop);
+        self.permits.set_limit(old.permits.limit());
+    }
+}
+
 // SAFETY: all fields are plain atomics.
 #[allow(unsafe_code)]
 unsafe impl Shareable for SharedState {

@@ -1,13 +1,10 @@
 //! The file of a Unix socket, from `bind` to its removal.
 //!
-//! "Is the old socket dead?" and "remove it" are two steps. If two servers start at once, both could find it
-//! dead, and the second would remove the socket of the first. So only the holder of `PATH.lock` may judge.
-//! The lock is the kernel's (flock(2)): it goes with its process, however that ends. All steps go through the
-//! descriptor of the folder: it means the same after a `chdir`, and after a rename of the folder. The price:
-//! a Unix listener has three descriptors.
+//! All steps are taken under the [`Lock`] beside it. They go through the descriptor of the folder: it means the
+//! same after a `chdir`, and after a rename of the folder. The price: a Unix listener has three descriptors.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -15,16 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{openat, AtFlags, Flock, FlockArg, OFlag};
+use nix::fcntl::{openat, AtFlags, OFlag};
 use nix::sys::socket::UnixAddr;
 use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
 use nix::unistd::{unlinkat, UnlinkatFlags};
 
+use super::lock::Lock;
 use crate::error::CHANGE_OWNER;
 use crate::sys::process::Private;
 use crate::sys::socket::{self, Act, SockType};
 
-type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
+pub(super) type Outcome<T> = std::result::Result<T, (Act, io::Error)>;
 
 /// The permissions of a socket file, as for chmod(2) and chown(2). They decide which processes may connect.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +62,7 @@ pub(super) fn bind_at(path: &Path, kind: SockType, access: Access) -> Outcome<(O
     let born = place.pin().map_err(|e| ("look at the new file", e.into()))?;
     let id = Id::of(&fstat(&born).map_err(|e| ("look at the new file", e.into()))?);
     // Made before `adjust`: if that fails, the drop removes the file.
-    let file = SocketFile { place, id, _lock: lock };
+    let file = SocketFile { place, id, lock };
     adjust(&born, access)?;
     Ok((fd, file))
 }
@@ -92,40 +90,50 @@ fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
-/// The file that a listener has made, and its lock. The drop removes the file, if it is still the same.
+/// The file that a listener has made, and its lock. The drop removes the file, if it is still the same, unless
+/// another process goes on with the socket.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     place: Arc<Place>,
     id: Id,
     /// Dropped after the file was removed.
-    _lock: Lock,
+    lock: Lock,
+}
+
+impl SocketFile {
+    /// Makes the file this process's, which serves from now on.
+    pub(super) fn serve_here(&self) {
+        self.lock.serve_here();
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = remove(&self.place.folder, &self.place.name, self.id);
+        if self.lock.is_last() {
+            let _ = remove(&self.place.folder, &self.place.name, self.id);
+        }
     }
 }
 
 /// The identity of a file, without its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id {
+pub(super) struct Id {
     device: u64,
     inode: u64,
 }
 
 impl Id {
-    fn of(stat: &FileStat) -> Self {
+    pub(super) fn of(stat: &FileStat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 
-fn kind(stat: &FileStat) -> SFlag {
+pub(super) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
 /// Removes the name if it still belongs to this file.
-fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
+pub(super) fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
     match fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if Id::of(&stat) == id => unlinkat(folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir),
         _ => Ok(()),
@@ -134,13 +142,13 @@ fn remove(folder: &OwnedFd, name: &OsString, id: Id) -> nix::Result<()> {
 
 /// A name in an open folder. Its meaning does not change with the working directory.
 #[derive(Debug)]
-struct Place {
-    folder: Private,
-    name: OsString,
+pub(super) struct Place {
+    pub(super) folder: Private,
+    pub(super) name: OsString,
 }
 
 impl Place {
-    fn of(path: &Path) -> Outcome<Self> {
+    pub(super) fn of(path: &Path) -> Outcome<Self> {
         let name = path.file_name().ok_or_else(|| ("bind", invalid("the path names no file")))?.to_owned();
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -194,112 +202,4 @@ fn not_a_socket(kind: SFlag) -> Option<&'static str> {
 
 fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
-}
-
-/// The locked file `PATH.lock`. Its holder may judge whether the socket beside it is dead. The file is
-/// removed while it is locked.
-#[derive(Debug)]
-struct Lock {
-    place: Arc<Place>,
-    name: OsString,
-    id: Id,
-    /// Private: a forked child with this descriptor would hold the lock after our end.
-    _file: Private<LockedFile>,
-}
-
-#[derive(Debug)]
-struct LockedFile(Flock<File>);
-
-impl AsFd for LockedFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// The number of tries, if another process removes the lock file between our open and our lock.
-const TRIES: usize = 100;
-
-impl Lock {
-    fn take(place: &Arc<Place>) -> Outcome<Self> {
-        let mut name = place.name.clone();
-        name.push(".lock");
-        for _ in 0..TRIES {
-            if let Some((file, id)) = lock(&place.folder, &name)? {
-                let file = Private::new(LockedFile(file));
-                return Ok(Self { place: Arc::clone(place), name, id, _file: file });
-            }
-        }
-        Err((LOCK, Errno::EADDRINUSE.into()))
-    }
-}
-
-const LOCK: Act = "lock";
-
-/// Opens and locks the file. `None` if its former holder has removed it in between: try again.
-fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(Flock<File>, Id)>> {
-    let failed = |e: Errno| (LOCK, io::Error::from(e));
-    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let create = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-    // Two calls: O_CREAT on another user's file in a sticky folder is refused (fs.protected_regular).
-    let opened = match openat(folder, name.as_os_str(), flags, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(folder, name.as_os_str(), create, Mode::S_IRUSR | Mode::S_IWUSR),
-        other => other,
-    };
-    let file = match opened {
-        Err(Errno::EEXIST) => return Ok(None),
-        Err(Errno::ELOOP) => return Err((LOCK, no_lock("a symbolic link"))),
-        other => File::from(other.map_err(failed)?),
-    };
-    let stat = fstat(&file).map_err(failed)?;
-    if kind(&stat) != SFlag::S_IFREG {
-        return Err((LOCK, no_lock("no regular file")));
-    }
-    claim(folder, name, file, Id::of(&stat))
-}
-
-/// Locks an open file. `None` if the name no longer belongs to it: then the lock would protect nothing.
-fn claim(folder: &OwnedFd, name: &OsString, file: File, id: Id) -> Outcome<Option<(Flock<File>, Id)>> {
-    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(file) => file,
-        Err((_, Errno::EWOULDBLOCK)) => return Err(("bind", Errno::EADDRINUSE.into())),
-        Err((_, e)) => return Err((LOCK, e.into())),
-    };
-    let now = fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-    let same = now.is_ok_and(|now| Id::of(&now) == id);
-    Ok(same.then_some((file, id)))
-}
-
-fn no_lock(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, format!("its lock file is {what}"))
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = remove(&self.place.folder, &self.name, self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_file_that_was_removed_before_it_was_locked_locks_nothing() {
-        let folder = std::env::temp_dir().join(format!("socketserver-lock-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let place = Place::of(&folder.join("lock")).unwrap();
-        for comes_another in [false, true] {
-            let file = File::create(folder.join("lock")).unwrap();
-            let id = Id::of(&fstat(&file).unwrap());
-            fs::remove_file(folder.join("lock")).unwrap();
-            let other = comes_another.then(|| File::create(folder.join("lock")).unwrap());
-            assert!(claim(&place.folder, &place.name, file, id).unwrap().is_none());
-            drop(other);
-        }
-        let (held, _) = lock(&place.folder, &place.name).unwrap().unwrap();
-        assert_eq!(lock(&place.folder, &place.name).unwrap_err().1.kind(), io::ErrorKind::AddrInUse);
-        drop(held);
-        assert!(lock(&place.folder, &place.name).unwrap().is_some());
-        fs::remove_dir_all(&folder).unwrap();
-    }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Listener {
     kind: Kind,
     local: Addr,
     /// The file that this listener has made. It is dropped after the socket, so the lock is held until then.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     /// True if the program has made the socket, and may go on to use it.
     adopted: bool,
     /// True if accepting on it has failed for good.
@@ -63,7 +63,7 @@ impl Listener {
         Self {
             kind,
             local,
-            _file: file,
+            file,
             adopted: false,
             lost: AtomicBool::new(false),
             #[cfg(feature = "testing")]
@@ -150,6 +150,11 @@ impl Listener {
             Kind::Datagrams(socket) => Some(socket),
             Kind::Tcp(_) | Kind::Unix(_) => None,
         }
+    }
+
+    /// Makes the socket's file this process's, which serves from now on.
+    pub(crate) fn serve_here(&self) {
+        self.file.iter().for_each(SocketFile::serve_here);
     }
 
     /// True if this call is the first to mark the listener as failed for good.

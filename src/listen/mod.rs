@@ -13,6 +13,7 @@ mod failing;
 mod file;
 mod inherited;
 mod listener;
+mod lock;
 mod queued;
 mod reserve;
 

@@ -49,7 +49,7 @@ impl<S> ServerBuilder<S> {
 
     /// Listens on a Unix socket. Its file has the [mode](Self::unix_mode) 0o600 by default. It is removed
     /// when the server is dropped, if it is still the same file, also after a change of the working
-    /// directory.
+    /// directory. After a fork, it is the file of the process that serves.
     ///
     /// A file `PATH.lock` beside it is locked (flock(2)) while the server lives. If several servers start at
     /// once, one gets the path. A dead socket, left behind by a program that was killed, is replaced. A

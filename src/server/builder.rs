@@ -325,6 +325,9 @@ impl<S> ServerBuilder<S> {
     /// (as SIGINT is in background jobs of a script) is handled too. A blocked one is unblocked in the thread
     /// that binds, and blocked again in the end. Defaults to off: signals belong to the
     /// process, and a library must not take them unasked.
+    ///
+    /// A program may bind, fork, and serve in the child ([the guide](crate::guide::forking#going-to-the-background)).
+    /// The process that serves hears the signals.
     pub fn handle_signals(mut self) -> Self {
         self.handles_signals = true;
         self

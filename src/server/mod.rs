@@ -25,6 +25,7 @@ use log::Level;
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::lifecycle::ServerHandle;
+use crate::listen::Listener;
 use crate::net::{Addr, Address};
 use crate::observe::{log_line, Report};
 use crate::strategy::Threading;
@@ -196,6 +197,7 @@ impl<H, S> TcpServer<H, S> {
     where
         S: Engine<H>,
     {
+        self.serve_here()?;
         // A second run needs its signals again: the end of the first has put the former handlers back.
         self.install_signals()?;
         let core = self.bound.core.clone();
@@ -222,6 +224,7 @@ impl<H, S> TcpServer<H, S> {
     where
         S: Engine<H>,
     {
+        self.serve_here()?;
         let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
         let core = &self.bound.core;
         if let (Single::TimedOut, Some(hook)) = (came, &core.hooks.handle_timeout) {
@@ -280,6 +283,13 @@ impl<H, S> TcpServer<H, S> {
         &self.handler
     }
 
+    /// Makes this process the one that serves. The program may have forked since the bind.
+    fn serve_here(&self) -> Result<()> {
+        self.bound.core.serve_here().map_err(Error::system(SERVE_HERE))?;
+        self.bound.listeners.iter().for_each(Listener::serve_here);
+        Ok(())
+    }
+
     fn install_signals(&mut self) -> Result<()>
     where
         S: Engine<H>,
@@ -320,6 +330,9 @@ impl<H, S> TcpServer<H, S> {
         }
     }
 }
+
+/// The act of a process that was forked since the bind, and serves.
+pub(crate) const SERVE_HERE: &str = "serve in a process that was forked";
 
 /// The descriptors that a server needs besides its connections.
 const RESERVE: usize = 16;

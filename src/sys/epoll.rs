@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::event::whole_millis;
+use super::event::{replace, whole_millis};
 
 /// An epoll set.
 #[derive(Debug)]
@@ -16,6 +16,11 @@ pub(crate) struct Epoll(epoll::Epoll);
 impl Epoll {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Replaces it, at the same number, by an empty set that no other process has.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        replace(self.as_fd(), Self::new()?.as_fd())
     }
 
     /// Watches a descriptor for input, level-triggered.

@@ -1,10 +1,11 @@
 //! Waiting: eventfds, and `ppoll` for a handful of descriptors.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::{self, EfdFlags};
@@ -30,6 +31,18 @@ impl EventFd {
     pub(crate) fn clear(&self) {
         let _ = self.0.read();
     }
+
+    /// Replaces it, at the same number, by one that no other process has.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        replace(self.as_fd(), Self::new()?.as_fd())
+    }
+}
+
+/// Makes a descriptor mean another file, at the same number.
+pub(super) fn replace(fd: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: dup3 takes three integers. The number stays open, so who owns it may still close it.
+    Errno::result(unsafe { libc::dup3(by.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
 }
 
 impl AsFd for EventFd {

@@ -6,8 +6,8 @@
 //! - waits: [`Epoll`] and [`EventFd`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`];
-//! - processes: [`process`] (fork, pidfds, [`Private`](process::Private) descriptors), [`shared`] (memory in
-//!   common with children), [`limits`] of descriptors, [`inherited`] ones;
+//! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
+//!   [`shared`] (memory in common with children), [`limits`] of descriptors, [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master).
 
@@ -15,6 +15,7 @@ pub(crate) mod datagram;
 mod epoll;
 mod event;
 mod events;
+pub(crate) mod fork;
 pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod master;

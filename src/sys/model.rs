@@ -140,6 +140,11 @@ impl EventFd {
         let _kernel = KERNEL.lock();
         self.0.clear();
     }
+
+    /// The model has one process.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        self.0.renew()
+    }
 }
 
 impl AsFd for EventFd {

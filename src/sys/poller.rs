@@ -61,6 +61,17 @@ impl Poller {
         Self { set: Set::Few(RefCell::default()), events: Vec::new(), ready: 0 }
     }
 
+    /// Empties the set, in a process that was forked since it was made. The other processes keep theirs.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        match &self.set {
+            Set::Epoll(epoll) => epoll.renew(),
+            Set::Few(few) => {
+                few.take();
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn add(&self, fd: impl AsFd, wanted: Readiness, token: u64) -> io::Result<()> {
         match &self.set {
             Set::Epoll(epoll) => epoll.add_for(fd, flags(wanted), token),

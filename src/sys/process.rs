@@ -80,7 +80,8 @@ extern "C" fn leave_to_the_parent(signal: libc::c_int, info: *mut siginfo_t, _: 
     }
 }
 
-fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
+/// Returns how this process answers a signal: a function, `SIG_DFL` or `SIG_IGN`.
+pub(super) fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null action this only writes the present one into `now`.
     let done = unsafe { libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) };

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
+use nix::sys::mman::{mmap_anonymous, mremap, munmap, MRemapFlags, MapFlags, ProtFlags};
 
 /// A type of atomics only, for which all zeroes is a value and which needs no drop.
 ///
@@ -41,6 +41,20 @@ impl<T: Shareable> Shared<T> {
             unsafe { memory.cast().write(first) };
         }
         Ok(Self(memory.cast()))
+    }
+
+    /// Gives this process memory of its own at the same place, so that each reference to it stays good. `carry`
+    /// copies what is to go on from the old memory, which other processes keep.
+    pub(crate) fn renew(&self, carry: impl FnOnce(&T, &T)) -> io::Result<()> {
+        let fresh = Self::new()?;
+        carry(self, &fresh);
+        let (length, flags) =
+            (std::mem::size_of::<T>().max(1), MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED);
+        // SAFETY: both mappings are ours and have this length. The new one takes the place of the old one, in one
+        // step: at every moment there is a value of atomics, as other processes could have written it.
+        unsafe { mremap(fresh.0.cast(), length, length, flags, Some(self.0.cast())) }?;
+        std::mem::forget(fresh);
+        Ok(())
     }
 }
 

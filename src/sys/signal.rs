@@ -17,7 +17,9 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use parking_lot::Mutex;
 
-use super::stop_switch::StopSwitch;
+use super::fork;
+use super::process::disposition;
+use super::stop_switch::{Ear, StopSwitch};
 
 const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
@@ -29,30 +31,34 @@ static SERVERS: [AtomicPtr<StopSwitch>; SLOTS] = [const { AtomicPtr::new(null_mu
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// True if a first signal has come.
 static SEEN: AtomicBool = AtomicBool::new(false);
-/// The process that has installed the handler. A forked child inherits the handler, and must not stop its
-/// parent.
-static OWNER: AtomicI32 = AtomicI32::new(0);
+/// The process that has kept a signal since it was forked, until it serves. A second signal acts as it would
+/// without us.
+static KEPT_BY: AtomicI32 = AtomicI32::new(0);
 /// The handlers that were there before. They are called after ours.
 static PREVIOUS: [Previous; 2] = [const { Previous::new() }; 2];
 
 /// The children that a second signal takes along. 0: none.
 static CHILDREN: [AtomicI32; 1024] = [const { AtomicI32::new(0) }; 1024];
 
-static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None });
+static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None, by: 0 });
 
 struct Installed {
     users: usize,
     old: Option<[SigAction; 2]>,
+    /// The mark of the process that has installed them, or has taken them over.
+    by: u64,
 }
 
 struct Previous {
+    /// The handler's function. 0: none.
     function: AtomicUsize,
     with_info: AtomicBool,
+    ignored: AtomicBool,
 }
 
 impl Previous {
     const fn new() -> Self {
-        Self { function: AtomicUsize::new(0), with_info: AtomicBool::new(false) }
+        Self { function: AtomicUsize::new(0), with_info: AtomicBool::new(false), ignored: AtomicBool::new(false) }
     }
 
     fn set(&self, handler: SigHandler) {
@@ -61,8 +67,14 @@ impl Previous {
             SigHandler::SigAction(f) => (f as usize, true),
             SigHandler::SigDfl | SigHandler::SigIgn => (0, false),
         };
+        self.ignored.store(matches!(handler, SigHandler::SigIgn), SeqCst);
         self.with_info.store(with_info, SeqCst);
         self.function.store(function, SeqCst);
+    }
+
+    /// True if there was neither a handler nor the wish to ignore the signal.
+    fn is_default(&self) -> bool {
+        self.function.load(SeqCst) == 0 && !self.ignored.load(SeqCst)
     }
 
     fn call(&self, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -84,39 +96,53 @@ impl Previous {
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let errno = Errno::last_raw();
-    if OWNER.load(SeqCst) == std::process::id() as i32 {
-        INSIDE.fetch_add(1, SeqCst);
-        for server in &SERVERS {
-            // SAFETY: a non-null pointer comes from an Arc that `Guard::drop` gives up only after it has cleared
-            // the slot and seen INSIDE at zero; we are inside.
-            if let Some(switch) = unsafe { server.load(SeqCst).as_ref() } {
-                switch.request_stop();
+    let previous = &PREVIOUS[usize::from(signal == libc::SIGTERM)];
+    let ear = tell_servers();
+    let process = std::process::id() as i32;
+    if ear == Ear::Deaf || (ear == Ear::Waits && KEPT_BY.swap(process, SeqCst) == process) {
+        // No server here obeys: the program has forked, and another process serves. The signal does what it
+        // would do without us.
+        if previous.is_default() {
+            // SAFETY: both calls are async-signal-safe; the signal, blocked while we run, acts on return.
+            unsafe {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
             }
         }
-        INSIDE.fetch_sub(1, SeqCst);
+    } else if ear == Ear::Obeys && SEEN.swap(true, SeqCst) {
         // A second signal means now, and nothing else may be able to run: a handler may spin, a lock may be
         // held. `_exit` needs neither. The status is 128 and the signal's number, as shells report it.
-        if SEEN.swap(true, SeqCst) {
-            for pid in CHILDREN.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
-                // SAFETY: kill takes two integers and is async-signal-safe; the child has not been waited for, so
-                // the number is still its own.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
-            // SAFETY: `_exit` may be called at any time, and does not return.
-            unsafe { libc::_exit(128 + signal) };
+        for pid in CHILDREN.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
+            // SAFETY: kill takes two integers and is async-signal-safe; the child has not been waited for, so
+            // the number is still its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
         }
-        let place = usize::from(signal == libc::SIGTERM);
-        PREVIOUS[place].call(signal, info, context);
-    } else {
-        // A child that the program has forked: it shares the eventfds, but dies of the signal as it would
-        // without us.
-        // SAFETY: both calls are async-signal-safe; the signal, blocked while we run, kills this child on return.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-            libc::raise(signal);
+        // SAFETY: `_exit` may be called at any time, and does not return.
+        unsafe { libc::_exit(128 + signal) };
+    }
+    previous.call(signal, info, context);
+    Errno::set_raw(errno);
+}
+
+/// Stops the servers of this process, and returns what the signal means for them together. Async-signal-safe.
+fn tell_servers() -> Ear {
+    let mut together = Ear::Deaf;
+    INSIDE.fetch_add(1, SeqCst);
+    for server in &SERVERS {
+        // SAFETY: a non-null pointer comes from an Arc that `Guard::drop` gives up only after it has cleared
+        // the slot and seen INSIDE at zero; we are inside.
+        let Some(switch) = (unsafe { server.load(SeqCst).as_ref() }) else { continue };
+        match switch.ear() {
+            Ear::Obeys => {
+                switch.request_stop();
+                together = Ear::Obeys;
+            }
+            Ear::Waits if together == Ear::Deaf => together = Ear::Waits,
+            Ear::Waits | Ear::Deaf => {}
         }
     }
-    Errno::set_raw(errno);
+    INSIDE.fetch_sub(1, SeqCst);
+    together
 }
 
 /// True if some server of this process handles SIGINT and SIGTERM.
@@ -131,11 +157,42 @@ pub(crate) fn are_handled_by(switch: &Arc<StopSwitch>) -> bool {
 
 /// Forgets all servers and children, in a forked worker, whose handlers have been reset.
 pub(crate) fn forget() {
-    OWNER.store(0, SeqCst);
-    SEEN.store(false, SeqCst);
     SERVERS.iter().for_each(|server| server.store(null_mut(), SeqCst));
+    forget_parent();
+    *INSTALLED.lock() = Installed { users: 0, old: None, by: 0 };
+}
+
+/// Forgets what concerns the parent alone, in a forked process.
+fn forget_parent() {
+    SEEN.store(false, SeqCst);
+    // Another thread of the parent may have been inside at the fork.
+    INSIDE.store(0, SeqCst);
     CHILDREN.iter().for_each(|child| child.store(0, SeqCst));
-    *INSTALLED.lock() = Installed { users: 0, old: None };
+}
+
+/// Takes the handlers over in a process that was forked since they were installed, and that serves from now on. A
+/// signal that came since the fork stops the server.
+///
+/// Programs that go to the background often reset all handlers (daemon(7)), so missing ones are installed again. A
+/// handler that the program has installed meanwhile stays.
+pub(crate) fn take_over(switch: &StopSwitch) -> io::Result<()> {
+    let mut installed = INSTALLED.lock();
+    if installed.users == 0 || installed.by == fork::this_process() {
+        return Ok(());
+    }
+    forget_parent();
+    for signal in SIGNALS {
+        if disposition(signal) == Some(libc::SIG_DFL) {
+            // SAFETY: the handler is async-signal-safe, see the head of this file.
+            unsafe { sigaction(signal, &action()) }?;
+        }
+    }
+    installed.by = fork::this_process();
+    if KEPT_BY.swap(0, SeqCst) == std::process::id() as i32 {
+        SEEN.store(true, SeqCst);
+        switch.request_stop();
+    }
+    Ok(())
 }
 
 /// Notes a child that a second signal takes along. Beyond a thousand of them, the rest finish by themselves.
@@ -197,7 +254,7 @@ impl Guard {
         let guard = Self { switch, _unblocked: Unblocked::these(&SIGNALS)? };
         if installed.users == 1 {
             SEEN.store(false, SeqCst);
-            OWNER.store(std::process::id() as i32, SeqCst);
+            installed.by = fork::this_process();
             let old = install_handlers();
             match old {
                 Ok(old) => installed.old = Some(old),
@@ -211,12 +268,14 @@ impl Guard {
     }
 }
 
+fn action() -> SigAction {
+    SigAction::new(SigHandler::SigAction(on_signal), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty())
+}
+
 fn install_handlers() -> io::Result<[SigAction; 2]> {
-    let action =
-        SigAction::new(SigHandler::SigAction(on_signal), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
     let set = |signal: Signal, previous: &Previous| -> io::Result<SigAction> {
         // SAFETY: the handler is async-signal-safe, see the head of this file.
-        let old = unsafe { sigaction(signal, &action) }?;
+        let old = unsafe { sigaction(signal, &action()) }?;
         previous.set(old.handler());
         Ok(old)
     };
@@ -226,21 +285,21 @@ fn install_handlers() -> io::Result<[SigAction; 2]> {
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut installed = INSTALLED.lock();
+        installed.users -= 1;
+        // First the handlers, then the server: a signal in between still finds one that it stops.
+        if installed.users == 0 {
+            for (signal, old) in SIGNALS.into_iter().zip(installed.old.take().into_iter().flatten()) {
+                // SAFETY: this puts back what `sigaction` itself returned.
+                let _ = unsafe { sigaction(signal, &old) };
+            }
+        }
         let pointer = Arc::as_ptr(&self.switch).cast_mut();
         for server in &SERVERS {
             let _ = server.compare_exchange(pointer, null_mut(), SeqCst, SeqCst);
         }
-        while INSIDE.load(SeqCst) != 0 {
+        // In a forked process the count is that of the parent's threads.
+        while installed.by == fork::this_process() && INSIDE.load(SeqCst) != 0 {
             std::hint::spin_loop();
         }
-        installed.users -= 1;
-        if installed.users > 0 {
-            return;
-        }
-        for (signal, old) in SIGNALS.into_iter().zip(installed.old.take().into_iter().flatten()) {
-            // SAFETY: this puts back what `sigaction` itself returned.
-            let _ = unsafe { sigaction(signal, &old) };
-        }
-        PREVIOUS.iter().for_each(|p| p.set(SigHandler::SigDfl));
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets: made with our own backlog, read and written without `SIGPIPE`, asked about what is still queued.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -279,6 +280,14 @@ fn timeval(timeout: Option<Duration>) -> TimeVal {
 /// `shutdown(2)` of the writing side: the peer reads the end of the stream.
 pub(crate) fn shut_write(fd: RawFd) -> io::Result<()> {
     Ok(sock::shutdown(fd, Shutdown::Write)?)
+}
+
+/// Locks the whole file (flock(2)), without a wait. The lock belongs to the open file, which forked processes share:
+/// closing it in one of them does not unlock it.
+pub(crate) fn lock_file(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes two integers.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(())
 }
 
 /// Wakes a reader that is blocked in another thread, with an end of the stream.

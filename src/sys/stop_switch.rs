@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use super::fork;
 use super::process::Private;
 use super::shared::SharedRef;
 use super::EventFd;
@@ -24,13 +25,32 @@ pub(crate) struct StopLevel {
     /// The time of the first request to stop: nanoseconds after the switch's epoch, plus one. Zero before a
     /// request.
     stopped_at: AtomicU64,
+    /// The mark of the process that has begun to serve last. Zero: none has.
+    served_by: AtomicU64,
 }
 
 impl StopLevel {
+    /// Takes the request over from the memory of the process that this one was forked from.
+    pub(crate) fn carry_on(&self, old: &Self) {
+        self.level.store(old.level.load(SeqCst), SeqCst);
+        self.stopped_at.store(old.stopped_at.load(SeqCst), SeqCst);
+    }
+
     pub(crate) fn clear(&self) {
         self.level.store(RUN, SeqCst);
         self.stopped_at.store(0, SeqCst);
     }
+}
+
+/// What a signal of this process means for a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ear {
+    /// The signal stops the server.
+    Obeys,
+    /// This process was forked since the bind, and no process serves yet. This one may be about to.
+    Waits,
+    /// Another process serves.
+    Deaf,
 }
 
 /// Requests a stop, and wakes the threads that wait. Each eventfd wakes other threads.
@@ -39,6 +59,8 @@ pub(crate) struct StopSwitch {
     state: SharedRef<StopLevel>,
     /// Times in shared memory count from here.
     pub(crate) epoch: Instant,
+    /// The mark of the process whose server this is.
+    owner: AtomicU64,
     /// True if this is a forked child. A child keeps `stop` alone of the descriptors below.
     in_child: AtomicBool,
     /// Readable from the request to stop until the next run, for all threads. Every wait includes it.
@@ -54,7 +76,35 @@ impl StopSwitch {
     pub(crate) fn new(state: SharedRef<StopLevel>, epoch: Instant) -> io::Result<Self> {
         let event_fd = || EventFd::new().map(Private::new);
         let (stop, now, events) = (event_fd()?, event_fd()?, event_fd()?);
-        Ok(Self { state, epoch, in_child: AtomicBool::new(false), stop, now, events })
+        let owner = AtomicU64::new(fork::this_process());
+        Ok(Self { state, epoch, owner, in_child: AtomicBool::new(false), stop, now, events })
+    }
+
+    /// True if the server is this process's: it was made here, or has been served here. False in a process that was
+    /// forked since.
+    pub(crate) fn is_own(&self) -> bool {
+        self.owner.load(SeqCst) == fork::this_process()
+    }
+
+    /// Tells the processes that this one was forked from, and those with the same memory, that it serves.
+    pub(crate) fn tell_who_serves(&self) {
+        self.state.served_by.store(fork::this_process(), SeqCst);
+    }
+
+    /// Makes the server this process's, once it has memory and descriptors of its own.
+    pub(crate) fn own(&self) {
+        self.owner.store(fork::this_process(), SeqCst);
+        self.tell_who_serves();
+    }
+
+    /// Returns what a signal of this process means for the server. Async-signal-safe.
+    pub(crate) fn ear(&self) -> Ear {
+        let (owner, server) = (self.owner.load(SeqCst), self.state.served_by.load(SeqCst));
+        match (fork::is_this_process(owner), server) {
+            (true, server) if server == 0 || server == owner => Ear::Obeys,
+            (false, 0) => Ear::Waits,
+            _ => Ear::Deaf,
+        }
     }
 
     /// Marks a forked child, which closes `now` and `events`.

@@ -1,5 +1,6 @@
-//! Programs whose server is `Forking`.
+//! Programs that fork: whose server is `Forking`, and that bind and then go to the background.
 
+mod background;
 mod hooks;
 #[path = "../programs/mod.rs"]
 mod programs;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use background::*;
 use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::signal::{SigSet, Signal};
@@ -55,6 +57,19 @@ const CASES: &[Case] = &[
     ("a_protocol_is_served_in_a_child", with_a_protocol, serves_by_a_protocol),
     ("a_protocol_in_a_child_has_clients_and_work", with_clients, answers_by_a_client),
     ("a_factory_in_a_child_may_refuse", with_a_choosy_factory, is_refused_by_the_factory),
+    ("a_daemon_drains_with_threads", in_threads, answers_before_it_stops),
+    ("a_daemon_drains_one_after_the_other", one_after_the_other, answers_before_it_stops),
+    ("a_daemon_drains_with_children", in_children, answers_before_it_stops),
+    ("a_daemon_drains_with_workers", in_workers, answers_before_it_stops),
+    ("a_daemon_drains_with_a_loop", in_a_loop, answers_before_it_stops),
+    ("a_daemon_drains_with_a_reactor", in_a_reactor, answers_before_it_stops),
+    ("a_daemon_drains_after_two_forks_and_a_reset_of_signals", by_the_book, answers_before_it_stops),
+    ("a_daemon_hears_a_signal_that_came_before_it_served", signalled_early, serves_its_queue_and_stops),
+    ("a_daemon_keeps_the_socket_file_at_its_parents_end", with_a_file, has_the_file_until_its_end),
+    ("a_daemon_takes_the_socket_file_from_a_parent_that_stays", with_a_file_and_a_parent, takes_the_file_along),
+    ("a_parent_that_stays_leaves_signals_to_its_daemon", with_a_file_and_a_parent, leaves_signals_to_its_child),
+    ("two_that_serve_one_socket_stop_one_by_one", by_two, stop_one_by_one),
+    ("a_child_that_does_not_serve_has_no_part_in_the_server", beside_a_child, is_the_parents_alone),
 ];
 
 fn main() {

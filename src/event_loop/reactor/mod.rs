@@ -210,6 +210,7 @@ impl Reactor {
     /// [`Error::Accept`] if a listener fails for good, [`Error::System`] if the system refuses to wait. A failed
     /// connection is not an error of the loop.
     pub fn run(&mut self) -> Result<Report> {
+        self.state.serve_here()?;
         let core = self.state.core.clone();
         let _serving = core.begin();
         let before = core.monitor.counters().totals();
@@ -248,6 +249,7 @@ impl Reactor {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.state.serve_here()?;
         let goes_on = self.step(timeout)?;
         // A complete shutdown is the end of a run, so the stop is taken back.
         if !goes_on && self.state.stop.drain.take().is_some() {

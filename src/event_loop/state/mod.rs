@@ -135,11 +135,15 @@ impl State {
         place: (Arc<SiblingLoops>, usize),
     ) -> io::Result<Self> {
         let state = Self::with(core, settings, clock, place, Poller::new()?, READ)?;
-        // Edge-triggered, and never cleared: each ring is reported once to each loop. A loop that cleared the eventfd
-        // would take the ring from the others.
-        let rings = Readiness { edge: true, ..Readiness::READABLE };
-        state.poller.add(&state.core.control.gate, rings, token::GATE)?;
+        state.watch_gate()?;
         Ok(state)
+    }
+
+    /// Watches the gate: edge-triggered, and never cleared: each ring is reported once to each loop. A loop that cleared the eventfd would
+    /// take the ring from the others.
+    pub(crate) fn watch_gate(&self) -> io::Result<()> {
+        let rings = Readiness { edge: true, ..Readiness::READABLE };
+        self.poller.add(&self.core.control.gate, rings, token::GATE)
     }
 
     /// Makes a loop with this poller, which reads this much at once.

@@ -14,6 +14,7 @@
 pub(crate) mod accept;
 pub(crate) mod drain;
 pub(crate) mod greet;
+pub(crate) mod serve_here;
 pub(crate) mod solo;
 pub(crate) mod timers;
 pub(crate) mod verify;

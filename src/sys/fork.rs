@@ -1,0 +1,89 @@
+//! Which process this is, and how often it has forked: for values that a fork copies, and that only one process may
+//! act on.
+//!
+//! A process number is no answer alone: the kernel gives it to another process later, perhaps to a descendant that has a
+//! copy of the value. So a process is marked in a page that the kernel wipes in each child (`MADV_WIPEONFORK`).
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Once, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::libc;
+use nix::sys::mman::{madvise, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
+
+/// The mark of this process. It is not set before [`this_process`] was called, and no longer set in a child.
+static MARK: OnceLock<&'static AtomicU64> = OnceLock::new();
+/// Holds the mark if the system gives no page. A reused process number then deceives.
+static WITHOUT_A_PAGE: AtomicU64 = AtomicU64::new(0);
+
+/// The lowest bits of a mark are the process number: Linux has none above 2^22.
+const OF_THE_NUMBER: u64 = (1 << 22) - 1;
+
+/// Returns the mark of this process. No process that came from it, or that it came from, has the same.
+pub(crate) fn this_process() -> u64 {
+    let mark = *MARK.get_or_init(|| wiped_page().unwrap_or(&WITHOUT_A_PAGE));
+    loop {
+        let found = mark.load(SeqCst);
+        if is_ours(found) {
+            return found;
+        }
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let new = nanos << OF_THE_NUMBER.count_ones() | number();
+        let _ = mark.compare_exchange(found, new, SeqCst, SeqCst);
+    }
+}
+
+/// True if this is the process with this mark. Async-signal-safe.
+pub(crate) fn is_this_process(mark: u64) -> bool {
+    is_ours(mark) && MARK.get().is_some_and(|own| own.load(SeqCst) == mark)
+}
+
+fn is_ours(mark: u64) -> bool {
+    mark & OF_THE_NUMBER == number()
+}
+
+fn number() -> u64 {
+    u64::from(std::process::id()) & OF_THE_NUMBER
+}
+
+fn wiped_page() -> Option<&'static AtomicU64> {
+    let (length, access) = (NonZeroUsize::MIN, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+    // SAFETY: a new mapping that nothing else uses, and that is never unmapped; the kernel picks the place.
+    let page = unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) }.ok()?;
+    // SAFETY: the page is ours alone. Without the advice (before Linux 4.14) it is copied, and the number must do.
+    let _ = unsafe { madvise(page, 1, MmapAdvise::MADV_WIPEONFORK) };
+    // SAFETY: it is page-aligned and zeroed, and lives as long as the process.
+    Some(unsafe { page.cast().as_ref() })
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of forks so far, of this process and of those that it came from. They are counted from the first
+/// call on. A program that is started by `posix_spawn` does not count: it keeps nothing of this process.
+pub(crate) fn forks() -> u64 {
+    extern "C" fn count() {
+        FORKS.fetch_add(1, SeqCst);
+    }
+    static COUNTED: Once = Once::new();
+    COUNTED.call_once(|| {
+        // Before the fork, so that both processes have counted it.
+        // SAFETY: the function may be called at any fork: it changes an atomic.
+        let _ = unsafe { libc::pthread_atfork(Some(count), None, None) };
+    });
+    FORKS.load(SeqCst)
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_one_mark_and_is_known_by_it() {
+        let mark = this_process();
+        assert_eq!(mark, this_process());
+        assert!(is_this_process(mark));
+        assert!(!is_this_process(mark ^ 1 << 40), "the same number at another time");
+        assert!(!is_this_process(0));
+    }
+}
