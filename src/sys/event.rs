@@ -40,7 +40,7 @@ impl EventFd {
 
 /// Makes a descriptor mean another file, at the same number.
 pub(super) fn replace(fd: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: dup3 takes three integers. The number stays open, so who owns it may still close it.
+    // SAFETY: dup3 takes three integers. The number stays open, and its owner closes it.
     Errno::result(unsafe { libc::dup3(by.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) })?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use parking_lot::Mutex;
 
+use super::process::disposition;
 use super::signal::Unblocked;
 use super::stop_switch::StopSwitch;
 
@@ -126,6 +127,10 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn begin(switch: &Arc<StopSwitch>) -> Self {
         MASTER.store(Arc::as_ptr(switch).cast_mut(), SeqCst);
+        // A program that goes to the background after the bind may have reset all handlers (daemon(7)).
+        for signal in MASTER_SIGNALS.into_iter().filter(|signal| disposition(*signal) == Some(libc::SIG_DFL)) {
+            let _ = handle(signal);
+        }
         Self { _switch: switch.clone() }
     }
 
