@@ -68,7 +68,7 @@ pub fn answers_by_a_client(program: &mut Program) {
 }
 
 pub fn with_a_protocol() {
-    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(200));
+    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(500));
     let mut server = builder.bind("127.0.0.1:0", Blocking(factory(|_peer| Told))).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
@@ -82,7 +82,7 @@ pub fn serves_by_a_protocol(program: &mut Program) {
     // No request is under way, for the parent neither.
     let mut silent = BufReader::new(TcpStream::connect(&program.addr).unwrap());
     for word in ["after a while\n", "and another\n"] {
-        thread::sleep(Duration::from_millis(600));
+        thread::sleep(Duration::from_millis(1000)); // twice the limit of a request
         silent.get_mut().write_all(word.as_bytes()).unwrap();
         let mut answer = String::new();
         silent.read_line(&mut answer).unwrap();

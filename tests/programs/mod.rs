@@ -55,7 +55,13 @@ pub struct Program {
 impl Program {
     pub fn start(name: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        let mut child = command.env(CASE, name).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .env(CASE, name)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (pid, mut out) = (child.id().to_string(), BufReader::new(child.stdout.take().unwrap()));
         let (over, is_over) = mpsc::channel::<()>();
         thread::spawn(move || {

@@ -200,6 +200,7 @@ impl Server {
         if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
             command.env("RUST_LOG", "info");
         }
+        command.env("RUST_BACKTRACE", "0"); // a panic's backtrace takes most of a second in a debug build
         command.arg(addr).args(args).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
