@@ -261,8 +261,8 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 //! The module `testing` (feature `testing`, for `[dev-dependencies]`) has more. `converse` runs a handler on an input and
-//! gives its output. `TestServer` is a server for the time of a test, and names the connections that it leaves open.
-//! `FailingListener` fails to accept as a test says. `TestLoop` is the event loop in memory, with a manual clock.
+//! gives its output. `TestServer` is a server for the time of a test. If the test leaves connections open, it fails and
+//! names them. `FailingListener` fails to accept as a test says. `TestLoop` is the event loop in memory, with a manual clock.
 // What is public is meant to be.
 #![warn(unreachable_pub)]
 // rust-version is linted, since only one toolchain is tested.

@@ -110,7 +110,7 @@ fn idle_connections_are_nothing_that_is_left() {
 }
 
 #[test]
-fn whoever_had_to_be_cut_is_named_and_nobody_else() {
+fn connections_that_had_to_be_cut_are_named_and_no_others() {
     for (name, strategy) in kit::concurrent() {
         let builder = ServerBuilder::new().strategy(strategy).drain_timeout(ms(50));
         let begun = Arc::default();
@@ -206,7 +206,7 @@ fn what_the_test_cuts_itself_is_not_held_against_it() {
 }
 
 #[test]
-fn who_is_refused_is_nothing_that_is_left() {
+fn a_refused_connection_does_not_count_as_left_open() {
     let builder = ServerBuilder::new().max_connections(1).at_limit(AtLimit::Refuse(b"busy\n".to_vec()));
     let server = TestServer::with(builder, Lines);
     let mut first = server.connect();

@@ -16,7 +16,7 @@ fn control() -> Arc<Control> {
     Arc::new(Control::apart())
 }
 
-/// Whether the switch, what it shows to who waits, and the time of the request say the same.
+/// Checks that the switch, its eventfds and the time of the request say the same.
 fn assert_whole(control: &Control) {
     let shows = |fd| sys::poll([Some(fd)], None, Some(Duration::ZERO)).unwrap().has(0);
     assert_eq!(shows(control.stop.as_fd()), control.stopping());
@@ -60,7 +60,7 @@ fn a_stop_that_nobody_has_obeyed_ends_the_next_run() {
 }
 
 #[test]
-fn whoever_waits_for_the_end_hears_of_it() {
+fn a_thread_that_waits_for_the_end_hears_of_it() {
     check(|| {
         let core = Core::new(ServerSettings::default(), Hooks::default(), 1, 1).unwrap();
         let run = core.begin();

@@ -48,7 +48,7 @@ fn no_message_is_left_behind_a_sleeping_owner() {
 
 /// As a connection does: it looks in passing, and sleeps when it has nothing else to do.
 #[test]
-fn no_message_is_left_behind_an_owner_who_looks_in_passing() {
+fn no_message_is_left_behind_an_owner_that_looks_in_passing() {
     check(|| {
         let mailbox = Arc::new(Mailbox::new().unwrap());
         let senders = senders(&mailbox);
@@ -66,7 +66,7 @@ fn no_message_is_left_behind_an_owner_who_looks_in_passing() {
         }
         join_all(senders);
         mailbox.clear();
-        assert!(!is_readable(&mailbox), "an owner who has cleared it sleeps");
+        assert!(!is_readable(&mailbox), "an owner that has cleared it sleeps");
         assert!(sleeps <= 2 * SENDERS * EACH, "{sleeps} wake-ups for {taken:?}");
     });
 }

@@ -1,7 +1,7 @@
 //! The concurrent parts under a scheduler that tries thousands of schedules: shuttle, under `--cfg shuttle` only.
 //!
 //! The code is the real one, from [`TcpServer`] down to the permits. Its locks, atomics, threads and time are the
-//! model's ([`crate::sync::model`]), and so is who sleeps in the kernel and who is woken ([`crate::sys::model`]); sockets are
+//! model's ([`crate::sync::model`]), and so are the waits in the kernel and what wakes them ([`crate::sys::model`]). Sockets are
 //! real.
 //!
 //! ```text
@@ -129,7 +129,7 @@ impl StreamRequestHandler for Visit {
     }
 }
 
-/// A server and those outside who know of it.
+/// A server, and the threads outside that know of it.
 struct Scene<S> {
     server: TcpServer<Visit, S>,
     door: Door,

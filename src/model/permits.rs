@@ -35,7 +35,7 @@ fn there_are_never_more_permits_than_the_limit() {
 }
 
 #[test]
-fn a_limit_that_changes_holds_for_whoever_takes_afterwards() {
+fn a_changed_limit_holds_for_permits_taken_afterwards() {
     check(|| {
         let core = core(1);
         let held = Permit::take(&core).unwrap();

@@ -68,7 +68,7 @@ fn somebody_waits_while_handlers_stay() {
 }
 
 #[test]
-fn a_limit_that_rises_lets_in_who_waits() {
+fn a_limit_that_rises_lets_waiting_clients_in() {
     check(|| {
         let running = Scene::new(threading(1), Stay::UntilReleased).start();
         let clients = running.clients(2);
@@ -103,9 +103,9 @@ fn a_pause_loses_nobody() {
     });
 }
 
-/// The one who is woken for a connection, and tires of waiting for a place, is not the only one to know of it.
+/// One thread is woken for a connection. If it gives up waiting for a place, another one learns of the connection.
 #[test]
-fn who_leaves_the_gate_leaves_no_connection_behind() {
+fn a_thread_that_leaves_the_gate_leaves_no_connection_behind() {
     check(|| {
         let running = Scene::new(threading(3), Stay::Short).start();
         let early = join_all(running.clients(3));
@@ -122,7 +122,7 @@ fn who_leaves_the_gate_leaves_no_connection_behind() {
 
 /// One has the gate, another queues behind it for a while only: the place that comes back is for the first then.
 #[test]
-fn who_queues_for_the_gate_in_vain_disturbs_nobody() {
+fn a_thread_that_queues_for_the_gate_in_vain_disturbs_no_other() {
     check(|| {
         let Scene { server, door, .. } = Scene::new(threading(1), Stay::Short);
         let acceptor = Acceptor::new(&server.bound.core, &server.bound.listeners, server.handler().clone());

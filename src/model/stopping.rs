@@ -1,4 +1,4 @@
-//! Stops at any moment: each ends the run, wakes who idles, and harms no later run.
+//! Stops at any moment: each ends the run, wakes idle threads, and harms no later run.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ fn a_run_after_a_stop_serves_until_its_own() {
 
 /// At the drain limit, or at once, the account tells how many handlers were left.
 #[test]
-fn a_drain_that_is_over_tells_who_was_left() {
+fn a_drain_that_is_over_counts_the_rest() {
     check(|| {
         let running = Scene::new(threading(Duration::from_secs(1)), Stay::UntilReleased).start();
         let clients = running.clients(2);
@@ -124,7 +124,7 @@ fn a_drain_that_is_over_tells_who_was_left() {
     });
 }
 
-/// A pause keeps who is queued out, in a stop too.
+/// A pause keeps queued clients out, in a stop too.
 #[test]
 fn a_stop_ends_a_paused_server() {
     check(|| {
@@ -138,9 +138,9 @@ fn a_stop_ends_a_paused_server() {
     });
 }
 
-/// A place that comes back in the drain goes to who was queued at the stop.
+/// A place that comes back in the drain goes to a client that was queued at the stop.
 #[test]
-fn who_is_queued_at_the_stop_gets_the_places_that_come_back() {
+fn clients_queued_at_the_stop_get_the_places_that_come_back() {
     check(|| {
         let scene = Scene::new(threading(FOR_EVER), Stay::UntilReleased);
         scene.handle.set_max_connections(1).unwrap();

@@ -127,8 +127,8 @@ impl<E: Default> Default for PreForking<E> {
 
 impl<E> PreForking<E> {
     /// A number of workers, each with a copy of this engine. When the server is bound, these are errors: none
-    /// at all, more than 512, more than there may be processes (`kernel.pid_max`, `RLIMIT_NPROC`), and more
-    /// than the master has descriptors for (8 each, of `RLIMIT_NOFILE`).
+    /// at all, more than 512, and more than there may be processes (`kernel.pid_max`, `RLIMIT_NPROC`). The
+    /// master also needs 8 descriptors for each (`RLIMIT_NOFILE`).
     pub fn new(workers: usize, engine: E) -> Self {
         let settings = PreForkingSettings {
             workers,

@@ -46,7 +46,7 @@ pub(super) enum State {
 /// A worker as its master knows it.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// The worker's core, of which the master has a copy: the eventfds and the shared memory are the same.
+    /// The worker's core. The master has a copy of it, with the same eventfds and shared memory.
     pub(super) core: Arc<Core>,
     pub(super) slot: SharedRef<WorkerSlot>,
     pub(super) index: usize,
@@ -85,8 +85,8 @@ impl Worker {
     ) -> io::Result<Self> {
         let (pipe, words) = pipe()?;
         let (lifeline, our_lifeline) = self::pipe()?;
-        // Made before the fork, so that both have it: the master stops, pauses and limits a worker by the
-        // calls that a server uses for itself, and a worker needs no thread that listens for commands.
+        // Made before the fork, so that both have it. The master stops, pauses and limits a worker by the calls
+        // that a server uses for itself. So a worker needs no thread that listens for commands.
         let core = Core::of_worker(role(words), capacity)?;
         let Some(role) = core.worker() else { return Err(io::Error::other("no worker")) };
         let (index, slot, started) = (role.index, role.slot.clone(), Instant::now());

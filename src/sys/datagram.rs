@@ -73,7 +73,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message>
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: every pointer of `message` is to memory of ours that lives through the call, with its own length.
     let received = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })?;
-    // SAFETY: the kernel has written `msg_namelen` bytes of an address into `name`, the rest of which is zero.
+    // SAFETY: the kernel has written `msg_namelen` bytes of an address into `name`; the rest is zero.
     let peer = unsafe { SockaddrStorage::from_raw(std::ptr::addr_of!(name).cast(), Some(message.msg_namelen)) };
     let (to, from) = sent_to(&message);
     let len = usize::try_from(received).unwrap_or(0); // MSG_TRUNC: the real one

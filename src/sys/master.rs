@@ -1,7 +1,7 @@
 //! The signals of a master of worker processes: SIGHUP, SIGTTIN and SIGTTOU.
 //!
-//! They are handled from the bind on, like SIGINT and SIGTERM, because a program may send them as soon as it
-//! reads that the server listens. A run then does what they have asked for.
+//! They are handled from the bind on, like SIGINT and SIGTERM. A program may send them as soon as it reads
+//! that the server listens. A run then does what they have asked for.
 //!
 //! The handler does only what signal-safety(7) allows: atomics, `signal`, `write`.
 

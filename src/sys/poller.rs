@@ -12,7 +12,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use super::epoll::Epoll;
 use super::event::whole_millis;
 
-/// Most events that one wait takes from the kernel; what is left shows at the next.
+/// The most events that one wait takes from the kernel. The next wait takes the others.
 const BATCH: usize = 512;
 
 /// What to watch a descriptor for, and what it is ready for. Hang-ups and errors always show.
@@ -56,7 +56,7 @@ impl Poller {
         Ok(Self { set: Set::Epoll(Epoll::new()?), events: vec![EpollEvent::empty(); BATCH], ready: 0 })
     }
 
-    /// Of a handful of descriptors, each of which is removed or forgotten before it is closed.
+    /// Makes a poller of a handful of descriptors. Each is removed or forgotten before it is closed.
     pub(crate) fn few() -> Self {
         Self { set: Set::Few(RefCell::default()), events: Vec::new(), ready: 0 }
     }
@@ -170,7 +170,7 @@ impl PollSet {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<EpollEvent>) -> io::Result<usize> {
         events.clear();
         let (list, length) = (self.list.as_mut_ptr(), self.list.len() as libc::nfds_t);
-        // SAFETY: poll reads and writes `length` entries of the list, which has so many.
+        // SAFETY: poll reads and writes `length` entries, the length of the list.
         match Errno::result(unsafe { libc::poll(list, length, i32::from(whole_millis(timeout))) }) {
             Err(Errno::EINTR) => return Ok(0),
             done => done?,

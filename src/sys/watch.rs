@@ -34,8 +34,7 @@ pub(crate) struct Told {
 /// An epoll set whose entries tell once, and then no more until they are armed again.
 ///
 /// Arming fails where the number has not the file any more that it was added with. That is the one exact way
-/// to learn of a descriptor that was closed, and an entry that outlives it, as it does while a duplicate is
-/// open, is silent.
+/// to learn of a descriptor that was closed. Its entry lives on while a duplicate is open, and is silent.
 #[derive(Debug)]
 pub(crate) struct OneShots {
     set: OwnedFd,
@@ -87,7 +86,7 @@ impl OneShots {
     ) -> io::Result<()> {
         self.batch.resize(registered.clamp(1, BATCH), epoll_event { events: 0, u64: 0 });
         let (room, millis) = (self.batch.len() as c_int, i32::from(whole_millis(timeout)));
-        // SAFETY: epoll_wait writes at most `room` events into the batch, which has so many.
+        // SAFETY: epoll_wait writes at most `room` events into the batch, whose length that is.
         let n = unsafe { libc::epoll_wait(self.set.as_raw_fd(), self.batch.as_mut_ptr(), room, millis) };
         let n = ready(Errno::result(n))?;
         let tell = |event: &epoll_event| {
@@ -154,7 +153,7 @@ impl PollList {
             pollfd { fd, events, revents: 0 }
         }));
         let (list, length) = (self.0.as_mut_ptr(), self.0.len() as libc::nfds_t);
-        // SAFETY: poll reads and writes `length` entries of the list, which has so many.
+        // SAFETY: poll reads and writes `length` entries, the length of the list.
         let n = ready(Errno::result(unsafe { libc::poll(list, length, i32::from(whole_millis(timeout))) }))?;
         told.extend(self.0.iter().filter(|entry| n > 0 && entry.revents != 0).map(|entry| {
             let broken = c_int::from(libc::POLLHUP | libc::POLLERR);
@@ -166,7 +165,7 @@ impl PollList {
     }
 }
 
-/// `select`. It does not say which descriptor is closed, only that one is: then all are told, with no events.
+/// Waits by `select`. It says that a descriptor is closed, but not which. Then all are told, with no events.
 pub(crate) fn select(watched: impl Watched, timeout: Option<Duration>, told: &mut Vec<Told>) -> io::Result<()> {
     let (mut read, mut write, mut end) = (NumberSet::new(), NumberSet::new(), 0);
     for (fd, events) in watched.clone() {

@@ -38,7 +38,7 @@ fn errors_and_panics_end_their_connection_after_what_was_written() {
 }
 
 #[test]
-fn who_is_cut_reads_a_reset() {
+fn a_client_that_is_cut_reads_a_reset() {
     let reset = |server: &Running, word: &str| {
         let mut client = greeted(server);
         say(&client, word);

@@ -27,7 +27,7 @@ pub(crate) fn never_serves_more_than_the_limit(of: &Traits) {
     assert_eq!(waits.line(), "waited", "a place is free again");
 }
 
-pub(crate) fn cuts_who_idles_and_nobody_else(of: &Traits) {
+pub(crate) fn cuts_idle_clients_and_no_others(of: &Traits) {
     let server = with_time_enough(300 * MS, |limit| {
         let server = of.start(&["--idle-timeout", &limit.as_millis().to_string()]);
         asks_for_longer_than(limit, server.connect()).then_some((limit, server))
@@ -59,7 +59,7 @@ fn asks_for_longer_than(limit: Duration, mut client: Client) -> bool {
     true
 }
 
-pub(crate) fn cuts_who_trickles(of: &Traits) {
+pub(crate) fn cuts_a_client_that_trickles(of: &Traits) {
     let server = of.start(&["--request-timeout", "300"]);
     let mut client = server.connect();
     client.send("ECHO ");
@@ -77,7 +77,7 @@ pub(crate) fn cuts_who_trickles(of: &Traits) {
 }
 
 /// It is cut by a reset. 16 MB are more than the kernel's buffers take, so the handler waits for a client that does not read.
-pub(crate) fn cuts_who_takes_no_answer(of: &Traits) {
+pub(crate) fn cuts_a_client_that_takes_no_answer(of: &Traits) {
     let server = of.start(&["--write-timeout", "200"]);
     let mut client = server.connect();
     client.send("BIG 16000000\n");
@@ -95,7 +95,7 @@ fn assert_took(since: Instant, limit: Duration) {
     assert!(took > limit - 50 * MS && took < limit * 10 + AT_ONCE, "{took:?} for a limit of {limit:?}");
 }
 
-pub(crate) fn refuses_whom_a_slow_hook_does_not_let_in_in_time(of: &Traits) {
+pub(crate) fn refuses_clients_that_a_slow_hook_does_not_admit_in_time(of: &Traits) {
     let server = of.start(&["--verify-delay", "50"]);
     assert_eq!(server.ask("ECHO in"), "in");
     server.until_stats("all were let in", |s| s["refused"] == 0 && s.add_up());

@@ -67,11 +67,11 @@ macro_rules! strategies {
                     a_client_that_resets_is_no_failure;
                 identity: runs_handlers_where_it_says;
                 leaks: a_thousand_connections_leave_nothing_behind the_counters_add_up;
-                limits: never_serves_more_than_the_limit cuts_who_idles_and_nobody_else cuts_who_trickles
-                    cuts_who_takes_no_answer refuses_whom_a_slow_hook_does_not_let_in_in_time;
+                limits: never_serves_more_than_the_limit cuts_idle_clients_and_no_others cuts_a_client_that_trickles
+                    cuts_a_client_that_takes_no_answer refuses_clients_that_a_slow_hook_does_not_admit_in_time;
                 proxy: tells_the_clients_address_behind_a_proxy;
                 stop: lets_a_request_in_flight_finish ends_idle_clients_at_once cuts_half_a_request_at_the_drain_limit
-                    serves_who_waits_in_the_queue stops_from_within_a_handler stops_at_once_when_nothing_runs
+                    serves_clients_in_the_queue stops_from_within_a_handler stops_at_once_when_nothing_runs
                     a_second_sigterm_ends_a_spinning_handler a_second_sigint_ends_a_spinning_handler
                     the_first_signal_may_be_another_one;
                 unread: a_reply_arrives_whole_although_input_was_left_unread

@@ -59,7 +59,7 @@ fn asleep(of: &Traits, args: &[&str], time: Duration) -> (Server, Client, Instan
 }
 
 /// Whoever had connected before the stop is served after it.
-pub(crate) fn serves_who_waits_in_the_queue(of: &Traits) {
+pub(crate) fn serves_clients_in_the_queue(of: &Traits) {
     let (mut server, mut first, mut queued) = with_time_enough(300 * MS, |time| {
         let (mut server, first, began) = asleep(of, &["--max-connections", "1", "--workers", "1"], time);
         let mut queued = server.connect();

@@ -136,7 +136,7 @@ fn a_broadcast_reaches_all_loops_in_the_order_of_its_sender() {
 }
 
 #[test]
-fn one_can_be_left_out_and_who_has_left_is_not_counted() {
+fn a_broadcast_can_leave_one_out_and_counts_no_former_member() {
     let (rig, mut a, mut b) = two();
     let (room, here) = (rig.room, a.place);
     until("the others have left", || rig.ask(here, move |cx| cx.members(room)) == 2);

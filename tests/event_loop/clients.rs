@@ -178,7 +178,7 @@ impl BlackHole {
 }
 
 #[test]
-fn who_does_not_answer_in_time_has_failed() {
+fn an_attempt_without_an_answer_in_time_has_failed() {
     let hole = BlackHole::new();
     let since = Instant::now();
     let (heard, text) = attempt(Connect::to(hole.addr()).timeout(ms(200)));

@@ -68,7 +68,7 @@ fn members_come_in_the_order_in_which_they_joined() {
 }
 
 #[test]
-fn who_leaves_or_is_lost_is_in_no_group() {
+fn a_connection_that_leaves_or_is_lost_is_in_no_group() {
     let (mut test, group, other) = (test_loop(), Group::new(), Group::lossy());
     let journal = Journal::default();
     let id = test.connect(Script::new(&journal).on("data", move |t, data| {

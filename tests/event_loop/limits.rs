@@ -38,7 +38,7 @@ fn ends_after(set: fn(&mut Transport<'_>), feed: &[&[u8]], every: Duration) -> (
 }
 
 #[test]
-fn each_time_limit_ends_whom_it_should() {
+fn each_time_limit_ends_the_right_connections() {
     let idle: fn(&mut Transport<'_>) = |t| t.set_idle_timeout(Some(2 * SECOND));
     assert_eq!(ends_after(idle, &[], SECOND), ("idle limit of 2s exceeded".into(), 2 * SECOND));
     assert_eq!(ends_after(idle, &[b"a", b"b"], SECOND), ("idle limit of 2s exceeded".into(), 3 * SECOND));

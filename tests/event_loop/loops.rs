@@ -126,7 +126,7 @@ impl Protocol for Slow {
 }
 
 #[test]
-fn at_a_stop_who_is_queued_is_served_once_whoever_has_the_places() {
+fn at_a_stop_each_queued_client_is_served_once_by_any_loop() {
     let server = serve(builder(2).max_connections(2).bind(ANY, factory(|_| Slow)).unwrap());
     let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.write_all(b"question").unwrap());

@@ -131,7 +131,7 @@ fn a_limit_undoes_no_other_pause_and_none_undoes_it() {
 }
 
 #[test]
-fn no_timer_runs_for_who_has_nothing_to_do() {
+fn an_idle_connection_with_a_rate_limit_has_no_timer() {
     let (mut test, limit) = (TestLoop::new().unwrap(), RateLimit::new(1000).burst(100));
     let (id, got) = reader(&mut test, &limit);
     let writes = writer(&mut test, &limit.clone());
@@ -144,7 +144,7 @@ fn no_timer_runs_for_who_has_nothing_to_do() {
 }
 
 #[test]
-fn who_waits_and_leaves_gives_its_part_back() {
+fn a_waiting_connection_that_leaves_gives_its_part_back() {
     let (mut test, limit) = (TestLoop::new().unwrap(), RateLimit::new(1000).burst(1000));
     let first = writer(&mut test, &limit);
     test.act(|cx| cx.write_to(first, &[b'x'; 2000]));

@@ -76,7 +76,7 @@ fn the_request_limit_cuts_a_connection_whose_output_drips() {
 
 /// epoll tells of room only when a third of the kernel's buffer is free.
 #[test]
-fn the_write_limit_spares_a_peer_who_takes_a_little() {
+fn the_write_limit_spares_a_peer_that_takes_a_little() {
     let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
     let client = test.connect(Script::new(&journal).on("data", |t, _| Ok(t.write(&[b'x'; 1000])?)));
     test.take_at_most(client, 0);
@@ -337,7 +337,7 @@ impl Factory for Stubborn {
 
 /// It was told of the stop in each turn, for as long as the drain lasted.
 #[test]
-fn who_connects_again_whatever_happens_does_not_keep_a_drain_busy() {
+fn a_client_that_always_connects_again_does_not_hold_up_a_drain() {
     let (failures, running) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let stubborn = || Stubborn { failures: failures.clone(), running: running.clone() };
     let mut test = TestLoop::new().unwrap();
@@ -362,7 +362,7 @@ fn who_connects_again_whatever_happens_does_not_keep_a_drain_busy() {
 
 /// That nothing can be written any more was taken for a failure that has ended the connection.
 #[test]
-fn who_writes_at_the_end_after_ending_its_own_half_is_closed_in_order() {
+fn a_write_after_the_own_half_has_ended_still_closes_in_order() {
     let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
     let script = Script::new(&journal).on("made", |t, _| {
         t.shutdown_write();
@@ -428,7 +428,7 @@ fn a_connection_that_its_factory_closes_is_told_to_nobody() {
 
 /// A rate limit sent before the rise of the queue was noted, and so its fall was no news.
 #[test]
-fn who_finds_the_queue_long_hears_of_its_fall_although_a_rate_limit_lets_go_in_the_same_turn() {
+fn a_producer_hears_that_the_queue_is_short_although_a_rate_limit_lets_go_in_the_same_turn() {
     let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
     let script = Script::new(&journal).on("made", |t, _| {
         t.limit_writing(&RateLimit::new(1_000_000).burst(10_000));
@@ -467,7 +467,7 @@ fn what_cannot_be_sent_is_told_however_large_it_is() {
 
 /// The end of a pipe's last writer was a reset.
 #[test]
-fn a_pipe_whose_writer_is_gone_stays_open_for_who_wants_it() {
+fn a_pipe_whose_writer_is_gone_stays_open_while_it_is_wanted() {
     let (mut reactor, journal) = (socketserver::Reactor::new().unwrap(), Journal::default());
     let script = Script::new(&journal).on("eof", |t, _| {
         t.set_timer(SECOND / 20);

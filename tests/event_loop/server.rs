@@ -95,7 +95,7 @@ fn the_limit_is_changed_while_serving() {
 }
 
 #[test]
-fn who_is_beyond_the_limit_is_told_so() {
+fn a_client_beyond_the_limit_gets_the_refusal() {
     let server = doers(builder().max_connections(1).at_limit(AtLimit::Refuse(b"busy\n".to_vec())));
     let mut first = server.connect();
     ask(&mut first, "1");

@@ -18,7 +18,7 @@ use socketserver::{factory, HandlerResult, Protocol, Transport};
 const ANY: &str = "127.0.0.1:0";
 
 #[test]
-fn p10_who_ends_its_stream_at_once_gets_the_whole_answer() {
+fn p10_a_client_that_ends_its_stream_at_once_gets_the_whole_answer() {
     let looped = script::run(|reactor| reactor.listen_tcp(ANY, factory(|_| Echo)).unwrap());
     assert_eq!(kit::ask(looped.addr, "hello"), "hello");
     let (looped, told) = teller();

@@ -40,7 +40,7 @@ fn s2_a_hundred_requests_finish() {
 }
 
 #[test]
-fn s3_who_is_late_is_cut_at_the_drain_limit() {
+fn s3_a_late_request_is_cut_at_the_drain_limit() {
     for strategy in CONCURRENT {
         let mut server = torture(strategy, &["--drain", "200"]);
         let mut late = server.connect();

@@ -64,8 +64,7 @@ impl Factory for Members {
     }
 }
 
-/// A member of the room, which repeats what it hears, writes the texts that it is posted, and holds its loop up when it
-/// is asked to.
+/// A member of the room. It repeats what it hears, writes the texts that it is posted, and holds its loop up when asked.
 struct Member(Group, Arc<Known>);
 
 impl Protocol for Member {

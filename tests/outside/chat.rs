@@ -72,7 +72,7 @@ fn the_commands_do_what_the_help_says() {
 }
 
 #[test]
-fn who_gives_no_name_is_no_member() {
+fn a_client_without_a_name_is_no_member() {
     for room in ROOMS {
         let server = Server::start(room, &[]);
         let mut all = members(&server, &["ada"]);
@@ -96,7 +96,7 @@ fn control_characters_are_left_out() {
 
 /// More than the kernel's buffers take, and than one member may have queued.
 #[test]
-fn a_member_who_never_reads_costs_the_room_nothing() {
+fn a_member_that_never_reads_costs_the_room_nothing() {
     let server = Server::start("chat_room", &[]);
     let mut all = members(&server, &["ada", "bob", "lazy"]);
     let (line, mut cut) = ("m".repeat(900), None);
@@ -155,7 +155,7 @@ fn nc_is_a_client_of_the_room() {
 }
 
 #[test]
-fn the_simple_logger_prints_who_comes_what_is_sent_and_who_goes() {
+fn the_simple_logger_prints_clients_as_they_come_send_and_go() {
     let mut server = Server::start("simple_logger", &[]);
     let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {

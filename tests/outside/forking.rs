@@ -280,7 +280,7 @@ fn h8_a_memory_hog_ends_itself_only() {
 }
 
 #[test]
-fn the_isolation_example_ends_who_spins() {
+fn the_isolation_example_ends_a_handler_that_spins() {
     let server = Server::start("isolation", &[]);
     let mut client = server.connect();
     client.line();

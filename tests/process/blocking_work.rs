@@ -131,7 +131,7 @@ fn a_connection_that_is_gone_is_known_by_its_id() {
 }
 
 #[test]
-fn the_reactor_s_drop_waits_for_nobody_and_leaves_no_thread() {
+fn a_dropped_reactor_waits_for_no_work_and_leaves_no_thread() {
     alone!();
     let (reactor, gate, begun) = (Reactor::new().unwrap(), Gate::default(), Arc::new(AtomicUsize::new(0)));
     let mut reactor = reactor;

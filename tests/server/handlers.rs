@@ -45,7 +45,7 @@ fn the_hook_is_told_of_each_kind_of_failure() {
 }
 
 #[test]
-fn the_hook_is_told_of_who_was_refused() {
+fn handle_error_hears_of_refused_connections() {
     let (tell, told) = mpsc::channel();
     let server = ServerBuilder::new().max_connections(1).at_limit(AtLimit::Refuse(Vec::new()));
     let server = serve(server.handle_error(tell_kind(tell)).bind(ANY, Lines).unwrap());

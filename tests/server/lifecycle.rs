@@ -74,7 +74,7 @@ fn a_stop_from_a_handler_lets_that_handler_finish() {
 }
 
 #[test]
-fn who_waits_for_a_request_reads_the_end_of_the_stream() {
+fn a_stop_ends_the_wait_for_a_request_like_an_end_of_stream() {
     for (name, strategy) in strategies() {
         let server = ServerBuilder::new().strategy(strategy).drain_timeout(FAR);
         let greet = handler(|conn| {
@@ -120,7 +120,7 @@ fn a_request_in_progress_is_finished() {
 }
 
 #[test]
-fn who_is_in_the_kernel_s_queue_is_served_before_the_end() {
+fn clients_in_the_kernel_s_queue_are_served_before_the_end() {
     for (name, strategy) in strategies() {
         let server = ServerBuilder::new().strategy(strategy).drain_timeout(FAR).bind(ANY, Lines).unwrap();
         let addr = server.local_addr().socket_addr().unwrap();

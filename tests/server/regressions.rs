@@ -16,7 +16,7 @@ fn waits_for_a_line() -> impl StreamRequestHandler {
 
 /// The cut gave a permit back, and whoever waited for it in the queue was served all the same, by nobody cut.
 #[test]
-fn nobody_is_served_after_the_cut_and_the_port_is_free_then() {
+fn after_the_cut_no_client_is_served_and_the_port_is_free() {
     let builder = ServerBuilder::new().strategy(ThreadPool::new(4)).max_connections(1);
     let server = serve(builder.bind_tcp("127.0.0.1:0", waits_for_a_line()).unwrap());
     let (addr, handle) = (server.addr(), server.handle.clone());

@@ -1,5 +1,5 @@
-//! Example servers as processes, driven from outside: what the suites have in common. The helpers are verbs, each
-//! waits for a condition rather than for a time, and a server that goes out of scope takes all of its processes along.
+//! Example servers as processes, driven from outside: what the suites have in common. The helpers are verbs, and
+//! each waits for a condition rather than for a time. A server that goes out of scope takes all of its processes along.
 #![allow(dead_code)] // each suite uses its part
 
 mod client;

@@ -57,7 +57,7 @@ use crate::sys::Poller;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The event loop's own code calls the protocol. So callbacks, their order, timers, messages, limits, water marks (16
+/// The event loop's own code calls the protocol. So callbacks, timers, messages, limits, water marks (16
 /// and 64 KiB), the longest queue (8 MiB) and the drain are as [the guide](crate::guide::event_loop) says. A loop for one
 /// connection differs in this:
 ///

@@ -22,7 +22,7 @@ pub(crate) const PER_PORT: usize = 64;
 pub(crate) const AT_A_TIME: usize = 1 << 20;
 
 /// Returns the token of a port's socket, made of the port's slot. A late event of a closed port finds its successor,
-/// and a look at that one brings nothing.
+/// and a look at the successor does no harm.
 pub(crate) fn of(kind: u64, index: usize, number: usize) -> u64 {
     kind + (index * PER_PORT + number) as u64
 }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_verdict_is_served_although_the_port_is_closed() {
+    fn a_client_that_waits_for_a_verdict_is_served_although_the_port_is_closed() {
         let (release, gate) = mpsc::channel::<()>();
         let gate = parking_lot::Mutex::new(gate);
         let waits = move |_: &_| gate.lock().recv().is_ok();

@@ -1,8 +1,8 @@
 //! [`Supervisor`]: the loop of the master. It compares the workers that there are with those that there
 //! should be, and does the difference.
 //!
-//! Nobody else starts or ends workers. A wish for a change (a call of a handle in any process, a signal, a
-//! worker that has served its time) is written into the scoreboard, and the master is woken. So two wishes at
+//! Nobody else starts or ends workers. A wish for a change is written into the scoreboard, and the master
+//! is woken. Wishes come from handles in any process, from signals, and from workers that have served their time. So two wishes at
 //! once need no protocol, and no wish is lost.
 //!
 //! The walk of a turn is [`Supervisor::serve`]: hear the workers and the signals, check the heartbeats

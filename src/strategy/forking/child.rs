@@ -27,7 +27,7 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, st
 fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
 
-    // Let go of descriptors. A datagram is replied to from the server's socket, so that one stays.
+    // Let go of descriptors. The reply to a datagram leaves from the server's socket, so that socket stays.
     let shared = request.as_ref().and_then(Request::shared_socket);
     core.control.become_child(shared.as_ref().map(AsFd::as_fd));
 

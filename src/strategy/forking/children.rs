@@ -144,8 +144,8 @@ impl Children {
     fn reap(&mut self, watch: &Epoll, token: u64) {
         let Some(child) = self.all.get(&token) else { return };
         let Some(pidfd) = &child.pidfd else { return };
-        // Before it is waited for: from then on the number may be another's, and a second SIGINT would kill
-        // that one.
+        // Before the wait: after it the number may belong to another process, and a second SIGINT would kill
+        // that process.
         signal::child_ends(child.pid.as_raw());
         let Some(status) = process::ended(pidfd.as_fd()) else {
             return signal::child_begins(child.pid.as_raw());

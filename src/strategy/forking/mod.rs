@@ -122,8 +122,7 @@ impl Forking {
     }
 
     /// Refuses a fork beside other threads. A lock that one of them holds (of the allocator, of the logger)
-    /// would stay locked in the child for ever, and no care in this crate can mend that for a handler that
-    /// may call anything.
+    /// would stay locked in the child for ever. A handler may call anything, so this crate cannot mend that.
     fn check_threads(&self) -> Result<()> {
         if self.threads_allowed {
             return Ok(());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn verify_request_says_who_is_served() {
+fn verify_request_decides_which_clients_are_served() {
     for strategy in ALL {
         let (told, seen) = (Told::default(), Arc::new(Mutex::new(Vec::new())));
         let (log, turn) = (seen.clone(), AtomicUsize::new(0));
@@ -81,7 +81,7 @@ fn a15_more_hung_hooks_than_threads_refuse_and_recover() {
 }
 
 #[test]
-fn a15_a_panic_in_verify_request_refuses_that_one() {
+fn a15_a_panic_in_verify_request_refuses_one_connection() {
     for strategy in ALL {
         let (told, calls) = (Told::default(), AtomicUsize::new(0));
         let builder = ServerBuilder::new().handle_error(told.hook()).verify_request(move |_| {

@@ -218,7 +218,7 @@ fn connection_refused() {
 
 /// What came before the socket was connected is a stranger's as well.
 #[test]
-fn who_is_connected_hears_no_stranger() {
+fn a_connected_socket_hears_no_stranger() {
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
     let friend = UdpSocket::bind(ANY).unwrap();
     let chosen: Addr = friend.local_addr().unwrap().into();

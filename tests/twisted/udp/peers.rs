@@ -10,7 +10,7 @@ fn asks(reactor: &mut Reactor, journal: &Journal, from: &str, peer: Addr) -> Dat
 /// The peer's name, however it was spelt: for the kernel, "this host" is the loopback, and a file has many paths. Who
 /// was connected to another spelling was deaf.
 #[test]
-fn who_is_connected_hears_the_peer_however_it_was_spelt() {
+fn a_connected_socket_hears_its_peer_by_any_spelling() {
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
     let server = UdpSocket::bind(ANY).unwrap();
     let port = server.local_addr().unwrap().port();
@@ -33,7 +33,7 @@ fn who_is_connected_hears_the_peer_however_it_was_spelt() {
 }
 
 #[test]
-fn who_is_connected_hears_the_peer_by_any_path() {
+fn a_connected_socket_hears_its_peer_by_any_path() {
     let dir = std::env::temp_dir().join(format!("socketserver-twisted-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("sub")).unwrap();
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());

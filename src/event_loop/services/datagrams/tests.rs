@@ -65,7 +65,7 @@ fn of_both(reactor: &mut Reactor, protocol: Noting) -> Option<DatagramPort> {
 }
 
 #[test]
-fn the_socket_is_chosen_by_the_family_and_by_whom_it_is_connected_to() {
+fn the_socket_is_chosen_by_its_family_and_its_peer() {
     let (mut reactor, noting) = (Reactor::new().unwrap(), Noting::default());
     let Some(port) = of_both(&mut reactor, noting.clone()) else { return };
     let ((v4, v4_addr), (v6, v6_addr)) = (client(HERE_V4), client(HERE_V6));
