@@ -24,8 +24,9 @@ impl ServerHandle {
     /// `shutdown` never blocks. Call it from anywhere (a handler, another thread, before serving), any number
     /// of times. (Python's `shutdown` blocks, and deadlocks in a handler.)
     ///
-    /// A stop that comes before the server serves is kept: the next `serve_forever` returns at once. Once a
-    /// run has ended by the stop, the next run starts afresh, and a late second call changes nothing.
+    /// A stop that comes before the server serves is kept: the next `serve_forever` only drains. The stop is
+    /// over when a `serve_forever` has ended by it. The next one starts afresh, and a late second call changes
+    /// nothing. [`handle_request`](crate::TcpServer::handle_request) does not drain, so the stop stays.
     pub fn shutdown(&self) {
         self.core.server().control.request_stop();
     }

@@ -76,14 +76,9 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
             wait_until_idle(&bound.core)?;
             Ok(CODES.iter().position(|s| *s == single).unwrap_or(0) as u64 + 1)
         };
-        bound.core.control.begin();
         let before = bound.core.totals().accepted;
-        let answer = supervisor(settings, bound, most, &mut run)?.serve_once();
-        // A stop ends one call, as it ends one `serve_forever`.
-        if bound.core.control.stopping() {
-            bound.core.control.end();
-        }
-        let single = answer?.and_then(|code| CODES.get(code as usize - 1).copied());
+        let answer = supervisor(settings, bound, most, &mut run)?.serve_once()?;
+        let single = answer.and_then(|code| CODES.get(code as usize - 1).copied());
         match single {
             Some(single) => Ok(single),
             // It died without an answer. If a connection came, its handler is to blame, and that is counted.

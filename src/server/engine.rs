@@ -128,7 +128,6 @@ fn serve_one(
 ) -> Result<Single> {
     let acceptor = Acceptor::new(&bound.core, &bound.listeners, service);
     let _here = Accepting::here();
-    bound.core.control.begin();
     let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
         strategy.service_actions();
@@ -140,11 +139,8 @@ fn serve_one(
             }
             AcceptEvent::Watched => {}
             AcceptEvent::Timeout => return Ok(Single::TimedOut),
-            AcceptEvent::Stopped => {
-                // The stop counts as obeyed, so that the next call serves again, as with `serve_forever`.
-                bound.core.control.end();
-                return Ok(Single::Stopped);
-            }
+            // The stop stays, until a run of `serve_forever` has drained.
+            AcceptEvent::Stopped => return Ok(Single::Stopped),
         }
     }
 }

@@ -75,6 +75,21 @@ pub use udp::{UdpServer, UnixDatagramServer};
 /// assert_eq!(report.served, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # What a drop does
+///
+/// A drop closes the listeners. It waits for nobody, and cuts nobody: it does not drain. A client that waits in
+/// the kernel's queue gets a reset. After [`serve_forever`](Self::serve_forever) nothing is left to a drop but
+/// handlers that the report counts as abandoned. After [`handle_request`](Self::handle_request), requests may be
+/// under way:
+///
+/// | strategy | a request that is under way at the drop |
+/// |---|---|
+/// | `Sequential`, event loops, `PreForking` | there is none: the call returns when the request has ended |
+/// | `Threading`, `ThreadPool` | its thread goes on to its end, and ends with the process at the latest |
+/// | `Forking` | its process goes on, as after the [server's death](crate::guide::forking#when-the-server-dies) |
+///
+/// The same holds for datagrams, which [`UdpServer`] serves. To drain, call `shutdown` and `serve_forever` first.
 #[derive(Debug)]
 #[must_use = "a server serves when serve_forever is called"]
 pub struct TcpServer<H, S = Threading> {
@@ -190,6 +205,9 @@ impl<H, S> TcpServer<H, S> {
     /// The listeners stay open, so you may call it again. Clients that connect meanwhile wait in the kernel's
     /// queue. The listeners are closed when the server is dropped.
     ///
+    /// If the server was asked to stop before, it only drains: it serves the connections that are queued, and
+    /// waits for those that [`handle_request`](Self::handle_request) has begun.
+    ///
     /// # Errors
     /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the strategy cannot begin.
     /// The failure of a connection is no error of the server.
@@ -218,6 +236,23 @@ impl<H, S> TcpServer<H, S> {
     /// A strategy may serve on another thread or in another process. Then it returns before the request is
     /// done; look at [`stats`](ServerHandle::stats).
     ///
+    /// A stop is not over with the call that it ends: each further call returns `false` at once, until
+    /// [`serve_forever`](Self::serve_forever) has drained.
+    ///
+    /// ```
+    /// use socketserver::{handler, ServerBuilder};
+    ///
+    /// let hello = handler(|conn| conn.send_line("hello"));
+    /// let mut server = ServerBuilder::new().bind("127.0.0.1:0", hello)?;
+    /// # server.handle().shutdown();
+    /// while !server.handle().is_shutting_down() {
+    ///     server.handle_request(None)?;
+    /// }
+    /// let report = server.serve_forever()?;              // drains, and returns
+    /// # assert_eq!(report.accepted, 0);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`serve_forever`](Self::serve_forever).
     pub fn handle_request(&mut self, timeout: Option<Duration>) -> Result<bool>
@@ -225,8 +260,13 @@ impl<H, S> TcpServer<H, S> {
         S: Engine<H>,
     {
         self.serve_here()?;
-        let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
         let core = &self.bound.core;
+        core.control.begin();
+        // What is queued is for the drain.
+        if core.control.stopping() {
+            return Ok(false);
+        }
+        let came = self.strategy.run_once(&self.bound, &self.handler, timeout)?;
         if let (Single::TimedOut, Some(hook)) = (came, &core.hooks.handle_timeout) {
             hooks::call(core, "handle_timeout", hook);
         }

@@ -129,7 +129,7 @@ impl<H: DatagramRequestHandler, S: ServingStrategy> UdpServer<H, S> {
 
     /// Waits for one datagram, gives it to the strategy, and returns `true`, as [`TcpServer::handle_request`]
     /// does. It returns `false` if `timeout` has passed (`None`: no limit; zero: no wait), or if the server
-    /// was asked to stop.
+    /// was asked to stop. A stop stays until [`serve_forever`](Self::serve_forever) has drained.
     ///
     /// # Errors
     /// As [`TcpServer::handle_request`].

@@ -175,6 +175,7 @@ fn one_request_is_one_connection() {
     }
     server.handle().shutdown();
     assert!(!server.handle_request(None).unwrap(), "told to stop");
+    server.serve_forever().unwrap();
     let client = thread::spawn(move || kit::ask(addr, "again"));
     assert!(server.handle_request(Some(LONG)).unwrap());
     assert_eq!(client.join().unwrap(), "again");

@@ -13,4 +13,5 @@ mod handlers;
 mod hooks;
 mod lifecycle;
 mod regressions;
+mod single_stops;
 mod unix;

@@ -30,14 +30,9 @@ impl<F: Factory + 'static> Engine<F> for EventLoop {
 
     /// Serves one connection to its end.
     fn run_once(&mut self, bound: &Bound, factory: &Arc<F>, timeout: Option<Duration>) -> Result<Single> {
-        bound.core.control.begin();
         let mut reactor = self.reactor(bound, factory)?;
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let came = reactor.serve_one(deadline)?;
-        if came == Single::Stopped {
-            bound.core.control.end(); // so that a stop ends one call only, as with serve_forever
-        }
-        Ok(came)
+        reactor.serve_one(deadline)
     }
 }
 

@@ -85,6 +85,10 @@ impl Supervisor<'_> {
         if !control.paused() {
             self.scoreboard.queued.count(&self.bound.listeners, core.settings.backlog);
         }
+        // The stop may have come before any worker was there.
+        if self.workers.is_empty() && self.fault.is_none() && !control.is_urgent() && !self.is_single {
+            self.start_for_the_queue();
+        }
         while !self.workers.is_empty() {
             control.events.clear();
             // A worker without a permit for the rest of the queue waits at its gate until others have served
@@ -98,6 +102,15 @@ impl Supervisor<'_> {
         }
         self.scoreboard.queued.clear();
         self.fault.take().map_or(Ok(self.abandoned), Err)
+    }
+
+    /// Starts a worker that serves the connections queued at the stop.
+    fn start_for_the_queue(&mut self) {
+        if !self.scoreboard.queued.is_empty() {
+            self.start(0);
+            let limit = self.core().admission.permits.limit().min(self.capacity);
+            self.workers.iter().for_each(|worker| worker.core.admission.permits.set_limit(limit));
+        }
     }
 
     /// Stops all workers as this server is stopped, and kills workers that are too slow.
