@@ -61,7 +61,8 @@ impl DatagramSocket {
 
     /// Takes a datagram into the caller's buffer.
     pub(crate) fn receive_into(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        let message = datagram::receive(self.fd.as_fd(), buffer)?;
+        let is_for_all = self.local.ip().is_some_and(|ip| ip.is_unspecified());
+        let message = datagram::receive(self.fd.as_fd(), buffer, is_for_all)?;
         let peer = message.peer.as_ref().map_or(Addr::Unnamed, addr_of);
         Ok(Received { len: message.len, peer, to: message.to, from: message.from })
     }

@@ -53,11 +53,15 @@ pub(crate) struct Message {
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// Takes one datagram from the kernel's queue, without a wait.
+/// Takes one datagram from the kernel's queue, without a wait. `asks_destination`: a UDP socket that is bound to all
+/// addresses.
+///
+/// Other sockets get no control buffer. A peer may pass descriptors over a Unix socket (`SCM_RIGHTS`): without such a
+/// buffer the kernel closes them at once (unix(7)). With one, each would stay open here. UDP passes none.
 ///
 /// The name begins as zeroes: the kernel writes none for a Unix client without a name. (nix 0.31 leaves the address
 /// uninitialised there.)
-pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message> {
+pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], asks_destination: bool) -> io::Result<Message> {
     // SAFETY: sockaddr_storage is plain integers, for which all zeroes is a value.
     let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut control = Control([0; 64]);
@@ -68,8 +72,10 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Message>
     message.msg_namelen = std::mem::size_of_val(&name) as libc::socklen_t;
     message.msg_iov = &mut part;
     message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len() as _;
+    if asks_destination {
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = control.0.len() as _;
+    }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: every pointer of `message` is to memory of ours that lives through the call, with its own length.
     let received = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })?;

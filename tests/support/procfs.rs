@@ -92,7 +92,8 @@ struct Stat {
     ticks: u64,
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+/// All processes of this machine.
+pub fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
