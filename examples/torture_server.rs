@@ -10,7 +10,7 @@ use common::any::{STRATEGY, WORKERS};
 use common::tls::TLS;
 use common::trouble::{answer, Answer, Facts};
 use socketserver::event_loop::{Eof, FramedTransport, TimerId, WriteError};
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver};
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, PeerFault};
 use socketserver::{ServerBuilder, StreamRequestHandler, Transport};
 
 /// For most strategies.
@@ -65,7 +65,7 @@ impl LineReceiver for TortureProtocol {
     fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         let stats = transport.server().stats();
         let facts = Facts { master: self.master, peer: transport.peer_addr(), stats };
-        match answer(std::str::from_utf8(line)?, &facts)? {
+        match answer(std::str::from_utf8(line).map_err(PeerFault::new)?, &facts)? {
             Answer::Line(text) => transport.send_line(&text)?,
             Answer::Sleep(time) => {
                 transport.pause_reading();

@@ -13,6 +13,66 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// `HandlerResult<T>`.
 pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+/// An error that the peer has caused: it has sent what the handler cannot take. It is logged at `debug`, because
+/// whoever can connect can cause it, and counted as a [failure](crate::Stats::failed) and a
+/// [fault of the peer](crate::Stats::peer_faults).
+///
+/// The library's own errors of this kind need no mark: an over-long line, a malformed frame, a line that is not
+/// UTF-8, a datagram whose sender cannot be replied to.
+///
+/// ```
+/// use std::io::Write;
+/// use socketserver::{Connection, HandlerResult, PeerFault};
+///
+/// fn double(conn: &mut Connection) -> HandlerResult {
+///     while let Some(line) = conn.next_line()? {
+///         let number: u32 = line.parse().map_err(PeerFault::new)?;
+///         let twice = number.checked_mul(2).ok_or(PeerFault::new("too large"))?;
+///         writeln!(conn, "{twice}")?;
+///     }
+///     Ok(())
+/// }
+/// # let (mut conn, mut client) = Connection::pair()?;
+/// # client.write_all(b"21\nx\n")?;
+/// # let error = double(&mut conn).unwrap_err();
+/// # assert_eq!(error.to_string(), "invalid digit found in string");
+/// # assert!(error.is::<PeerFault>());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A time limit or a lost connection inside stays one. It displays as the error inside.
+#[derive(Debug)]
+pub struct PeerFault(pub(crate) Box<dyn std::error::Error + Send + Sync>);
+
+impl PeerFault {
+    /// Marks an error, or a text, as the peer's fault.
+    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
+    /// Returns the error inside.
+    pub fn get_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl fmt::Display for PeerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for PeerFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Takes what the peer has sent as text. Its error is the peer's fault.
+pub(crate) fn text_of_peer(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, PeerFault::new(e.utf8_error())))
+}
+
 /// The act of giving a Unix socket's file to another user, as an error names it. The error has a hint of its
 /// own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";

@@ -327,7 +327,7 @@ mod model;
 
 pub use config::{AtLimit, Limit};
 pub use connection::{Connection, Datagram};
-pub use error::{Error, HandlerResult, Result};
+pub use error::{Error, HandlerResult, PeerFault, Result};
 pub use event_loop::{
     factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, Lost, Protocol, Reactor, Transport,
 };

@@ -5,11 +5,10 @@ use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
 use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LAST_LOOK};
 use crate::lifecycle::ServerHandle;
-use crate::net::{Addr, Packet, LONGEST_V4};
+use crate::error::{text_of_peer, PeerFault};
+use crate::net::{gone, no_reply_to, Addr, Packet, Unsent, LONGEST_V4};
 use crate::sys;
 
 /// A datagram, as its handler sees it. Read from it what the peer has sent, and write the reply to it.
@@ -132,7 +131,8 @@ impl Datagram {
     fn send(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<()> {
         if *to == Addr::Unnamed {
             let why = "the peer has no address to reply to: its socket is bound to no name";
-            return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+            // Nothing else has this address: it is a reply.
+            return Err(io::Error::new(io::ErrorKind::NotConnected, PeerFault::new(why)));
         }
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is gone, and its socket with it");
         let socket = self.packet.socket.upgrade().ok_or_else(gone)?;
@@ -189,14 +189,14 @@ impl Datagram {
 
     /// Makes an error for people out of the error of a failed send.
     fn explain(&mut self, e: io::Error, to: &Addr, size: usize) -> io::Error {
-        match e.raw_os_error().map(Errno::from_raw) {
-            // The network may allow less than the socket does.
-            Some(Errno::EMSGSIZE) => self.too_long_by(size, to),
-            Some(Errno::ENOENT | Errno::ECONNREFUSED) => {
+        match Unsent::of(&e, to) {
+            Unsent::TooLong => self.too_long_by(size, to),
+            Unsent::Gone => {
                 self.lost = true;
-                io::Error::new(io::ErrorKind::NotConnected, format!("nobody has the socket {to}"))
+                gone(to)
             }
-            _ => {
+            Unsent::NoReply if *to == self.packet.peer => no_reply_to(to, &e),
+            Unsent::NoReply | Unsent::Other => {
                 self.lost = true;
                 e
             }
@@ -219,6 +219,14 @@ impl Read for Datagram {
         self.read += n;
         Ok(n)
     }
+
+    // Overridden for its error: text that is not UTF-8 is the peer's fault.
+    fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let n = self.read_to_end(&mut bytes)?;
+        text.push_str(&text_of_peer(bytes)?);
+        Ok(n)
+    }
 }
 
 impl BufRead for Datagram {
@@ -228,6 +236,13 @@ impl BufRead for Datagram {
 
     fn consume(&mut self, n: usize) {
         self.read = (self.read + n).min(self.packet.data.len());
+    }
+
+    fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let n = self.read_until(b'\n', &mut bytes)?;
+        line.push_str(&text_of_peer(bytes)?);
+        Ok(n)
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 use super::input::Input;
 use super::output::Output;
 use super::wire::Wire;
+use crate::error::text_of_peer;
 use crate::framing::Decoder;
 
 /// The reading half of a [`Connection`](crate::Connection): Python's `rfile`.
@@ -58,6 +59,14 @@ impl<'a> ReadHalf<'a> {
 impl Read for ReadHalf<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.input.read(self.wire, self.output, buf)
+    }
+
+    // Overridden for its error: text that is not UTF-8 is the peer's fault.
+    fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let n = self.read_to_end(&mut bytes)?;
+        text.push_str(&text_of_peer(bytes)?);
+        Ok(n)
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::output::Output;
 use super::wire::Wire;
+use crate::error::text_of_peer;
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
 /// The bytes that were read and not yet consumed, and how far they were searched for a line end.
@@ -84,10 +85,10 @@ impl Input {
     }
 
     fn take_text(&mut self, text: usize, len: usize) -> io::Result<String> {
-        let copy = String::from_utf8(self.unread.data()[..len].to_vec());
+        let copy = self.unread.data()[..len].to_vec();
         // A line that is not UTF-8 is consumed, or the next call would fail for it again.
         self.consume(len);
-        let mut line = copy.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))?;
+        let mut line = text_of_peer(copy)?;
         line.truncate(text);
         Ok(line)
     }

@@ -364,6 +364,10 @@ impl Read for Connection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.halves().0.read(buf)
     }
+
+    fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
+        self.halves().0.read_to_string(text)
+    }
 }
 
 impl BufRead for Connection {

@@ -219,6 +219,7 @@ impl Core {
             failed: totals.failed,
             panicked: totals.panicked,
             timed_out: totals.timed_out,
+            peer_faults: totals.peer_faults,
             crashed: totals.crashed,
             disconnected: totals.disconnected,
             refused: totals.refused,

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{self as sock, ControlMessage, MsgFlags, SockaddrStorage, UnixAddr};
 
+use crate::error::PeerFault;
 use crate::net::{Addr, Arrival, PeerCredentials};
 use crate::sys::datagram;
 use crate::sys::process::Private;
@@ -172,6 +173,47 @@ fn connect(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<Addr> {
 fn is_no_source(e: &io::Error) -> bool {
     let why = e.raw_os_error().map(Errno::from_raw);
     matches!(why, Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
+}
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    /// The socket or the network allows less.
+    TooLong,
+    /// No process has the Unix socket any more.
+    Gone,
+    /// Nothing can be sent to this address. That is the sender's fault, if it has claimed this address.
+    NoReply,
+    /// Something else.
+    Other,
+}
+
+impl Unsent {
+    pub(crate) fn of(e: &io::Error, to: &Addr) -> Self {
+        use Errno::{EACCES, EINVAL, ELOOP, ENOTCONN, ENOTDIR, EPERM, EPROTOTYPE};
+        match (e.raw_os_error().map(Errno::from_raw), to) {
+            (Some(Errno::EMSGSIZE), _) => Self::TooLong,
+            (Some(Errno::ENOENT | Errno::ECONNREFUSED), _) => Self::Gone,
+            // Port 0, and an address of a network without an interface. A broadcast address.
+            (Some(EINVAL | EACCES), Addr::Ip(_)) => Self::NoReply,
+            // A firewall refuses it, and much else that the sender has not chosen.
+            (_, Addr::Ip(_)) => Self::Other,
+            // A path that leads elsewhere by now, a file of other rights, a socket that is connected to another.
+            (Some(EACCES | EINVAL | ELOOP | ENOTDIR | EPERM | EPROTOTYPE), _) => Self::NoReply,
+            (Some(ENOTCONN), Addr::Unnamed) => Self::NoReply,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Returns the error of a datagram to a Unix socket that nobody has.
+pub(crate) fn gone(to: &Addr) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, format!("nobody has the socket {to}"))
+}
+
+/// Returns the error of a reply that cannot be sent to the address that the peer has claimed.
+pub(crate) fn no_reply_to(peer: &Addr, e: &io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, PeerFault::new(format!("no reply can reach {peer}: {e}")))
 }
 
 /// 65535 bytes, less the headers of IP and UDP.

@@ -11,6 +11,6 @@ mod socket;
 
 pub use address::{Addr, Address};
 pub(crate) use arrival::{Accepted, Arrival};
-pub(crate) use datagram::{DatagramSocket, Packet, Received, LONGEST_V4};
+pub(crate) use datagram::{gone, no_reply_to, DatagramSocket, Packet, Received, Unsent, LONGEST_V4};
 pub use socket::PeerCredentials;
 pub(crate) use socket::Socket;

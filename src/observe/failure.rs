@@ -17,6 +17,8 @@ pub enum Failure<'a> {
         peer: &'a Addr,
         /// The error that the handler returned.
         error: &'a (dyn std::error::Error + Send + Sync + 'static),
+        /// True if the peer is at fault: see [`PeerFault`](crate::PeerFault). The log has such errors at `debug`.
+        at_fault: bool,
     },
     /// A handler panicked.
     #[non_exhaustive]
@@ -129,7 +131,7 @@ pub enum Failure<'a> {
 pub(crate) type ErrorHook = Box<dyn Fn(&Failure<'_>) + Send + Sync>;
 
 /// Returns a hint for people about a lack of the system.
-fn remedy(error: &io::Error) -> &'static str {
+pub(super) fn remedy(error: &io::Error) -> &'static str {
     use nix::libc::{EAGAIN, EMFILE, ENFILE, EPERM};
     match error.raw_os_error() {
         Some(EMFILE) => "; raise RLIMIT_NOFILE (ulimit -n) or lower max_connections",
@@ -145,7 +147,7 @@ fn remedy(error: &io::Error) -> &'static str {
 impl std::fmt::Display for Failure<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Error { peer, error } => write!(f, "the handler of {peer} failed: {}", brief(error)),
+            Self::Error { peer, error, .. } => write!(f, "the handler of {peer} failed: {}", brief(error)),
             Self::Panic { peer, message } => write!(f, "the handler of {peer} panicked: {}", brief(message)),
             Self::Disconnected { peer, error } => write!(f, "{peer} went away: {}", brief(error)),
             Self::Exited { peer, code } => write!(f, "the process of {peer} exited with {code}"),

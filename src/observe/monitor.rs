@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::failure::{ErrorHook, Failure};
+use super::failure::{remedy, ErrorHook, Failure};
 use super::greeting::GreetingFailure;
 use super::inside::{InHandler, ServerId};
 use super::line::log_line;
@@ -58,6 +58,7 @@ pub(crate) enum ChildEnd {
     Failed(String),
     TimedOut(String),
     Disconnected(String),
+    AtFault(String),
     Panicked(String),
     /// `verify_request` has refused it.
     Refused(io::ErrorKind, String),
@@ -150,7 +151,7 @@ impl Monitor {
 
     /// Reports the panic of a hook.
     pub(crate) fn report_hook_panic(&self, hook: &'static str, message: &str) {
-        self.report(Level::Error, &Failure::Hook { hook, message });
+        self.report_throttled(Kind::Hook(hook), Level::Error, &Failure::Hook { hook, message });
     }
 
     /// Reports a failed accept. The line is a warning only if accepting rests after it.
@@ -174,22 +175,48 @@ impl Monitor {
 
     /// Reports a worker process that has ended, or must be ended, although the master has not asked it to.
     pub(crate) fn report_lost_worker(&self, worker: usize, pid: i32, how: &str, connections: u64) {
-        self.report(Level::Error, &Failure::Worker { worker, pid, how, connections });
+        let failure = Failure::Worker { worker, pid, how, connections };
+        self.report_throttled(Kind::LostWorker(worker), Level::Error, &failure);
+    }
+
+    /// Logs a worker process that is ready. One that replaces a dead one is throttled, because clients may be what
+    /// kills workers.
+    pub(crate) fn report_ready_worker(&self, worker: usize, pid: i32, replaces_dead: bool) {
+        let (target, text) = ("socketserver::preforking", format_args!("worker {worker} (process {pid}) is ready"));
+        if replaces_dead {
+            self.log_throttled(Kind::Replaced(worker), Level::Info, target, text);
+        } else {
+            log_line(Level::Info, target, text);
+        }
+    }
+
+    /// Logs a child that was ended, because its end could not be watched.
+    pub(crate) fn report_unwatched_child(&self, peer: &Addr, error: &io::Error) {
+        let text = format_args!("ended the process of {peer}, which cannot be watched: {error}{}", remedy(error));
+        self.log_throttled(Kind::Unwatched, Level::Error, "socketserver::accept", text);
     }
 
     /// Reports a worker thread that cannot wait, or cannot be started.
     pub(crate) fn report_resting_worker(&self, error: &Error) {
-        if let Some(left_out) = self.throttle.pass(Kind::Worker) {
-            let more = More(left_out);
-            log_line(Level::Warn, "socketserver::accept", format_args!("a worker rests: {error}{more}"));
-        }
+        let text = format_args!("a worker rests: {error}");
+        self.log_throttled(Kind::Worker, Level::Warn, "socketserver::accept", text);
+    }
+
+    /// Reports a panic of a call that belongs to no connection. No hook gets it.
+    pub(crate) fn report_panic_of_call(&self, what: &str, message: &str) {
+        let text = format_args!("{what} panicked: {}", message.escape_debug());
+        self.log_throttled(Kind::Call, Level::Error, "socketserver::event_loop", text);
+    }
+
+    /// Reports a failed attempt of a client of the loop. No hook gets it.
+    pub(crate) fn report_failed_attempt(&self, error: &dyn fmt::Display) {
+        self.log_throttled(Kind::Attempt, Level::Warn, "socketserver::event_loop", format_args!("{error}"));
     }
 
     /// Logs the numbers that the throttle has kept back, at the end of a run: no later line will tell them.
     pub(crate) fn report_left_out(&self) {
-        for (kind, left_out) in self.throttle.take_left_out() {
-            let text = format_args!("{left_out} more {kind} were left out of the log");
-            log_line(Level::Warn, "socketserver::accept", text);
+        for (kind, (level, target), left_out) in self.throttle.take_left_out() {
+            log_line(level, target, format_args!("{left_out} more {kind} were left out of the log"));
         }
     }
 
@@ -203,7 +230,7 @@ impl Monitor {
         match outcome {
             Outcome::NotServed(_) => {}
             Outcome::Served => count(&self.counters.served),
-            Outcome::Panicked(message) => self.report_panic(peer, message),
+            Outcome::Panicked(message) => self.count_panic(peer, message),
             Outcome::Failed(error) => self.report_failed(peer, Cause::of(&**error, lost), &**error),
         }
     }
@@ -212,7 +239,7 @@ impl Monitor {
     pub(crate) fn report_uncounted_end(&self, peer: &Addr, lost: bool, outcome: &Outcome) {
         match outcome {
             Outcome::Served | Outcome::NotServed(_) => {}
-            Outcome::Panicked(message) => self.report(Level::Error, &Failure::Panic { peer, message }),
+            Outcome::Panicked(message) => self.report_panic(peer, message),
             Outcome::Failed(error) => self.report_error(peer, Cause::of(&**error, lost), &**error),
         }
     }
@@ -221,8 +248,8 @@ impl Monitor {
     pub(crate) fn report_callback(&self, of: &Addr, outcome: &Outcome) {
         match outcome {
             Outcome::Served | Outcome::NotServed(_) => {}
-            Outcome::Failed(error) => self.report(Level::Error, &Failure::Error { peer: of, error: &**error }),
-            Outcome::Panicked(message) => self.report(Level::Error, &Failure::Panic { peer: of, message }),
+            Outcome::Failed(error) => self.report_error(of, Cause::of(&**error, false), &**error),
+            Outcome::Panicked(message) => self.report_panic(of, message),
         }
     }
 
@@ -245,18 +272,20 @@ impl Monitor {
             ChildEnd::Failed(text) => failed(Cause::Handler, text),
             ChildEnd::TimedOut(text) => failed(Cause::Limit, text),
             ChildEnd::Disconnected(text) => failed(Cause::Peer, text),
-            ChildEnd::Panicked(message) => self.report_panic(peer, message),
+            ChildEnd::AtFault(text) => failed(Cause::PeerFault, text),
+            ChildEnd::Panicked(message) => self.count_panic(peer, message),
             ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) => {}
             ChildEnd::Exited(code) => {
                 count(&counters.failed);
                 count(&counters.crashed);
-                self.report(Level::Error, &Failure::Exited { peer, code: *code });
+                self.report_throttled(Kind::Crashed, Level::Error, &Failure::Exited { peer, code: *code });
             }
             // A signal that the server has sent at a limit is no crash.
             ChildEnd::Killed { signal, limit } => {
                 count(&counters.failed);
                 count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
-                self.report(Level::Error, &Failure::Killed { peer, signal, limit: *limit });
+                let kind = if limit.is_some() { Kind::Limit } else { Kind::Crashed };
+                self.report_throttled(kind, Level::Error, &Failure::Killed { peer, signal, limit: *limit });
             }
         }
     }
@@ -270,10 +299,14 @@ impl Monitor {
         }
     }
 
-    fn report_panic(&self, peer: &Addr, message: &str) {
+    fn count_panic(&self, peer: &Addr, message: &str) {
         count(&self.counters.failed);
         count(&self.counters.panicked);
-        self.report(Level::Error, &Failure::Panic { peer, message });
+        self.report_panic(peer, message);
+    }
+
+    fn report_panic(&self, peer: &Addr, message: &str) {
+        self.report_throttled(Kind::Panicked, Level::Error, &Failure::Panic { peer, message });
     }
 
     fn report_failed(&self, peer: &Addr, cause: Cause, error: &UserError) {
@@ -283,16 +316,22 @@ impl Monitor {
                 count(&self.counters.failed);
                 count(&self.counters.timed_out);
             }
+            Cause::PeerFault => {
+                count(&self.counters.failed);
+                count(&self.counters.peer_faults);
+            }
             Cause::Handler => count(&self.counters.failed),
         }
         self.report_error(peer, cause, error);
     }
 
     fn report_error(&self, peer: &Addr, cause: Cause, error: &UserError) {
+        let failure = Failure::Error { peer, error, at_fault: cause == Cause::PeerFault };
         match cause {
             Cause::Peer => self.report(Level::Debug, &Failure::Disconnected { peer, error }),
-            Cause::Limit => self.report(Level::Info, &Failure::Error { peer, error }),
-            Cause::Handler => self.report(Level::Error, &Failure::Error { peer, error }),
+            Cause::PeerFault => self.report(Level::Debug, &failure),
+            Cause::Limit => self.report_throttled(Kind::Limit, Level::Info, &failure),
+            Cause::Handler => self.report_throttled(Kind::Failed, Level::Error, &failure),
         }
     }
 
@@ -301,10 +340,17 @@ impl Monitor {
         self.report_with(failure, level, 0);
     }
 
+    /// Logs a line that clients can cause: one a second for each kind.
+    fn log_throttled(&self, kind: Kind, level: Level, target: &'static str, text: fmt::Arguments<'_>) {
+        if let Some(left_out) = self.throttle.pass(kind, (level, target)) {
+            log_line(level, target, format_args!("{text}{}", More(left_out)));
+        }
+    }
+
     /// Reports an event that clients can cause: one line a second for each kind, the others at `debug`. The
     /// hook gets all of them.
     fn report_throttled(&self, kind: Kind, level: Level, failure: &Failure<'_>) {
-        match self.throttle.pass(kind) {
+        match self.throttle.pass(kind, (level, target(failure))) {
             Some(left_out) => self.report_with(failure, level, left_out),
             None => self.report_with(failure, Level::Debug, 0),
         }
@@ -318,7 +364,7 @@ impl Monitor {
         // A panic of the hook must not end the serving thread.
         if let Err(message) = caught(|| hook(failure)) {
             let text = format_args!("handle_error panicked: {}", message.escape_debug());
-            log_line(Level::Error, "socketserver::server", text);
+            self.log_throttled(Kind::Hook("handle_error"), Level::Error, "socketserver::server", text);
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub(crate) panicked: AtomicU64,
     pub(crate) timed_out: AtomicU64,
     pub(crate) crashed: AtomicU64,
+    pub(crate) peer_faults: AtomicU64,
     pub(crate) disconnected: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
@@ -45,6 +46,9 @@ pub struct Stats {
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
+    /// Of the failed, those whose peer was at fault: it has sent what cannot be served
+    /// ([`PeerFault`](crate::PeerFault)).
+    pub peer_faults: u64,
     /// Connections whose peer left before the handler was done (`EPIPE`, `ECONNRESET` and the like).
     pub disconnected: u64,
     /// Connections closed without a handler: at the limit, by `verify_request`, or because no thread could be
@@ -82,6 +86,9 @@ pub struct Report {
     pub timed_out: u64,
     /// Of the failed, those whose process exited by itself or was killed ([`Forking`](crate::Forking)).
     pub crashed: u64,
+    /// Of the failed, those whose peer was at fault: it has sent what cannot be served
+    /// ([`PeerFault`](crate::PeerFault)).
+    pub peer_faults: u64,
     /// Connections whose peer left first.
     pub disconnected: u64,
     /// Connections closed without a handler.
@@ -106,7 +113,7 @@ impl fmt::Display for Report {
         write!(f, "accepted {}, served {}", self.accepted, self.served)?;
         if self.failed > 0 {
             write!(f, ", failed {}", self.failed)?;
-            let kinds = [("panicked", self.panicked), ("timed out", self.timed_out), ("crashed", self.crashed)];
+            let kinds = [("panicked", self.panicked), ("timed out", self.timed_out), ("crashed", self.crashed), ("peer faults", self.peer_faults)];
             let mut kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
             if let Some((name, count)) = kinds.next() {
                 write!(f, " ({name} {count}")?;
@@ -138,6 +145,7 @@ impl Counters {
             panicked: self.panicked.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
             crashed: self.crashed.load(Relaxed),
+            peer_faults: self.peer_faults.load(Relaxed),
             disconnected: self.disconnected.load(Relaxed),
             refused: self.refused.load(Relaxed),
             accept_errors: self.accept_errors.load(Relaxed),
@@ -159,6 +167,7 @@ impl Report {
             panicked: self.panicked + other.panicked,
             timed_out: self.timed_out + other.timed_out,
             crashed: self.crashed + other.crashed,
+            peer_faults: self.peer_faults + other.peer_faults,
             disconnected: self.disconnected + other.disconnected,
             refused: self.refused + other.refused,
             accept_errors: self.accept_errors + other.accept_errors,
@@ -178,6 +187,7 @@ impl Report {
             panicked: self.panicked - before.panicked,
             timed_out: self.timed_out - before.timed_out,
             crashed: self.crashed - before.crashed,
+            peer_faults: self.peer_faults - before.peer_faults,
             disconnected: self.disconnected - before.disconnected,
             refused: self.refused - before.refused,
             accept_errors: self.accept_errors - before.accept_errors,

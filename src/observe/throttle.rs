@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::greeting::GreetingFailure;
 use crate::sync::{now, Mutex};
 
-/// A kind of event, counted together. Their number is bounded by the number of error numbers.
+/// A kind of event, counted together. Their number is bounded: by the error numbers, the hooks and the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A failed accept, by its error number.
@@ -25,6 +27,26 @@ pub(crate) enum Kind {
     Worker,
     /// A callback that holds up a loop.
     Stalled,
+    /// A handler that returned an error.
+    Failed,
+    /// A handler that panicked.
+    Panicked,
+    /// A handler's process that exited or was killed.
+    Crashed,
+    /// A connection that a time limit has ended.
+    Limit,
+    /// A worker process that has died, by its number. Its connections may be what kills it.
+    LostWorker(usize),
+    /// A worker process that has replaced a dead one, by its number.
+    Replaced(usize),
+    /// A child that could not be watched.
+    Unwatched,
+    /// A panic of a hook, by the hook's name.
+    Hook(&'static str),
+    /// A panic of a call that belongs to no connection.
+    Call,
+    /// A failed attempt of a client of the loop.
+    Attempt,
 }
 
 impl std::fmt::Display for Kind {
@@ -38,41 +60,63 @@ impl std::fmt::Display for Kind {
             Self::Greeting(reason) => reason.fmt(f),
             Self::Worker => f.write_str("workers that had to rest"),
             Self::Stalled => f.write_str("slow callbacks"),
+            Self::Failed => f.write_str("errors of handlers"),
+            Self::Panicked => f.write_str("panics of handlers"),
+            Self::Crashed => f.write_str("processes that crashed"),
+            Self::Limit => f.write_str("connections at a time limit"),
+            Self::LostWorker(worker) => write!(f, "ends of worker {worker}"),
+            Self::Replaced(worker) => write!(f, "starts of worker {worker}"),
+            Self::Unwatched => f.write_str("processes that could not be watched"),
+            Self::Hook(hook) => write!(f, "panics of {hook}"),
+            Self::Call => f.write_str("panics of calls"),
+            Self::Attempt => f.write_str("failed attempts to connect"),
         }
     }
 }
 
 /// Lets one event of each kind pass in a second, and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle(Mutex<HashMap<Kind, (Instant, u64)>>);
+pub(crate) struct LogThrottle(Mutex<HashMap<Kind, Last>>);
+
+/// The last event of a kind that passed.
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    /// The events since then.
+    left_out: u64,
+    place: Place,
+}
+
+/// Where the line of an event goes: its level and its target.
+pub(crate) type Place = (Level, &'static str);
 
 impl LogThrottle {
     /// `Some` if this event passes, with the number of events left out since the last one that passed.
-    pub(crate) fn pass(&self, kind: Kind) -> Option<u64> {
-        let mut last = self.0.lock();
+    pub(crate) fn pass(&self, kind: Kind, place: Place) -> Option<u64> {
+        let mut all = self.0.lock();
         let now = now();
-        match last.get_mut(&kind) {
-            Some((at, left_out)) if now - *at < Duration::from_secs(1) => {
-                *left_out += 1;
+        match all.get_mut(&kind) {
+            Some(last) if now - last.at < Duration::from_secs(1) => {
+                last.left_out += 1;
                 None
             }
             // The number goes with this line, so the count starts again.
-            Some((at, left_out)) => {
-                *at = now;
-                Some(std::mem::take(left_out))
+            Some(last) => {
+                last.at = now;
+                Some(std::mem::take(&mut last.left_out))
             }
             None => {
-                last.insert(kind, (now, 0));
+                all.insert(kind, Last { at: now, left_out: 0, place });
                 Some(0)
             }
         }
     }
 
     /// Takes the numbers of events that were left out and not logged yet.
-    pub(crate) fn take_left_out(&self) -> Vec<(Kind, u64)> {
-        let mut last = self.0.lock();
-        let counted = last.iter_mut().map(|(kind, (_, left_out))| (*kind, std::mem::take(left_out)));
-        counted.filter(|(_, left_out)| *left_out > 0).collect()
+    pub(crate) fn take_left_out(&self) -> Vec<(Kind, Place, u64)> {
+        let mut all = self.0.lock();
+        let counted = all.iter_mut().map(|(kind, last)| (*kind, last.place, std::mem::take(&mut last.left_out)));
+        counted.filter(|(_, _, left_out)| *left_out > 0).collect()
     }
 }
 
@@ -80,18 +124,20 @@ impl LogThrottle {
 mod tests {
     use super::*;
 
+    const PLACE: Place = (Level::Warn, "socketserver::accept");
+
     #[test]
     fn one_of_a_kind_passes_each_second_and_the_rest_are_counted() {
         let (throttle, other) = (LogThrottle::default(), Kind::Refused(None));
-        assert_eq!(throttle.pass(Kind::Accept(24)), Some(0));
-        assert_eq!((throttle.pass(Kind::Accept(24)), throttle.pass(Kind::Accept(24))), (None, None));
-        assert_eq!(throttle.pass(Kind::Accept(23)), Some(0), "another kind");
-        assert_eq!(throttle.pass(other), Some(0), "another kind");
+        assert_eq!(throttle.pass(Kind::Accept(24), PLACE), Some(0));
+        assert_eq!((throttle.pass(Kind::Accept(24), PLACE), throttle.pass(Kind::Accept(24), PLACE)), (None, None));
+        assert_eq!(throttle.pass(Kind::Accept(23), PLACE), Some(0), "another kind");
+        assert_eq!(throttle.pass(other, PLACE), Some(0), "another kind");
         let before = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        throttle.0.lock().get_mut(&Kind::Accept(24)).unwrap().0 = before;
-        assert_eq!(throttle.pass(Kind::Accept(24)), Some(2));
-        assert_eq!(throttle.pass(Kind::Accept(24)), None);
-        assert_eq!(throttle.take_left_out(), [(Kind::Accept(24), 1)]);
+        throttle.0.lock().get_mut(&Kind::Accept(24)).unwrap().at = before;
+        assert_eq!(throttle.pass(Kind::Accept(24), PLACE), Some(2));
+        assert_eq!(throttle.pass(Kind::Accept(24), PLACE), None);
+        assert_eq!(throttle.take_left_out(), [(Kind::Accept(24), PLACE, 1)]);
         assert!(throttle.take_left_out().is_empty());
     }
 }

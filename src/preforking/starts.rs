@@ -24,14 +24,18 @@ struct Record {
     failures: u32,
     /// Young deaths in a row.
     young: u32,
+    /// True if a worker has died, and none was ready since.
+    has_died: bool,
     /// No start before this time.
     not_before: Option<Instant>,
 }
 
 impl Starts {
-    /// Notes that a worker has become ready.
-    pub(super) fn succeeded(&mut self, index: usize) {
-        self.0.entry(index).or_default().failures = 0;
+    /// Notes that a worker has become ready. Returns `true` if it replaces one that has died.
+    pub(super) fn succeeded(&mut self, index: usize) -> bool {
+        let record = self.0.entry(index).or_default();
+        record.failures = 0;
+        std::mem::take(&mut record.has_died)
     }
 
     /// Notes a failed start: the worker ended before it was ready, or could not be forked. Returns how many
@@ -47,6 +51,7 @@ impl Starts {
     /// request.
     pub(super) fn died(&mut self, index: usize, lived: Duration, has_accepted: bool, now: Instant) {
         let record = self.0.entry(index).or_default();
+        record.has_died = true;
         let is_young = lived < YOUNG && !has_accepted;
         record.young = if is_young { record.young.saturating_add(1) } else { 0 };
         if record.young > MANY {

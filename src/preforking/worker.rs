@@ -190,6 +190,8 @@ fn run_worker(
         let own = become_worker_process(bound, core, role, lifeline, settings)?;
         run(&own)
     });
+    // Each process has its own throttle.
+    core.monitor.report_left_out();
     let (words, code) = match result {
         Ok(Ok(result)) => {
             role.slot.set_result(result);

@@ -6,6 +6,7 @@
 mod support;
 
 mod clients;
+mod floods;
 mod handlers;
 mod stops;
 mod threads;

@@ -1,7 +1,10 @@
 //! The example servers of datagrams, as processes: what they show, and how they stop.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
+
+use nix::sys::socket::{sendto, socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn};
 
 use crate::support::{procfs, tool, until, Server, AT_ONCE, LIMIT};
 
@@ -91,4 +94,61 @@ fn netcat_is_answered() {
     let port = server.port().to_string();
     let told = tool("sh").unwrap().args(["-c", "echo hello | nc -u -w 1 127.0.0.1 \"$0\"", &port]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&told.stdout), "HELLO\n", "{told:?}");
+}
+
+/// Sends datagrams whose source port is 0, as anybody can who forges. `false` without the rights for it.
+fn forge(to: SocketAddr, count: usize) -> bool {
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp);
+    let (Ok(raw), SocketAddr::V4(ip)) = (raw, to) else {
+        assert_ne!(std::env::var("REQUIRE_TOOLS").as_deref(), Ok("1"), "no raw socket");
+        println!("skipped: no raw socket for us");
+        return false;
+    };
+    let mut datagram = Vec::new();
+    // Source, destination, length, and no checksum.
+    [0, to.port(), 12, 0].iter().for_each(|field| datagram.extend(field.to_be_bytes()));
+    datagram.extend(b"ping");
+    for _ in 0..count {
+        let sent = sendto(raw.as_raw_fd(), &datagram, &SockaddrIn::from(ip), MsgFlags::empty());
+        assert_eq!(sent, Ok(datagram.len()));
+    }
+    true
+}
+
+#[test]
+fn senders_that_cannot_be_answered_are_no_line_above_debug() {
+    let servers = [
+        ("udp_server", &["--strategy", "sequential"][..]),
+        ("udp_server", &["--strategy", "threading"]),
+        ("udp_server", &["--strategy", "forking"]),
+        ("udp_echo_loop", &[]),
+    ];
+    for (name, args) in servers {
+        let mut server = Server::start(name, args);
+        if !forge(server.addr().parse().unwrap(), 50) {
+            return;
+        }
+        assert_eq!(ask(&server, "STILL THERE").trim_end(), "STILL THERE");
+        server.term();
+        server.until_reported("served 1, failed 50 (peer faults 50)");
+        assert!(!server.stderr().iter().any(|line| line.contains("socketserver::handler")), "{:?}", server.stderr());
+    }
+}
+
+#[test]
+fn unix_clients_that_cannot_be_answered_are_no_line_above_debug() {
+    for (name, args) in [("udp_server", &["--strategy", "threading"][..]), ("udp_echo_loop", &[])] {
+        let path = |what| std::env::temp_dir().join(format!("{name}-{what}-{}", std::process::id()));
+        let mut server = Server::start_at(&format!("unix:{}", path("wrong").display()), name, args);
+        // Without a name, connected to another, and gone.
+        UnixDatagram::unbound().unwrap().send_to(b"hi", path("wrong")).unwrap();
+        let (_other, elsewhere) = (UnixDatagram::bind(path("other")).unwrap(), UnixDatagram::bind(path("else")).unwrap());
+        elsewhere.connect(path("other")).unwrap();
+        elsewhere.send_to(b"hi", path("wrong")).unwrap();
+        UnixDatagram::bind(path("gone")).unwrap().send_to(b"hi", path("wrong")).unwrap();
+        server.term();
+        server.until_logged("served 0, failed 2 (peer faults 2), disconnected 1");
+        assert!(!server.stderr().iter().any(|line| line.contains("socketserver::handler")), "{:?}", server.stderr());
+        ["other", "else", "gone"].into_iter().for_each(|what| std::fs::remove_file(path(what)).unwrap());
+    }
 }

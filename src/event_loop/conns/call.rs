@@ -4,7 +4,6 @@ use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-use log::Level;
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::ConnId;
@@ -15,7 +14,6 @@ use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::net::Addr;
-use crate::observe::log_line;
 use crate::panics::{forget, panic_message};
 
 impl State {
@@ -68,11 +66,7 @@ impl State {
         self.time.now = self.time.clock.now();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call(&mut Context { state: self }))) {
             let text = take_message(payload);
-            log_line(
-                Level::Error,
-                "socketserver::event_loop",
-                format_args!("{what} panicked: {}", text.escape_debug()),
-            );
+            self.core.monitor.report_panic_of_call(what, &text);
         }
         self.note_stall(what, None);
     }

@@ -215,7 +215,9 @@ impl Reactor {
         let _serving = core.begin();
         let before = core.monitor.counters().totals();
         let _inside = InHandler::of(core.monitor.server);
-        self.run_to_the_end()?;
+        let ended = self.run_to_the_end();
+        core.monitor.report_left_out();
+        ended?;
         self.state.stop.drain = None;
         Ok(core.monitor.counters().totals().since(before))
     }

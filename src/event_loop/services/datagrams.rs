@@ -26,7 +26,7 @@ use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol
 use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
-use crate::net::{Addr, Address, DatagramSocket, Received};
+use crate::net::{gone, no_reply_to, Addr, Address, DatagramSocket, Received, Unsent};
 use crate::observe::{log_line, Outcome};
 use crate::panics::forget;
 use crate::sys::Readiness;
@@ -166,11 +166,12 @@ impl State {
             source: from,
             original_len: len,
             truncated: len > data.len(),
+            lost: false,
         };
         let outcome =
             self.call_protocol(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
-        if let Some(outcome) = outcome {
-            self.core.monitor.report_end(&peer, false, &outcome, self.core.stop_phase());
+        if let Some((outcome, lost)) = outcome {
+            self.core.monitor.report_end(&peer, lost, &outcome, self.core.stop_phase());
             forget(outcome);
         }
     }
@@ -286,36 +287,38 @@ impl State {
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
     ) {
-        let Some(outcome) = self.call_protocol(place, delivery, callback, call) else { return };
+        let Some((outcome, _)) = self.call_protocol(place, delivery, callback, call) else { return };
         if let Some(port) = self.datagrams.list.get(place) {
             self.core.monitor.report_callback(port.peer().unwrap_or(&port.addr), &outcome);
         }
         forget(outcome);
     }
 
-    /// Calls a protocol, out of its slot as in `call_once`.
+    /// Calls a protocol, out of its slot as in `call_once`. The `bool` is true if a reply has found no peer.
     fn call_protocol(
         &mut self,
         place: Place,
         delivery: Delivery,
         callback: &'static str,
         call: impl FnOnce(&mut dyn DatagramProtocol, &mut DatagramTransport<'_>) -> HandlerResult,
-    ) -> Option<Outcome> {
+    ) -> Option<(Outcome, bool)> {
         // Out of its slot: the transport borrows all the rest, and the callback may close the port.
         let mut protocol = self.datagrams.list.get_mut(place)?.protocol.take()?;
         let peer = delivery.from.clone();
         self.time.now = self.time.clock.now();
         let mut transport = DatagramTransport { cx: Context { state: self }, place, delivery };
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut *protocol, &mut transport)));
+        let lost = transport.delivery.lost;
         if let Some(port) = self.datagrams.list.get_mut(place) {
             port.protocol = Some(protocol);
         }
         self.note_stall(callback, peer.as_ref());
-        Some(match result {
+        let outcome = match result {
             Ok(Ok(())) => Outcome::Served,
             Ok(Err(e)) => Outcome::Failed(e),
             Err(payload) => Outcome::Panicked(take_message(payload)),
-        })
+        };
+        Some((outcome, lost))
     }
 }
 
@@ -365,11 +368,25 @@ impl DatagramTransport<'_> {
     /// as the network may drop any.
     ///
     /// # Errors
-    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`], and as
-    /// sendmsg(2) fails: no route, no such Unix socket.
+    /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`].
+    /// [`io::ErrorKind::NotConnected`] for a reply to a peer that is gone, or that has an address without an answer
+    /// (port 0, a Unix socket without a name). Otherwise as sendmsg(2) fails: no route, no such Unix socket.
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
-        let source = self.delivery.source.filter(|_| self.delivery.from.as_ref() == Some(to));
-        self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source)
+        let replies = self.delivery.from.as_ref() == Some(to);
+        let source = self.delivery.source.filter(|_| replies);
+        let sent = self.cx.state.send_datagram(self.place, self.delivery.number, to, bytes, source);
+        sent.map_err(|e| if replies { self.explain(e, to) } else { e })
+    }
+
+    /// Makes an error for people out of that of a failed reply. It says whose fault it is.
+    fn explain(&mut self, e: io::Error, to: &Addr) -> io::Error {
+        let why = Unsent::of(&e, to);
+        self.delivery.lost |= matches!(why, Unsent::Gone | Unsent::Other);
+        match why {
+            Unsent::Gone => gone(to),
+            Unsent::NoReply => no_reply_to(to, &e),
+            Unsent::TooLong | Unsent::Other => e,
+        }
     }
 
     /// Sends to the peer that the socket is connected to, as [`send_to`](Self::send_to).

@@ -7,13 +7,11 @@
 use std::sync::Arc;
 use std::{fmt, io};
 
-use log::Level;
 use parking_lot::Mutex;
 
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
-use crate::observe::log_line;
 use crate::panics::caught;
 
 /// Why [`Context::blocking`] has no result.
@@ -97,13 +95,16 @@ impl State {
         let theirs = result.clone();
         let inbox = self.loops.inbox.clone();
         let run = move || {
-            *theirs.lock() = Some(caught(work).map_err(panicked));
+            *theirs.lock() = Some(caught(work).map_err(BlockingError::Panicked));
             let _ = inbox.send(Box::new(move |cx| cx.state.finish_work(key))); // fails only if the loop is gone
         };
         match self.core.blocking.give(run) {
             Ok(ticket) => {
                 let tell = move |cx: &mut Context<'_>| {
                     let Some(result) = result.lock().take() else { return };
+                    if let Err(BlockingError::Panicked(text)) = &result {
+                        cx.state.core.monitor.report_panic_of_call("blocking work", text);
+                    }
                     done(cx, result);
                 };
                 self.offloaded.due.insert(key, (Box::new(tell), ticket));
@@ -128,9 +129,4 @@ impl State {
     pub(crate) fn forget_all_work(&self) {
         self.core.blocking.forget_all(self.offloaded.due.values().map(|(_, ticket)| *ticket));
     }
-}
-
-fn panicked(text: String) -> BlockingError {
-    log_line(Level::Error, "socketserver::event_loop", format_args!("blocking work panicked: {}", text.escape_debug()));
-    BlockingError::Panicked(text)
 }

@@ -102,6 +102,8 @@ pub(crate) struct Delivery {
     pub(crate) source: Option<IpAddr>,
     pub(crate) original_len: usize,
     pub(crate) truncated: bool,
+    /// True if a reply has found no peer.
+    pub(crate) lost: bool,
 }
 
 /// The protocol's own socket, lent to each callback. By `Deref` it is also the [`Context`].

@@ -5,14 +5,12 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use log::Level;
 
 use crate::event_loop::clients::connect_error::ConnectError;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
 use crate::event_loop::state::protocol::Protocol;
 use crate::net::Addr;
-use crate::observe::log_line;
 
 /// The peer of a new connection.
 #[derive(Debug, Clone)]
@@ -71,8 +69,7 @@ pub trait Factory {
     /// another attempt follows. [`Context::connect_again`] begins one now, [`Context::stop_reconnecting`] prevents
     /// it. By default it logs a warning.
     fn connection_failed(&self, cx: &mut Context<'_>, error: &ConnectError) {
-        let _ = cx;
-        log_line(Level::Warn, "socketserver::event_loop", format_args!("{error}"));
+        cx.state.core.monitor.report_failed_attempt(error);
     }
 
     /// Returns what identifies the factory: two with the same identity are one.

@@ -245,13 +245,9 @@ impl<'a> Supervisor<'a> {
         } else if worker.state == State::Starting {
             worker.state = State::Ready;
             worker.was_ready = true;
-            log_line(
-                Level::Info,
-                "socketserver::preforking",
-                format_args!("worker {} (process {}) is ready", worker.index, worker.pid),
-            );
             let (index, pid) = (worker.index, worker.pid);
-            self.starts.succeeded(index);
+            let replaces_dead = self.starts.succeeded(index);
+            self.core().monitor.report_ready_worker(index, pid.as_raw(), replaces_dead);
             self.retire_predecessors(index, pid);
         }
     }

@@ -92,6 +92,7 @@ fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {
                 Cause::Handler => Verdict::Failed,
                 Cause::Limit => Verdict::TimedOut,
                 Cause::Peer => Verdict::Disconnected,
+                Cause::PeerFault => Verdict::AtFault,
             };
             (verdict, error.to_string())
         }

@@ -13,7 +13,6 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::Level;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -23,7 +22,7 @@ use crate::admit::Permit;
 use crate::config::Limit;
 use crate::lifecycle::Core;
 use crate::net::Addr;
-use crate::observe::{log_line, ChildEnd, GreetingFailure};
+use crate::observe::{ChildEnd, GreetingFailure};
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll};
@@ -113,8 +112,7 @@ impl Children {
             // It has ended already, and somebody else has waited for it (or SIGCHLD is ignored).
             Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.account_for(child, Status::Gone),
             Err(e) => {
-                let text = format_args!("ended the process of {}, which cannot be watched: {e}", child.peer);
-                log_line(Level::Error, "socketserver::accept", text);
+                self.core.monitor.report_unwatched_child(&child.peer, &e);
                 let status = process::end_now(child.pid);
                 self.account_for(child, status);
             }
@@ -259,6 +257,7 @@ fn end_by(verdict: Verdict, text: String, reason: GreetingFailure) -> ChildEnd {
         Verdict::Failed | Verdict::Unbound => ChildEnd::Failed(text),
         Verdict::TimedOut => ChildEnd::TimedOut(text),
         Verdict::Disconnected => ChildEnd::Disconnected(text),
+        Verdict::AtFault => ChildEnd::AtFault(text),
         Verdict::Panicked => ChildEnd::Panicked(text),
         Verdict::Refused => ChildEnd::Refused(io::ErrorKind::PermissionDenied, text),
         Verdict::Unanswered => ChildEnd::Refused(io::ErrorKind::TimedOut, text),

@@ -51,10 +51,12 @@ pub(crate) enum Verdict {
     Unasked = 9,
     /// The greeting failed.
     NotGreeted = 10,
+    /// The peer has sent what cannot be served.
+    AtFault = 11,
 }
 
 impl Verdict {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Served,
         Self::Failed,
         Self::TimedOut,
@@ -65,6 +67,7 @@ impl Verdict {
         Self::Unanswered,
         Self::Unasked,
         Self::NotGreeted,
+        Self::AtFault,
     ];
 
     /// Returns the exit code of the child. The guide lists them.
@@ -73,7 +76,7 @@ impl Verdict {
             Self::Served => 0,
             // As Rust programs do.
             Self::Panicked => 101,
-            Self::Failed => 110,
+            Self::Failed | Self::AtFault => 110,
             Self::TimedOut => 111,
             Self::Disconnected => 112,
             Self::Unbound => 113,
