@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// An error that the peer has caused: it has sent what the handler cannot take. It is logged at `debug`, because
-/// whoever can connect can cause it, and counted as a [failure](crate::Stats::failed) and a
+/// every client can cause it, and counted as a [failure](crate::Stats::failed) and a
 /// [fault of the peer](crate::Stats::peer_faults).
 ///
 /// The library's own errors of this kind need no mark: an over-long line, a malformed frame, a line that is not

@@ -278,13 +278,13 @@ impl Monitor {
             ChildEnd::Exited(code) => {
                 count(&counters.failed);
                 count(&counters.crashed);
-                self.report_throttled(Kind::Crashed, Level::Error, &Failure::Exited { peer, code: *code });
+                self.report_throttled(Kind::Exited(*code), Level::Error, &Failure::Exited { peer, code: *code });
             }
             // A signal that the server has sent at a limit is no crash.
             ChildEnd::Killed { signal, limit } => {
                 count(&counters.failed);
                 count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
-                let kind = if limit.is_some() { Kind::Limit } else { Kind::Crashed };
+                let kind = if limit.is_some() { Kind::Limit } else { Kind::Killed(signal) };
                 self.report_throttled(kind, Level::Error, &Failure::Killed { peer, signal, limit: *limit });
             }
         }

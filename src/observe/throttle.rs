@@ -11,7 +11,7 @@ use log::Level;
 use super::greeting::GreetingFailure;
 use crate::sync::{now, Mutex};
 
-/// A kind of event, counted together. Their number is bounded: by the error numbers, the hooks and the workers.
+/// A kind of event, counted together. Their number is bounded: by the error numbers, the signals, the hooks and the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A failed accept, by its error number.
@@ -31,8 +31,10 @@ pub(crate) enum Kind {
     Failed,
     /// A handler that panicked.
     Panicked,
-    /// A handler's process that exited or was killed.
-    Crashed,
+    /// A handler's process that exited, by its code.
+    Exited(i32),
+    /// A handler's process that was killed, by the signal.
+    Killed(&'static str),
     /// A connection that a time limit has ended.
     Limit,
     /// A worker process that has died, by its number. Its connections may be what kills it.
@@ -62,7 +64,8 @@ impl std::fmt::Display for Kind {
             Self::Stalled => f.write_str("slow callbacks"),
             Self::Failed => f.write_str("errors of handlers"),
             Self::Panicked => f.write_str("panics of handlers"),
-            Self::Crashed => f.write_str("processes that crashed"),
+            Self::Exited(code) => write!(f, "processes that exited with {code}"),
+            Self::Killed(signal) => write!(f, "processes that were killed by {signal}"),
             Self::Limit => f.write_str("connections at a time limit"),
             Self::LostWorker(worker) => write!(f, "ends of worker {worker}"),
             Self::Replaced(worker) => write!(f, "starts of worker {worker}"),
