@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LAST_LOOK};
-use crate::lifecycle::ServerHandle;
 use crate::error::{text_of_peer, PeerFault};
+use crate::lifecycle::ServerHandle;
 use crate::net::{gone, no_reply_to, Addr, Packet, Unsent, LONGEST_V4};
 use crate::sys;
 

@@ -113,7 +113,12 @@ impl fmt::Display for Report {
         write!(f, "accepted {}, served {}", self.accepted, self.served)?;
         if self.failed > 0 {
             write!(f, ", failed {}", self.failed)?;
-            let kinds = [("panicked", self.panicked), ("timed out", self.timed_out), ("crashed", self.crashed), ("peer faults", self.peer_faults)];
+            let kinds = [
+                ("panicked", self.panicked),
+                ("timed out", self.timed_out),
+                ("crashed", self.crashed),
+                ("peer faults", self.peer_faults),
+            ];
             let mut kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
             if let Some((name, count)) = kinds.next() {
                 write!(f, " ({name} {count}")?;

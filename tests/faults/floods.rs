@@ -36,9 +36,10 @@ fn log_of(server: &mut Server, message: &[u8]) -> Vec<String> {
 #[test]
 fn failures_that_clients_cause_are_a_line_a_second_with_their_number() {
     for strategy in STRATEGIES {
-        for (message, said, left_out) in
-            [("ERROR\n", "failed: a client", "errors of handlers"), ("PANIC\n", "panicked: a client", "panics of handlers")]
-        {
+        for (message, said, left_out) in [
+            ("ERROR\n", "failed: a client", "errors of handlers"),
+            ("PANIC\n", "panicked: a client", "panics of handlers"),
+        ] {
             let began = Instant::now();
             let mut server = torture(strategy, &[]);
             let log = log_of(&mut server, message.as_bytes());
@@ -70,7 +71,9 @@ fn what_a_client_does_wrong_is_no_line_above_debug() {
 /// A storm of crashes.
 #[test]
 fn processes_that_crash_are_a_line_a_second() {
-    for (strategy, said) in [("forking", "was killed by SIGABRT"), ("preforking", "SIGABRT; 1 connections went with it")] {
+    for (strategy, said) in
+        [("forking", "was killed by SIGABRT"), ("preforking", "SIGABRT; 1 connections went with it")]
+    {
         let began = Instant::now();
         let mut server = torture(strategy, &[]);
         for _ in 0..100 {

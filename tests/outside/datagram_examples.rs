@@ -142,7 +142,8 @@ fn unix_clients_that_cannot_be_answered_are_no_line_above_debug() {
         let mut server = Server::start_at(&format!("unix:{}", path("wrong").display()), name, args);
         // Without a name, connected to another, and gone.
         UnixDatagram::unbound().unwrap().send_to(b"hi", path("wrong")).unwrap();
-        let (_other, elsewhere) = (UnixDatagram::bind(path("other")).unwrap(), UnixDatagram::bind(path("else")).unwrap());
+        let (_other, elsewhere) =
+            (UnixDatagram::bind(path("other")).unwrap(), UnixDatagram::bind(path("else")).unwrap());
         elsewhere.connect(path("other")).unwrap();
         elsewhere.send_to(b"hi", path("wrong")).unwrap();
         UnixDatagram::bind(path("gone")).unwrap().send_to(b"hi", path("wrong")).unwrap();

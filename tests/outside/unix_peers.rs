@@ -16,9 +16,7 @@ use crate::kit::{read_all, serve, strategies, Folder, LONG};
 use crate::support::{comes_true, procfs, tool, Server};
 use socketserver::connection::PeerCredentials;
 use socketserver::event_loop::{Connect, DatagramProtocol, DatagramTransport};
-use socketserver::{
-    factory, handler, Addr, EventLoop, HandlerResult, Protocol, Reactor, ServerBuilder, Transport,
-};
+use socketserver::{factory, handler, Addr, EventLoop, HandlerResult, Protocol, Reactor, ServerBuilder, Transport};
 
 fn told(peer: Option<PeerCredentials>) -> String {
     peer.map_or("nobody".to_owned(), |p| format!("{} {} {}", p.pid, p.uid, p.gid))
@@ -137,7 +135,8 @@ impl Passed {
     /// Waits until no process of this machine has the file, but for this test's own descriptor.
     fn is_kept_by_nobody(&self, server: &str) {
         let mut kept = 0;
-        let is_it = |fd: &fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains(&self.name));
+        let is_it =
+            |fd: &fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains(&self.name));
         let gone = comes_true(LONG, || {
             let processes = procfs::pids().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok());
             kept = processes.flat_map(Iterator::flatten).filter(is_it).count() - 1;

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Conn;

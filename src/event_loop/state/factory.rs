@@ -5,7 +5,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-
 use crate::event_loop::clients::connect_error::ConnectError;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::context::Context;
