@@ -5,6 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use log::Level;
+
 use super::builder::ServerBuilder;
 use super::engine::{Bound, Engine};
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
@@ -16,6 +18,7 @@ use crate::handler::DatagramRequestHandler;
 use crate::lifecycle::Core;
 use crate::listen::{bind, check_sockets, BindOptions, Listener};
 use crate::net::Address;
+use crate::observe::log_line;
 use crate::privileges::RunAs;
 use crate::sys::limits;
 use crate::sys::socket::{SockType, TcpOptions};
@@ -165,7 +168,7 @@ impl<S> ServerBuilder<S> {
         }
         let mut hooks = self.hooks;
         if self.notifies_systemd {
-            hooks.notifier = Notifier::from_environment().map_err(Error::system("reach the service manager"))?;
+            hooks.notifier = reach_manager();
         }
         let core =
             Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
@@ -182,6 +185,15 @@ impl<S> ServerBuilder<S> {
         run_as.iter().try_for_each(RunAs::become_it)?;
         Ok(server)
     }
+}
+
+/// Connects to the service manager. A server that cannot report serves all the same, as sd_notify(3) advises.
+fn reach_manager() -> Option<Notifier> {
+    Notifier::from_environment().unwrap_or_else(|e| {
+        let text = format_args!("cannot reach the service manager, and serves without its reports: {e}");
+        log_line(Level::Warn, "socketserver::server", text);
+        None
+    })
 }
 
 /// A socket for [`ServerBuilder::from_listener`].

@@ -344,10 +344,8 @@ impl<S> ServerBuilder<S> {
     /// threads of their own are not: [`request_timeout`](Self::request_timeout) is for them.
     ///
     /// The bind unsets `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`, so one server of a process reports, and
-    /// programs that it starts do not. Defaults to off.
-    ///
-    /// # Errors
-    /// The bind fails with [`Error::System`](crate::Error::System) if nobody receives at `NOTIFY_SOCKET`.
+    /// programs that it starts do not. If nobody receives at `NOTIFY_SOCKET`, the bind logs a warning and the
+    /// server serves without reports. Defaults to off.
     pub fn notify_systemd(mut self) -> Self {
         self.notifies_systemd = true;
         self
