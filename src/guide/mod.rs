@@ -6,6 +6,7 @@
 //! | [`recipes`] | you look for middleware, an access log, keep-alive, metrics, thread-local state |
 //! | [`defaults`] | you want to know a default, or why it is what it is |
 //! | [`exposing`] | strangers will connect to your server |
+//! | [`beyond`] | one process or one machine is not enough |
 //! | [`logging`] | you want to see what the server does, or to count it |
 //! | [`forking`] | a handler runs in a process of its own |
 //! | [`event_loop`] | you write a [`Protocol`](crate::Protocol) and ask what happens in which order |
@@ -38,6 +39,16 @@ pub mod recipes {}
 #[doc(alias = "slowloris")]
 #[doc(alias = "systemd")]
 pub mod exposing {}
+
+#[doc = include_str!("beyond.md")]
+#[doc(alias = "load balancer")]
+#[doc(alias = "HAProxy")]
+#[doc(alias = "nginx")]
+#[doc(alias = "Kubernetes")]
+#[doc(alias = "Docker")]
+#[doc(alias = "cluster")]
+#[doc(alias = "rolling restart")]
+pub mod beyond {}
 
 #[doc = include_str!("defaults.md")]
 #[doc(alias = "settings")]

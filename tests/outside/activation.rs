@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, io};
 
@@ -12,6 +12,14 @@ use crate::kit::{read_all, Folder, LONG};
 use crate::support::procfs::descendants;
 use crate::support::{example, output, tool, until, Client};
 use socketserver::{handler, ServerBuilder, Threading};
+
+/// True if a socket with this path is open, and listens if it is for connections.
+fn listens(path: &Path, for_datagrams: bool) -> bool {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let line = sockets.lines().find(|line| line.ends_with(path.to_str().unwrap()));
+    // The fourth column has the flags, of which one says that it listens.
+    line.is_some_and(|line| for_datagrams || line.split_whitespace().nth(3) == Some("00010000"))
+}
 
 /// A program that systemd starts at the first connection, in a process group of its own.
 struct Activated {
@@ -29,7 +37,7 @@ impl Activated {
         command.arg("-l").arg(&path).args(options).arg(example(program[0])).args(&program[1..]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().unwrap();
-        until("systemd listens", || path.exists());
+        until("systemd listens", || listens(&path, options.contains(&"-d")));
         Some(Self { child, path, _folder: folder })
     }
 

@@ -9,6 +9,7 @@ mod activation;
 mod addresses;
 mod chat;
 mod datagram_examples;
+mod deploy;
 mod examples;
 mod forking;
 mod frozen;
