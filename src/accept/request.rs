@@ -102,11 +102,16 @@ impl Request {
         if let Err(why) = hooks::verify(core, &work, notice == StopNotice::ByPolling) {
             return finish::refuse_unverified(core, work, &why);
         }
+
+        // Last: neither the hook nor a refusal is worth a handshake.
+        if let Err(why) = secure(core, &mut work, notice == StopNotice::ByPolling) {
+            return finish::refuse_ungreeted(core, work, &why);
+        }
         let server = ServerHandle { core: core.clone() };
         match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, notice);
-                let outcome = served(core, &*handler, &mut connection);
+                let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
                 finish::finish(core, connection, outcome);
             }
             Work::Datagram(packet, handler) => {
@@ -162,6 +167,16 @@ impl Request {
         before_the_request(core, deadline, core.settings.verify_timeout, || hooks::verify(core, work, true))
     }
 
+    /// Shakes hands in a forked child, within the limit for that.
+    pub(crate) fn secure_in_child(&mut self, deadline: &AtomicU64) -> Result<(), GreetingError> {
+        let Some(Parts { work, permit }) = &mut self.0 else { return Ok(()) };
+        let core = permit.core();
+        if core.settings.tls.is_none() {
+            return Ok(());
+        }
+        before_the_request(core, deadline, core.settings.handshake_timeout, || secure(core, work, false))
+    }
+
     /// Serves the request in a forked child. `judge` makes the verdict for the parent out of the outcome.
     pub(crate) fn run_in_child<T>(
         mut self,
@@ -177,7 +192,7 @@ impl Request {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
                 connection.wire().share_deadlines(deadline);
-                let outcome = served(&core, &*handler, &mut connection);
+                let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
                 connection.wire().share_no_deadline();
                 finish::finish_in_child(&core, connection, outcome, judge)
             }
@@ -222,13 +237,12 @@ fn before_the_request<R>(core: &Core, deadline: &AtomicU64, limit: Duration, act
     done
 }
 
-fn served(core: &Core, handler: &dyn StreamRequestHandler, connection: &mut Connection) -> Outcome {
-    if let Some(tls) = &core.settings.tls {
-        if let Err(e) = connection.shake_hands(tls) {
-            return Outcome::Failed(e.into());
-        }
+/// Shakes hands, if the server is one of TLS.
+fn secure(core: &Core, work: &mut Work, accepting: bool) -> Result<(), GreetingError> {
+    match work {
+        Work::Connection(accepted, _) => greeting::begin_tls(core, accepted, accepting),
+        Work::Datagram(..) => Ok(()),
     }
-    handled(core, || handler::run(&mut &*handler, connection))
 }
 
 /// Runs a handler, and marks the thread as inside a handler of this server meanwhile.

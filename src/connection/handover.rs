@@ -1,8 +1,8 @@
 //! A connection hands its socket to an event loop, which gives it back for the close.
 //!
-//! The socket moves, so no reference has to outlive anything. What may one day stand between a connection and
-//! its socket, as encryption does, moves along in [`HandedOver`] and [`GivenBack`].
+//! The socket moves, so no reference has to outlive anything. Its session of TLS moves along.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::{Connection, Ending};
@@ -10,11 +10,13 @@ use crate::config::Limits;
 use crate::connection::wire::ParentDeadline;
 use crate::net::Socket;
 use crate::proxy::ProxyHeader;
+use crate::tls::Session;
 
 /// What a loop is given.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
     pub(crate) socket: Socket,
+    pub(crate) tls: Option<Session>,
     /// Input that was read and not consumed. The loop serves it first.
     pub(crate) unread: Vec<u8>,
     pub(crate) limits: Limits,
@@ -27,6 +29,7 @@ pub(crate) struct HandedOver {
 #[derive(Debug)]
 pub(crate) struct GivenBack {
     pub(crate) socket: Socket,
+    pub(crate) tls: Option<Session>,
     pub(crate) parent_deadline: Option<ParentDeadline>,
     pub(crate) happened: Happened,
 }
@@ -53,14 +56,15 @@ impl Connection {
         let socket = self.wire.socket.take()?;
         let unread = self.input.take_unread();
         let (limits, parent_deadline) = (self.wire.limits.get(), self.wire.parent_deadline.take());
-        let proxy = self.wire.proxy.clone();
-        Some(HandedOver { socket, unread, limits, proxy, parent_deadline })
+        let (proxy, tls) = (self.wire.proxy.clone(), self.wire.tls.take());
+        Some(HandedOver { socket, tls, unread, limits, proxy, parent_deadline })
     }
 
     /// Takes the socket back.
     pub(crate) fn take_back(&mut self, given: GivenBack) {
-        let GivenBack { socket, parent_deadline, happened } = given;
+        let GivenBack { socket, tls, parent_deadline, happened } = given;
         self.wire.socket = Some(socket);
+        self.wire.tls = tls.map_or_else(OnceCell::new, OnceCell::from);
         if let Some(deadline) = parent_deadline {
             let _ = self.wire.parent_deadline.set(deadline);
         }
@@ -103,7 +107,7 @@ mod tests {
         let HandedOver { socket, unread, parent_deadline, .. } = conn.hand_over().unwrap();
         assert_eq!((line.as_str(), unread.as_slice()), ("line\n", &b"read ahead"[..]));
         assert!(conn.hand_over().is_none() && conn.local_addr().is_err(), "nobody has it but the loop");
-        conn.take_back(GivenBack { socket, parent_deadline, happened: nothing_happened() });
+        conn.take_back(GivenBack { socket, tls: None, parent_deadline, happened: nothing_happened() });
         conn.leave_if_away();
         assert!(conn.wire.is_registered() && !conn.wire.has_lost_peer());
         conn.write_all(b"hello").unwrap();
@@ -128,7 +132,7 @@ mod tests {
         let (mut conn, _client) = Connection::pair().unwrap();
         let HandedOver { socket, parent_deadline, .. } = conn.hand_over().unwrap();
         let happened = Happened { ended: true, broken: true, ending: Ending::Reset, ..nothing_happened() };
-        conn.take_back(GivenBack { socket, parent_deadline, happened });
+        conn.take_back(GivenBack { socket, tls: None, parent_deadline, happened });
         let wire = conn.wire();
         assert!(wire.has_ended() && wire.is_broken() && !wire.is_stopped() && wire.ending() == Ending::Reset);
     }

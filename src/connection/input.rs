@@ -47,6 +47,12 @@ impl Input {
         self.lines.reset();
     }
 
+    /// True if all that was read has been consumed.
+    #[cfg(feature = "__tls")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// Returns the buffered bytes. If there are none, it reads first. Empty at the end of the stream.
     pub(super) fn fill(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<&[u8]> {
         if self.unread.is_empty() {

@@ -37,8 +37,7 @@ use crate::lifecycle::{Core, Hooks, ServerHandle};
 use crate::net::{Accepted, Addr, Socket};
 use crate::proxy::ProxyHeader;
 #[cfg(feature = "__tls")]
-use crate::tls::TlsInfo;
-use crate::tls::{Session, TlsConfig};
+use crate::tls::{injected, Session, TlsConfig, TlsInfo};
 
 pub use crate::config::{LimitExceeded, LingeringClose};
 pub use crate::net::PeerCredentials;
@@ -166,7 +165,45 @@ impl Connection {
         self.wire.tls_info()
     }
 
-    pub(crate) fn shake_hands(&self, config: &TlsConfig) -> io::Result<()> {
+    /// Begins TLS on a connection that has begun without (STARTTLS of SMTP, IMAP, POP3, XMPP). It sends what is
+    /// buffered as it is, then waits for the client's handshake, under
+    /// [`handshake_timeout`](crate::ServerBuilder::handshake_timeout). From then on all input and output is encrypted.
+    /// A request limit begins anew.
+    ///
+    /// Input that has come before the handshake is refused. A client must wait for the answer to its STARTTLS. So such
+    /// input is an attack: commands that somebody has injected, and that would count as the client's own (CVE-2011-0411).
+    ///
+    /// ```no_run
+    /// use socketserver::{Connection, HandlerResult, TlsConfig};
+    ///
+    /// fn handle(conn: &mut Connection, tls: &TlsConfig) -> HandlerResult {
+    ///     while conn.next_request()? {
+    ///         match conn.next_line()?.as_deref() {
+    ///             Some("STARTTLS") => {
+    ///                 conn.send_line("220 go ahead")?;
+    ///                 conn.start_tls(tls)?;
+    ///                 // Forget what the client has said so far (RFC 3207, section 4.2).
+    ///             }
+    ///             Some(command) => conn.send_line(format!("500 {command}?"))?,
+    ///             None => break,
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if input is unread: nothing was sent or begun. [`Limit::Handshake`],
+    /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the handshake fails: end the connection then.
+    #[cfg(feature = "__tls")]
+    pub fn start_tls(&mut self, config: &TlsConfig) -> io::Result<()> {
+        if self.tls().is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS has begun already"));
+        }
+        if !self.input.is_empty() {
+            return Err(injected());
+        }
+        self.flush()?;
         self.wire.shake_hands(Session::server(config)?)
     }
 

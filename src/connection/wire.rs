@@ -175,7 +175,7 @@ impl Wire {
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
             parent_deadline: OnceCell::new(),
-            tls: OnceCell::new(),
+            tls: accepted.tls.map_or_else(OnceCell::new, OnceCell::from),
             server,
         }
     }
@@ -297,12 +297,6 @@ impl Wire {
         self.note(|p| (p.between, p.fresh) = (false, false));
         self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
         self.share_deadline();
-    }
-
-    /// Begins the first request again, now that TLS is agreed upon.
-    fn tls_begins(&self) {
-        self.request_begins();
-        self.note(|p| p.fresh = true);
     }
 
     /// Returns the earlier of two deadlines: `own`, counted from now, and the request limit, counted from the

@@ -1,14 +1,14 @@
 //! The stage between `accept` and the handler: what a connection begins with before its handler may see it.
 //!
-//! A greeting is made of steps: the header of a proxy, and whatever else one day must come first. A [`Step`]
-//! goes on as far as it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a
+//! A greeting is made of steps: the header of a proxy, and the handshake of TLS. A [`Step`] goes on as far as it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a
 //! request, and an event loop waits for the socket as for any other.
 //!
-//! The order is fixed: the proxy's header, `verify_request`, then all steps that concern the client itself.
+//! The order is fixed: the proxy's header, `verify_request`, then TLS, which is the client's own.
 //! A wait ends with `handshake_timeout`, and at once with a stop: a connection that has said nothing yet is
 //! idle. This folder closes and counts nothing; `finish` does.
 
 mod header;
+mod tls;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -22,6 +22,7 @@ use crate::proxy::{ProxyHeader, ProxyProtocol, Trust};
 use crate::sys;
 
 pub(crate) use header::HeaderStep;
+pub(crate) use tls::TlsStep;
 
 /// Why a greeting has failed.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum Progress {
     Done,
     /// It goes on when the socket can be read.
     WantsRead,
+    /// It goes on when the socket can be written to.
+    WantsWrite,
 }
 
 /// One part of a greeting.
@@ -102,21 +105,37 @@ pub(crate) fn meet_proxy(
     Ok(())
 }
 
+/// Shakes hands on this thread, if the server is one of TLS.
+pub(crate) fn begin_tls(core: &Core, accepted: &mut Accepted, accepting: bool) -> Result<(), GreetingError> {
+    let Some(config) = &core.settings.tls else { return Ok(()) };
+    let mut step = TlsStep::new(config)?;
+    run(core, &accepted.socket, &mut step, accepting)?;
+    accepted.tls = step.into_session();
+    Ok(())
+}
+
 /// Runs a step on a thread that may wait.
 fn run(core: &Core, socket: &Socket, step: &mut impl Step, accepting: bool) -> Result<(), GreetingError> {
     let mut until = None;
     loop {
         // Before each wait, and once more after a stop: what has come in time is served.
-        if step.advance(socket)? == Progress::Done {
+        let progress = step.advance(socket)?;
+        if progress == Progress::Done {
             return Ok(());
         }
         let until = *until.get_or_insert_with(|| Instant::now() + core.settings.handshake_timeout);
-        wait(core, socket, until, accepting)?;
+        wait(core, socket, progress, until, accepting)?;
     }
 }
 
-/// Waits until the socket can be read. A stop ends the wait, as it does for any connection without a request.
-fn wait(core: &Core, socket: &Socket, until: Instant, accepting: bool) -> Result<(), GreetingError> {
+/// Waits until the socket is ready for the step. A stop ends the wait, as it does for any connection without a request.
+fn wait(
+    core: &Core,
+    socket: &Socket,
+    progress: Progress,
+    until: Instant,
+    accepting: bool,
+) -> Result<(), GreetingError> {
     let control = &core.control;
     let (stop, by) = match core.drain_deadline() {
         None => (&control.stop, until),
@@ -132,6 +151,8 @@ fn wait(core: &Core, socket: &Socket, until: Instant, accepting: bool) -> Result
     let worker = core.worker().filter(|_| accepting);
     worker.into_iter().for_each(|worker| worker.beat());
     let left = left.min(worker.and_then(|worker| worker.beats_every()).unwrap_or(left));
-    let waited = sys::poll([Some(socket.as_fd()), Some(stop.as_fd())], None, Some(left));
+    let socket = Some(socket.as_fd());
+    let (read, write) = if progress == Progress::WantsWrite { (None, socket) } else { (socket, None) };
+    let waited = sys::poll([read, Some(stop.as_fd())], write, Some(left));
     waited.map(drop).map_err(|e| GreetingError::new(GreetingFailure::System, e))
 }

@@ -7,6 +7,7 @@ use super::address::Addr;
 use super::socket::{PeerCredentials, Socket};
 use crate::proxy::ProxyHeader;
 use crate::sys::socket;
+use crate::tls::Session;
 
 /// A connection as the kernel hands it over. The peer's address comes from `accept`, because `getpeername`
 /// fails after a reset. Behind a proxy it becomes the client's address, once the proxy's header has come.
@@ -15,11 +16,13 @@ pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) peer: Addr,
     pub(crate) proxy: Option<Arc<ProxyHeader>>,
+    /// The session of TLS, once hands are shaken.
+    pub(crate) tls: Option<Session>,
 }
 
 impl Accepted {
     pub(crate) fn new(socket: Socket, peer: Addr) -> Self {
-        Self { socket, peer, proxy: None }
+        Self { socket, peer, proxy: None, tls: None }
     }
 }
 

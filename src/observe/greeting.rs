@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Why a connection was closed while it was greeted: after `accept`, and before its handler.
 ///
 /// A greeting is what a connection begins with before its handler may see it: the header of the
-/// [PROXY protocol](crate::proxy).
+/// [PROXY protocol](crate::proxy), and the handshake of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GreetingFailure {
@@ -23,6 +23,9 @@ pub enum GreetingFailure {
     Stopped,
     /// The system lacked something.
     System,
+    /// The handshake of TLS failed: the client does not speak TLS, or there is nothing that both sides accept, or its
+    /// certificate is not trusted. The client has read an alert.
+    Tls,
 }
 
 /// How many connections were closed while they were greeted, by the reason. [`Left`](GreetingFailure::Left)
@@ -43,11 +46,13 @@ pub struct GreetingCounts {
     pub stopped: u64,
     /// [`GreetingFailure::System`].
     pub system: u64,
+    /// [`GreetingFailure::Tls`].
+    pub tls: u64,
 }
 
 impl GreetingFailure {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Source, Self::Header, Self::TimedOut, Self::Left, Self::Stopped, Self::System];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Source, Self::Header, Self::TimedOut, Self::Left, Self::Stopped, Self::System, Self::Tls];
 }
 
 /// The log's words for many failures of one kind.
@@ -60,6 +65,7 @@ impl fmt::Display for GreetingFailure {
             Self::Left => "connections that left before they began",
             Self::Stopped => "connections that the stop has ended before they began",
             Self::System => "connections that could not be greeted",
+            Self::Tls => "connections whose TLS handshake failed",
         })
     }
 }
@@ -99,6 +105,7 @@ impl GreetingCounts {
             GreetingFailure::Left => &mut self.left,
             GreetingFailure::Stopped => &mut self.stopped,
             GreetingFailure::System => &mut self.system,
+            GreetingFailure::Tls => &mut self.tls,
         }
     }
 

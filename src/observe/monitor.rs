@@ -125,7 +125,9 @@ impl Monitor {
             }
             GreetingFailure::Stopped => Level::Debug,
             GreetingFailure::System => Level::Warn,
-            GreetingFailure::Source | GreetingFailure::Header | GreetingFailure::TimedOut => Level::Info,
+            GreetingFailure::Source | GreetingFailure::Header | GreetingFailure::TimedOut | GreetingFailure::Tls => {
+                Level::Info
+            }
         };
         self.count_refused(peer);
         self.report_throttled(Kind::Greeting(reason), level, &failure);

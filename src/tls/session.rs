@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 
-use rustls::{Connection, ServerConnection};
+use rustls::{ClientConnection, Connection, ServerConnection};
 
+use super::client::TlsClientConfig;
 use super::config::TlsConfig;
 use super::info::TlsInfo;
 use super::stream::Ciphertext;
@@ -15,6 +16,10 @@ const BATCH: usize = 64 << 10;
 
 /// The most plaintext that rustls keeps. It reads no further until that is taken.
 const PLAINTEXT: usize = 16 << 10;
+
+/// The most reads of the kernel in one call. A peer that sends records without contents, as fast as they are read, must
+/// hold up neither a loop nor the look at a deadline.
+const READS: usize = 4;
 
 /// A caller's buffer below this size does not do for ciphertext: each read would bring a piece of a record.
 const SMALL: usize = 4 << 10;
@@ -43,6 +48,12 @@ impl Session {
         Ok(Self::new(tls.into()))
     }
 
+    /// Begins the session of a client. `server_name` is the name that the server's certificate must have.
+    pub(crate) fn client(config: &TlsClientConfig, server_name: &str) -> io::Result<Self> {
+        let tls = ClientConnection::new(config.get(), super::client::server_name(server_name)?);
+        Ok(Self::new(tls.map_err(io::Error::other)?.into()))
+    }
+
     fn new(mut tls: Connection) -> Self {
         tls.set_buffer_limit(Some(BATCH));
         let state = State { tls, ahead: Vec::new(), owed: 0, drained: false, error: None, failed: false };
@@ -56,7 +67,7 @@ impl Session {
     /// Takes the handshake as far as it goes without a wait. `WouldBlock` if the peer is to go on.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the peer leaves, `InvalidData` if it does not speak TLS or if nothing can be agreed upon.
+    /// `UnexpectedEof` if the peer leaves, `ConnectionAborted` if it does not speak TLS or if nothing can be agreed upon.
     pub(crate) fn handshake(&self, below: &impl Ciphertext) -> io::Result<()> {
         let state = &mut *self.0.borrow_mut();
         loop {
@@ -72,8 +83,13 @@ impl Session {
         }
     }
 
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.0.borrow().tls.is_handshaking()
+    }
+
     /// Reads plaintext. With `wait` it reads the kernel at most once, so that its caller looks at the deadlines: a
-    /// record that comes byte by byte must not escape them. Without, it reads until the kernel has no more.
+    /// record that comes byte by byte must not escape them. Without, it reads until there is plaintext or nothing more, but
+    /// a few times at most.
     ///
     /// # Errors
     /// `UnexpectedEof` if the stream ends without the peer's close_notify.
@@ -82,21 +98,19 @@ impl Session {
         if buf.is_empty() {
             return Ok(0);
         }
-        let mut may_read = true;
+        let mut reads = if wait { 1 } else { READS };
         loop {
             if let Some(n) = state.take_plaintext(buf)? {
                 return Ok(n);
             }
-            if !may_read {
+            if reads == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
+            reads -= 1;
             // An answer of TLS itself, as to a key update, must not wait for the next output.
-            match state.push(below, false) {
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-                _ => {}
-            }
+            // If that fails, the read below, or the next output, says so.
+            let _ = state.push(below, false);
             state.pull(below, buf, wait)?;
-            may_read = !wait && !state.drained;
         }
     }
 
@@ -137,7 +151,6 @@ impl Session {
         self.0.borrow().tls.wants_write()
     }
 
-    #[allow(dead_code)] // for the loop
     /// True if a read may bring something that the kernel does not report: plaintext, or what was not read yet.
     pub(crate) fn holds_input(&self) -> bool {
         let state = &mut *self.0.borrow_mut();
@@ -219,7 +232,7 @@ impl State {
                 return;
             }
             let read = self.tls.read_tls(&mut ciphertext);
-            let processed = read.and_then(|_| self.tls.process_new_packets().map_err(invalid));
+            let processed = read.and_then(|_| self.tls.process_new_packets().map_err(broken));
             if let Err(e) = processed {
                 (self.failed, self.error) = (true, Some(e));
             }
@@ -296,8 +309,10 @@ impl<C: Ciphertext> Write for Below<'_, C> {
     }
 }
 
-fn invalid(e: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, e)
+/// Makes the error of a peer that breaks the protocol. It counts as a peer that has broken the connection, whatever a
+/// handler makes of it.
+fn broken(e: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, e)
 }
 
 impl fmt::Debug for Session {

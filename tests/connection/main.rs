@@ -2,8 +2,11 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod limits;
 mod lines;
 mod promises;
+mod tls;
 mod writer;

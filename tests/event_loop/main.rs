@@ -5,6 +5,8 @@
 mod kit;
 #[path = "../script/mod.rs"]
 mod script;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod across;
 mod callbacks;
@@ -30,4 +32,5 @@ mod shutdown;
 mod sockets;
 mod switch;
 mod timers;
+mod tls;
 mod transport;

@@ -13,6 +13,11 @@ const WAYS: &[&str] = &[
     "--strategy thread-pool",
     "--strategy forking",
     "--strategy preforking --workers 2",
+    "--strategy event-loop",
+    "--strategy event-loops --workers 2",
+    "--strategy preforking --workers 2 --inner event-loop",
+    "--strategy threading --as protocol",
+    "--strategy forking --as protocol",
 ];
 
 fn start(pki: &Pki, options: &str) -> Server {

@@ -5,6 +5,7 @@
 mod client;
 pub mod pki;
 pub mod procfs;
+pub mod tls;
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Index;

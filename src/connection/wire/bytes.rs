@@ -2,14 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+#[cfg(feature = "__tls")]
 use std::time::Instant;
 
-use super::{check, would_wait, Deadline, Wire};
+#[cfg(feature = "__tls")]
+use super::Deadline;
+use super::{check, would_wait, Wire};
 use crate::config::Limit;
 use crate::sys::socket;
-use crate::tls::Session;
 #[cfg(feature = "__tls")]
-use crate::tls::TlsInfo;
+use crate::tls::{Session, TlsInfo};
 
 impl Wire {
     /// Reads once. With `wait`, it waits as long as the socket's timeout says.
@@ -58,7 +60,8 @@ impl Wire {
         }
     }
 
-    /// Shakes hands, under the handshake limit. A stop ends it, as it ends any wait for a request.
+    /// Shakes hands on a connection in conversation, under the handshake limit. A stop ends it, as it ends any wait for a request.
+    #[cfg(feature = "__tls")]
     pub(in crate::connection) fn shake_hands(&self, session: Session) -> io::Result<()> {
         let after = self.server.core.settings.handshake_timeout;
         let by = Deadline::new(Instant::now(), Limit::Handshake, after);
@@ -78,7 +81,8 @@ impl Wire {
             self.wait(true, read, write, by)?;
         }
         let _ = self.tls.set(session);
-        self.tls_begins();
+        self.request_begins();
+        self.note(|p| p.fresh = true);
         Ok(())
     }
 }

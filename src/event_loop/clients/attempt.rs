@@ -12,6 +12,7 @@ use crate::event_loop::primitives::timers::TimerId;
 use crate::net::{Addr, Address, Socket};
 use crate::offload::Ticket;
 use crate::sys::socket;
+use crate::tls::Session;
 
 pub(crate) struct Attempt {
     pub(crate) number: u64,
@@ -25,6 +26,8 @@ pub(crate) struct Attempt {
     /// The address that is being tried; `None` while the name is being resolved.
     pub(crate) current: Option<Addr>,
     pub(crate) socket: Option<Socket>,
+    /// The session of TLS, once the socket is connected.
+    pub(crate) session: Option<Session>,
     /// The last pause, while the server's queue is full.
     pub(crate) pause: Option<Duration>,
     /// The name on its way through the resolver.

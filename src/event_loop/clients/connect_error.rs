@@ -34,6 +34,9 @@ pub enum ConnectFailure {
     /// There was no answer within this time. The kernel may have given up earlier (`ETIMEDOUT`).
     TimedOut(Duration),
     /// The program or the loop's shutdown has stopped the attempt. Do not connect again then: a loop that drains
+    /// The handshake of TLS failed. Of several addresses, no other is tried. The error of rustls is inside: a certificate
+    /// that is not trusted or names another server, or nothing to agree upon.
+    Tls(io::Error),
     /// refuses each client with this error, after 100 ms.
     Stopped,
     /// The system refused.
@@ -93,6 +96,12 @@ impl fmt::Display for ConnectError {
                     "cannot connect to {address}: no answer within {after:?}; check that it is up and reachable"
                 )?;
             }
+            ConnectFailure::Tls(e) => {
+                write!(
+                    f,
+                    "cannot begin TLS with {address}: {e}; check the server's certificate, its name and the authorities"
+                )?;
+            }
             ConnectFailure::Stopped => write!(f, "cannot connect to {address}: the program has stopped it")?,
             ConnectFailure::System { act, source } => {
                 write!(f, "cannot {act} {address}: {source}; {}", hint(source))?;
@@ -111,9 +120,8 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
-            ConnectFailure::Resolve(e) | ConnectFailure::Refused(e) | ConnectFailure::System { source: e, .. } => {
-                Some(e)
-            }
+            ConnectFailure::Resolve(e) | ConnectFailure::Refused(e) | ConnectFailure::Tls(e) => Some(e),
+            ConnectFailure::System { source, .. } => Some(source),
             ConnectFailure::TimedOut(_) | ConnectFailure::Stopped => None,
         }
     }

@@ -60,8 +60,15 @@ impl State {
     /// Takes a connection that is ending one step on.
     pub(crate) fn advance(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
+        // The queue is sent. A stream of TLS has an end of its own, which follows. The owner of a solo connection
+        // sends it.
+        let is_sent = conn.end.phase == Phase::Flushing && conn.out.is_empty();
+        if is_sent && !self.is_solo(id) && !self.close_tls(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         let phase = match conn.end.phase {
-            Phase::Flushing if conn.out.is_empty() => self.phase_after_sending(id, conn),
+            Phase::Flushing if is_sent => self.phase_after_sending(id, conn),
             phase => phase,
         };
         if let Some(conn) = self.conns.get_mut(id) {

@@ -24,7 +24,12 @@ impl State {
         let Some(conn) = self.conns.get_mut(id) else { return bytes };
         // Only a piece that is first in the queue, or the order would be lost.
         let is_limited = conn.cold.as_ref().is_some_and(|cold| cold.writing.is_some());
-        if bytes.len() < WORTH_A_CALL || !conn.out.is_empty() || conn.flow.blocked || is_limited {
+        if bytes.len() < WORTH_A_CALL
+            || !conn.out.is_empty()
+            || conn.flow.blocked
+            || is_limited
+            || conn.io.is_handshaking()
+        {
             return bytes;
         }
         match conn.io.send(bytes) {
@@ -55,6 +60,9 @@ impl State {
         if std::mem::take(&mut conn.flow.sent) {
             conn.end_request_when_sent();
         }
+        if conn.io.wants_write() && !conn.flow.blocked {
+            self.push_tls(id);
+        }
         // Until the kernel takes no more, the rate limit allows none, or the readers have had their share.
         let (mut read, mut sent) = (0, 0);
         while let Some(at_most) = self.sendable(id, &mut read) {
@@ -63,12 +71,40 @@ impl State {
         sent
     }
 
+    /// Sends what TLS has to say beside the queue: handshakes, answers to key updates, the end of the stream. True if
+    /// the kernel has taken all of it.
+    pub(crate) fn push_tls(&mut self, id: ConnId) -> bool {
+        let now = self.time.now;
+        let Some(conn) = self.conns.get_mut(id) else { return true };
+        match conn.io.push() {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if !std::mem::replace(&mut conn.flow.blocked, true) {
+                    conn.limits.blocked_since = now;
+                }
+                false
+            }
+            Err(e) => {
+                conn.flow.broken = true;
+                self.end(id, self.reason_of_break(id, e));
+                true
+            }
+        }
+    }
+
+    /// Ends the stream of TLS, after all output. True if the kernel has taken that, and always without TLS.
+    pub(crate) fn close_tls(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.flow.broken) else { return true };
+        conn.io.queue_close_notify();
+        self.push_tls(id)
+    }
+
     /// Returns how much may be sent now; `None` if nothing can. Before that it reads the readers whose turn has come.
     fn sendable(&mut self, id: ConnId, read: &mut usize) -> Option<usize> {
         loop {
             // Nothing to send, or the kernel takes nothing.
             let conn = self.conns.get_mut(id)?;
-            let sends = matches!(conn.end.phase, Phase::Open | Phase::Flushing);
+            let sends = matches!(conn.end.phase, Phase::Open | Phase::Flushing) && !conn.io.is_handshaking();
             if conn.flow.blocked || conn.out.is_empty() || !sends {
                 return None;
             }

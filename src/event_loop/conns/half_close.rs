@@ -1,7 +1,7 @@
 //! The half-close: ends the connection's own stream while the peer's goes on.
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::WriteHalf;
+use crate::event_loop::state::conn::{Conn, WriteHalf};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
@@ -57,8 +57,12 @@ impl Transport<'_> {
 impl State {
     /// Shuts the writing half once everything is sent. If the peer's half has ended, the connection ends.
     pub(crate) fn shut_write_when_sent(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_open() && conn.out.is_empty()) else { return };
-        if conn.flow.write_half == WriteHalf::Closing {
+        let closes =
+            |conn: &&mut Conn| conn.is_open() && conn.out.is_empty() && conn.flow.write_half == WriteHalf::Closing;
+        if self.conns.get_mut(id).filter(closes).is_none() || !self.close_tls(id) {
+            return;
+        }
+        if let Some(conn) = self.conns.get_mut(id).filter(closes) {
             conn.io.shut_write();
             conn.flow.write_half = WriteHalf::Shut;
             if conn.paused.at_eof && !conn.paused.by_switch {

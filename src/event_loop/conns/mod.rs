@@ -27,3 +27,5 @@ pub(crate) mod settle;
 pub(crate) mod socket;
 pub(crate) mod switch;
 pub(crate) mod timers;
+#[cfg(feature = "__tls")]
+pub(crate) mod tls;

@@ -106,8 +106,8 @@ impl State {
 
         // Nothing changes. Input that epoll has reported already is read in the next turn, after the others.
         if conn.watch.interest == Some(wanted) {
-            if conn.watch.unread && wanted.read && wanted.edge && !std::mem::replace(&mut conn.watch.listed, true) {
-                self.queues.unread.push(id);
+            if conn.watch.unread && wanted.read && (wanted.edge || conn.io.holds_input()) {
+                self.list_unread(id);
             }
             return;
         }
@@ -117,7 +117,13 @@ impl State {
             return;
         }
 
-        // A new interest has epoll look at what is there, so nothing is missed after a pause.
+        // A new interest has epoll look at what is there, so nothing is missed after a pause. It does not see what a
+        // session has read.
+        if wanted.read && conn.io.holds_input() {
+            conn.watch.unread = true;
+            self.list_unread(id);
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let watched = conn.watch.interest.replace(wanted);
         let done = conn.io.with_fd(|fd| match watched {
             None => self.poller.add(fd, wanted, id.token()),
@@ -129,6 +135,14 @@ impl State {
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.end.phase = Phase::Over; // no event would reach it any more
             }
+        }
+    }
+
+    /// Lists a connection to be read in the next turn.
+    fn list_unread(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if !std::mem::replace(&mut conn.watch.listed, true) {
+            self.queues.unread.push(id);
         }
     }
 

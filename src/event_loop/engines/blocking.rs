@@ -119,8 +119,8 @@ fn serve(factory: &dyn Factory, state: &mut State, conn: &mut Connection) -> Res
     let result = state.run_solo(factory, id, away.0.wire());
     // However the loop has ended, its owner closes the connection.
     let Some((end, parent_deadline)) = state.end_solo(id) else { return result.map(|()| Outcome::Served) };
-    if let Some(socket) = end.socket {
-        away.0.take_back(GivenBack { socket, parent_deadline, happened: end.happened });
+    if let Some((socket, tls)) = end.socket {
+        away.0.take_back(GivenBack { socket, tls, parent_deadline, happened: end.happened });
     }
     result.map(|()| end.outcome)
 }

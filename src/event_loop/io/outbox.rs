@@ -202,6 +202,19 @@ impl Outbox {
         self.keep_queue(spares);
     }
 
+    /// Takes all bytes out. `None`, and nothing is taken, if a reader is among them.
+    #[cfg(feature = "__tls")]
+    pub(crate) fn take_bytes(&mut self, spares: &mut Spares) -> Option<Vec<u8>> {
+        if self.sources > 0 {
+            return None;
+        }
+        let all: Vec<&[u8]> = self.pieces.iter().map(Piece::bytes).collect();
+        let mut bytes = all.concat();
+        bytes.drain(..self.head);
+        self.clear(spares);
+        Some(bytes)
+    }
+
     /// Drops what is queued.
     pub(crate) fn clear(&mut self, spares: &mut Spares) {
         self.pieces.drain(..).for_each(|piece| spares.keep(piece));

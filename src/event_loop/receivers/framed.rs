@@ -4,6 +4,8 @@
 //! connection has no buffer.
 
 use std::any::Any;
+#[cfg(feature = "__tls")]
+use std::io;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::HandlerResult;
@@ -13,6 +15,8 @@ use crate::event_loop::state::lost::Lost;
 use crate::event_loop::state::protocol::{Eof, Protocol};
 use crate::event_loop::state::transport::Transport;
 use crate::framing::{Encoder, FrameBuffer, LineDecoder};
+#[cfg(feature = "__tls")]
+use crate::tls::{Session, TlsClientConfig, TlsConfig};
 
 /// Turns bytes into calls of a receiver, and lends it a [`FramedTransport`].
 pub trait Parser {
@@ -77,6 +81,28 @@ impl<D: Encoder + ?Sized> FramedTransport<'_, D> {
         let mut frame = Vec::with_capacity(payload.len() + 4); // a line end, or a prefix
         self.framing.encode(payload, &mut frame)?;
         Ok(frame)
+    }
+}
+
+/// TLS.
+#[cfg(feature = "__tls")]
+impl<D: ?Sized> FramedTransport<'_, D> {
+    /// Begins TLS, as [`Transport::start_tls`] does. It knows the input that is unread.
+    ///
+    /// # Errors
+    /// As [`Transport::start_tls`].
+    pub fn start_tls(&mut self, config: &TlsConfig) -> io::Result<()> {
+        let (id, unread) = (self.transport.id(), self.unread.len());
+        self.transport.state.start_tls(id, unread, || Session::server(config))
+    }
+
+    /// Begins TLS at the client's end, as [`Transport::start_tls_client`] does. It knows the input that is unread.
+    ///
+    /// # Errors
+    /// As [`Transport::start_tls_client`].
+    pub fn start_tls_client(&mut self, config: &TlsClientConfig, server_name: &str) -> io::Result<()> {
+        let (id, unread) = (self.transport.id(), self.unread.len());
+        self.transport.state.start_tls(id, unread, || Session::client(config, server_name))
     }
 }
 

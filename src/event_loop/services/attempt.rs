@@ -12,6 +12,7 @@ use crate::event_loop::clients::attempt::{connect, known, open, Attempt, Failed,
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::clients::connect_error::ConnectFailure;
 use crate::event_loop::clients::Stage;
+use crate::event_loop::io::secured::Secured;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::timers::NEVER;
 use crate::event_loop::primitives::token;
@@ -41,6 +42,7 @@ impl State {
             tried: Vec::new(),
             current: None,
             socket: None,
+            session: None,
             pause: None,
             lookup: None,
         });
@@ -162,7 +164,10 @@ impl State {
     /// Handles an event of an attempt's socket.
     pub(crate) fn check_attempt(&mut self, token: u64, ready: Readiness) {
         let connector = Connector(self.clients.all.id(token & !token::CONNECTORS));
-        let Some(Attempt { socket: Some(socket), .. }) = self.clients.attempt(connector) else { return };
+        let Some(Attempt { socket: Some(socket), session, .. }) = self.clients.attempt(connector) else { return };
+        if session.is_some() {
+            return self.shake_hands(connector);
+        }
         match socket::is_connected(socket.as_fd()) {
             Ok(true) => self.finish_attempt(connector),
             Ok(false) if !ready.hangup => {}
@@ -200,7 +205,7 @@ impl State {
         let Some(client) = self.clients.all.get_mut(connector.0) else { return };
         let Stage::Trying(attempt) = &mut client.stage else { return };
         attempt.socket.take().into_iter().for_each(|socket| self.poller.forget(&socket));
-        attempt.pause = None;
+        (attempt.session, attempt.pause) = (None, None);
         let addr = attempt.current.take().unwrap_or(Addr::Unnamed);
         if !attempt.rest.is_empty() {
             attempt.tried.push((addr, e));
@@ -214,7 +219,7 @@ impl State {
     fn finish_attempt(&mut self, connector: Connector) {
         let Some(attempt) = self.clients.attempt(connector) else { return };
         let (Some(socket), Some(addr)) = (attempt.socket.take(), attempt.current.clone()) else { return };
-        self.poller.remove(&socket); // it is watched as a connection from here on
+        self.poller.remove(&socket); // from here on it is watched for another purpose
 
         // The kernel chose the very port that the socket connects to, because no server had it. That is a refusal.
         if matches!(socket, Socket::Tcp(_)) && socket.local_addr().is_ok_and(|local| local == addr) {
@@ -223,6 +228,45 @@ impl State {
             let refused = io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
             return self.fail_address(connector, ("connect to", refused));
         }
-        self.serve_connected(connector, Io::Socket(socket), addr);
+        let Some(client) = self.clients.all.get(connector.0) else { return };
+        match client.to.session() {
+            Ok(None) => self.serve_connected(connector, Io::Socket(socket), addr),
+            Ok(session) => {
+                let Some(attempt) = self.clients.attempt(connector) else { return };
+                (attempt.socket, attempt.session) = (Some(socket), session);
+                self.shake_hands(connector);
+            }
+            Err(e) => self.fail_attempt(connector, ConnectFailure::Tls(e)),
+        }
+    }
+
+    /// Goes on with the handshake of a client. Then the connection begins.
+    fn shake_hands(&mut self, connector: Connector) {
+        let Some(attempt) = self.clients.attempt(connector) else { return };
+        let (Some(socket), Some(session)) = (&attempt.socket, &attempt.session) else { return };
+        match session.handshake(&socket.as_fd()) {
+            Ok(()) => self.finish_handshake(connector),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let write = session.wants_write();
+                let wanted = Readiness { write, read: !write, ..Readiness::default() };
+                let token = token::CONNECTORS | connector.0.token();
+                self.poller.remove(socket);
+                if let Err(e) = self.poller.add(socket, wanted, token) {
+                    self.fail_address(connector, ("watch the socket to connect to", e));
+                }
+            }
+            Err(e) => self.fail_attempt(connector, ConnectFailure::Tls(e)),
+        }
+    }
+
+    /// Begins the connection of a client whose handshake is done.
+    fn finish_handshake(&mut self, connector: Connector) {
+        let now = self.time.clock.now();
+        let Some(attempt) = self.clients.attempt(connector) else { return };
+        let (socket, session) = (attempt.socket.take(), attempt.session.take());
+        let (Some(socket), Some(session), Some(addr)) = (socket, session, attempt.current.clone()) else { return };
+        self.poller.remove(&socket);
+        let secured = Secured::new(Io::Socket(socket), session, Vec::new(), now, Duration::ZERO);
+        self.serve_connected(connector, Io::Tls(Box::new(secured)), addr);
     }
 }

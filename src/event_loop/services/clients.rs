@@ -25,6 +25,8 @@ use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::State;
 use crate::net::{Addr, Address};
+#[cfg(feature = "__tls")]
+use crate::tls::TlsClientConfig;
 
 /// How long a new client waits for its `connection_failed` in a loop that drains. So a client that asks for another one
 /// then does not keep the loop busy.
@@ -240,6 +242,31 @@ impl Context<'_> {
     /// nothing is left, `stop_factory` is called.
     pub fn connect_tcp(&mut self, address: impl Into<Address>, factory: impl Factory + 'static) -> Connector {
         self.connect(Connect::to(address), factory)
+    }
+
+    /// Connects to `HOST:PORT` by TLS. The server's certificate must name HOST.
+    /// [`Connect::tls`](crate::event_loop::Connect::tls) has more settings.
+    ///
+    /// ```no_run
+    /// use socketserver::tls::TlsClientConfig;
+    /// # use socketserver::event_loop::Factory;
+    /// # fn connect(
+    /// #     cx: &mut socketserver::Context<'_>,
+    /// #     factory: impl Factory + 'static,
+    /// # ) -> socketserver::Result<()> {
+    /// let trust = TlsClientConfig::system_roots()?;
+    /// cx.connect_tls("example.org:443", &trust, factory);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "__tls")]
+    pub fn connect_tls(
+        &mut self,
+        address: impl Into<Address>,
+        config: &TlsClientConfig,
+        factory: impl Factory + 'static,
+    ) -> Connector {
+        self.connect(Connect::to(address).tls(config), factory)
     }
 
     /// Connects to a Unix socket. While the server's queue is full, it tries again until the timeout (30 s).

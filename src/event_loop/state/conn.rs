@@ -9,6 +9,7 @@ use crate::config::{Limit, LimitExceeded, Limits};
 use crate::connection::{Ending, Happened};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::io::outbox::Outbox;
+use crate::event_loop::io::secured::Secured;
 use crate::event_loop::io::Io;
 use crate::event_loop::primitives::group::Group;
 use crate::event_loop::primitives::slab::Place;
@@ -277,13 +278,32 @@ impl Conn {
 
     /// Reads once, without a wait, and notes if more may be there.
     pub(crate) fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.io.is_handshaking() {
+            return self.shake_hands().and(Err(io::ErrorKind::WouldBlock.into()));
+        }
         let read = self.io.recv(buf);
         // A short read has brought everything, unless epoll has reported something behind it.
         self.watch.unread = match &read {
-            Ok(n) => *n == buf.len() || (*n > 0 && self.watch.more),
+            Ok(n) => *n == buf.len() || (*n > 0 && self.watch.more) || self.io.holds_input(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.io.holds_input(),
             Err(e) => e.kind() == io::ErrorKind::Interrupted,
         };
-        read
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && self.is_between_requests() => Ok(0),
+            read => read,
+        }
+    }
+
+    /// Goes on with the handshake of TLS. After it, what came behind its last bytes is read.
+    fn shake_hands(&mut self) -> io::Result<()> {
+        let shaken = self.io.secured().map_or(Ok(()), Secured::handshake);
+        self.watch.unread = shaken.is_ok() && (self.watch.more || self.io.holds_input());
+        shaken
+    }
+
+    /// True if no request is under way. Many clients end TLS without close_notify then, and nothing can be missing.
+    fn is_between_requests(&self) -> bool {
+        self.io.secured().is_some() && self.limits.request_since.is_none() && self.out.is_empty()
     }
 
     /// Makes the close that follows a reset.
@@ -321,7 +341,7 @@ impl Conn {
     /// Returns what epoll is to watch for. While nothing is wanted, it still reports a hang-up.
     pub(crate) fn wanted(&self) -> Readiness {
         let read = match self.end.phase {
-            Phase::Open => !self.paused.any(),
+            Phase::Open => !self.paused.any() || self.io.is_handshaking(),
             Phase::Lingering { .. } => true,
             Phase::Flushing | Phase::Acknowledging { .. } | Phase::Over => false,
         };
@@ -347,7 +367,9 @@ impl Conn {
         let idle = at(self.limits.since, Limit::Idle, limits.idle).filter(|_| waits && between);
         let read =
             at(self.limits.since, Limit::Read, limits.read).filter(|_| waits && self.limits.request_since.is_some());
-        [write, idle, read, request, total].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let handshake = self.io.secured().and_then(Secured::handshake_limit);
+        let handshake = handshake.and_then(|(began, within)| at(began, Limit::Handshake, Some(within)));
+        [write, idle, read, request, total, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::connection::{Happened, ParentDeadline};
 use crate::event_loop::primitives::slab::ConnId;
 use crate::net::Socket;
 use crate::observe::Outcome;
+use crate::tls::Session;
 
 /// The connection that the loop is for. Its socket goes back when it has ended.
 pub(crate) struct Solo {
@@ -16,6 +17,6 @@ pub(crate) struct Solo {
 /// How that connection has ended, and what its owner needs to close it.
 pub(crate) struct SoloEnd {
     pub(crate) outcome: Outcome,
-    pub(crate) socket: Option<Socket>,
+    pub(crate) socket: Option<(Socket, Option<Session>)>,
     pub(crate) happened: Happened,
 }

@@ -180,15 +180,16 @@ impl State {
         if self.core.hooks.verify_request.is_some() {
             self.await_verdict(accepted_on, accepted, permit);
         } else {
-            self.serve(accepted_on, accepted, permit);
+            self.secure(accepted_on, accepted, permit);
         }
     }
 
     /// Enters the connection into the loop, builds its protocol and begins.
     pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
-        let (Accepted { socket, peer, proxy }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
+        let (Accepted { socket, peer, proxy, tls }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
         let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
-        let mut conn = Conn::new(Io::Socket(socket), peer, origin, Some(permit), self.time.now);
+        let io = Io::connected(socket, tls, self.time.now);
+        let mut conn = Conn::new(io, peer, origin, Some(permit), self.time.now);
         conn.entry.proxy = proxy;
         let id = self.conns.insert(conn);
         self.build_and_begin(&*factory, id);

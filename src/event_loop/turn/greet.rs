@@ -6,12 +6,12 @@
 use crate::admit::Permit;
 use crate::event_loop::primitives::slab::Place;
 use crate::event_loop::primitives::token;
-use crate::event_loop::state::greetings::PendingGreeting;
+use crate::event_loop::state::greetings::{GreetingStep, PendingGreeting};
 use crate::event_loop::state::ports::AcceptedOn;
 use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::finish;
-use crate::greeting::{apply_header, expect_proxy, GreetingError, Progress, Step};
+use crate::greeting::{apply_header, expect_proxy, GreetingError, Progress, Step, TlsStep};
 use crate::net::Accepted;
 use crate::observe::GreetingFailure;
 use crate::panics::forget;
@@ -28,15 +28,26 @@ impl State {
         permit: Permit,
     ) {
         match expect_proxy(proxies, &accepted.peer) {
-            Ok(Some(step)) => {
-                let pending = PendingGreeting { accepted_on, accepted, permit, step, timer: None };
-                let place = self.greetings.insert(pending);
-                // Most proxies send the header at once: then nothing is watched at all.
-                self.advance_greeting(place);
-            }
+            // Most proxies send the header at once: then nothing is watched at all.
+            Ok(Some(step)) => self.begin_greeting(accepted_on, accepted, permit, GreetingStep::Header(step)),
             Ok(None) => self.verify(accepted_on, accepted, permit),
             Err(why) => finish::refuse_ungreeted(&self.core, accepted, &why),
         }
+    }
+
+    /// Begins the handshake of TLS, or serves a connection without.
+    pub(crate) fn secure(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+        let Some(config) = &self.core.settings.tls else { return self.serve(accepted_on, accepted, permit) };
+        match TlsStep::new(config) {
+            Ok(step) => self.begin_greeting(accepted_on, accepted, permit, GreetingStep::Tls(step)),
+            Err(why) => finish::refuse_ungreeted(&self.core, accepted, &why),
+        }
+    }
+
+    fn begin_greeting(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit, step: GreetingStep) {
+        let pending = PendingGreeting { accepted_on, accepted, permit, step, writes: false, timer: None };
+        let place = self.greetings.insert(pending);
+        self.advance_greeting(place);
     }
 
     /// Handles the event of a socket that is greeted.
@@ -47,10 +58,14 @@ impl State {
     /// Goes on with a greeting, as far as its bytes have come.
     fn advance_greeting(&mut self, place: Place) {
         let Some(pending) = self.greetings.get_mut(place) else { return };
-        match pending.step.advance(&pending.accepted.socket) {
+        let progress = match &mut pending.step {
+            GreetingStep::Header(step) => step.advance(&pending.accepted.socket),
+            GreetingStep::Tls(step) => step.advance(&pending.accepted.socket),
+        };
+        match progress {
             Ok(Progress::Done) => self.end_greeting(place),
-            Ok(Progress::WantsRead) => {
-                if let Err(why) = self.watch_greeting(place) {
+            Ok(progress) => {
+                if let Err(why) = self.watch_greeting(place, progress == Progress::WantsWrite) {
                     self.refuse_greeting(place, &why);
                 }
             }
@@ -59,28 +74,40 @@ impl State {
     }
 
     /// Watches the socket of a greeting, from its first wait on. A stop ends the wait.
-    fn watch_greeting(&mut self, place: Place) -> Result<(), GreetingError> {
+    fn watch_greeting(&mut self, place: Place, writes: bool) -> Result<(), GreetingError> {
         if self.stop.drain.is_some() && !self.core.ends_alone() {
             return Err(GreetingError::stopped());
         }
-        let Some(pending) = self.greetings.get_mut(place).filter(|pending| pending.timer.is_none()) else {
-            return Ok(());
+        let Some(pending) = self.greetings.get_mut(place) else { return Ok(()) };
+        let (socket, token) = (&pending.accepted.socket, token::GREETINGS | place.token());
+        let wanted = Readiness { read: !writes, write: writes, ..Readiness::default() };
+        let watched = match pending.timer {
+            None => self.poller.add(socket, wanted, token),
+            Some(_) if writes != pending.writes => self.poller.modify(socket, wanted, token),
+            Some(_) => return Ok(()),
         };
-        let token = token::GREETINGS | place.token();
-        self.poller
-            .add(&pending.accepted.socket, Readiness::READABLE, token)
-            .map_err(|e| GreetingError::new(GreetingFailure::System, e))?;
+        watched.map_err(|e| GreetingError::new(GreetingFailure::System, e))?;
+        pending.writes = writes;
         let limit = self.core.settings.handshake_timeout;
-        pending.timer = Some(self.time.timers.set(self.time.now, limit, TimerTask::Greeting(place)));
+        let timers = &mut self.time.timers;
+        pending.timer.get_or_insert_with(|| timers.set(self.time.now, limit, TimerTask::Greeting(place)));
         Ok(())
     }
 
-    /// Serves a connection whose greeting is complete.
+    /// Goes on with a connection whose step is done.
     fn end_greeting(&mut self, place: Place) {
         let Some(pending) = self.take_greeting(place) else { return };
-        let PendingGreeting { accepted_on, mut accepted, permit, mut step, .. } = pending;
-        step.take().into_iter().for_each(|header| apply_header(&self.core, &mut accepted, header));
-        self.verify(accepted_on, accepted, permit);
+        let PendingGreeting { accepted_on, mut accepted, permit, step, .. } = pending;
+        match step {
+            GreetingStep::Header(mut step) => {
+                step.take().into_iter().for_each(|header| apply_header(&self.core, &mut accepted, header));
+                self.verify(accepted_on, accepted, permit);
+            }
+            GreetingStep::Tls(step) => {
+                accepted.tls = step.into_session();
+                self.serve(accepted_on, accepted, permit);
+            }
+        }
     }
 
     /// Takes a greeting out. Its socket is watched no more: the next part of the loop watches it anew.

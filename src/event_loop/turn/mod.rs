@@ -159,7 +159,7 @@ impl State {
         for id in std::mem::take(&mut self.unpolled.memory) {
             let Some(conn) = self.conns.get(id) else { continue };
             self.unpolled.memory.push(id);
-            if let (crate::event_loop::io::Io::Memory(memory), Some(watched)) = (&conn.io, conn.watch.interest) {
+            if let (Some(memory), Some(watched)) = (conn.io.memory(), conn.watch.interest) {
                 if let Some(ready) = memory.readiness(watched) {
                     self.handle_readiness(id, ready);
                 }

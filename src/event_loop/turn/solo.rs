@@ -65,8 +65,9 @@ impl State {
     /// Takes a connection over. Input that its owner has read ahead is delivered first, as to a protocol that
     /// [takes over](crate::Transport::switch_protocol).
     pub(crate) fn take_over(&mut self, handed: HandedOver, peer: Addr) -> ConnId {
-        let HandedOver { socket, unread, limits, proxy, parent_deadline } = handed;
-        let mut conn = Conn::new(Io::Socket(socket), peer, Origin::Accepted(None), None, self.time.now);
+        let HandedOver { socket, tls, unread, limits, proxy, parent_deadline } = handed;
+        let io = Io::connected(socket, tls, self.time.now);
+        let mut conn = Conn::new(io, peer, Origin::Accepted(None), None, self.time.now);
         conn.limits.own = Some(Box::new(limits));
         conn.entry.proxy = proxy;
         if !unread.is_empty() {

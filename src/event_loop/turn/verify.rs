@@ -40,7 +40,7 @@ impl State {
         };
         self.time.timers.cancel(timer);
         match verdict.check() {
-            Ok(()) => self.serve(accepted_on, accepted, permit),
+            Ok(()) => self.secure(accepted_on, accepted, permit),
             Err(why) => finish::refuse_unverified(&self.core, accepted, &why),
         }
     }

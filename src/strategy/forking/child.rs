@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use super::slots::{ChildSlot, Verdict};
 use super::Forking;
 use crate::accept::Request;
+use crate::greeting::GreetingError;
 use crate::observe::{Cause, Outcome};
 use crate::panics::caught;
 use crate::sys::limits::restore_descriptors;
@@ -62,13 +63,14 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
     judged.unwrap_or(Verdict::Failed)
 }
 
-/// Does what comes before the handler: the greeting, and `verify_request`. Writes why the client is not let in.
+/// Does what comes before the handler: the proxy's header, `verify_request`, and TLS. Writes why the client is not let in.
 fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
-    request.greet_in_child(&slot.deadline).map_err(|why| {
+    let not_greeted = |why: GreetingError| {
         slot.set_reason(why.reason);
         slot.set_verdict(Verdict::NotGreeted, &why.error.to_string());
         Verdict::NotGreeted
-    })?;
+    };
+    request.greet_in_child(&slot.deadline).map_err(not_greeted)?;
     // The parent has accepted a proxy. Its log is to name the client.
     request.client().into_iter().for_each(|client| slot.set_client(client));
     request.verify_in_child(&slot.deadline).map_err(|why| {
@@ -79,7 +81,8 @@ fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
         };
         slot.set_verdict(verdict, &why.to_string());
         verdict
-    })
+    })?;
+    request.secure_in_child(&slot.deadline).map_err(not_greeted)
 }
 
 fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {
