@@ -24,6 +24,7 @@ const CASES: &[Case] = &[
     ("verify_request_is_asked_in_the_child", verifying, refuses_and_goes_on),
     ("single_requests_leave_no_zombie", one_by_one, is_served_one_by_one),
     ("what_is_queued_at_the_stop_is_served", limited, serves_the_queue),
+    ("a_flood_does_not_delay_the_stop", flooded, stops_in_the_flood),
 ];
 
 fn main() {
@@ -64,6 +65,28 @@ fn bind(builder: ServerBuilder) -> UdpServer<impl DatagramRequestHandler, Forkin
     let server = builder.strategy(Forking::new()).bind_udp("127.0.0.1:0", datagram_handler(answer)).unwrap();
     println!("{}", server.local_addr());
     server
+}
+
+/// Each datagram brings two more, so that the queue is never found empty.
+fn flooded() {
+    let feeding = datagram_handler(|datagram: &mut Datagram| {
+        let (socket, to) = (UdpSocket::bind("127.0.0.1:0")?, datagram.local_addr().socket_addr().unwrap());
+        (0..2).try_for_each(|_| socket.send_to(b"x", to).map(drop))?;
+        if datagram.server().stats().served > 20 {
+            datagram.server().shutdown();
+        }
+        Ok(())
+    });
+    let builder = ServerBuilder::new().strategy(Forking::new()).drain_timeout(Duration::from_secs(3600));
+    let mut server = builder.bind_udp("127.0.0.1:0", feeding).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+fn stops_in_the_flood(program: &mut Program) {
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", &program.addr).unwrap();
+    let report = program.rest();
+    assert!(report.contains("accepted") && !report.contains("forced"), "{report}");
 }
 
 fn serve(builder: ServerBuilder) {

@@ -18,6 +18,7 @@ use crate::listen::{AcceptBackoff, ReserveFd};
 use crate::net::Addr;
 use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
 use crate::offload::Offload;
+use crate::sync::now;
 use crate::sys::shared::{Shared, SharedRef};
 use crate::sys::signal;
 use crate::systemd::Notifier;
@@ -170,7 +171,10 @@ impl Core {
             return StopPhase::Running;
         }
         // A connection may outlive its run, if its handler computes on. Its end is then no part of a drain.
-        match (self.run.is_serving(), self.control.is_cut(), self.control.is_urgent()) {
+        // A handler on the accepting thread outlives the drain limit, as nobody is left to cut it.
+        let is_late = || self.drain_deadline().is_some_and(|limit| limit <= now());
+        let is_urgent = self.control.is_urgent();
+        match (self.run.is_serving(), self.control.is_cut() || (!is_urgent && is_late()), is_urgent) {
             (true, false, _) => StopPhase::Draining,
             (true, true, false) => StopPhase::Cut,
             (true, true, true) => StopPhase::CutAtOnce,

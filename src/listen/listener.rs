@@ -15,6 +15,7 @@ use crate::error::USE;
 use crate::net::{Accepted, Addr, DatagramSocket, Packet, Socket};
 use crate::sys::datagram;
 use crate::sys::process::Private;
+use crate::sys::queue;
 use crate::sys::socket::{self, Act, SockType};
 
 #[derive(Debug)]
@@ -170,11 +171,14 @@ impl Listener {
         &self.local
     }
 
-    /// Returns the length of the kernel's queue. `None` if the kernel does not tell it.
+    /// Returns the length of the kernel's queue, of datagrams the most that it may be. `None` if the kernel does not
+    /// tell it.
     pub(crate) fn queued(&self) -> Option<usize> {
         match &self.kind {
-            Kind::Tcp(l) => socket::accept_queue(l.as_fd()),
-            Kind::Unix(_) | Kind::Datagrams(_) => None,
+            Kind::Tcp(l) => queue::of_tcp_listener(l.as_fd()),
+            Kind::Unix(l) => queue::of_unix_listener(l.as_fd()),
+            Kind::Datagrams(socket) if self.local.ip().is_some() => queue::of_udp(socket.as_fd()),
+            Kind::Datagrams(_) => queue::of_unix_datagrams(),
         }
     }
 }

@@ -14,8 +14,9 @@ pub(crate) const LISTENERS: usize = 64;
 
 /// The number of connections or datagrams that are still to be served, for each listener.
 ///
-/// For TCP the kernel tells the queue's length (`TCP_INFO`). For Unix sockets and datagrams it does not:
-/// there the count is the backlog, and [`clear`](Self::clear) ends it when the queue is first found empty.
+/// The kernel tells the length of a queue of connections, and bounds the length of a queue of datagrams
+/// (`sys::queue`). If it does not, the count is the backlog. [`clear`](Self::clear) ends a count when the queue is
+/// first found empty. So a server under a flood stops as well.
 #[derive(Debug)]
 pub(crate) enum QueuedAtStop {
     /// Counted once in a run, by the first thread or loop that asks.

@@ -97,7 +97,7 @@ pub struct Report {
     pub accept_errors: u64,
     /// Connections that ended by themselves between the request to stop and the drain limit.
     pub drained: u64,
-    /// Connections that were cut at the drain limit.
+    /// Connections that were cut at the drain limit, or ended after it: a handler on the accepting thread is waited for.
     pub forced: u64,
     /// Handlers that still ran when `serve_forever` returned, although their connections had been cut. A
     /// handler that computes cannot be ended.

@@ -151,6 +151,10 @@ impl<S> ServerBuilder<S> {
     }
 
     /// Sets how long connections may go on after a stop. Zero cuts them at once. Defaults to 10 s.
+    ///
+    /// A handler that computes is not interrupted. On the serving thread (`Sequential`, event loops) the stop
+    /// waits for it, even beyond the limit. On another thread it is left behind, and `Forking` kills it
+    /// ([choosing a strategy](crate::guide::choosing)).
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
         self.settings.drain_timeout = limit;
         self

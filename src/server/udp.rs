@@ -58,7 +58,7 @@ use crate::strategy::Threading;
 /// | [`max_packet_size`] | the most bytes of a datagram that are received |
 /// | [`write_timeout`] | how long a reply may wait for room in the queue of a Unix socket |
 /// | [`request_timeout`] | the same, from the start of the handler |
-/// | [`drain_timeout`] | the time for datagrams queued at the stop, until the queue is found empty |
+/// | [`drain_timeout`] | the time for the datagrams that were queued at the stop; later ones are left |
 /// | [`at_limit`] | with [`Refuse`](crate::AtLimit::Refuse), the message is the reply beyond the limit |
 /// | [`unix_mode`], [`unix_owner`] | which users may send to a Unix socket |
 /// | the hooks, signals, [`only_v6`] | as for connections |

@@ -5,7 +5,7 @@
 //!
 //! - waits: [`Epoll`] and [`EventFd`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
 //!   [`watch`] for the selectors;
-//! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`];
+//! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
 //!   [`shared`] (memory in common with children), [`limits`] of descriptors, [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
@@ -21,6 +21,7 @@ pub(crate) mod limits;
 pub(crate) mod master;
 mod poller;
 pub(crate) mod process;
+pub(crate) mod queue;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -321,21 +321,3 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(n)) })?;
     Ok(usize::try_from(n).unwrap_or(0))
 }
-
-/// Connections that the kernel holds for `accept`; `None` where it does not tell (all but TCP).
-pub(crate) fn accept_queue(fd: BorrowedFd<'_>) -> Option<usize> {
-    // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = std::mem::size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into `info`, which is that long.
-    let done = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            std::ptr::addr_of_mut!(info).cast(),
-            std::ptr::addr_of_mut!(len),
-        )
-    };
-    (done == 0).then_some(info.tcpi_unacked as usize)
-}

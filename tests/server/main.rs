@@ -9,6 +9,7 @@ mod accept_faults;
 mod accepting;
 mod datagrams;
 mod errors;
+mod floods;
 mod handlers;
 mod hooks;
 mod lifecycle;
