@@ -109,13 +109,13 @@ mod tests {
 
     use super::*;
 
-    fn name(what: &str) -> SocketAddr {
-        SocketAddr::from_abstract_name(format!("socketserver-queue-{what}-{}", std::process::id())).unwrap()
+    fn name(what: &str) -> io::Result<SocketAddr> {
+        SocketAddr::from_abstract_name(format!("socketserver-queue-{what}-{}", std::process::id()))
     }
 
     #[test]
     fn the_kernel_tells_how_many_wait() {
-        let name = name("listener");
+        let name = name("listener").unwrap();
         let listener = UnixListener::bind_addr(&name).unwrap();
         for waiting in 0..3 {
             // A kernel without unix_diag tells nothing, and never a wrong number.
@@ -132,7 +132,8 @@ mod tests {
             from.send_to(b"", to.local_addr().unwrap()).unwrap();
             assert!(of_udp(to.as_fd()).unwrap() >= sent);
         }
-        let (to, from) = (UnixDatagram::bind_addr(&name("datagrams")).unwrap(), UnixDatagram::unbound().unwrap());
+        let (to, from) =
+            (UnixDatagram::bind_addr(&name("datagrams").unwrap()).unwrap(), UnixDatagram::unbound().unwrap());
         from.set_nonblocking(true).unwrap();
         let fits = (0..).take_while(|_| from.send_to_addr(b"", &to.local_addr().unwrap()).is_ok()).count();
         assert!(of_unix_datagrams().unwrap() >= fits, "{fits}");
