@@ -79,6 +79,10 @@ impl BufRead for ReadHalf<'_> {
         self.input.consume(n);
     }
 
+    fn read_until(&mut self, delimiter: u8, into: &mut Vec<u8>) -> io::Result<usize> {
+        self.input.read_until(self.wire, self.output, delimiter, into)
+    }
+
     fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
         ReadHalf::read_line(self, line)
     }

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::ops::Range;
 
 use super::output::Output;
-use super::wire::Wire;
+use super::wire::{Place, Wire};
 use crate::error::text_of_peer;
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
@@ -23,7 +23,9 @@ struct Unread {
     buf: Vec<u8>,
     start: usize,
     end: usize,
-    size: usize,
+    size: u32,
+    /// True if the search for a line or a frame has begun, and has not found its end.
+    begun: bool,
 }
 
 /// A line in the buffer.
@@ -38,12 +40,14 @@ pub(super) struct Line {
 
 impl Input {
     pub(super) fn new(size: usize, line_limit: usize) -> Self {
-        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size };
+        let size = u32::try_from(size).unwrap_or(u32::MAX); // it has been checked: 1 GiB at most
+        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size, begun: false };
         Self { unread, lines: LineDecoder::default().max_length(line_limit) }
     }
 
     pub(super) fn consume(&mut self, n: usize) {
         self.unread.consume(n);
+        self.unread.begun = false;
         self.lines.reset();
     }
 
@@ -56,15 +60,25 @@ impl Input {
     /// Returns the buffered bytes. If there are none, it reads first. Empty at the end of the stream.
     pub(super) fn fill(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<&[u8]> {
         if self.unread.is_empty() {
-            self.unread.read_more(wire, output)?;
+            self.unread.read_more(wire, output, Place::Empty)?;
         }
         Ok(self.unread.data())
     }
 
+    /// True if the next request has begun: a byte of it is buffered, or comes. False at the end of the stream.
+    pub(super) fn next_request(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<bool> {
+        wire.mark_requests();
+        if !self.unread.is_empty() {
+            wire.request_begins();
+            return Ok(true);
+        }
+        Ok(self.unread.read_more(wire, output, Place::Request)? > 0)
+    }
+
     pub(super) fn read(&mut self, wire: &Wire, output: &RefCell<Output>, buf: &mut [u8]) -> io::Result<usize> {
         // A large buffer is read into directly, which saves the copy.
-        if self.unread.is_empty() && buf.len() >= self.unread.size {
-            return wire.recv(output, buf, true);
+        if self.unread.is_empty() && buf.len() >= self.unread.size() {
+            return wire.recv(output, buf, Place::Empty);
         }
         let n = self.fill(wire, output)?.read(buf)?;
         self.consume(n);
@@ -78,6 +92,34 @@ impl Input {
             Some(frame) => Line { text: frame.payload.end, len: frame.len, whole: true },
             None => Line { text: self.unread.data().len(), len: self.unread.data().len(), whole: false },
         })
+    }
+
+    /// Appends the bytes up to the delimiter, or to the end of the stream, and returns how many there were.
+    pub(super) fn read_until(
+        &mut self,
+        wire: &Wire,
+        output: &RefCell<Output>,
+        delimiter: u8,
+        into: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let before = into.len();
+        if into.is_empty() && !self.unread.is_empty() {
+            wire.piece_begins();
+        }
+        loop {
+            if self.unread.is_empty() {
+                let place = if into.is_empty() { Place::Piece } else { Place::Within };
+                self.unread.read_more(wire, output, place)?;
+            }
+            let data = self.unread.data();
+            let found = memchr::memchr(delimiter, data);
+            let n = found.map_or(data.len(), |at| at + 1);
+            into.extend_from_slice(&data[..n]);
+            self.consume(n);
+            if found.is_some() || n == 0 {
+                return Ok(into.len() - before);
+            }
+        }
     }
 
     /// Consumes a line, and returns it with its end.
@@ -138,6 +180,10 @@ impl Unread {
         self.start == self.end
     }
 
+    fn size(&self) -> usize {
+        self.size as usize
+    }
+
     fn consume(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);
         if self.is_empty() {
@@ -148,7 +194,7 @@ impl Unread {
     /// Begins at the front of the buffer again. A buffer that has grown is dropped.
     fn rewind(&mut self) {
         (self.start, self.end) = (0, 0);
-        if self.buf.len() > self.size {
+        if self.buf.len() > self.size() {
             self.buf = Vec::new();
         }
     }
@@ -169,19 +215,31 @@ impl Unread {
         output: &RefCell<Output>,
         decoder: &mut D,
     ) -> io::Result<Option<Frame>> {
+        // After a time limit the search goes on: the request is still the same.
+        if !std::mem::replace(&mut self.begun, true) && !self.is_empty() {
+            wire.piece_begins();
+        }
         loop {
             match decoder.decode(self.data())? {
-                Decoded::Frame(frame) => return Ok(Some(frame)),
+                Decoded::Frame(frame) => {
+                    self.begun = false;
+                    return Ok(Some(frame));
+                }
                 Decoded::Skip(n) => self.consume(n),
-                Decoded::More if self.read_more(wire, output)? == 0 => return Ok(None),
-                Decoded::More => {}
+                Decoded::More => {
+                    let at_boundary = self.is_empty() && !decoder.mid_frame();
+                    let place = if at_boundary { Place::Piece } else { Place::Within };
+                    if self.read_more(wire, output, place)? == 0 {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }
 
     /// Reads once into the free part of the buffer. The buffer is made, moved or grown first, if it has no
     /// free part.
-    fn read_more(&mut self, wire: &Wire, output: &RefCell<Output>) -> io::Result<usize> {
+    fn read_more(&mut self, wire: &Wire, output: &RefCell<Output>, place: Place) -> io::Result<usize> {
         if self.is_empty() {
             self.rewind();
         }
@@ -190,21 +248,20 @@ impl Unread {
                 self.buf.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else if self.buf.is_empty() {
-                self.buf = vec![0; self.size];
+                self.buf = vec![0; self.size()];
             } else {
                 // The decoder's limit bounds this: it fails before a frame grows beyond.
                 self.buf.resize(self.buf.len() * 2, 0);
             }
         }
-        let empty = self.is_empty();
-        let n = wire.recv(output, &mut self.buf[self.end..], empty)?;
+        let n = wire.recv(output, &mut self.buf[self.end..], place)?;
         self.end += n;
         Ok(n)
     }
 
     fn scratch(&mut self) -> &mut [u8] {
         if self.buf.is_empty() {
-            self.buf = vec![0; self.size];
+            self.buf = vec![0; self.size()];
         }
         (self.start, self.end) = (0, 0);
         &mut self.buf

@@ -231,11 +231,7 @@ impl Connection {
     /// [`Limit::Idle`], and the errors of flushing and reading.
     #[doc(alias = "keep-alive")]
     pub fn next_request(&mut self) -> io::Result<bool> {
-        self.wire.between_requests();
-        let filled = self.fill_buf().map(|data| !data.is_empty());
-        // After an error too, or the request limit would be off for good.
-        self.wire.request_begins();
-        filled
+        self.input.next_request(&self.wire, &self.output)
     }
 
     /// Reads a line with its end into `line`, and returns its length; 0 at the end of the stream. Both `\n`
@@ -414,6 +410,12 @@ impl BufRead for Connection {
 
     fn consume(&mut self, n: usize) {
         self.input.consume(n);
+    }
+
+    /// As the standard library's, without a bound. If `into` is empty, the wait for the first byte counts as the
+    /// wait for a line: it is idle.
+    fn read_until(&mut self, delimiter: u8, into: &mut Vec<u8>) -> io::Result<usize> {
+        self.halves().0.read_until(delimiter, into)
     }
 
     fn read_line(&mut self, line: &mut String) -> io::Result<usize> {

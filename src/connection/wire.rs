@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use read::Place;
+
 use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
@@ -50,8 +52,10 @@ pub(crate) enum Ending {
 /// What has happened on a connection so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
-    /// True if `next_request` waits: no request is under way.
+    /// True while a wait between two requests: no request is under way.
     between: bool,
+    /// True if the handler marks its requests itself, by `next_request`.
+    marks_requests: bool,
     /// True if nothing has been read since the last flush, or since the start.
     fresh: bool,
     /// True if anything has been read at all.
@@ -73,6 +77,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             between: false,
+            marks_requests: false,
             fresh: true,
             heard: false,
             read_full: false,
@@ -291,6 +296,18 @@ impl Wire {
     pub(super) fn between_requests(&self) {
         self.note(|p| p.between = true);
         self.share_deadline();
+    }
+
+    /// Notes that from now on only `next_request` ends a request, and no line or frame.
+    pub(super) fn mark_requests(&self) {
+        self.note(|p| p.marks_requests = true);
+    }
+
+    /// Notes that a line or a frame begins in the buffer.
+    pub(super) fn piece_begins(&self) {
+        if !self.progress.get().marks_requests {
+            self.request_begins();
+        }
     }
 
     pub(super) fn request_begins(&self) {

@@ -5,6 +5,7 @@ mod kit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod boundaries;
 mod limits;
 mod lines;
 mod promises;

@@ -9,32 +9,45 @@ use crate::connection::output::Output;
 use crate::lifecycle::SlotState;
 use crate::sys::socket;
 
+/// Where in the input a read begins. It decides if a wait is idle, and where requests begin and end: see
+/// [`Connection`](crate::Connection#requests).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connection) enum Place {
+    /// Between two requests, as the handler has said by `next_request`.
+    Request,
+    /// Before a line or a frame, with nothing buffered.
+    Piece,
+    /// Somewhere in the bytes, with nothing buffered.
+    Empty,
+    /// Within a line or a frame, or behind buffered bytes.
+    Within,
+}
+
 impl Wire {
-    /// Reads once, and flushes before it waits. `empty` is true if the caller has nothing in its read buffer.
+    /// Reads once, and flushes before it waits.
     pub(in crate::connection) fn recv(
         &self,
         output: &RefCell<Output>,
         buf: &mut [u8],
-        empty: bool,
+        place: Place,
     ) -> io::Result<usize> {
-        if self.progress.get().ended {
+        let progress = self.progress.get();
+        if progress.ended {
             return Ok(0);
         }
-        let n = match self.recv_ahead(output, buf)? {
-            Some(n) => n,
-            None => {
-                let progress = self.progress.get();
-                // Between two requests, or at the start of one: a drain may end this wait.
-                let idle = progress.between || (progress.fresh && empty);
-                // The watching path costs one more system call for each wait. So it is for those that need
-                // it.
-                if self.notice == StopNotice::ByPolling || self.mailbox.get().is_some() {
-                    self.recv_watching(output, buf, idle)?
-                } else {
-                    self.recv_blocking(buf, idle)?
-                }
-            }
+        // A handler that marks its requests knows best.
+        let between = place == Place::Request || (place == Place::Piece && !progress.marks_requests);
+        let may_be_idle = between || (place == Place::Empty && !progress.marks_requests);
+        let read = match self.recv_ahead(output, buf) {
+            Ok(None) => self.recv_waiting(output, buf, between, may_be_idle),
+            Ok(Some(n)) => Ok(n),
+            Err(e) => Err(e),
         };
+        // After an error too, or the request limit would be off for good.
+        if between {
+            self.request_begins();
+        }
+        let n = read?;
         // The cut has shut the socket. The handler must not take that for the peer's end.
         if n == 0 && self.control().is_cut() {
             return Err(self.drain_exceeded());
@@ -45,6 +58,27 @@ impl Wire {
             p.read_full = n == buf.len();
         });
         Ok(n)
+    }
+
+    /// Waits for input. The request limit does not run `between` two requests.
+    fn recv_waiting(
+        &self,
+        output: &RefCell<Output>,
+        buf: &mut [u8],
+        between: bool,
+        may_be_idle: bool,
+    ) -> io::Result<usize> {
+        if between {
+            self.between_requests();
+        }
+        // Between two requests, or after an answer: a drain may end this wait.
+        let idle = between || (may_be_idle && self.progress.get().fresh);
+        // The watching path costs one more system call for each wait. So it is for those that need it.
+        if self.notice == StopNotice::ByPolling || self.mailbox.get().is_some() {
+            self.recv_watching(output, buf, idle)
+        } else {
+            self.recv_blocking(buf, idle)
+        }
     }
 
     /// Flushes before a wait. A forgotten flush would be a deadlock: the client waits for the answer, and the

@@ -37,3 +37,36 @@ fn a_connection_stays_small() {
     let size = std::mem::size_of::<Connection>();
     assert!(size <= 416, "{size} bytes");
 }
+
+/// A line is a request of its own. The limit of a request that is under way does not begin anew.
+#[test]
+fn a_request_lasts_from_the_first_byte_of_a_line_until_the_next_line_is_asked_for() {
+    let (mut conn, mut client) = Connection::pair().unwrap();
+    conn.set_request_timeout(Some(Duration::from_secs(3600)));
+    conn.set_read_timeout(Some(Duration::from_millis(1)));
+    client.write_all(b"first\nsecond\nhalf").unwrap();
+    let mut next = || {
+        let line = conn.next_line();
+        (line.ok().flatten(), conn.wire().request_since.get().unwrap())
+    };
+    let (first, second) = (next(), next());
+    assert_eq!((first.0.as_deref(), second.0.as_deref()), (Some("first"), Some("second")));
+    let (half, again) = (next(), next());
+    assert!(first.1 < second.1 && second.1 < half.1, "a line that is buffered already begins when it is asked for");
+    assert!(half == again && half.0.is_none(), "after a time limit, the request is still the same");
+    client.write_all(b"!\n").unwrap();
+    assert_eq!(next(), (Some("half!".to_owned()), half.1));
+}
+
+#[test]
+fn between_two_requests_no_request_limit_runs() {
+    let (mut conn, client) = Connection::pair().unwrap();
+    conn.set_request_timeout(Some(Duration::from_millis(1)));
+    conn.set_idle_timeout(Some(Duration::from_millis(20)));
+    let limit = |result: std::io::Result<Option<String>>| result.err().as_ref().and_then(super::Limit::of);
+    assert_eq!(limit(conn.next_line()), Some(super::Limit::Idle));
+    assert_eq!(limit(conn.next_line()), Some(super::Limit::Idle));
+    assert_eq!(limit(conn.next_request().map(|_| None)), Some(super::Limit::Idle));
+    assert_eq!(limit(conn.next_line()), Some(super::Limit::Request), "the handler has said that one has begun");
+    drop(client);
+}
