@@ -9,15 +9,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
-    /// A wait for a request: in `next_request`, or while nothing was read since the last flush or the start.
+    /// An idle wait, that is a wait for a request: see [`Connection`](crate::Connection#requests).
     Idle,
-    /// Any other wait for input. Each wait counts from its own beginning.
+    /// Any other wait for input; without an idle limit, each wait for input. It counts from its own beginning.
     Read,
     /// A wait for a peer that takes nothing. Any progress begins it anew.
     Write,
-    /// A whole request: from the start, or from the first byte after `next_request`, to the end or the next
-    /// `next_request`. It ends a client that sends a byte now and then. It is checked when the handler waits
-    /// for the peer.
+    /// A whole request: see [`Connection`](crate::Connection#requests). It ends a client that sends a byte now and
+    /// then. It is checked when the handler waits for the peer.
     Request,
     /// A whole connection in an event loop, see
     /// [`Transport::set_total_timeout`](crate::Transport::set_total_timeout).
@@ -89,7 +88,8 @@ impl From<LimitExceeded> for io::Error {
 /// The limits of one connection. `None`: no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
-    pub(crate) idle: Option<Duration>,
+    /// `None`: not set. The read limit then bounds idle waits too.
+    pub(crate) idle: Option<Option<Duration>>,
     pub(crate) read: Option<Duration>,
     pub(crate) write: Option<Duration>,
     pub(crate) request: Option<Duration>,
@@ -97,9 +97,14 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Returns the limit of an idle wait, and its length.
+    pub(crate) fn of_idle_wait(&self) -> (Limit, Option<Duration>) {
+        self.idle.map_or((Limit::Read, self.read), |idle| (Limit::Idle, idle))
+    }
+
     pub(crate) fn set(&mut self, limit: Limit, value: Option<Duration>) {
         match limit {
-            Limit::Idle => self.idle = value,
+            Limit::Idle => self.idle = Some(value),
             Limit::Read => self.read = value,
             Limit::Write => self.write = value,
             Limit::Request => self.request = value,

@@ -114,7 +114,7 @@ const LARGEST: usize = 1 << 30;
 impl ServerSettings {
     pub(crate) fn check(&self) -> Result<()> {
         let limits = &self.limits;
-        check_time("idle_timeout", limits.idle)?;
+        check_time("idle_timeout", limits.idle.flatten())?;
         check_time("read_timeout", limits.read)?;
         check_time("write_timeout", limits.write)?;
         check_time("request_timeout", limits.request)?;

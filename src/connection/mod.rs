@@ -59,6 +59,25 @@ use output::Output;
 /// is done. So a dialogue needs no flush, and a thousand pipelined requests are answered in a few system
 /// calls. A write to a peer that has closed is an error, never a `SIGPIPE`.
 ///
+/// # Requests
+///
+/// A stop ends an idle wait at once, and lets a request finish within the
+/// [drain limit](crate::ServerBuilder::drain_timeout). An idle wait has the
+/// [idle limit](crate::ServerBuilder::idle_timeout); a request has the
+/// [request limit](crate::ServerBuilder::request_timeout), from its first byte to its end. The handler's calls say
+/// what is a request:
+///
+/// | the handler reads by | a request is | idle is |
+/// |---|---|---|
+/// | [`next_line`](Self::next_line), [`read_line`](Self::read_line), [`read_frame`](Self::read_frame), [`BufRead::read_until`] | one line or frame, until the next one is asked for | each wait before one, with nothing buffered |
+/// | bytes ([`Read::read`], [`BufRead::fill_buf`]) | the whole connection | a wait with nothing read since the last flush, or since the start |
+/// | any of them, after [`next_request`](Self::next_request) | all from one call of `next_request` to the next one | the wait in `next_request`, and no other |
+///
+/// So call `next_request` if a request has several lines. Otherwise a stop may come between two of them, and a client
+/// that sends one line now and then meets no request limit.
+///
+/// # Reading and writing
+///
 /// Lines and frames are bounded. The other methods of [`BufRead`] (`read_until`, `read_to_end`) are not: they
 /// collect into the buffer that the caller gives.
 ///
@@ -216,6 +235,8 @@ impl Connection {
     /// of the next request under the idle limit, and starts the request limit anew. False if the peer has
     /// ended the stream, or if the server drains and nothing has arrived.
     ///
+    /// From the first call on, only this method ends a request: see [Requests](Self#requests).
+    ///
     /// ```
     /// # use socketserver::{Connection, HandlerResult};
     /// fn handle(conn: &mut Connection) -> HandlerResult {
@@ -249,9 +270,28 @@ impl Connection {
         self.halves().0.read_line(line)
     }
 
-    /// Returns the next line without its end, or `None` at the end of the stream. A last line without an end
-    /// is an error: it may be the front part of a longer line. (Think of a client that dies within `DELETE
-    /// /tmp/x…`.)
+    /// Returns the next line without its end, or `None` at the end of the stream.
+    ///
+    /// **A last line without an end is an error**, which counts as `disconnected` and is logged at `debug`. It
+    /// may be the front part of a longer line: think of a client that dies within `DELETE /tmp/x…`. Python's
+    /// `for line in self.rfile` delivers it. For clients that end so on purpose, take
+    /// [`read_line`](Self::read_line):
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use socketserver::Connection;
+    ///
+    /// let (mut conn, mut client) = Connection::pair()?;
+    /// client.write_all(b"one\ntwo")?;
+    /// drop(client);
+    /// let (mut lines, mut line) = (Vec::new(), String::new());
+    /// while conn.read_line(&mut line)? > 0 {
+    ///     lines.push(line.trim_end().to_owned());
+    ///     line.clear();
+    /// }
+    /// assert_eq!(lines, ["one", "two"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_line`](Self::read_line), and [`io::ErrorKind::UnexpectedEof`] if the stream ends within a
@@ -351,13 +391,13 @@ impl Connection {
     }
 
     /// Sets how long to wait for the first byte of a request; `None`: without a limit. Overrides the server's
-    /// setting.
+    /// setting, and the read limit in such waits.
     pub fn set_idle_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Idle, limit);
     }
 
-    /// Sets how long each wait for more of a request may take; `None`: without a limit. Overrides the
-    /// server's setting.
+    /// Sets how long each wait for input may take; `None`: without a limit. Overrides the server's setting. If an
+    /// idle limit is set, it holds instead between two requests.
     pub fn set_read_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Read, limit);
     }

@@ -332,11 +332,8 @@ impl Wire {
 
     fn read_deadline(&self, idle: bool) -> Option<Deadline> {
         let limits = self.limits.get();
-        if idle {
-            self.deadline(Limit::Idle, limits.idle)
-        } else {
-            self.deadline(Limit::Read, limits.read)
-        }
+        let (limit, after) = if idle { limits.of_idle_wait() } else { (Limit::Read, limits.read) };
+        self.deadline(limit, after)
     }
 
     // Waiting.

@@ -121,15 +121,19 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Sets how long a connection may wait for a request: with nothing read since the last flush, or since
-    /// the start. Defaults to no limit, because a chat may be silent for hours. A server that faces the
-    /// internet needs one.
+    /// Sets how long a connection may wait for a request: see [Requests](crate::Connection#requests). `None`: as
+    /// long as it likes, whatever the [`read_timeout`](Self::read_timeout) is. Defaults to the `read_timeout`,
+    /// which has no limit by default, because a chat may be silent for hours. A server that faces the internet
+    /// needs one.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.limits.idle = limit.into();
+        self.settings.limits.idle = Some(limit.into());
         self
     }
 
-    /// Sets how long each wait for more of a request may take. Defaults to no limit.
+    /// Sets how long each wait for input may take. If an [`idle_timeout`](Self::idle_timeout) is set, it holds
+    /// instead between two requests. Defaults to no limit. (Python's `timeout` is this and
+    /// [`write_timeout`](Self::write_timeout).)
+    #[doc(alias = "timeout")]
     pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.read = limit.into();
         self
@@ -142,9 +146,8 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Sets how long a request may take in all: from the start of `handle`, or from the first byte after
-    /// [`next_request`](crate::Connection::next_request). It ends a client that sends a byte now and then. It
-    /// is checked when the handler waits for the peer. Defaults to no limit.
+    /// Sets how long a request may take in all: see [Requests](crate::Connection#requests). It ends a client that
+    /// sends a byte now and then. It is checked when the handler waits for the peer. Defaults to no limit.
     pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.request = limit.into();
         self

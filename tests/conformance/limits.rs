@@ -59,6 +59,20 @@ fn asks_for_longer_than(limit: Duration, mut client: Client) -> bool {
     true
 }
 
+/// As Python's `timeout` does: a read limit alone is enough.
+pub(crate) fn cuts_a_silent_client_at_the_read_limit(of: &Traits) {
+    let server = of.start(&["--read-timeout", "200"]);
+    let began = Instant::now();
+    assert_eq!(server.connect().rest(), "", "it says nothing");
+    assert_took(began, 200 * MS);
+    let mut client = server.connect();
+    let began = Instant::now();
+    assert_eq!(client.ask("ECHO begins"), "begins");
+    assert_eq!(client.rest(), "", "it is silent after an answer");
+    assert_took(began, 200 * MS);
+    server.until_logged("read limit of 200ms exceeded");
+}
+
 pub(crate) fn cuts_a_client_that_trickles(of: &Traits) {
     let server = of.start(&["--request-timeout", "300"]);
     let mut client = server.connect();

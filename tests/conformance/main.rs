@@ -67,7 +67,8 @@ macro_rules! strategies {
                     a_client_that_resets_is_no_failure;
                 identity: runs_handlers_where_it_says;
                 leaks: a_thousand_connections_leave_nothing_behind the_counters_add_up;
-                limits: never_serves_more_than_the_limit cuts_idle_clients_and_no_others cuts_a_client_that_trickles
+                limits: never_serves_more_than_the_limit cuts_idle_clients_and_no_others
+                    cuts_a_silent_client_at_the_read_limit cuts_a_client_that_trickles
                     cuts_a_client_that_takes_no_answer refuses_clients_that_a_slow_hook_does_not_admit_in_time;
                 proxy: tells_the_clients_address_behind_a_proxy;
                 stop: lets_a_request_in_flight_finish ends_idle_clients_at_once cuts_half_a_request_at_the_drain_limit

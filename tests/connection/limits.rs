@@ -122,6 +122,20 @@ fn a_limit_set_on_the_connection_overrides_the_servers() {
 }
 
 #[test]
+fn an_idle_limit_of_none_lifts_the_read_limit_for_idle_waits() {
+    for (name, strategy) in strategies() {
+        let server = ServerBuilder::new().read_timeout(ms(100)).idle_timeout(None).strategy(strategy);
+        let late = |mut client: TcpStream| {
+            thread::sleep(ms(300)); // three times the read limit
+            half(client.try_clone().unwrap());
+            client.write_all(b"x").ok();
+        };
+        let outcome = met(server, late, read_line);
+        assert_met(Limit::Read, ms(300), outcome, name); // that of the half line
+    }
+}
+
+#[test]
 fn a_limit_can_be_lifted_again() {
     let (mut conn, mut client) = Connection::pair().unwrap();
     conn.set_idle_timeout(Some(ms(20)));

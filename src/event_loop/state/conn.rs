@@ -364,7 +364,8 @@ impl Conn {
         // The peer is waited for only while nothing is queued and reading is not held back.
         let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
         let between = self.request.marks == RequestMarks::None || self.limits.request_since.is_none();
-        let idle = at(self.limits.since, Limit::Idle, limits.idle).filter(|_| waits && between);
+        let (limit, after) = limits.of_idle_wait();
+        let idle = at(self.limits.since, limit, after).filter(|_| waits && between);
         let read =
             at(self.limits.since, Limit::Read, limits.read).filter(|_| waits && self.limits.request_since.is_some());
         let handshake = self.io.secured().and_then(Secured::handshake_limit);

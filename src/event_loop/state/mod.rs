@@ -34,6 +34,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::accept::Accepting;
 use crate::config::Limits;
 use crate::event_loop::clients::Clients;
 use crate::event_loop::io::outbox::Spares;
@@ -201,7 +202,9 @@ impl State {
     /// Returns when connections are cut; `None` while nothing stops.
     pub(crate) fn drain_deadline(&self) -> Option<Instant> {
         let drain = self.stop.drain.as_ref()?;
-        let control = self.core.drain_deadline();
+        // On a thread that does not drain the server, a solo connection waits for the cut of the thread that does.
+        let cuts_itself = self.solo.is_none() || Accepting::is_here();
+        let control = self.core.drain_deadline().filter(|_| cuts_itself);
         // The program's own limit holds, unless the server is told to stop at once.
         match (drain.deadline, control) {
             (Some(own), _) if !self.core.control.is_urgent() => Some(own),

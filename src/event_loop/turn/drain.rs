@@ -144,7 +144,7 @@ impl State {
     /// Ends every connection that is left, because the drain limit has passed.
     pub(crate) fn cut(&mut self) {
         // The limit of one solo connection is no cut of its whole server, unless its thread is the one that drains the
-        // server. Another thread, or the parent of a child, cuts by itself.
+        // server. The parent of a child cuts by itself.
         let drains_server = || Accepting::is_here() && !self.core.control.in_child() && self.is_server_drain_over();
         if self.solo.is_none() || drains_server() {
             self.core.control.cut();
