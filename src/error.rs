@@ -244,6 +244,10 @@ fn hint(act: &str, source: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
         io::ErrorKind::NotFound => "the folder of the socket file does not exist",
+        // What bind(2) says of a link-local address without its interface.
+        io::ErrorKind::InvalidInput if act == "bind" && source.raw_os_error().is_some() => {
+            "a link-local address needs its interface, as in [fe80::1%eth0]:80"
+        }
         io::ErrorKind::InvalidInput => {
             "an address is HOST:PORT, [IPV6]:PORT, unix:PATH, unix:@NAME, fd:NUMBER or fd:NAME"
         }

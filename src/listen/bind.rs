@@ -13,7 +13,7 @@ use super::file::{bind_at, Access, SocketFile};
 use super::inherited;
 use super::listener::Listener;
 use crate::error::{Error, Result, USE};
-use crate::net::{Addr, Address};
+use crate::net::{numeric, Addr, Address};
 use crate::sys::datagram;
 use crate::sys::socket::{self, Act, SockType, TcpOptions, SILENCE};
 
@@ -84,6 +84,9 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
 
 /// Resolves a name. Each address occurs once, in the resolver's order.
 pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Some(addr) = numeric(text) {
+        return addr.map(|addr| vec![addr]);
+    }
     let mut found: Vec<SocketAddr> = Vec::new();
     for addr in text.to_socket_addrs()? {
         // A resolver may give an address once for each protocol.
@@ -115,7 +118,10 @@ fn bind_each(addrs: &[SocketAddr], options: BindOptions) -> std::result::Result<
     let mut port = addrs[0].port();
     let mut unavailable = None;
     for addr in addrs {
-        let listener = match listen_ip(SocketAddr::new(addr.ip(), port), options) {
+        // Not a new address of the IP address and the port: a link-local one has its interface too.
+        let mut addr = *addr;
+        addr.set_port(port);
+        let listener = match listen_ip(addr, options) {
             Ok(listener) => listener,
             // A name may have an address of a family that this machine lacks. It is skipped, if others work.
             Err((act, e)) if addrs.len() > 1 && is_unavailable(&e) => {

@@ -5,15 +5,19 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::numeric::{is_v6, numeric};
+
 /// An address to listen on, as a user writes it: `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` (or a path that
 /// begins with `/`), `unix:@NAME` (abstract), `fd:NUMBER` or `fd:NAME`.
+///
+/// A link-local IPv6 address needs its interface, by name or by number: `[fe80::1%eth0]:80`, `[fe80::1%2]:80`.
 ///
 /// `fd:` is a socket that the program was started with. systemd counts from `fd:3` and may give names
 /// (`LISTEN_FDS`, `LISTEN_FDNAMES`, sd_listen_fds(3)); inetd and other supervisors pass a number alone. The
@@ -113,10 +117,16 @@ impl FromStr for Address {
     type Err = io::Error;
 
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if a port or a path is missing or malformed.
+    /// [`io::ErrorKind::InvalidInput`] if a port or a path is missing or malformed, and for control characters. (A
+    /// path or an abstract name as a value may have them: its text is escaped.)
     fn from_str(text: &str) -> io::Result<Self> {
         let address = Self::from(text);
-        address.check().map(|()| address)
+        address.check()?;
+        // Such an address could not be written as it was read.
+        if !is_plain(text) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, UNPRINTABLE));
+        }
+        Ok(address)
     }
 }
 
@@ -125,6 +135,7 @@ impl Address {
     pub(crate) fn check(&self) -> io::Result<()> {
         let malformed = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         match self {
+            Self::Tcp(text) if !is_plain(text) => malformed(UNPRINTABLE),
             Self::Tcp(text) => match text.rsplit_once(':') {
                 None => malformed("no port"),
                 Some(("", _)) => malformed("no host; all of the machine's addresses are 0.0.0.0 or [::]"),
@@ -132,7 +143,7 @@ impl Address {
                 Some((host, _)) if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) => {
                     malformed("an IPv6 address stands in brackets")
                 }
-                Some((host, _)) if host.starts_with('[') && text.parse::<SocketAddrV6>().is_err() => {
+                Some((host, _)) if host.starts_with('[') && !is_v6(text) => {
                     malformed("no IPv6 address in the brackets")
                 }
                 Some(_) => Ok(()),
@@ -159,6 +170,8 @@ impl Address {
     }
 }
 
+const UNPRINTABLE: &str = "an address has no control characters or other invisible ones";
+
 /// The room in a Unix socket's address: a path and a NUL, or a NUL and a name (unix(7)).
 const NAME_MAX: usize = 107;
 
@@ -167,7 +180,7 @@ const NAME_MAX: usize = 107;
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(text) => f.write_str(text),
+            Self::Tcp(text) => write_name(f, "", text.as_bytes()),
             Self::Unix(path) => write_path(f, path),
             Self::Abstract(name) => write_name(f, "unix:@", name),
             Self::Descriptor(text) => write_name(f, "fd:", text.as_bytes()),
@@ -182,15 +195,18 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
 }
 
 fn write_name(f: &mut fmt::Formatter<'_>, prefix: &str, name: &[u8]) -> fmt::Result {
-    match std::str::from_utf8(name) {
-        Ok(text) if text.chars().all(is_plain) => write!(f, "{prefix}{text}"),
+    let text = std::str::from_utf8(name).map(|name| format!("{prefix}{name}"));
+    match text {
+        Ok(text) if is_plain(&text) => f.write_str(&text),
         _ => write!(f, "{prefix}{}", name.escape_ascii()),
     }
 }
 
-/// True if the character is printable, and so fit for a log line.
-fn is_plain(c: char) -> bool {
-    matches!(c, '\\' | '"' | '\'') || c.escape_debug().len() == 1
+/// True if the text can be shown in a log line as it is. Control characters cannot, nor those that are invisible
+/// or turn the text round.
+fn is_plain(text: &str) -> bool {
+    let as_it_is = |c: char| if matches!(c, '\\' | '"' | '\'') { 2 } else { 1 };
+    text.escape_debug().count() == text.chars().map(as_it_is).sum::<usize>()
 }
 
 /// The address of a socket: ours or the peer's. Its text reads back:
@@ -255,7 +271,7 @@ impl From<SocketAddr> for Addr {
 impl FromStr for Addr {
     type Err = io::Error;
 
-    /// Reads the form that `Display` writes, and `/PATH`. It resolves no name.
+    /// Reads the form that `Display` writes, `/PATH`, and an interface by its name. It resolves no other name.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for anything else.
@@ -269,7 +285,8 @@ impl FromStr for Addr {
             Address::Abstract(name) => Ok(Self::Abstract(name)),
             Address::Descriptor(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor is no address")),
             Address::Tcp(text) => {
-                text.parse().map(Self::Ip).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+                let name = || Err(io::Error::new(io::ErrorKind::InvalidInput, "a name is no address of a socket"));
+                numeric(&text).unwrap_or_else(name).map(Self::Ip)
             }
         }
     }

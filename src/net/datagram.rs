@@ -34,9 +34,9 @@ pub(crate) struct Received {
     pub(crate) len: usize,
     pub(crate) peer: Addr,
     /// The address that it was sent to, on a socket that is bound to all addresses.
-    pub(crate) to: Option<IpAddr>,
+    pub(crate) to: Option<SocketAddr>,
     /// The source address for a reply: the same, unless it is a group or broadcast address.
-    pub(crate) from: Option<IpAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 impl DatagramSocket {
@@ -71,13 +71,16 @@ impl DatagramSocket {
     /// Returns the address that a datagram was sent to.
     pub(crate) fn local_of(&self, received: &Received) -> Addr {
         match (received.to, self.local.port()) {
-            (Some(ip), Some(port)) => Addr::Ip(SocketAddr::new(ip, port)),
+            (Some(mut to), Some(port)) => {
+                to.set_port(port);
+                Addr::Ip(to)
+            }
             _ => self.local.clone(),
         }
     }
 
     /// Sends one datagram without a wait. If the kernel refuses the source, it chooses one itself.
-    pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
+    pub(crate) fn send(&self, bytes: &[u8], to: &Addr, from: Option<SocketAddr>) -> io::Result<()> {
         match send(self.fd.as_fd(), bytes, to, from) {
             // A network's broadcast address looks like any other, and cannot be a source. An IPv6 socket is
             // not told that it was one. A failure with another cause occurs again, and is returned.
@@ -119,7 +122,7 @@ fn addr_of(name: &SockaddrStorage) -> Addr {
 
 /// Sends one datagram, without a wait and without `SIGPIPE`. `from` is the source address, for a socket that
 /// is bound to all addresses. [`Addr::Unnamed`] is the peer that the socket is connected to.
-fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io::Result<()> {
+fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<SocketAddr>) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let (fd, parts) = (fd.as_raw_fd(), [IoSlice::new(bytes)]);
     let unix = |addr: nix::Result<UnixAddr>| sock::sendmsg(fd, &parts, &[], flags, Some(&addr?));
@@ -131,15 +134,16 @@ fn send(fd: BorrowedFd<'_>, bytes: &[u8], to: &Addr, from: Option<IpAddr>) -> io
             // firewall drops the reply. So the source is set (`IP_PKTINFO`).
             match from {
                 None => sock::sendmsg(fd, &parts, &[], flags, Some(&to)),
-                Some(IpAddr::V4(ip)) => {
-                    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                Some(SocketAddr::V4(from)) => {
+                    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(from.ip().octets()) };
                     let ipi_addr = libc::in_addr { s_addr: 0 };
                     let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
                     sock::sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
                 }
-                Some(IpAddr::V6(ip)) => {
-                    let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
-                    let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                Some(SocketAddr::V6(from)) => {
+                    let ipi6_addr = libc::in6_addr { s6_addr: from.ip().octets() };
+                    // 0 for an address that is not link-local: the route decides about the interface.
+                    let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: from.scope_id() };
                     sock::sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
                 }
             }
@@ -238,7 +242,7 @@ pub(crate) struct Packet {
     pub(crate) peer: Addr,
     pub(crate) local: Addr,
     /// The address that a reply comes from, where the socket is bound to all.
-    pub(crate) from: Option<IpAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 impl Arrival for Packet {
@@ -293,7 +297,7 @@ mod tests {
             if let Ok(ip) = mapped.parse() {
                 to.set_ip(ip);
             }
-            let from = Some(source.parse().unwrap());
+            let from = Some(SocketAddr::new(source.parse().unwrap(), 0));
             socket.send(b"reply", &to.into(), from).unwrap_or_else(|e| panic!("{address} from {source}: {e}"));
             assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5, "once");
         }
@@ -303,7 +307,7 @@ mod tests {
     #[test]
     fn other_failures_are_returned() {
         let socket = bound_to_all("0.0.0.0:0").unwrap();
-        let (to, from) = (Addr::Ip("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
+        let (to, from) = (Addr::Ip("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1:0".parse().unwrap()));
         let e = socket.send(&[0; LONGEST_V4 + 1], &to, from).unwrap_err();
         assert_eq!(e.raw_os_error(), Some(Errno::EMSGSIZE as i32));
         let nowhere = Addr::Ip("127.0.0.1:0".parse().unwrap());

@@ -1,7 +1,7 @@
 //! Datagram sockets: bound, and received from whole, with the real length and the address that was sent to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -44,9 +44,9 @@ pub(crate) struct Message {
     /// `None` for a sender that the kernel has no name of.
     pub(crate) peer: Option<SockaddrStorage>,
     /// Where it was sent to, on a socket that is bound to all addresses.
-    pub(crate) to: Option<IpAddr>,
+    pub(crate) to: Option<SocketAddr>,
     /// Where an answer comes from: the same, unless many hear that address.
-    pub(crate) from: Option<IpAddr>,
+    pub(crate) from: Option<SocketAddr>,
 }
 
 /// Room for one control message, `in6_pktinfo`'s at the most, aligned as its header wants it.
@@ -87,8 +87,8 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], asks_destination: bool
 }
 
 /// The addresses in the control messages of a received one: where it was sent to, and where an answer comes
-/// from.
-fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
+/// from. They have no port.
+fn sent_to(message: &libc::msghdr) -> (Option<SocketAddr>, Option<SocketAddr>) {
     // SAFETY: the kernel has filled the control buffer, and set its length to what it has written.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: a header that CMSG_FIRSTHDR or CMSG_NXTHDR gives is within that buffer.
@@ -98,16 +98,19 @@ fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
                 // SAFETY: the kernel has put an in_pktinfo behind a header of this type.
                 let info: libc::in_pktinfo =
                     unsafe { libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().read_unaligned() };
-                let ip = |addr: libc::in_addr| Some(IpAddr::from(addr.s_addr.to_ne_bytes()));
+                let ip = |addr: libc::in_addr| Some(SocketAddr::new(addr.s_addr.to_ne_bytes().into(), 0));
                 return (ip(info.ipi_addr), ip(info.ipi_spec_dst));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: the kernel has put an in6_pktinfo behind a header of this type.
                 let info: libc::in6_pktinfo =
                     unsafe { libc::CMSG_DATA(header).cast::<libc::in6_pktinfo>().read_unaligned() };
-                let to = IpAddr::from(info.ipi6_addr.s6_addr);
-                let many = to.to_canonical();
+                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                let many = ip.to_canonical();
                 let one = !many.is_multicast() && !matches!(many, IpAddr::V4(ip) if ip.is_broadcast());
+                // Only such an address means a different one on each interface.
+                let scope = if is_link_local(ip) { info.ipi6_ifindex } else { 0 };
+                let to = SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, scope));
                 return (Some(to), Some(to).filter(|_| one));
             }
             _ => {}
@@ -116,6 +119,12 @@ fn sent_to(message: &libc::msghdr) -> (Option<IpAddr>, Option<IpAddr>) {
         next = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
     (None, None)
+}
+
+/// True for fe80::/10, and for a group of the network of one interface (RFC 4007).
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    (first == 0xfe && second & 0xc0 == 0x80) || (first == 0xff && matches!(second & 0xf, 1 | 2))
 }
 
 /// The most bytes of one datagram of a Unix socket: its send buffer, less what the kernel keeps of it.

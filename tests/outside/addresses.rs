@@ -59,6 +59,10 @@ fn what_is_none_is_told_at_once() {
         ("unix:", "no path"),
         ("unix:@", "no name"),
         ("unix:a\0b", "NUL"),
+        ("\n:1", "control characters"),
+        ("a\u{1b}[2J:1", "control characters"),
+        ("[::1%\n]:1", "control characters"),
+        ("fd:a\nb", "control characters"),
         (long.as_str(), "107 bytes"),
     ];
     for (text, why) in malformed {
@@ -67,6 +71,11 @@ fn what_is_none_is_told_at_once() {
         assert!(error.to_string().contains(why), "{text:?}: {error}");
         let told = ServerBuilder::new().bind(text, handler(|_conn| Ok(()))).unwrap_err().to_string();
         assert!(told.starts_with("cannot listen on ") && told.contains(why), "{told}");
+    }
+    assert!("unix:/cafe\u{301}".parse::<Address>().is_ok(), "a letter in two characters");
+    for text in ["unix:/a\nb", "unix:@a\u{1b}b", "/a\u{202e}b"] {
+        let error = text.parse::<Address>().unwrap_err();
+        assert!(error.to_string().contains("control characters"), "{text:?}: {error}");
     }
     assert!(format!("unix:/{}", "x".repeat(106)).parse::<Address>().is_ok());
     assert!("localhost:80".parse::<Addr>().is_err()); // an address is no name
@@ -196,7 +205,7 @@ fn a12_both_families_side_by_side_whatever_the_system_s_default() {
 }
 
 /// This test again, in a network namespace that goes with it.
-fn in_own_network(test: &str) {
+pub fn in_own_network(test: &str) {
     let Some(mut unshare) = tool("unshare") else { return };
     if fs::metadata("/proc/self").unwrap().uid() != 0
         || !unshare.args(["-n", "true"]).output().unwrap().status.success()

@@ -18,6 +18,7 @@ mod notify;
 mod port_forward;
 mod preforking;
 mod privileges;
+mod scopes;
 mod tls;
 mod unix_files;
 mod unix_peers;

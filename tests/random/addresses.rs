@@ -23,6 +23,15 @@ proptest! {
     }
 
     #[test]
+    fn what_is_read_is_written_as_it_was(text in "(unix:|unix:@|/|fd:|\\[)?(\\PC|\\pC|:|%|\\]){0,12}(:[0-9]{1,5})?") {
+        let printed = Address::from(text.as_str()).to_string();
+        prop_assert!(!printed.chars().any(char::is_control), "{:?}", printed);
+        if let Ok(address) = text.parse::<Address>() {
+            prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+        }
+    }
+
+    #[test]
     fn no_text_makes_it_panic(text: String) {
         let _ = (text.parse::<Address>(), text.parse::<Addr>(), Address::from(text.as_str()).to_string());
     }

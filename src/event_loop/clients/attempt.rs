@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
 use crate::event_loop::primitives::timers::TimerId;
-use crate::net::{Addr, Address, Socket};
+use crate::net::{numeric, Addr, Address, Socket};
 use crate::offload::Ticket;
 use crate::sys::socket;
 use crate::tls::Session;
@@ -47,9 +47,10 @@ pub(crate) enum Known {
 pub(crate) fn known(address: &Address) -> io::Result<Known> {
     address.check()?;
     Ok(match address {
-        Address::Tcp(text) => {
-            text.parse().map_or_else(|_| Known::Name(text.clone()), |ip| Known::Address(Addr::Ip(ip)))
-        }
+        Address::Tcp(text) => match numeric(text) {
+            Some(addr) => Known::Address(Addr::Ip(addr?)),
+            None => Known::Name(text.clone()),
+        },
         Address::Unix(path) => Known::Address(Addr::Unix(path.clone())),
         Address::Abstract(name) => Known::Address(Addr::Abstract(name.clone())),
         Address::Descriptor(_) => {

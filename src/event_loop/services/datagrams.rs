@@ -8,7 +8,7 @@
 //! no error: the protocol must bear it anyway.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use log::Level;
@@ -213,7 +213,7 @@ impl State {
         delivering: Option<usize>,
         to: &Addr,
         bytes: &[u8],
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
     ) -> io::Result<bool> {
         let port = self.datagrams.list.get(place).ok_or_else(closed)?;
         let number = port.number_for(to, delivering);

@@ -1,7 +1,7 @@
 //! [`DatagramProtocol`], which a user writes for datagrams, and [`DatagramTransport`], which its callbacks are lent.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::HandlerResult;
@@ -99,7 +99,7 @@ pub(crate) struct Delivery {
     pub(crate) from: Option<Addr>,
     pub(crate) to: Option<Addr>,
     /// The address that replies come from.
-    pub(crate) source: Option<IpAddr>,
+    pub(crate) source: Option<SocketAddr>,
     pub(crate) original_len: usize,
     pub(crate) truncated: bool,
     /// True if a reply has found no peer.
