@@ -37,7 +37,10 @@ pub(crate) fn numeric(text: &str) -> Option<io::Result<SocketAddr>> {
     }
     let Scoped { ip, interface, port } = Scoped::parse(text)?;
     let unknown = |_| {
-        io::Error::new(io::ErrorKind::AddrNotAvailable, format!("no interface has the name {}", interface.escape_debug()))
+        io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            format!("no interface has the name {}", interface.escape_debug()),
+        )
     };
     Some(if_nametoindex(interface).map_err(unknown).map(|index| SocketAddrV6::new(ip, port, 0, index).into()))
 }
