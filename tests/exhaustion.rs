@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
@@ -59,9 +59,9 @@ fn a3_out_of_descriptors_it_rests_and_comes_back() {
         let args = ["--strategy", strategy, "--workers", "64", "--max-connections", "500"];
         let mut server = Server::start("torture_server", &args);
         assert_eq!(server.ask("ECHO warm"), "warm");
-        let limit = format!("--nofile={0}:{0}", procfs::fds(server.pid()) + 20);
+        // Threads that wait have more than 30 descriptors. They give them up.
         let pid = server.pid().to_string();
-        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+        assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=30:30"]).status().unwrap().success());
         let mut idle: Vec<Client> = (0..80).map(|_| server.connect()).collect();
         server.until_logged("Too many open files (os error 24); raise RLIMIT_NOFILE");
         let before = procfs::ticks(server.pid());
@@ -187,4 +187,120 @@ fn r1_a_limit_that_cannot_be_reached_is_one_warning() {
     server.until_logged("max_connections is 1000, but RLIMIT_NOFILE is 64");
     serves_on(&mut server, "few descriptors");
     assert_eq!(server.stderr().iter().filter(|line| line.contains("RLIMIT_NOFILE is 64")).count(), 1);
+}
+
+/// A command for the example, with this limit on descriptors.
+fn within(descriptors: u32, name: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$@\""), "sh"]).arg(example(name));
+    command
+}
+
+const IN_A_LACK: [(&str, u32, &[&str]); 6] = [
+    ("threading", 20, &["--max-connections", "200"]),
+    ("thread-pool", 20, &["--workers", "8"]),
+    ("forking", 20, &["--max-connections", "200"]),
+    ("event-loop", 20, &["--max-connections", "200"]),
+    ("event-loops", 20, &["--workers", "2", "--max-connections", "200"]),
+    ("preforking", 48, &["--workers", "1", "--max-connections", "200"]),
+];
+
+fn start_in_a_lack((strategy, descriptors, args): (&str, u32, &[&str])) -> Server {
+    let args = [&["--strategy", strategy], args].concat();
+    Server::start_command(within(descriptors, "torture_server"), "127.0.0.1:0", &args)
+}
+
+/// A thread that waits, and has served before, may not keep the descriptor that the next connection needs.
+#[test]
+fn clients_that_come_and_go_in_a_lack_leave_a_server_that_serves() {
+    for of in IN_A_LACK {
+        let mut server = start_in_a_lack(of);
+        for round in 0..3 {
+            let mut crowd: Vec<Client> = (0..60).map(|_| server.connect()).collect();
+            crowd.iter_mut().for_each(|client| client.send("ECHO in a crowd\n"));
+            assert_eq!(crowd[0].line(), "in a crowd", "{of:?}");
+            until("some wait", || server.queued() > 0);
+            drop(crowd);
+            let mut next: Vec<Client> = (0..25).map(|_| server.connect()).collect();
+            next.iter_mut().for_each(|client| client.send("ECHO next\n"));
+            for mut client in next {
+                assert_eq!(client.line(), "next", "{of:?} in round {round}");
+            }
+        }
+        serves_on(&mut server, of.0);
+        server.term().well_within(AT_ONCE * 5);
+    }
+}
+
+/// Descriptors come free as the connections in progress end, within the drain limit.
+#[test]
+fn a_queue_is_served_at_a_stop_in_a_lack() {
+    for of in IN_A_LACK {
+        let mut server = start_in_a_lack(of);
+        let mut busy: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        busy.iter_mut().for_each(|client| client.send("SLEEP 200\n"));
+        let mut queued: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+        queued.iter_mut().for_each(|client| client.send("ECHO queued\n"));
+        assert_eq!(busy[0].line(), "slept", "{of:?}");
+        assert!(server.queued() > 10, "{of:?}: no lack");
+        server.signal("TERM");
+        for mut client in busy.drain(1..).chain(queued) {
+            assert!(["slept", "queued"].contains(&client.line().as_str()), "{of:?}");
+        }
+        drop(busy);
+        server.ended().well_within(AT_ONCE * 5);
+        server.until_reported_without("accepted 50, served 50", &["failed", "refused"]);
+    }
+}
+
+/// Each limit, from one that leaves nothing to one that suffices.
+#[test]
+fn too_few_descriptors_are_an_error_before_it_listens() {
+    let folder = std::env::temp_dir().join(format!("socketserver-few-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let path = format!("unix:{}/socket", folder.display());
+    for (strategy, args) in [
+        ("sequential", &[][..]),
+        ("threading", &["--max-connections", "50"]),
+        ("thread-pool", &["--workers", "6"]),
+        ("forking", &[]),
+        ("event-loop", &[]),
+        ("event-loops", &["--workers", "3"]),
+    ] {
+        for addr in ["127.0.0.1:0", &path] {
+            let mut answers = Vec::new();
+            for descriptors in 6..=22 {
+                let mut command = within(descriptors, "torture_server");
+                command.args([addr, "--strategy", strategy]).args(args).stdin(Stdio::null());
+                let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+                let mut first = String::new();
+                BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+                let is_served = first.strip_prefix("listening on ").map(|addr| {
+                    let answer = Client::connect(addr.trim_end()).try_ask("ECHO served");
+                    child.kill().unwrap();
+                    answer.is_ok_and(|answer| answer == "served")
+                });
+                let said = support::output(child, "a server with few descriptors").stderr;
+                let said = String::from_utf8_lossy(&said).into_owned();
+                let is_clear = said.contains(&format!("RLIMIT_NOFILE is {descriptors}; raise it"));
+                assert!(is_served.unwrap_or(is_clear), "{strategy} {addr} {descriptors}: {first}{said}");
+                answers.push(is_served.is_some());
+            }
+            assert!(answers.is_sorted() && !answers[0] && answers[16], "{strategy} {addr}: {answers:?}");
+        }
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_pool_of_more_threads_than_descriptors_is_an_error_before_it_listens() {
+    for strategy in [&["--strategy", "thread-pool"][..], &["--strategy", "preforking", "--inner", "thread-pool"]] {
+        let mut command = within(64, "torture_server");
+        command.args(["127.0.0.1:0", "--workers", "60"]).args(strategy).stdin(Stdio::null());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = support::output(child, "a pool of 60 threads");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("RLIMIT_NOFILE is 64") && output.stdout.is_empty(), "{strategy:?}: {said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::sys::process::Private;
-use crate::sys::Epoll;
+use crate::sys::{Epoll, Poller, Readiness};
 
 const STOP: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -54,12 +54,36 @@ impl ListeningSet {
     }
 
     pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
-        Ok(match self.epoll.wait(timeout)? {
-            None => Ready::Nothing,
-            Some(STOP) => Ready::Stop,
-            Some(RECALL) => Ready::Recall,
-            Some(WATCHED) => Ready::Watched,
-            Some(index) => Ready::Listener(index as usize),
-        })
+        Ok(self.epoll.wait(timeout)?.map_or(Ready::Nothing, Ready::of))
     }
+}
+
+impl Ready {
+    fn of(token: u64) -> Self {
+        match token {
+            STOP => Self::Stop,
+            RECALL => Self::Recall,
+            WATCHED => Self::Watched,
+            index => Self::Listener(index as usize),
+        }
+    }
+}
+
+/// Waits as a set does, and needs no descriptor for it. Price: a connection wakes every thread that waits so. It is
+/// for a lack of descriptors.
+pub(super) fn wait_without_a_set(
+    core: &Core,
+    listeners: &[Listener],
+    watched: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    let mut poller = Poller::few();
+    poller.add(&core.control.stop, Readiness::READABLE, STOP)?;
+    core.control.recall.iter().try_for_each(|recall| poller.add(recall, Readiness::READABLE, RECALL))?;
+    watched.map_or(Ok(()), |fd| poller.add(fd, Readiness::READABLE, WATCHED))?;
+    for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {
+        poller.add(listener, Readiness::READABLE, index)?;
+    }
+    let is_ready = poller.wait(timeout)? > 0;
+    Ok(if is_ready { Ready::of(poller.event(0).0) } else { Ready::Nothing })
 }

@@ -47,7 +47,7 @@ struct Shared {
     service: Service,
     /// Epoll sets that no thread waits with. Each waiting thread needs a set of its own, so that
     /// `EPOLLEXCLUSIVE` can wake one thread. A thread puts its set back before the request runs, so there are
-    /// as many sets as waiting threads, not as many as connections.
+    /// as many sets as waiting threads, not as many as connections. In a lack of descriptors they are closed.
     sets: SegQueue<ListeningSet>,
     queued: QueuedAtStop,
 }
@@ -62,26 +62,20 @@ impl Acceptor {
     /// Gives the calling thread a seat: a wait for a connection or a datagram. Call [`Seat::next`], and drop
     /// the seat before the request runs. The next waiting thread then uses its descriptor again.
     ///
+    /// A seat takes one descriptor. It gives it back if a connection needs it, and waits without one while the
+    /// system has none.
+    ///
     /// # Errors
-    /// [`Error::System`] if the system has no descriptor left for it.
+    /// [`Error::System`] if the server has been dropped.
     pub fn seat(&self) -> Result<Seat<'static>> {
-        let listeners = self.shared.listeners()?;
-        // A set of an earlier wait saves the system calls that make one.
-        let set = match self.shared.sets.pop() {
-            Some(set) => set,
-            None => self.shared.listening_set(&listeners)?,
-        };
-        self.core().report_ready();
-        Ok(Seat::new(self.clone(), listeners, set))
+        self.seat_that_watches(None)
     }
 
-    /// Opens the epoll sets for this number of seats. They are opened before the first connection, because
-    /// connections may take all descriptors later.
+    /// Opens the epoll sets for this number of seats, before the first connection.
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
         let listeners = self.shared.listeners()?;
-        for _ in 0..seats {
-            self.shared.sets.push(self.shared.listening_set(&listeners)?);
-        }
+        let sets = (0..seats).map_while(|_| ListeningSet::new(self.core(), &listeners).ok());
+        sets.for_each(|set| self.shared.sets.push(set));
         self.core().report_ready();
         Ok(())
     }
@@ -90,13 +84,16 @@ impl Acceptor {
     /// [`AcceptEvent::Watched`].
     ///
     /// # Errors
-    /// [`Error::System`] if the system has no descriptor left for it.
+    /// [`Error::System`] if the server has been dropped.
     pub fn seat_watching<'a>(&self, fd: BorrowedFd<'a>) -> Result<Seat<'a>> {
-        let listeners = self.shared.listeners()?;
-        // A set of its own: it watches `fd` too, so no other seat can use it later.
-        let set = self.shared.listening_set(&listeners)?;
+        self.seat_that_watches(Some(fd))
+    }
+
+    fn seat_that_watches<'a>(&self, fd: Option<BorrowedFd<'a>>) -> Result<Seat<'a>> {
+        let mut seat = Seat::new(self.clone(), self.shared.listeners()?, fd);
+        seat.take_set();
         self.core().report_ready();
-        Seat::new(self.clone(), listeners, set).watch(fd)
+        Ok(seat)
     }
 
     /// Gives a seat that also watches the strategy's [`wake_fd`](ServingStrategy::wake_fd).
@@ -155,10 +152,6 @@ impl Shared {
     fn listeners(&self) -> Result<Arc<Vec<Listener>>> {
         let gone = || failed_to_wait(std::io::Error::other("the server has been dropped"));
         self.listeners.upgrade().ok_or_else(gone)
-    }
-
-    fn listening_set(&self, listeners: &[Listener]) -> Result<ListeningSet> {
-        ListeningSet::new(&self.core, listeners).map_err(failed_to_wait)
     }
 
     /// Takes a connection or a datagram from the kernel's queue. This is the one step that differs between

@@ -10,9 +10,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::libc::EMFILE;
+
 use super::failure::{after_failure, NextStep};
-use super::listening_set::{ListeningSet, Ready};
-use super::request::Request;
+use super::listening_set::{wait_without_a_set, ListeningSet, Ready};
+use super::request::{Request, Work};
 use super::{failed_to_wait, Acceptor};
 use crate::admit::{Answer, Gate, Permit};
 use crate::config::AtLimit;
@@ -21,6 +23,7 @@ use crate::finish::refuse;
 use crate::lifecycle::Core;
 use crate::listen::{Listener, LONGEST_REST, REST};
 use crate::sync::{left, now};
+use crate::sys;
 
 /// The result of one turn of the accept loop.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub enum AcceptEvent {
 pub struct Seat<'a> {
     acceptor: Acceptor,
     listeners: Arc<Vec<Listener>>,
-    /// `None` only while the seat is dropped.
+    /// `None` while the system has no descriptor for it.
     set: Option<ListeningSet>,
     watched: Option<BorrowedFd<'a>>,
     /// True if the kernel has woken this thread for a connection that it has not accepted yet. No other
@@ -50,14 +53,35 @@ pub struct Seat<'a> {
 }
 
 impl<'a> Seat<'a> {
-    pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, set: ListeningSet) -> Self {
-        Self { acceptor, listeners, set: Some(set), watched: None, called: false }
+    pub(super) fn new(acceptor: Acceptor, listeners: Arc<Vec<Listener>>, watched: Option<BorrowedFd<'a>>) -> Self {
+        Self { acceptor, listeners, set: None, watched, called: false }
     }
 
-    pub(super) fn watch(mut self, fd: BorrowedFd<'a>) -> Result<Self> {
-        self.watched = Some(fd);
-        self.set.iter().try_for_each(|set| set.watch(fd)).map_err(failed_to_wait)?;
-        Ok(self)
+    /// Takes an epoll set for the waits, if the system has a descriptor for one, and nobody waits for that.
+    pub(super) fn take_set(&mut self) {
+        if self.core().admission.permits.someone_rests() {
+            return;
+        }
+        let new = || ListeningSet::new(self.acceptor.core(), &self.listeners).ok();
+        self.set = match self.watched {
+            // A set of an earlier wait saves the system calls that make one.
+            None => self.acceptor.shared.sets.pop().or_else(new),
+            // A set of its own: it watches `fd` too, so no other seat can use it later.
+            Some(fd) => new().filter(|set| set.watch(fd).is_ok()),
+        };
+    }
+
+    /// Closes this thread's epoll set for another thread, which rests because the system lacks something.
+    fn lend_set(&mut self) {
+        if self.set.take().is_some() {
+            self.core().control.wake_gate();
+        }
+    }
+
+    /// True if an epoll set was closed, so that an accept has one descriptor more: a set that no thread waits with,
+    /// or this thread's own. So waits never take a descriptor that a connection needs.
+    fn gives_up_a_set(&mut self) -> bool {
+        self.acceptor.shared.sets.pop().or_else(|| self.set.take()).is_some()
     }
 
     /// Waits for the next event, for at most `timeout` if there is one. At the connection limit it waits for
@@ -116,6 +140,7 @@ impl<'a> Seat<'a> {
 
             // Another thread rests because the system lacks something. An accept now would fail as well.
             if self.core().admission.permits.someone_rests() {
+                self.lend_set();
                 drop(self.core().admission.gate.try_lock_for(LONGEST_REST));
                 continue;
             }
@@ -124,9 +149,13 @@ impl<'a> Seat<'a> {
             self.called = true;
             match self.gate().permit(reserved, deadline).map_err(failed_to_wait)? {
                 Answer::Permit(permit) => {
-                    if let Some(request) = self.accept(listener, permit)? {
-                        self.called = false;
+                    let accepted = self.accept(listener, permit)?;
+                    self.called = false;
+                    if let Some(request) = accepted {
                         return Ok(AcceptEvent::Request(request));
+                    }
+                    if let Some(event) = self.event_beside_a_lack(deadline)? {
+                        return Ok(event);
                     }
                 }
                 Answer::Full => self.refuse_one(listener)?,
@@ -151,9 +180,15 @@ impl<'a> Seat<'a> {
         matches!(self.core().settings.at_limit, AtLimit::Refuse(_))
     }
 
-    fn wait(&self, patience: Option<Duration>) -> Result<Ready> {
-        let Some(set) = &self.set else { return Ok(Ready::Nothing) };
-        set.wait(patience).map_err(failed_to_wait)
+    fn wait(&mut self, patience: Option<Duration>) -> Result<Ready> {
+        if self.set.is_none() {
+            self.take_set();
+        }
+        let ready = match &self.set {
+            Some(set) => set.wait(patience),
+            None => wait_without_a_set(self.core(), &self.listeners, self.watched, patience),
+        };
+        ready.map_err(failed_to_wait)
     }
 
     /// Gives the reserved permit back, because the master has lowered the limit. Once enough permits are
@@ -168,7 +203,7 @@ impl<'a> Seat<'a> {
 
     /// Accepts a connection that came together with the stop, in a worker that ends alone. The kernel has
     /// woken no other worker for it.
-    fn accept_beside_the_stop(&self, ready: Ready, reserved: Option<Permit>) -> Result<Option<Request>> {
+    fn accept_beside_the_stop(&mut self, ready: Ready, reserved: Option<Permit>) -> Result<Option<Request>> {
         let core = self.core();
         let listener = match ready {
             Ready::Listener(listener) if core.ends_alone() && !core.control.paused() => listener,
@@ -184,8 +219,10 @@ impl<'a> Seat<'a> {
     /// already, and a close would reset them. Connections that come later are not served, or a busy server
     /// would never stop.
     fn next_at_stop(&mut self, deadline: Option<Instant>) -> Result<AcceptEvent> {
-        let core = self.core();
-        let queued = &self.acceptor.shared.queued;
+        let (core, acceptor) = (self.core().clone(), self.acceptor.clone());
+        let queued = &acceptor.shared.queued;
+        // It waits no more, so the queue may have its descriptor.
+        self.set = None;
         // Idle connections may hold the permits that the queue waits for.
         core.wake_idle();
         // The first thread counts, for all of them.
@@ -197,6 +234,9 @@ impl<'a> Seat<'a> {
                     if let Some(request) = self.accept_queued(permit)? {
                         return Ok(AcceptEvent::Request(request));
                     }
+                    if let Some(event) = self.event_beside_a_lack(deadline)? {
+                        return Ok(event);
+                    }
                 }
                 Answer::Watched => return Ok(AcceptEvent::Watched),
                 Answer::Timeout => return Ok(AcceptEvent::Timeout),
@@ -206,9 +246,32 @@ impl<'a> Seat<'a> {
         Ok(AcceptEvent::Stopped)
     }
 
-    fn accept(&self, listener: usize, mut permit: Permit) -> Result<Option<Request>> {
-        let Some(listener) = self.listeners.get(listener) else { return Ok(None) };
-        match self.acceptor.shared.take(listener) {
+    /// Looks for another event after an accept that has failed. In a lack, each wait ends for the same connection.
+    fn event_beside_a_lack(&self, deadline: Option<Instant>) -> Result<Option<AcceptEvent>> {
+        if self.watched.is_some() {
+            let ready = sys::poll([self.watched], None, Some(Duration::ZERO)).map_err(failed_to_wait)?;
+            if !ready.none() {
+                return Ok(Some(AcceptEvent::Watched));
+            }
+        }
+        Ok((left(deadline) == Some(Duration::ZERO)).then_some(AcceptEvent::Timeout))
+    }
+
+    /// Takes a connection or a datagram from the queue of this listener.
+    fn take(&mut self, listener: usize) -> io::Result<Work> {
+        loop {
+            match self.acceptor.shared.take(&self.listeners[listener]) {
+                Err(e) if e.raw_os_error() == Some(EMFILE) && self.gives_up_a_set() => {
+                    let local = self.listeners[listener].local_addr();
+                    self.core().monitor.report_accept_error(local, &e, false);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize, mut permit: Permit) -> Result<Option<Request>> {
+        match self.take(listener) {
             Ok(work) => {
                 // An accept has worked: the next failure begins with the shortest rest again.
                 self.core().backoff.is_over();
@@ -223,31 +286,31 @@ impl<'a> Seat<'a> {
     }
 
     /// Accepts one connection that was queued at the stop. `None` if none is left.
-    fn accept_queued(&self, mut permit: Permit) -> Result<Option<Request>> {
-        let shared = &self.acceptor.shared;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            if !shared.queued.take(index) {
+    fn accept_queued(&mut self, mut permit: Permit) -> Result<Option<Request>> {
+        for index in 0..self.listeners.len() {
+            if !self.acceptor.shared.queued.take(index) {
                 continue;
             }
-            match shared.take(listener) {
+            match self.take(index) {
                 Ok(work) => {
                     permit.engage();
                     return Ok(Some(Request::new(work, permit)));
                 }
-                // The clients have left, or another worker has served them: the count was too high.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => shared.queued.clear(index),
                 Err(e) => {
+                    self.acceptor.shared.queued.note_failure(index, &e);
+                    if e.kind() == io::ErrorKind::WouldBlock {
+                        continue;
+                    }
                     permit.give_back_unused();
-                    return self.after_failure(listener, e).map(|()| None);
+                    return self.after_failure(index, e).map(|()| None);
                 }
             }
         }
         Ok(None)
     }
 
-    fn refuse_one(&self, listener: usize) -> Result<()> {
-        let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
-        match self.acceptor.shared.take(listener) {
+    fn refuse_one(&mut self, listener: usize) -> Result<()> {
+        match self.take(listener) {
             Ok(work) => {
                 refuse(self.core(), work, &io::Error::other("the connection limit is reached"));
                 Ok(())
@@ -256,7 +319,8 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn after_failure(&self, listener: &Listener, e: io::Error) -> Result<()> {
+    fn after_failure(&self, listener: usize, e: io::Error) -> Result<()> {
+        let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
         match after_failure(self.core(), listener, e) {
             NextStep::GoOn => Ok(()),
             NextStep::Rest(time) => self.rest(time),
@@ -276,8 +340,6 @@ impl<'a> Seat<'a> {
 
     /// Rests until one of our connections ends, the server stops, or the time is over.
     fn rest(&self, time: Duration) -> Result<()> {
-        // Unused epoll sets are descriptors that connections can have.
-        while self.acceptor.shared.sets.pop().is_some() {}
         self.gate().rest(time).map_err(failed_to_wait)
     }
 
@@ -288,6 +350,9 @@ impl<'a> Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        if self.core().admission.permits.someone_rests() {
+            return self.lend_set();
+        }
         // A set that watches a strategy's descriptor is of no use to other seats: it is closed.
         if let (Some(set), None) = (self.set.take(), self.watched) {
             self.acceptor.shared.sets.push(set);

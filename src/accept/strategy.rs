@@ -49,9 +49,15 @@ pub trait ServingStrategy: Send {
     }
 
     /// Returns the most requests that this strategy can run at once, whatever the limit is. By default
-    /// `usize::MAX`.
+    /// `usize::MAX`. With fewer, a server is bound only if it may open a descriptor for each connection.
     fn capacity(&self) -> usize {
         usize::MAX
+    }
+
+    /// Returns the descriptors that it needs besides one for each connection.
+    #[doc(hidden)]
+    fn descriptors(&self) -> usize {
+        0
     }
 
     /// Returns the connection limit if the builder sets none. By default 1024, or `RLIMIT_NOFILE` less 64,
@@ -83,6 +89,10 @@ impl<S: ServingStrategy + ?Sized> ServingStrategy for Box<S> {
 
     fn capacity(&self) -> usize {
         (**self).capacity()
+    }
+
+    fn descriptors(&self) -> usize {
+        (**self).descriptors()
     }
 
     fn max_connections(&self) -> Result<usize> {

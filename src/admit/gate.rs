@@ -104,9 +104,12 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Rests until one of our connections ends, the server stops, or the time is over.
+    /// Rests until one of our connections ends, the server stops, or the time is over. In a drain it rests until
+    /// the drain is over. The end of a child of [`Forking`](crate::Forking) makes the watched descriptor readable.
     pub(crate) fn rest(&self, time: Duration) -> io::Result<()> {
         let core = self.core;
+        let stops = core.control.stopping();
+        let time = left(core.drain_deadline().filter(|_| stops)).map_or(time, |left| left.min(time));
         let Some(gate) = core.admission.gate.try_lock() else {
             // Another thread waits at the gate. Its rest is over when it drops the lock.
             drop(core.admission.gate.try_lock_for(time));
@@ -114,7 +117,9 @@ impl<'a> Gate<'a> {
         };
         let _awaiting = Awaiting::mark(core, gate, Awaited::End);
         core.control.gate.clear();
-        sys::poll([Some(core.control.gate.as_fd()), Some(core.control.stop.as_fd())], None, Some(time)).map(drop)
+        // During a drain `stop` stays readable, and would end each rest at once.
+        let stop = if stops { &core.control.now } else { &core.control.stop };
+        sys::poll([Some(core.control.gate.as_fd()), Some(stop.as_fd()), self.watched], None, Some(time)).map(drop)
     }
 }
 

@@ -31,6 +31,6 @@ pub(crate) use hooks::VERIFIERS;
 pub(crate) use hooks::{Actions, Hooks};
 pub(crate) use permits::Awaited;
 pub(crate) use registry::{ConnectionSlot, SlotState};
-pub(crate) use scoreboard::{check_count, LostWith, Scoreboard, WorkerSlot, MOST_WORKERS};
+pub(crate) use scoreboard::{check_count, of_a_master, LostWith, Scoreboard, WorkerSlot, MOST_WORKERS, OF_A_WORKER};
 pub(crate) use waiting::WakeAtCut;
 pub(crate) use worker_role::{WorkerRole, READY};

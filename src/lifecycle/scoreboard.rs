@@ -215,8 +215,15 @@ impl WorkerSlot {
 
 /// The descriptors that a master needs for each worker.
 const OF_EACH: usize = 8;
-/// The descriptors that a master needs for itself and for one successor.
+/// The descriptors that a master has besides: its own, and those of one successor.
 const OF_THE_MASTER: usize = 32;
+/// The descriptors that a worker has besides those of its master and its engine: its wake-ups and two pipes.
+pub(crate) const OF_A_WORKER: usize = 7;
+
+/// Returns the descriptors that a master needs for this number of workers, besides its own.
+pub(crate) fn of_a_master(workers: usize) -> usize {
+    workers * OF_EACH
+}
 
 /// Checks a number of workers. `name` is the setting in the error.
 pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
@@ -226,7 +233,7 @@ pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
     if count > MOST_WORKERS {
         return Err(Error::setting(name, format!("{count} workers are more than {} at most", MOST_WORKERS)));
     }
-    let (needed, descriptors) = (OF_THE_MASTER + count * OF_EACH, limits::descriptors());
+    let (needed, descriptors) = (OF_THE_MASTER + of_a_master(count), limits::descriptors());
     if needed > descriptors {
         let why = format!(
             "{count} workers take about {needed} descriptors in the master, and RLIMIT_NOFILE is {descriptors}: raise it \

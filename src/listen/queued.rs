@@ -3,8 +3,10 @@
 //! They are connected already, and a close would reset them, so they are still served within the drain limit.
 //! Newcomers are not, or a busy server would never stop.
 
+use std::io;
 use std::sync::OnceLock;
 
+use super::accept_error::AcceptError;
 use super::listener::Listener;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sys::shared::SharedRef;
@@ -60,8 +62,26 @@ impl QueuedAtStop {
         left.is_some_and(|left| left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok())
     }
 
+    /// Notes the failure of an accept after [`take`](Self::take).
+    pub(crate) fn note_failure(&self, index: usize, e: &io::Error) {
+        match AcceptError::of(e) {
+            AcceptError::Gone => {}
+            // The clients have left, or another thread or process has served them: the count was too high.
+            AcceptError::Nothing if e.kind() == io::ErrorKind::WouldBlock => self.clear(index),
+            AcceptError::Fatal => self.clear(index),
+            // The connection is still in the queue. What the system lacks may come free as others end.
+            AcceptError::Nothing | AcceptError::NoDescriptor | AcceptError::System => self.put_back(index),
+        }
+    }
+
+    fn put_back(&self, index: usize) {
+        if let Some(left) = self.counts().get(index) {
+            left.fetch_add(1, SeqCst);
+        }
+    }
+
     /// Ends the count of this listener: its queue was found empty, or accepting has failed.
-    pub(crate) fn clear(&self, index: usize) {
+    fn clear(&self, index: usize) {
         self.counts().get(index).into_iter().for_each(|left| left.store(0, SeqCst));
     }
 }
@@ -80,8 +100,13 @@ impl QueueCounts {
         self.0.iter().zip(queued(listeners, backlog)).for_each(|(left, queued)| left.store(queued, SeqCst));
     }
 
+    /// Returns the number of connections that are left, of all listeners.
+    pub(crate) fn left(&self) -> usize {
+        self.0.iter().map(|left| left.load(SeqCst)).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|left| left.load(SeqCst) == 0)
+        self.left() == 0
     }
 
     /// Resets the counts at the end of the run.

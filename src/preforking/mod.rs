@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::{Awaited, Core, Scoreboard};
+use crate::lifecycle::{of_a_master, Awaited, Core, Scoreboard, OF_A_WORKER};
 use crate::listen::LISTENERS;
 use crate::server::{Bound, Engine, Single};
 use crate::sys::{self, process};
@@ -46,6 +46,13 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
 
     fn has_workers(&self) -> bool {
         true
+    }
+
+    /// Those of the master, or of a worker: whichever are more.
+    fn descriptors(&self, connections: usize) -> usize {
+        let workers = self.settings.workers.max(1);
+        let in_a_worker = OF_A_WORKER + self.engine.descriptors(connections.div_ceil(workers));
+        in_a_worker.max(of_a_master(workers))
     }
 
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {

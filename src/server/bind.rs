@@ -151,6 +151,7 @@ impl<S> ServerBuilder<S> {
         let (default, capacity) = self.strategy.connection_limits()?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
+        self.check_descriptors(limit, capacity)?;
         // All settings are checked before the first socket: a mistake must not leave a bound address.
         let tcp = TcpOptions {
             backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
@@ -195,6 +196,38 @@ fn reach_manager() -> Option<Notifier> {
         None
     })
 }
+
+impl<S> ServerBuilder<S> {
+    /// Checks that the process may open what the server needs: a server that has said that it listens must be able
+    /// to serve.
+    fn check_descriptors<H>(&self, limit: usize, capacity: usize) -> Result<()>
+    where
+        S: Engine<H>,
+    {
+        // A pool of N threads promises N connections. Without such a number, connections beyond the descriptors
+        // wait in the kernel's queue.
+        let connections = if capacity == usize::MAX { 1 } else { limit.min(capacity) };
+        // A Unix socket has its lock and its folder open.
+        let of_each = |address: &Address| if matches!(address, Address::Unix(_)) { 3 } else { 1 };
+        let own = OF_A_CORE + usize::from(self.notifies_systemd) + self.more.iter().map(of_each).sum::<usize>();
+        let needed = own.saturating_add(self.strategy.descriptors(connections));
+        if self.raises_descriptor_limit && capacity != usize::MAX {
+            limits::raise_descriptors(needed.saturating_add(64)).map_err(Error::system("raise RLIMIT_NOFILE"))?;
+        }
+        let (free, most) = (limits::free_descriptors(needed), limits::descriptors());
+        if free >= needed {
+            return Ok(());
+        }
+        let why = format!(
+            "to serve {connections} at once, the server needs {needed} descriptors, and may open {free}: RLIMIT_NOFILE \
+             is {most}; raise it (ulimit -n, or raise_descriptor_limit()), or serve fewer"
+        );
+        Err(Error::setting("max_connections", why))
+    }
+}
+
+/// The descriptors of a server's wake-ups, and the one that it refuses with.
+const OF_A_CORE: usize = 5;
 
 /// A socket for [`ServerBuilder::from_listener`].
 #[derive(Debug)]

@@ -45,6 +45,10 @@ pub trait Engine<H> {
         false
     }
 
+    /// Returns the descriptors that a run needs besides those of the listeners, with this number of connections.
+    #[doc(hidden)]
+    fn descriptors(&self, connections: usize) -> usize;
+
     /// Called when the server has been made. `follows` is true if the user has set no connection limit.
     #[doc(hidden)]
     fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
@@ -77,6 +81,11 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
         limits_of(self)
     }
 
+    /// Waits need none, if there is a lack: see `accept::Seat`.
+    fn descriptors(&self, connections: usize) -> usize {
+        connections + ServingStrategy::descriptors(self)
+    }
+
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
         serve(self, bound, Service::Connections(handler.clone()))
     }
@@ -90,6 +99,11 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
 impl<H: DatagramRequestHandler, S: ServingStrategy> Engine<Datagrams<H>> for S {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         limits_of(self)
+    }
+
+    /// A datagram needs none.
+    fn descriptors(&self, _connections: usize) -> usize {
+        ServingStrategy::descriptors(self)
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<Datagrams<H>>) -> Result<u64> {

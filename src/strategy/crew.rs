@@ -157,19 +157,9 @@ impl Crew {
         self.settings.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
     }
 
-    /// Takes a seat, as soon as the system has the descriptors for it. `None` if the server stops meanwhile.
+    /// Takes a seat. `None` if the server has been dropped.
     fn seat(&self) -> Option<Seat<'static>> {
-        loop {
-            match self.acceptor.seat() {
-                Ok(seat) => return Some(seat),
-                Err(e) => self.acceptor.core().monitor.report_resting_worker(&e),
-            }
-            let control = &self.acceptor.core().control;
-            let rested = sys::poll([Some(control.stop.as_fd())], None, Some(HIRE_AGAIN));
-            if control.stopping() || rested.is_err() {
-                return None;
-            }
-        }
+        self.acceptor.seat().map_err(|e| self.fail(e)).ok()
     }
 
     /// Ends accepting for all members. The first fault is the result of the run.

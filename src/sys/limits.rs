@@ -1,9 +1,10 @@
 //! Limits that the system sets this process.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use nix::libc::rlim_t;
+use nix::libc::{fcntl, rlim_t, F_GETFD};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 
 /// The soft limit as it was before it was raised; zero while it has not been.
@@ -31,4 +32,13 @@ pub(crate) fn restore_descriptors() -> io::Result<()> {
         0 => Ok(()),
         soft => Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, getrlimit(Resource::RLIMIT_NOFILE)?.1)?),
     }
+}
+
+/// Returns how many descriptors this process may still open, and counts no further than `enough`.
+pub(crate) fn free_descriptors(enough: usize) -> usize {
+    // The limit is one on their numbers, so the free numbers below it count. /proc may be missing.
+    let end = RawFd::try_from(descriptors()).unwrap_or(RawFd::MAX);
+    // SAFETY: fcntl with F_GETFD takes two integers, and changes nothing.
+    let is_free = |fd: &RawFd| unsafe { fcntl(*fd, F_GETFD) } == -1;
+    (0..end).filter(is_free).take(enough).count()
 }

@@ -103,6 +103,27 @@ fn requests_that_crash_keep_no_honest_client_out() {
     }
 }
 
+/// The queue at a stop has requests that crash, and honest ones behind them.
+#[test]
+fn a_queue_behind_requests_that_crash_is_served_at_a_stop() {
+    for (inner, command) in [("threading", "ABORT"), ("thread-pool", "EXIT 3"), ("event-loop", "SEGV")] {
+        let args = ["--strategy", "preforking", "--workers", "2", "--max-connections", "2", "--inner", inner];
+        let mut server = Server::start("torture_server", &args);
+        let mut busy: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+        busy.iter_mut().for_each(|client| client.send_and_see_it_taken("SLEEP 500"));
+        let mut storm: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+        let mut honest: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+        storm.iter_mut().for_each(|client| client.send(format!("{command}\n")));
+        honest.iter_mut().for_each(|client| client.send("ECHO honest\n"));
+        server.signal("TERM");
+        honest.iter_mut().for_each(|client| assert_eq!(client.line(), "honest", "{inner}"));
+        busy.iter_mut().for_each(|client| assert_eq!(client.line(), "slept", "{inner}"));
+        drop((honest, busy, storm));
+        server.ended().well_within(AT_ONCE * 5);
+        server.until_logged("failed 20 (crashed 20)");
+    }
+}
+
 /// Clients know who serves them; so it can be said whose connections fail.
 #[test]
 fn workers_killed_every_100_ms_take_only_their_own_connections_along() {

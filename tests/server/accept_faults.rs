@@ -296,8 +296,10 @@ fn a_server_that_refuses_says_so_without_a_descriptor_too() {
         let server = serve(ServerBuilder::new().at_limit(AtLimit::Refuse(b"busy\n".to_vec())), listener);
         let mut first = server.connect();
         assert_eq!(first.ask("hello"), "hello");
+        // A blocking strategy first gives up the descriptor of its wait.
+        let lacks = if name == "event-loop" { 1 } else { 2 };
         for _ in 0..20 {
-            failures.add([EMFILE]);
+            failures.add(vec![EMFILE; lacks]);
             assert_eq!(server.connect().line(), "busy", "{name}");
         }
         until("all are counted", || server.stats().refused == 20);

@@ -13,10 +13,18 @@ use crate::event_loop::state::State;
 use crate::observe::InHandler;
 use crate::server::{Bound, Engine, Single};
 
+/// The descriptors of a loop: its epoll set and its inbox.
+pub(super) const OF_A_LOOP: usize = 2;
+
 impl<F: Factory + 'static> Engine<F> for EventLoop {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.checked()?;
         Ok((Self::default_limit(), usize::MAX))
+    }
+
+    /// An epoll set and an inbox, and the connections.
+    fn descriptors(&self, connections: usize) -> usize {
+        OF_A_LOOP + connections
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {

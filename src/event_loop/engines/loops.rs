@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use super::event_loop::OF_A_LOOP;
 use crate::error::{Error, Result};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::clock::Clock;
@@ -153,8 +154,12 @@ impl EventLoops {
 impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.check()?;
-        let taken = 2 * (self.loops - 1); // each further loop has an epoll set and an inbox
+        let taken = OF_A_LOOP * (self.loops - 1);
         Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))
+    }
+
+    fn descriptors(&self, connections: usize) -> usize {
+        OF_A_LOOP * self.loops + connections
     }
 
     fn run(&mut self, bound: &Bound, factory: &Arc<F>) -> Result<u64> {

@@ -21,7 +21,7 @@ use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
 use crate::finish::refuse;
 use crate::lifecycle::AtGate;
-use crate::listen::{AcceptError, Listener};
+use crate::listen::Listener;
 use crate::net::Accepted;
 use crate::panics::forget;
 
@@ -146,15 +146,21 @@ impl State {
         self.poller.add_exclusive(listener, token).map_err(Error::system("watch a listener"))
     }
 
-    fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
-        match after_failure(&self.core, listener, e) {
-            NextStep::GoOn => {}
-            // The loop stops watching and goes on with its connections. A timer ends the rest.
-            NextStep::Rest(time) => {
-                if !std::mem::replace(&mut self.ports.rests, true) {
-                    self.time.timers.set(self.time.now, time, TimerTask::Rested);
-                }
+    /// Rests, if that helps after this failure. The loop stops watching and goes on with its connections. A timer ends
+    /// the rest.
+    fn rest_after(&mut self, listener: &Listener, e: io::Error) -> NextStep {
+        let next = after_failure(&self.core, listener, e);
+        if let NextStep::Rest(time) = next {
+            if !std::mem::replace(&mut self.ports.rests, true) {
+                self.time.timers.set(self.time.now, time, TimerTask::Rested);
             }
+        }
+        next
+    }
+
+    fn accept_failed(&mut self, listener: &Listener, e: io::Error) -> Result<()> {
+        match self.rest_after(listener, e) {
+            NextStep::GoOn | NextStep::Rest(_) => {}
             // The loop goes on while one listener is left.
             NextStep::Lost(error)
                 if self.ports.list.values().flat_map(|p| p.listeners.iter()).all(Listener::is_lost) =>
@@ -210,7 +216,7 @@ impl State {
 
     /// Serves one connection that was queued at the stop, if there is a permit for it.
     pub(crate) fn accept_one_queued(&mut self) {
-        if !self.has_queued() {
+        if !self.has_queued() || self.ports.rests {
             return;
         }
         for place in self.ports.list.ids() {
@@ -226,9 +232,11 @@ impl State {
             }
             match listener.accept() {
                 Ok(accepted) => self.admit(accepted_on, accepted, permit),
-                Err(e) if AcceptError::of(&e) == AcceptError::Gone => {}
-                // The server stops: no time is left to rest and try again.
-                Err(_) => queued.clear(number),
+                Err(e) => {
+                    queued.note_failure(number, &e);
+                    permit.give_back_unused();
+                    self.rest_after(listener, e);
+                }
             }
             return;
         }

@@ -171,7 +171,7 @@ impl State {
     /// happens: nothing ticks.
     pub(crate) fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         // Work that no event announces: then the loop only looks, and does not wait.
-        let may_accept = self.has_queued() && !self.core.admission.permits.full();
+        let may_accept = self.has_queued() && !self.ports.rests && !self.core.admission.permits.full();
         let has_more =
             !self.queues.dirty.is_empty() || !self.queues.deferred.is_empty() || !self.queues.unread.is_empty();
         if self.stop.asked || may_accept || has_more || self.has_readable_file() {

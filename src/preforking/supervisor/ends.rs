@@ -41,6 +41,9 @@ impl Supervisor<'_> {
         }
         let has_accepted = worker.has_accepted();
         worker.slot.give_back();
+        if lost_with == LostWith::Crashed && has_accepted && self.core().control.stopping() {
+            self.lost.push(worker.index);
+        }
 
         let is_asked = matches!(worker.state, State::Leaving(_) | State::Killed { .. });
         let how = describe(&worker, status);
@@ -85,31 +88,40 @@ impl Supervisor<'_> {
         if !control.paused() {
             self.scoreboard.queued.count(&self.bound.listeners, core.settings.backlog);
         }
-        // The stop may have come before any worker was there.
-        if self.workers.is_empty() && self.fault.is_none() && !control.is_urgent() && !self.is_single {
-            self.start_for_the_queue();
-        }
-        while !self.workers.is_empty() {
+        // A place may be empty at this moment: a request has ended its worker, or the stop came before the first one.
+        let is_empty = |index: &usize| self.workers.iter().all(|worker| worker.index != *index);
+        self.lost = (0..self.scoreboard.wanted()).filter(is_empty).collect();
+        loop {
             control.events.clear();
+            self.poll_workers();
+            self.replace_lost();
+            self.forward_stop();
+            if self.workers.is_empty() {
+                break;
+            }
             // A worker without a permit for the rest of the queue waits at its gate until others have served
             // it. Nothing else wakes it then, so each turn does.
             let check_again = (!self.scoreboard.queued.is_empty()).then_some(CHECK_AGAIN);
-            self.forward_stop();
-            self.poll_workers();
-            if !self.workers.is_empty() {
-                self.wait(self.longest_wait().into_iter().chain(check_again).min())?;
-            }
+            self.wait(self.longest_wait().into_iter().chain(check_again).min())?;
         }
         self.scoreboard.queued.clear();
         self.fault.take().map_or(Ok(self.abandoned), Err)
     }
 
-    /// Starts a worker that serves the connections queued at the stop.
-    fn start_for_the_queue(&mut self) {
-        if !self.scoreboard.queued.is_empty() {
-            self.start(0);
-            let limit = self.core().admission.permits.limit().min(self.capacity);
-            self.workers.iter().for_each(|worker| worker.core.admission.permits.set_limit(limit));
+    /// Starts workers in a drain, in place of those that a request has ended, while connections of the queue are left.
+    /// They end with the queue.
+    fn replace_lost(&mut self) {
+        let (core, now) = (self.core(), Instant::now());
+        let is_over = core.control.is_urgent() || core.drain_deadline().is_some_and(|at| at <= now);
+        let lost = std::mem::take(&mut self.lost);
+        if is_over || core.control.paused() || self.is_single {
+            return;
+        }
+        for index in lost.into_iter().take(self.scoreboard.queued.left()) {
+            let may_start = self.fault.is_none() && self.starts.rest(index, now).is_none();
+            if may_start && self.start(index) {
+                self.give_share_to_newest();
+            }
         }
     }
 

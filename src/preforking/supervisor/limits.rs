@@ -5,6 +5,15 @@ use crate::preforking::shares::{raise, share, Part};
 use crate::preforking::worker::Worker;
 
 impl Supervisor<'_> {
+    /// Gives the newest worker its share of the limit in a drain, as far as the others do not hold it.
+    pub(super) fn give_share_to_newest(&mut self) {
+        let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
+        let Some((newest, others)) = self.workers.split_last() else { return };
+        let taken = |w: &Worker| w.core.admission.permits.limit().max(w.core.admission.permits.held());
+        let free = limit.saturating_sub(others.iter().map(taken).sum());
+        newest.core.admission.permits.set_limit(share(limit, wanted, newest.index, self.capacity).min(free));
+    }
+
     /// Divides the connection limit among the ready workers, and passes a resume on to them.
     pub(super) fn distribute_limit(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());

@@ -65,6 +65,8 @@ pub(super) struct Supervisor<'a> {
     fault: Option<Error>,
     /// The handlers that ended workers have left running.
     abandoned: u64,
+    /// The numbers of workers that a request has ended. A drain starts them again.
+    lost: Vec<usize>,
 }
 
 /// The lowest bit of a token.
@@ -105,6 +107,7 @@ impl<'a> Supervisor<'a> {
             settled: true,
             fault: None,
             abandoned: 0,
+            lost: Vec::new(),
         })
     }
 

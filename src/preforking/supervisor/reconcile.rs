@@ -51,11 +51,14 @@ impl Supervisor<'_> {
         is_old || present.is_stuck || present.slot.wants_successor()
     }
 
-    pub(super) fn start(&mut self, index: usize) {
-        if let Err(why) = self.fork(index) {
+    /// True if a worker was started.
+    pub(super) fn start(&mut self, index: usize) -> bool {
+        let forked = self.fork(index);
+        if let Err(why) = &forked {
             log_line(Level::Error, "socketserver::preforking", format_args!("cannot start worker {index}: {why}"));
             self.note_failed_start(index, format!("could not be forked: {why}"));
         }
+        forked.is_ok()
     }
 
     /// Notes a failed start. After too many in a row, it ends the run.

@@ -205,6 +205,11 @@ impl ServingStrategy for Forking {
         acceptor.run(self)
     }
 
+    /// The set of its children, and their timer. The pidfd of a child comes in place of its connection.
+    fn descriptors(&self) -> usize {
+        2
+    }
+
     fn max_connections(&self) -> Result<usize> {
         self.bounds.check()?;
         Ok(128)
