@@ -16,7 +16,7 @@ use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
 use crate::listen::{AcceptBackoff, ReserveFd};
 use crate::net::Addr;
-use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase};
+use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase, Unheard};
 use crate::offload::Offload;
 use crate::sync::now;
 use crate::sys::shared::{Shared, SharedRef};
@@ -82,7 +82,9 @@ impl Core {
         let (settings, hooks) = (master.settings.clone(), master.hooks.clone());
         // The worker opens it: the master must not hold one descriptor for each worker.
         let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::later);
-        let core = Self::with(settings, hooks, &state, capacity, control, master.monitor.server, reserve);
+        let mut core = Self::with(settings, hooks, &state, capacity, control, master.monitor.server, reserve);
+        // The first error is printed once for all workers.
+        core.monitor.unheard = master.monitor.unheard.clone();
         let _ = core.role.set(Role::Worker(worker));
         Ok(Arc::new(core))
     }
@@ -101,7 +103,12 @@ impl Core {
             role: OnceLock::new(),
             memory: None,
             admission: Admission::new(state.map(|state| &*state.permits), capacity),
-            monitor: Monitor::new(server, state.map(|state| &*state.counters), hooks.handle_error.clone()),
+            monitor: Monitor::new(
+                server,
+                state.map(|state| &*state.counters),
+                hooks.handle_error.clone(),
+                Unheard::new(state.map(|state| &state.error_said)),
+            ),
             registry: Registry::default(),
             run: Run::default(),
             backoff: AcceptBackoff::default(),
@@ -277,7 +284,13 @@ impl Core {
     pub(crate) fn begin(self: &Arc<Self>) -> Serving {
         // The stop of an earlier run is cleared before the server counts as serving.
         self.control.begin();
+        if !self.is_worker() {
+            self.monitor.unheard.begin();
+        }
         self.notifier().into_iter().for_each(Notifier::starting);
+        if !self.is_worker() {
+            self.monitor.unheard.begin();
+        }
         self.run.begin();
         Serving(self.clone())
     }

@@ -8,6 +8,7 @@ use crossbeam::utils::CachePadded;
 use super::control::StopState;
 use super::permits::Permits;
 use crate::observe::Counters;
+use crate::sync::atomic::AtomicBool;
 use crate::sys::shared::Shareable;
 
 /// The shared part of a server: atomics only. The padding keeps counters that all threads write out of each
@@ -17,6 +18,8 @@ pub(crate) struct SharedState {
     pub(crate) stop: StopState,
     pub(crate) permits: CachePadded<Permits>,
     pub(crate) counters: CachePadded<Counters>,
+    /// True once an error of this run has been printed, because the program has no logger.
+    pub(crate) error_said: AtomicBool,
 }
 
 impl SharedState {

@@ -15,6 +15,7 @@ mod outcome;
 mod roll;
 mod stats;
 mod throttle;
+mod unheard;
 
 pub(crate) use failure::ErrorHook;
 pub use failure::Failure;
@@ -25,3 +26,4 @@ pub(crate) use monitor::{ChildEnd, Monitor, StopPhase};
 pub(crate) use outcome::{contain, Cause, NotServed, Outcome};
 pub(crate) use stats::Counters;
 pub use stats::{Report, Stats};
+pub(crate) use unheard::Unheard;

@@ -17,6 +17,7 @@ use super::outcome::{Cause, Outcome};
 use super::roll::OpenConnections;
 use super::stats::Counters;
 use super::throttle::{Kind, LogThrottle};
+use super::unheard::Unheard;
 use crate::config::Limit;
 use crate::error::Error;
 use crate::net::Addr;
@@ -33,6 +34,8 @@ pub(crate) struct Monitor {
     /// Bounds the log lines that clients can cause.
     throttle: LogThrottle,
     handle_error: Option<Arc<ErrorHook>>,
+    /// For a program that has neither a logger nor a hook.
+    pub(crate) unheard: Unheard,
     #[cfg(feature = "testing")]
     pub(crate) open: OpenConnections,
 }
@@ -72,12 +75,18 @@ pub(crate) enum ChildEnd {
 }
 
 impl Monitor {
-    pub(crate) fn new(server: ServerId, counters: SharedRef<Counters>, handle_error: Option<Arc<ErrorHook>>) -> Self {
+    pub(crate) fn new(
+        server: ServerId,
+        counters: SharedRef<Counters>,
+        handle_error: Option<Arc<ErrorHook>>,
+        unheard: Unheard,
+    ) -> Self {
         Self {
             server,
             counters,
             throttle: LogThrottle::default(),
             handle_error,
+            unheard,
             #[cfg(feature = "testing")]
             open: OpenConnections::default(),
         }
@@ -360,7 +369,12 @@ impl Monitor {
 
     fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
         log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
-        let Some(hook) = &self.handle_error else { return };
+        let Some(hook) = &self.handle_error else {
+            if level == Level::Error {
+                self.unheard.say(failure);
+            }
+            return;
+        };
         // A hook that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);
         // A panic of the hook must not end the serving thread.

@@ -390,7 +390,8 @@ impl<S> ServerBuilder<S> {
 
     /// Sets a hook for all failures: errors and panics of handlers, refusals, failing accepts, panics of the
     /// other hooks (Python's `handle_error`). It runs on the thread of the failure. A panic in it is
-    /// contained and logged. The failures are logged too. Defaults to none.
+    /// contained and logged. The failures are logged too. Defaults to none: then, in a program without a logger,
+    /// the first error of a run is printed to stderr.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self

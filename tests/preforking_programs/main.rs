@@ -63,6 +63,7 @@ const CASES: &[Case] = &[
     ("single_requests_are_served_by_a_worker", one_by_one, is_served_one_by_one),
     ("signals_are_heard_from_the_bind_on", told_early, has_two_workers),
     ("it_serves_again_after_a_stop", twice, serves_twice),
+    ("an_error_without_a_logger_is_said_once", unheard, is_said_once),
     ("a_pause_holds_for_all_workers", || paused(Threading::new()), waits_for_the_resume),
     ("a_pause_holds_for_pools_of_threads", || paused(ThreadPool::new(4)), waits_for_the_resume),
     ("a_lower_limit_takes_places_from_waiting_threads", pools, serves_with_a_lower_limit),

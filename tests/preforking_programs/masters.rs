@@ -152,3 +152,18 @@ pub(crate) fn taken_over() {
     }
     println!("ok");
 }
+
+/// Without a logger. What goes to stderr is read by the client's part.
+pub(crate) fn unheard() {
+    nix::unistd::dup2_stderr(std::io::stdout()).unwrap();
+    serve(builder(PreForking::new(3, Forking::new())));
+}
+
+pub(crate) fn is_said_once(program: &mut Program) {
+    for _ in 0..30 {
+        assert_eq!(program.ask("limit none"), "");
+    }
+    let told = program.stop();
+    assert_eq!(told.matches("socketserver: the handler of 127.0.0.1:").count(), 1, "{told}");
+    assert!(told.contains("failed: invalid digit") && told.contains("failed 30"), "{told}");
+}

@@ -34,6 +34,7 @@ mod signals;
 mod sigpipe;
 mod stalls;
 mod thread_limit;
+mod unheard;
 
 use std::env;
 use std::process::Command;
