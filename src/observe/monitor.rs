@@ -348,7 +348,15 @@ impl Monitor {
 
     /// Reports to the log and to the user's hook.
     fn report(&self, level: Level, failure: &Failure<'_>) {
+        self.print_if_unheard(level, failure);
         self.report_with(failure, level, 0);
+    }
+
+    /// Prints the first error of a run, if the program has neither a logger nor a hook.
+    fn print_if_unheard(&self, level: Level, failure: &Failure<'_>) {
+        if level == Level::Error && self.handle_error.is_none() {
+            self.unheard.say(failure);
+        }
     }
 
     /// Logs a line that clients can cause: one a second for each kind.
@@ -361,6 +369,7 @@ impl Monitor {
     /// Reports an event that clients can cause: one line a second for each kind, the others at `debug`. The
     /// hook gets all of them.
     fn report_throttled(&self, kind: Kind, level: Level, failure: &Failure<'_>) {
+        self.print_if_unheard(level, failure);
         match self.throttle.pass(kind, (level, target(failure))) {
             Some(left_out) => self.report_with(failure, level, left_out),
             None => self.report_with(failure, Level::Debug, 0),
@@ -369,12 +378,7 @@ impl Monitor {
 
     fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
         log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
-        let Some(hook) = &self.handle_error else {
-            if level == Level::Error {
-                self.unheard.say(failure);
-            }
-            return;
-        };
+        let Some(hook) = &self.handle_error else { return };
         // A hook that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);
         // A panic of the hook must not end the serving thread.
