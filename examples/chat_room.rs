@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use common::chat::{check_name, printable, HELP};
+use common::tls::TLS;
 use socketserver::event_loop::{ConnId, FramedTransport, Peer};
 use socketserver::{factory, lines, Context, EventLoop, Group, HandlerResult};
 use socketserver::{LineReceiver, Lost, ServerBuilder};
@@ -82,11 +83,11 @@ impl Member {
 
 fn main() -> socketserver::Result<()> {
     let about = format!("A chat room, by telnet or nc. {HELP}");
-    let args = common::args(&about, &[common::LIMITS]);
+    let args = common::args(&about, &[common::LIMITS, TLS]);
     let room = Rc::new(Room { everyone: Group::new(), names: RefCell::default() });
     let member = move |peer: &Peer| lines(Member { room: room.clone(), id: peer.id(), name: None });
     let builder = ServerBuilder::new().handle_signals().strategy(EventLoop::new());
-    let mut server = args.limits(builder).bind(&args.addr, factory(member))?;
+    let mut server = args.tls(args.limits(builder)).bind(&args.addr, factory(member))?;
     common::listening(server.local_addr());
     let report = server.serve_forever()?;
     common::report(&report);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::chat::{check_name, printable, HELP};
+use common::tls::TLS;
 use socketserver::connection::ConnectionWriter;
 use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandler, Threading};
 
@@ -88,9 +89,9 @@ impl Room {
 
 fn main() -> socketserver::Result<()> {
     let about = format!("A chat room with a thread for each member. {HELP}");
-    let args = common::args(&about, &[common::LIMITS]);
+    let args = common::args(&about, &[common::LIMITS, TLS]);
     let builder = ServerBuilder::new().handle_signals().strategy(Threading::new());
-    let mut server = args.limits(builder).bind(&args.addr, Room::default())?;
+    let mut server = args.tls(args.limits(builder)).bind(&args.addr, Room::default())?;
     common::listening(server.local_addr());
     let report = server.serve_forever()?;
     common::report(&report);

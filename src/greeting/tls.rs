@@ -32,7 +32,8 @@ impl Step for TlsStep {
             }
             // The system's errors have a number, those of the protocol none.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted && e.raw_os_error().is_none() => {
-                Err(GreetingError::new(GreetingFailure::Tls, e))
+                let error = io::Error::new(e.kind(), format!("the TLS handshake failed: {e}"));
+                Err(GreetingError::new(GreetingFailure::Tls, error))
             }
             Err(e) => Err(GreetingError::of_socket(e)),
         }

@@ -133,6 +133,11 @@ impl TlsConfig {
         Ok(())
     }
 
+    /// Reads the files again, if there are any.
+    pub(crate) fn reload_files(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |_| self.reload())
+    }
+
     /// Returns what new handshakes use.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         self.current.read().config.clone()

@@ -56,3 +56,220 @@ fn openssl_is_served_by_every_strategy() {
         server.term().well_within(AT_ONCE);
     }
 }
+
+#[test]
+fn curl_reads_a_page_over_tls() {
+    let (Some(pki), Some(mut curl)) = (Pki::make(), tool("curl")) else { return };
+    let server = start(&pki, "--strategy threading");
+    // The server answers a line that it does not know; that is no HTTP, and curl takes it as of version 0.9.
+    let url = format!("https://{}/", server.addr().replace("127.0.0.1", "localhost"));
+    curl.args(["-sS", "--http0.9", "--max-time", "10", "--cacert", &pki.file("ca.pem"), &url]);
+    let (_, errors) = talk(curl, "");
+    assert!(!errors.contains("SSL") && !errors.contains("certificate"), "{errors}");
+    let mut stranger = tool("curl").unwrap();
+    stranger.args(["-sS", "--max-time", "10", &url]);
+    assert!(talk(stranger, "").1.contains("certificate"), "it trusts no such authority");
+    server.until_logged("the TLS handshake failed: received fatal alert");
+}
+
+/// Runs a Python program that has `address`, `port` and a function `context()`, and returns what it prints.
+fn python(pki: &Pki, server: &Server, program: &str) -> Option<String> {
+    let mut python = tool("python3")?;
+    let (host, port) = server.addr().rsplit_once(':').unwrap();
+    let head = format!(
+        "import socket, ssl\naddress, port = '{host}', {port}\ndef context():\n    return \
+         ssl.create_default_context(cafile='{}')\ndef connect(context, **more):\n    return context.wrap_socket(\
+         socket.create_connection((address, port), 30), server_hostname='localhost', **more)\ndef line(c):\n    \
+         text = b''\n    while not text.endswith(b'\\n'):\n        text += c.recv(1) or b'(end)\\n'\n    return text.decode().strip()\n",
+        pki.file("ca.pem"),
+    );
+    python.args(["-c", &(head + program)]);
+    let (said, errors) = talk(python, "");
+    assert!(errors.is_empty(), "{errors}");
+    Some(said)
+}
+
+/// Each connection of `Forking` is served by another process, and each of `PreForking` may be.
+#[test]
+fn a_ticket_of_one_process_is_taken_by_all_others() {
+    let Some(pki) = Pki::make() else { return };
+    for way in WAYS {
+        let server = start(&pki, way);
+        let program = "
+import itertools
+c, session, resumed = context(), None, []
+for n in range(8):
+    s = connect(c, session=session)
+    s.sendall(b'ECHO hello\\n')
+    line(s)
+    resumed.append(s.session_reused)
+    session = s.session
+    s.close()
+print(resumed.count(True))
+";
+        let Some(said) = python(&pki, &server, program) else { return };
+        assert_eq!(said, "7\n", "{way}: all but the first");
+    }
+}
+
+#[test]
+fn python_may_leave_with_and_without_close_notify() {
+    let Some(pki) = Pki::make() else { return };
+    for way in ["--strategy threading", "--strategy forking", "--strategy event-loop"] {
+        let mut server = start(&pki, way);
+        let program = "
+for how in ('unwrap', 'close'):
+    for n in range(3):
+        s = connect(context())
+        s.sendall(b'ECHO hello\\n')
+        line(s)
+        if how == 'unwrap': s.unwrap()
+        s.close()
+print('done')
+";
+        let Some(said) = python(&pki, &server, program) else { return };
+        assert_eq!(said, "done\n");
+        server.term().well_within(AT_ONCE);
+        server.until_reported("accepted 6, served 6");
+    }
+}
+
+#[test]
+fn hostile_hellos_cost_their_clients_the_connection_and_nothing_else() {
+    let Some(pki) = Pki::make() else { return };
+    for way in ["--strategy threading", "--strategy forking", "--strategy event-loop"] {
+        let server = start(&pki, way);
+        let program = "
+import random
+random.seed(1)
+i, o = ssl.MemoryBIO(), ssl.MemoryBIO()
+x = context().wrap_bio(i, o, server_hostname='localhost')
+try: x.do_handshake()
+except ssl.SSLWantReadError: pass
+hello = o.read()
+for n in range(100):
+    bad = bytearray(hello)
+    if n % 3 == 0: bad = bad[:random.randrange(len(bad))]
+    else:
+        for k in range(1 + n % 7): bad[random.randrange(len(bad))] = random.randrange(256)
+    if n % 10 == 0: bad = random.randbytes(random.randrange(1, 20000))
+    s = socket.create_connection((address, port), 30)
+    try:
+        s.sendall(bad)
+        s.shutdown(socket.SHUT_WR)
+        while s.recv(4096): pass
+    except OSError: pass
+    s.close()
+s = connect(context())
+s.sendall(b'ECHO alive\\n')
+print(line(s))
+";
+        let Some(said) = python(&pki, &server, program) else { return };
+        assert_eq!(said, "alive\n", "{way}");
+        assert!(server.stderr().iter().all(|line| !line.contains("ERROR")), "{way}: {:?}", server.stderr());
+    }
+}
+
+#[test]
+fn a_client_beyond_the_limit_reads_an_alert() {
+    use std::io::Read;
+    use std::net::TcpStream;
+
+    let Some(pki) = Pki::make() else { return };
+    let tls = socketserver::TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap();
+    let builder = socketserver::ServerBuilder::new().max_connections(1).tls(tls);
+    let builder = builder.at_limit(socketserver::AtLimit::Refuse(b"busy\n".to_vec()));
+    let hello = socketserver::handler(|conn| conn.send_line("hello"));
+    let server = crate::kit::serve(builder.bind("127.0.0.1:0", hello).unwrap());
+    let _first = crate::kit::connect(server.addr());
+    crate::kit::until("it is being greeted", || server.handle.stats().active == 1);
+    let mut refused = Vec::new();
+    let mut second: TcpStream = crate::kit::connect(server.addr());
+    second.read_to_end(&mut refused).unwrap();
+    assert_eq!(refused, [0x15, 3, 3, 0, 2, 2, 80], "internal_error, and no text");
+}
+
+#[test]
+fn a_reload_of_preforking_reads_the_certificate_again() {
+    let Some(pki) = Pki::make() else { return };
+    pki.sign("renewed");
+    let server = start(&pki, "--strategy preforking --workers 2");
+    let shown = || s_client(&pki, &server, &["-showcerts"], "ECHO hello\nCLOSE\n");
+    let serial = |name: &str| {
+        let mut x509 = tool("openssl").unwrap();
+        x509.args(["x509", "-noout", "-serial", "-in", &pki.file(name)]);
+        talk(x509, "").0
+    };
+    let served = || {
+        let mut fetch = tool("openssl").unwrap();
+        fetch.args(["s_client", "-connect", server.addr(), "-CAfile", &pki.file("ca.pem")]);
+        let page = talk(fetch, "Q\n").0;
+        let begin = page.find("-----BEGIN CERTIFICATE-----").unwrap_or_else(|| panic!("{page}"));
+        let mut x509 = tool("openssl").unwrap();
+        x509.args(["x509", "-noout", "-serial"]);
+        talk(x509, &page[begin..]).0
+    };
+    assert_eq!(shown().0, "hello\n");
+    assert_eq!(served(), serial("server.pem"));
+    let new = serial("renewed.pem");
+    for kind in ["pem", "key"] {
+        std::fs::copy(pki.file(&format!("renewed.{kind}")), pki.file(&format!("server.{kind}"))).unwrap();
+    }
+    server.signal("HUP");
+    crate::support::until("the new certificate is served", || served() == new);
+    std::fs::write(pki.file("server.pem"), "").unwrap();
+    server.signal("HUP");
+    server.until_logged("the reload keeps the old certificate");
+    assert_eq!(served(), new);
+}
+
+#[test]
+fn an_example_names_what_is_wrong_with_its_files() {
+    let Some(pki) = Pki::make() else { return };
+    let fail = |args: &[&str]| {
+        let ran = crate::support::run("echo_server", &[&["127.0.0.1:0"], args].concat());
+        assert_eq!(ran.status.code(), Some(1));
+        String::from_utf8(ran.stderr).unwrap()
+    };
+    let alone = fail(&["--tls-cert", &pki.file("server.pem")]);
+    assert!(alone.contains("--tls-key"), "{alone}");
+    let swapped = fail(&["--tls-cert", &pki.file("server.key"), "--tls-key", &pki.file("server.pem")]);
+    assert!(swapped.contains("server.key") && swapped.contains("no certificate"), "{swapped}");
+}
+
+#[test]
+fn mail_clients_begin_tls() {
+    let Some(pki) = Pki::make() else { return };
+    let tls = socketserver::TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap();
+    let smtp = socketserver::handler(move |conn| {
+        conn.send_line("220 test\r")?;
+        while conn.next_request()? {
+            let Some(line) = conn.next_line()? else { break };
+            match line.split(' ').next().unwrap_or("").to_uppercase().as_str() {
+                "EHLO" if conn.tls().is_none() => conn.send_line("250-test\r\n250 STARTTLS\r")?,
+                "EHLO" => conn.send_line("250-test\r\n250 SECRET\r")?,
+                "STARTTLS" => {
+                    conn.send_line("220 go ahead\r")?;
+                    conn.start_tls(&tls)?;
+                }
+                "QUIT" => return conn.send_line("221 bye\r"),
+                _ => conn.send_line("250 fine\r")?,
+            }
+        }
+        Ok(())
+    });
+    let server = crate::kit::serve(socketserver::ServerBuilder::new().bind("127.0.0.1:0", smtp).unwrap());
+    let mut openssl = tool("openssl").unwrap();
+    let (address, ca) = (server.addr().to_string(), pki.file("ca.pem"));
+    openssl.args(["s_client", "-quiet", "-starttls", "smtp", "-connect", &address, "-CAfile", &ca]);
+    let (said, errors) = talk(openssl, "NOOP\r\nQUIT\r\n");
+    assert!(said.contains("250 fine") && said.contains("221 bye"), "{said} {errors}");
+    let Some(mut python) = tool("python3") else { return };
+    let program = format!(
+        "import smtplib, ssl\ns = smtplib.SMTP('localhost', {})\ns.starttls(context=ssl.create_default_context(cafile='{ca}'))\n\
+         s.ehlo()\nprint(s.has_extn('secret'), s.noop()[0])\ns.quit()",
+        server.addr().port()
+    );
+    python.args(["-c", &program]);
+    assert_eq!(talk(python, "").0, "True 250\n");
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 #[cfg(feature = "__tls")]
 use super::Deadline;
-use super::{check, would_wait, Wire};
+use super::{would_wait, Wire};
 use crate::config::Limit;
 use crate::sys::socket;
 #[cfg(feature = "__tls")]
@@ -52,7 +52,7 @@ impl Wire {
         while let Err(e) = tls.push(&self.as_fd(), waits) {
             let limit = self.limits.get().write;
             let by = *deadline.get_or_insert_with(|| self.deadline(Limit::Write, limit));
-            let more = if would_wait(&e) { check(by).and_then(|()| self.may_wait_to_send(by)) } else { Err(e) };
+            let more = if would_wait(&e) { self.check(by).and_then(|()| self.may_wait_to_send(by)) } else { Err(e) };
             match more {
                 Ok(wait) => waits = wait,
                 Err(_) => return,

@@ -53,6 +53,8 @@ pub(super) struct Supervisor<'a> {
     child_signals: ChildSignals,
     /// `None` if the server does not handle signals.
     signals: Option<master::Run>,
+    /// The generation of workers that the files of TLS were last read for.
+    certified: u64,
     /// True if each worker has its share of the limit.
     settled: bool,
     /// Silence before this moment does not count: the master itself did not run.
@@ -90,6 +92,7 @@ impl<'a> Supervisor<'a> {
         left.extend(signals.iter().flat_map(|_| master::MASTER_SIGNALS));
         // Until the worker has a handler of its own.
         left.push(Signal::SIGTERM);
+        let generation = scoreboard.generation();
         Ok(Self {
             bound,
             settings,
@@ -104,6 +107,7 @@ impl<'a> Supervisor<'a> {
             awake_since: Instant::now(),
             woke_late_at: None,
             is_single: false,
+            certified: generation,
             settled: true,
             fault: None,
             abandoned: 0,
@@ -125,6 +129,7 @@ impl<'a> Supervisor<'a> {
             // What is: the workers that became ready or ended, and what signals have asked for.
             self.poll_workers();
             self.handle_signals();
+            self.read_certificates_again();
             self.check_heartbeats();
             // What should be: start and dismiss, and give each worker its share of the limit.
             self.reconcile();

@@ -40,6 +40,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// At a reload, reads the files of TLS: the workers that are forked from here on have the new certificate. A bad file
+    /// is an error in the log, and the old certificate stays.
+    pub(super) fn read_certificates_again(&mut self) {
+        let generation = self.scoreboard.generation();
+        let Some(tls) = self.core().settings.tls.as_ref().filter(|_| generation != self.certified) else { return };
+        self.certified = generation;
+        if let Err(why) = tls.reload_files() {
+            let text = format_args!("the reload keeps the old certificate: {why}");
+            log_line(Level::Error, "socketserver::preforking", text);
+        }
+    }
+
     fn needs_a_worker(&self, index: usize) -> bool {
         if self.workers.iter().any(|w| w.index == index && w.state == State::Starting) {
             return false;
