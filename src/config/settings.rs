@@ -120,9 +120,7 @@ impl ServerSettings {
         check_time("request_timeout", limits.request)?;
         check_needed_time("verify_timeout", self.verify_timeout)?;
         check_needed_time("handshake_timeout", self.handshake_timeout)?;
-        if let Some(fault) = self.proxy_protocol.as_ref().and_then(|proxies| proxies.fault()) {
-            return Err(Error::setting("proxy_protocol", fault));
-        }
+        self.proxy_protocol.iter().try_for_each(|proxies| proxies.check())?;
         check_size("max_line_length", self.line_limit)?;
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;

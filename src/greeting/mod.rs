@@ -1,7 +1,8 @@
 //! The stage between `accept` and the handler: what a connection begins with before its handler may see it.
 //!
-//! A greeting is made of steps: the header of a proxy, and the handshake of TLS. A [`Step`] goes on as far as it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a
-//! request, and an event loop waits for the socket as for any other.
+//! A greeting is made of steps: the header of a proxy, and the handshake of TLS. A [`Step`] goes on as far as
+//! it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a request, and an
+//! event loop waits for the socket as for any other.
 //!
 //! The order is fixed: the proxy's header, `verify_request`, then TLS, which is the client's own.
 //! A wait ends with `handshake_timeout`, and at once with a stop: a connection that has said nothing yet is
@@ -82,8 +83,8 @@ pub(crate) fn expect_proxy(proxies: &ProxyProtocol, peer: &Addr) -> Result<Optio
 }
 
 /// Gives a connection the header that its proxy has sent, and the client's address.
-pub(crate) fn apply_header(core: &Core, accepted: &mut Accepted, mut header: ProxyHeader) {
-    header.set_proxy(accepted.peer.socket_addr());
+pub(crate) fn apply_header(core: &Core, accepted: &mut Accepted, mut header: ProxyHeader, waited: Duration) {
+    header.received(accepted.peer.socket_addr(), waited);
     if let Some(client) = header.client() {
         let proxy = std::mem::replace(&mut accepted.peer, Addr::Ip(client));
         core.monitor.note_client(&proxy, &accepted.peer);
@@ -100,8 +101,8 @@ pub(crate) fn meet_proxy(
     accepting: bool,
 ) -> Result<(), GreetingError> {
     let Some(mut step) = expect_proxy(proxies, &accepted.peer)? else { return Ok(()) };
-    run(core, &accepted.socket, &mut step, accepting)?;
-    step.take().into_iter().for_each(|header| apply_header(core, accepted, header));
+    let waited = run(core, &accepted.socket, &mut step, Duration::ZERO, accepting)?;
+    step.take().into_iter().for_each(|header| apply_header(core, accepted, header, waited));
     Ok(())
 }
 
@@ -109,26 +110,39 @@ pub(crate) fn meet_proxy(
 pub(crate) fn begin_tls(core: &Core, accepted: &mut Accepted, accepting: bool) -> Result<(), GreetingError> {
     let Some(config) = &core.settings.tls else { return Ok(()) };
     let mut step = TlsStep::new(config)?;
-    run(core, &accepted.socket, &mut step, accepting)?;
+    run(core, &accepted.socket, &mut step, accepted.waited(), accepting)?;
     accepted.tls = step.into_session();
     Ok(())
 }
 
-/// Runs a step on a thread that may wait.
-fn run(core: &Core, socket: &Socket, step: &mut impl Step, accepting: bool) -> Result<(), GreetingError> {
-    let mut until = None;
+/// Runs a step on a thread that may wait, within the time that earlier steps have left. Returns how long it has
+/// waited.
+fn run(
+    core: &Core,
+    socket: &Socket,
+    step: &mut impl Step,
+    waited: Duration,
+    accepting: bool,
+) -> Result<Duration, GreetingError> {
+    let mut began = None;
     loop {
-        // Before each wait, and once more after a stop: what has come in time is served.
+        // First the look at the stop, then the look at the socket: what came before the stop is served.
+        let is_stopped = core.control.stopping() && !core.ends_alone();
         let progress = step.advance(socket)?;
         if progress == Progress::Done {
-            return Ok(());
+            return Ok(began.map_or(Duration::ZERO, |began: Instant| began.elapsed()));
         }
-        let until = *until.get_or_insert_with(|| Instant::now() + core.settings.handshake_timeout);
+        if is_stopped {
+            return Err(GreetingError::stopped());
+        }
+        // Usually the header is there, and nobody asks for the time.
+        let began = *began.get_or_insert_with(Instant::now);
+        let until = began + core.settings.handshake_timeout.saturating_sub(waited);
         wait(core, socket, progress, until, accepting)?;
     }
 }
 
-/// Waits until the socket is ready for the step. A stop ends the wait, as it does for any connection without a request.
+/// Waits until the socket is ready for the step, or the server stops.
 fn wait(
     core: &Core,
     socket: &Socket,
@@ -137,11 +151,10 @@ fn wait(
     accepting: bool,
 ) -> Result<(), GreetingError> {
     let control = &core.control;
+    // A worker that is replaced spares a client that has just connected, as long as its drain lasts.
     let (stop, by) = match core.drain_deadline() {
-        None => (&control.stop, until),
-        // A worker that is replaced spares a client that has just connected, as long as its drain lasts.
         Some(drain) if core.ends_alone() => (&core.server().control.stop, until.min(drain)),
-        Some(_) => return Err(GreetingError::stopped()),
+        _ => (&control.stop, until),
     };
     let left = by.saturating_duration_since(Instant::now());
     if left == Duration::ZERO {

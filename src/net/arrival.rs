@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::address::Addr;
 use super::socket::{PeerCredentials, Socket};
@@ -23,6 +24,11 @@ pub(crate) struct Accepted {
 impl Accepted {
     pub(crate) fn new(socket: Socket, peer: Addr) -> Self {
         Self { socket, peer, proxy: None, tls: None }
+    }
+
+    /// Returns how much of the time for its greeting is used up: the wait for the proxy's header.
+    pub(crate) fn waited(&self) -> Duration {
+        self.proxy.as_ref().map_or(Duration::ZERO, |header| header.waited())
     }
 }
 

@@ -125,21 +125,21 @@ impl Monitor {
     pub(crate) fn report_not_greeted(&self, peer: &Addr, reason: GreetingFailure, error: &io::Error) {
         self.counters.greetings.count(reason);
         let failure = Failure::Greeting { peer, reason, error };
-        let level = match reason {
-            // Health checks leave, and a stop is no fault of anybody.
-            GreetingFailure::Left => {
-                count(&self.counters.disconnected);
-                self.leave_open(peer, false);
-                return self.report(Level::Debug, &failure);
-            }
-            GreetingFailure::Stopped => Level::Debug,
-            GreetingFailure::System => Level::Warn,
+        if reason == GreetingFailure::Left {
+            count(&self.counters.disconnected);
+            self.leave_open(peer, false);
+        } else {
+            self.count_refused(peer);
+        }
+        match reason {
+            // Health checks leave, and a stop is nobody's fault.
+            GreetingFailure::Left | GreetingFailure::Stopped => self.report(Level::Debug, &failure),
+            GreetingFailure::System => self.report_throttled(Kind::Greeting(reason), Level::Warn, &failure),
+            // Often a mistake in the configuration of one of the two sides.
             GreetingFailure::Source | GreetingFailure::Header | GreetingFailure::TimedOut | GreetingFailure::Tls => {
-                Level::Info
+                self.report_throttled(Kind::Greeting(reason), Level::Info, &failure);
             }
-        };
-        self.count_refused(peer);
-        self.report_throttled(Kind::Greeting(reason), level, &failure);
+        }
     }
 
     /// Notes that a connection that was accepted from a proxy is a client's.

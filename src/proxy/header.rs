@@ -1,6 +1,7 @@
 //! [`ProxyHeader`]: what a proxy has told of a connection.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::parse::{self, ProxyError};
 use super::tlv::{self, Tlvs};
@@ -20,6 +21,8 @@ pub struct ProxyHeader {
     /// The TLVs as they came. They are whole.
     pub(super) tlvs: Box<[u8]>,
     pub(super) proxy: Option<SocketAddr>,
+    /// How long the server has waited for it.
+    pub(super) waited: Duration,
 }
 
 impl ProxyHeader {
@@ -110,8 +113,14 @@ impl ProxyHeader {
         Tlvs(&self.tlvs)
     }
 
-    pub(crate) fn set_proxy(&mut self, proxy: Option<SocketAddr>) {
-        self.proxy = proxy;
+    /// Notes where it has come from, and after which wait.
+    pub(crate) fn received(&mut self, proxy: Option<SocketAddr>, waited: Duration) {
+        (self.proxy, self.waited) = (proxy, waited);
+    }
+
+    /// Returns how long the server has waited for it. What follows in the greeting has the rest of the time.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::error::{Error, Result};
+
 /// From where the server takes the PROXY protocol: the setting of
 /// [`ServerBuilder::proxy_protocol`](crate::ServerBuilder::proxy_protocol).
 ///
@@ -22,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyProtocol {
     /// The networks, or the fault of the first text that is none.
-    networks: Result<Vec<Network>, String>,
+    networks: std::result::Result<Vec<Network>, String>,
     direct: bool,
 }
 
@@ -64,9 +66,9 @@ impl ProxyProtocol {
         Self { networks, direct: false }
     }
 
-    /// Returns the fault of the texts, if there is one.
-    pub(crate) fn fault(&self) -> Option<&str> {
-        self.networks.as_ref().err().map(String::as_str)
+    /// Checks that all texts are networks.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.networks.as_ref().map(drop).map_err(|why| Error::setting("proxy_protocol", why))
     }
 
     /// Decides about a source. `None` is a Unix socket.
@@ -118,7 +120,7 @@ fn mask_v6(bits: u32) -> u128 {
 }
 
 /// Parses one network. The error names the text, and says what to write.
-fn network(text: &str) -> Result<Network, String> {
+fn network(text: &str) -> std::result::Result<Network, String> {
     if text == "unix:" {
         return Ok(Network::Unix);
     }
@@ -198,10 +200,10 @@ mod tests {
             ("", "is no network"),
         ] {
             let proxies = ProxyProtocol::from(["::1", text]);
-            let fault = proxies.fault().unwrap_or_default();
+            let fault = proxies.check().unwrap_err().to_string();
             assert!(fault.contains(&format!("{text:?}")) && fault.contains(advice), "{text:?}: {fault}");
             assert_eq!(proxies.trust("::1".parse().ok()), Trust::Refused, "nobody is trusted by mistake");
         }
-        assert!(ProxyProtocol::from(Vec::<String>::new()).fault().is_some());
+        assert!(ProxyProtocol::from(Vec::<String>::new()).check().is_err());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::crc32c;
 use super::header::ProxyHeader;
@@ -98,7 +99,14 @@ fn v1(data: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
         _ if rest.starts_with(b"UNKNOWN ") => None,
         _ => Some(addresses_of_line(rest)?),
     };
-    let header = ProxyHeader { version: 1, is_local: false, addresses, tlvs: Box::default(), proxy: None };
+    let header = ProxyHeader {
+        version: 1,
+        is_local: false,
+        addresses,
+        tlvs: Box::default(),
+        proxy: None,
+        waited: Duration::ZERO,
+    };
     Ok(Some((header, line.len())))
 }
 
@@ -153,7 +161,8 @@ fn v2(data: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     tlv::check(tlvs)?;
     check_sum(whole, tlvs)?;
     let addresses = if is_local { None } else { addresses_of(family, &whole[FIXED..needed]) };
-    Ok(Some((ProxyHeader { version: 2, is_local, addresses, tlvs: tlvs.into(), proxy: None }, length)))
+    let (tlvs, proxy, waited) = (tlvs.into(), None, Duration::ZERO);
+    Ok(Some((ProxyHeader { version: 2, is_local, addresses, tlvs, proxy, waited }, length)))
 }
 
 /// Checks the bytes before the length, as far as they have come. Returns whether the command is LOCAL.

@@ -18,6 +18,7 @@ mod notify;
 mod port_forward;
 mod preforking;
 mod privileges;
+mod proxy;
 mod scopes;
 mod tls;
 mod unix_files;

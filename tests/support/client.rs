@@ -2,8 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{procfs, until, LIMIT};
 
@@ -109,6 +112,12 @@ impl Client {
     pub fn try_ask(&mut self, line: &str) -> io::Result<String> {
         self.try_send(format!("{line}\n").as_bytes())?;
         self.try_line()
+    }
+
+    /// Leaves nothing but a reset.
+    pub fn reset(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.tcp().as_fd(), sockopt::Linger, &at_once).unwrap();
     }
 
     /// Ends our direction of the stream.

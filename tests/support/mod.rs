@@ -148,7 +148,7 @@ pub struct Stats(Vec<(String, u64)>);
 
 impl Stats {
     /// Reads `{"name": number, ...}`.
-    fn parse(json: &str) -> Self {
+    pub fn parse(json: &str) -> Self {
         let inner = json.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let inner = inner.unwrap_or_else(|| panic!("no JSON object: {json:?}"));
         let field = |field: &str| -> Option<(String, u64)> {

@@ -17,11 +17,49 @@ use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 use crate::lifecycle::{Core, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
+use crate::proxy::ProxyProtocol;
 
 impl Context<'_> {
     /// Closes a port: the loop accepts no more there. Its connections stay.
     pub fn stop_listening(&mut self, port: &ListeningPort) {
         self.state.stop_listening(port.place);
+    }
+
+    /// Serves a port behind a proxy: connections that it accepts from now on begin with a header of the PROXY protocol.
+    /// Networks, refusals and the time limit (10 s) are as for a server, see
+    /// [`ServerBuilder::proxy_protocol`](crate::ServerBuilder::proxy_protocol). A port that is closed stays closed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) for a network that is none.
+    ///
+    /// ```
+    /// use socketserver::{factory, lines, HandlerResult, LineReceiver, Reactor};
+    /// use socketserver::event_loop::FramedTransport;
+    ///
+    /// struct Greeter;
+    /// impl LineReceiver for Greeter {
+    ///     fn line_received(
+    ///         &mut self,
+    ///         transport: &mut FramedTransport<'_>,
+    ///         _line: &[u8],
+    ///     ) -> HandlerResult {
+    ///         let client = transport.peer_addr();
+    ///         transport.send_line(format!("hello {client}"))
+    ///     }
+    /// }
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let port = reactor.listen_tcp("127.0.0.1:0", factory(|_peer| lines(Greeter)))?;
+    /// reactor.context().set_proxy_protocol(&port, ["127.0.0.1"])?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn set_proxy_protocol(&mut self, port: &ListeningPort, networks: impl Into<ProxyProtocol>) -> Result<()> {
+        let proxies = networks.into();
+        proxies.check()?;
+        if let Some(port) = self.state.ports.list.get_mut(port.place) {
+            port.proxies = Some(Arc::new(proxies));
+        }
+        Ok(())
     }
 }
 
@@ -44,7 +82,8 @@ impl State {
                 format!("a loop takes {PER_PORT} listeners in one port, and {AT_A_TIME} ports at a time, at most");
             return Err(Error::setting("listen", why));
         }
-        let port = Port { factory: factory.clone(), listeners, queued };
+        let proxies = self.core.settings.proxy_protocol.clone();
+        let port = Port { factory: factory.clone(), listeners, queued, proxies };
         let addr = port.local_addr(0);
         let place = self.ports.list.insert(port);
         if self.ports.listening {

@@ -1,5 +1,7 @@
 //! Connections that are greeted: accepted, and not yet in conversation.
 
+use std::time::Instant;
+
 use crate::admit::Permit;
 use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::ports::AcceptedOn;
@@ -18,6 +20,8 @@ pub(crate) struct PendingGreeting {
     pub(crate) accepted: Accepted,
     pub(crate) permit: Permit,
     pub(crate) step: GreetingStep,
+    /// When the step has begun.
+    pub(crate) since: Instant,
     /// True if the loop watches for room in the socket, and not for input.
     pub(crate) writes: bool,
     /// The timer of the time limit. `Some` once the connection waits, and the loop watches its socket.

@@ -9,6 +9,7 @@ use crate::event_loop::state::factory::{Factory, FactoryRefs};
 use crate::lifecycle::AtGate;
 use crate::listen::{Listener, QueuedAtStop};
 use crate::net::Addr;
+use crate::proxy::ProxyProtocol;
 
 /// A listener of a reactor, to ask for its address and to close it. Once it is closed, the value stands for nothing. In
 /// another loop it never stands for anything.
@@ -32,6 +33,8 @@ pub(crate) struct Port {
     pub(crate) listeners: Arc<Vec<Listener>>,
     /// The connections queued at a stop, shared by all loops that have the listeners.
     pub(crate) queued: Arc<QueuedAtStop>,
+    /// The networks whose connections begin with a PROXY header.
+    pub(crate) proxies: Option<Arc<ProxyProtocol>>,
 }
 
 impl Port {

@@ -175,7 +175,7 @@ impl State {
     /// Takes a new connection in: greets it first, if the server expects that.
     fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
         self.core.note_accepted(&accepted.peer);
-        match self.core.settings.proxy_protocol.clone() {
+        match self.ports.list.get(accepted_on.place).and_then(|port| port.proxies.clone()) {
             Some(proxies) => self.expect_header(&proxies, accepted_on, accepted, permit),
             None => self.verify(accepted_on, accepted, permit),
         }

@@ -45,7 +45,8 @@ impl State {
     }
 
     fn begin_greeting(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit, step: GreetingStep) {
-        let pending = PendingGreeting { accepted_on, accepted, permit, step, writes: false, timer: None };
+        let since = self.time.now;
+        let pending = PendingGreeting { accepted_on, accepted, permit, step, since, writes: false, timer: None };
         let place = self.greetings.insert(pending);
         self.advance_greeting(place);
     }
@@ -88,7 +89,7 @@ impl State {
         };
         watched.map_err(|e| GreetingError::new(GreetingFailure::System, e))?;
         pending.writes = writes;
-        let limit = self.core.settings.handshake_timeout;
+        let limit = self.core.settings.handshake_timeout.saturating_sub(pending.accepted.waited());
         let timers = &mut self.time.timers;
         pending.timer.get_or_insert_with(|| timers.set(self.time.now, limit, TimerTask::Greeting(place)));
         Ok(())
@@ -97,10 +98,11 @@ impl State {
     /// Goes on with a connection whose step is done.
     fn end_greeting(&mut self, place: Place) {
         let Some(pending) = self.take_greeting(place) else { return };
-        let PendingGreeting { accepted_on, mut accepted, permit, step, .. } = pending;
+        let PendingGreeting { accepted_on, mut accepted, permit, step, since, .. } = pending;
         match step {
             GreetingStep::Header(mut step) => {
-                step.take().into_iter().for_each(|header| apply_header(&self.core, &mut accepted, header));
+                let waited = self.time.now.saturating_duration_since(since);
+                step.take().into_iter().for_each(|header| apply_header(&self.core, &mut accepted, header, waited));
                 self.verify(accepted_on, accepted, permit);
             }
             GreetingStep::Tls(step) => {
