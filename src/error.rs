@@ -237,7 +237,7 @@ fn hint(act: &str, source: &io::Error) -> &'static str {
         _ if act == USE => "give a socket that is bound, and listens if it is for connections",
         _ if act == SERVE_ONE => "it is fd:0 as inetd gives it, or fd:3 as systemd does with Accept=yes",
         _ if act == CHANGE_OWNER => "another user's takes root's rights (CAP_CHOWN), a group's membership",
-        io::ErrorKind::AlreadyExists => "remove it if nobody needs it, or choose another path",
+        io::ErrorKind::AlreadyExists => "remove it if no program needs it, or choose another path",
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another address",
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, a socket file a writable folder; choose another address"

@@ -169,10 +169,9 @@ fn check_size(name: &'static str, bytes: usize) -> Result<()> {
 /// Checks a connection limit, for the builder and for `ServerHandle::set_max_connections`.
 pub(crate) fn check_limit(limit: usize) -> Result<()> {
     match limit {
-        0 => Err(Error::setting(
-            "max_connections",
-            "a limit of zero serves nobody; pause() is the way to accept nothing",
-        )),
+        0 => {
+            Err(Error::setting("max_connections", "a limit of zero serves no client; to accept nothing, call pause()"))
+        }
         n if i32::try_from(n).is_err() => Err(Error::setting(
             "max_connections",
             format!("{n} is more than a system can have; give {} at most", i32::MAX),

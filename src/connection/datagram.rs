@@ -134,7 +134,8 @@ impl Datagram {
             // Nothing else has this address: it is a reply.
             return Err(io::Error::new(io::ErrorKind::NotConnected, PeerFault::new(why)));
         }
-        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the server is gone, and its socket with it");
+        let gone =
+            || io::Error::new(io::ErrorKind::NotConnected, "the server has been dropped, and its socket is closed");
         let socket = self.packet.socket.upgrade().ok_or_else(gone)?;
         // The peer expects the reply from the address that it has asked. For other addresses the kernel
         // chooses.

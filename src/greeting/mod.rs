@@ -64,7 +64,7 @@ impl GreetingError {
     }
 
     pub(crate) fn stopped() -> Self {
-        Self::new(GreetingFailure::Stopped, io::Error::other("the server stops, and it has not begun"))
+        Self::new(GreetingFailure::Stopped, io::Error::other("the server stops before this has begun"))
     }
 }
 

@@ -228,7 +228,7 @@ pub(crate) fn of_a_master(workers: usize) -> usize {
 /// Checks a number of workers. `name` is the setting in the error.
 pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
     if count == 0 {
-        return Err(Error::setting(name, "without a worker nobody is served; give 1 at least"));
+        return Err(Error::setting(name, "zero workers serve no client; give at least 1"));
     }
     if count > MOST_WORKERS {
         return Err(Error::setting(name, format!("{count} workers are more than {} at most", MOST_WORKERS)));

@@ -210,9 +210,9 @@ impl Unsent {
     }
 }
 
-/// Returns the error of a datagram to a Unix socket that nobody has.
+/// Returns the error of a datagram to a Unix socket that no process has.
 pub(crate) fn gone(to: &Addr) -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, format!("nobody has the socket {to}"))
+    io::Error::new(io::ErrorKind::NotConnected, format!("no process has the socket {to}"))
 }
 
 /// Returns the error of a reply that cannot be sent to the address that the peer has claimed.

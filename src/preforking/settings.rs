@@ -232,7 +232,10 @@ impl PreForkingSettings {
         check_count("PreForking::new", self.workers)?;
         self.bounds.check()?;
         if self.max_requests == Some(0) {
-            return Err(Error::setting("max_requests", "a worker that serves nobody is of no use; give 1 at least"));
+            return Err(Error::setting(
+                "max_requests",
+                "a worker that may serve zero requests is of no use; give at least 1",
+            ));
         }
         if self.start_failures == 0 {
             return Err(Error::setting("max_start_failures", "without one attempt nothing starts; give 1 at least"));

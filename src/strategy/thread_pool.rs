@@ -75,7 +75,7 @@ impl ServingStrategy for ThreadPool {
     fn max_connections(&self) -> Result<usize> {
         self.settings.check()?;
         match self.threads {
-            0 => Err(Error::setting("ThreadPool::new", "a pool of no threads serves nobody; give it one at least")),
+            0 => Err(Error::setting("ThreadPool::new", "a pool without threads serves no client; give it at least 1")),
             // A number with a digit too many must fail at the bind, not when threads are started.
             n if n > 1 << 20 => {
                 Err(Error::setting("ThreadPool::new", format!("{n} threads are more than a system has")))

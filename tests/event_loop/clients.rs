@@ -86,8 +86,8 @@ fn a_name_is_resolved_and_a_refusal_says_what_to_do() {
     let (heard, text) = attempt(Connect::to(("127.0.0.1", port)));
     assert_eq!(heard, "start failed:refused stop");
     let expected = format!(
-        "cannot connect to 127.0.0.1:{port}: ECONNREFUSED: Connection refused; nobody listens there: start the server, or \
-         check the address"
+        "cannot connect to 127.0.0.1:{port}: ECONNREFUSED: Connection refused; no server listens there: start it, or check \
+         the address"
     );
     assert_eq!(text.replace("Connection refused (os error 111)", "ECONNREFUSED: Connection refused"), expected);
     let (heard, text) = attempt(Connect::to("no-such-host.invalid:80"));

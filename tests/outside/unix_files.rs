@@ -195,7 +195,10 @@ fn x10_whatever_else_stands_there_is_told_and_left() {
         let error = bind(&path).unwrap_err();
         assert_eq!(kind(&error), ErrorKind::AlreadyExists, "{error}");
         let line = error.to_string();
-        assert!(line.contains(what) && line.contains(name) && line.contains("remove it if nobody needs it"), "{line}");
+        assert!(
+            line.contains(what) && line.contains(name) && line.contains("remove it if no program needs it"),
+            "{line}"
+        );
         let after = fs::symlink_metadata(&path).unwrap();
         assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()), "{name}");
         assert!(!lock_of(&path).exists(), "{name}");

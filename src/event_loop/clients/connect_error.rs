@@ -85,10 +85,7 @@ impl fmt::Display for ConnectError {
                 write!(f, "cannot resolve {address}: {e}; check the name, or give an IP address")?;
             }
             ConnectFailure::Refused(e) => {
-                write!(
-                    f,
-                    "cannot connect to {address}: {e}; nobody listens there: start the server, or check the address"
-                )?;
+                write!(f, "cannot connect to {address}: {e}; no server listens there: start it, or check the address")?;
             }
             ConnectFailure::TimedOut(after) => {
                 write!(

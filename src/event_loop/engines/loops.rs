@@ -144,7 +144,7 @@ impl EventLoops {
 
     fn check(&self) -> Result<()> {
         match self.loops {
-            0 => Err(Error::setting("EventLoops::new", "without a loop nobody is served; give 1 at least")),
+            0 => Err(Error::setting("EventLoops::new", "zero loops serve no client; give at least 1")),
             n if n > MOST => Err(Error::setting("EventLoops::new", format!("{n} loops are more than {MOST} at most"))),
             _ => self.each.checked().map(drop),
         }

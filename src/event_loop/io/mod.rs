@@ -274,5 +274,5 @@ impl Io {
 }
 
 fn read_only() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "what is only read from cannot be written to")
+    io::Error::new(io::ErrorKind::Unsupported, "this connection can only be read")
 }

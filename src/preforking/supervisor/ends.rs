@@ -154,7 +154,7 @@ fn describe(worker: &Worker, status: Status) -> String {
     let how = match status {
         Status::Exited(code) => format!("exited with {code}"),
         Status::Killed(signal) => format!("was killed by {signal}"),
-        Status::Gone => "ended unseen, as somebody else has waited for it".to_owned(),
+        Status::Gone => "ended, and other code waited for it first: its status is unknown".to_owned(),
     };
     worker.last_words().map_or(how.clone(), |words| format!("{how}: {words}"))
 }

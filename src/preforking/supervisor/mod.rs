@@ -274,7 +274,7 @@ impl<'a> Supervisor<'a> {
                 log_line(
                     Level::Warn,
                     "socketserver::preforking",
-                    format_args!("not as many workers as signals have asked for: {why}"),
+                    format_args!("a signal asked for more workers than there can be: {why}"),
                 );
                 return;
             }

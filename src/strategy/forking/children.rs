@@ -175,7 +175,7 @@ impl Children {
             // Nobody can know the exit code. The child's own words are left.
             (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
             (Status::Gone, None) => {
-                ChildEnd::Failed("its process ended without a word, and somebody else has waited for it".to_owned())
+                ChildEnd::Failed("its process ended without a report, and other code waited for it first".to_owned())
             }
         };
         self.free.give_back(child.slot);
