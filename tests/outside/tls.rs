@@ -1,10 +1,15 @@
 //! TLS as clients of other makes see it: OpenSSL's, curl, Python's `ssl`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use socketserver::{handler, AtLimit, ServerBuilder, TlsConfig};
+
+use crate::kit::{connect, serve, Running};
 use crate::support::pki::Pki;
-use crate::support::{output, tool, Server, AT_ONCE};
+use crate::support::tls::{trust, TlsClient};
+use crate::support::{output, run, tool, until, Server, AT_ONCE};
 
 /// How an example serves, by its options.
 const WAYS: &[&str] = &[
@@ -29,7 +34,7 @@ fn start(pki: &Pki, options: &str) -> Server {
 /// Feeds a command its input, and returns its output.
 fn talk(mut command: Command, input: &str) -> (String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may have ended already
     let done = output(child, &format!("{command:?}"));
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (text(&done.stdout), text(&done.stderr))
@@ -57,19 +62,62 @@ fn openssl_is_served_by_every_strategy() {
     }
 }
 
+/// The server's part of TLS, for a server in the process of the test.
+fn config(pki: &Pki) -> TlsConfig {
+    TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap()
+}
+
 #[test]
 fn curl_reads_a_page_over_tls() {
     let (Some(pki), Some(mut curl)) = (Pki::make(), tool("curl")) else { return };
-    let server = start(&pki, "--strategy threading");
-    // The server answers a line that it does not know; that is no HTTP, and curl takes it as of version 0.9.
-    let url = format!("https://{}/", server.addr().replace("127.0.0.1", "localhost"));
-    curl.args(["-sS", "--http0.9", "--max-time", "10", "--cacert", &pki.file("ca.pem"), &url]);
-    let (_, errors) = talk(curl, "");
-    assert!(!errors.contains("SSL") && !errors.contains("certificate"), "{errors}");
+    let page = handler(|conn| {
+        while conn.next_line()?.is_some_and(|line| !line.is_empty()) {}
+        conn.send_line("HTTP/1.0 200 OK\r\n\r\nhello\r")
+    });
+    let server = serve(ServerBuilder::new().tls(config(&pki)).bind("127.0.0.1:0", page).unwrap());
+    let url = format!("https://localhost:{}/", server.addr().port());
+    curl.args(["-sS", "--max-time", "20", "--cacert", &pki.file("ca.pem"), &url]);
+    let (said, errors) = talk(curl, "");
+    assert_eq!(said, "hello\r\n", "{errors}");
     let mut stranger = tool("curl").unwrap();
-    stranger.args(["-sS", "--max-time", "10", &url]);
+    stranger.args(["-sS", "--max-time", "20", &url]);
     assert!(talk(stranger, "").1.contains("certificate"), "it trusts no such authority");
-    server.until_logged("the TLS handshake failed: received fatal alert");
+    until("its alert is counted", || server.handle.stats().greetings.tls == 1);
+}
+
+#[test]
+fn behind_a_proxy_the_header_comes_first_and_tls_behind_it() {
+    let Some(pki) = Pki::make() else { return };
+    let (seen, sees) = std::sync::mpsc::channel();
+    let tell = handler(|conn| conn.send_line(format!("{} {}", conn.peer_addr(), conn.tls().is_some())));
+    let builder = ServerBuilder::new().tls(config(&pki)).proxy_protocol(["127.0.0.0/8"]);
+    let builder = builder.verify_request(move |client| seen.send(client.peer_addr().clone()).is_ok());
+    let server = serve(builder.bind("127.0.0.1:0", tell).unwrap());
+    let mut tcp = connect(server.addr());
+    tcp.write_all(b"PROXY TCP4 203.0.113.9 192.0.2.1 56324 443\r\n").unwrap();
+    let mut client = TlsClient::over(tcp, &Arc::new(trust(&pki))).unwrap();
+    assert_eq!(client.read_all(), "203.0.113.9:56324 true\n");
+    assert_eq!(sees.recv().unwrap().to_string(), "203.0.113.9:56324");
+}
+
+#[test]
+fn a_client_that_is_refused_reads_an_alert() {
+    let Some(pki) = Pki::make() else { return };
+    let hello = || handler(|conn| conn.send_line("hello"));
+    let builder = ServerBuilder::new().max_connections(1).tls(config(&pki));
+    let builder = builder.at_limit(AtLimit::Refuse(b"busy\n".to_vec()));
+    let full = serve(builder.bind("127.0.0.1:0", hello()).unwrap());
+    let _first = connect(full.addr());
+    until("it is being greeted", || full.handle.stats().active == 1);
+    let alert = |server: &Running| {
+        let mut read = Vec::new();
+        connect(server.addr()).read_to_end(&mut read).unwrap();
+        read
+    };
+    assert_eq!(alert(&full), [0x15, 3, 3, 0, 2, 2, 80], "internal_error, and no text");
+    let closed = ServerBuilder::new().tls(config(&pki)).verify_request(|_| false);
+    let closed = serve(closed.bind("127.0.0.1:0", hello()).unwrap());
+    assert_eq!(alert(&closed), [0x15, 3, 3, 0, 2, 2, 49], "access_denied");
 }
 
 /// Runs a Python program that has `address`, `port` and a function `context()`, and returns what it prints.
@@ -171,25 +219,6 @@ print(line(s))
 }
 
 #[test]
-fn a_client_beyond_the_limit_reads_an_alert() {
-    use std::io::Read;
-    use std::net::TcpStream;
-
-    let Some(pki) = Pki::make() else { return };
-    let tls = socketserver::TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap();
-    let builder = socketserver::ServerBuilder::new().max_connections(1).tls(tls);
-    let builder = builder.at_limit(socketserver::AtLimit::Refuse(b"busy\n".to_vec()));
-    let hello = socketserver::handler(|conn| conn.send_line("hello"));
-    let server = crate::kit::serve(builder.bind("127.0.0.1:0", hello).unwrap());
-    let _first = crate::kit::connect(server.addr());
-    crate::kit::until("it is being greeted", || server.handle.stats().active == 1);
-    let mut refused = Vec::new();
-    let mut second: TcpStream = crate::kit::connect(server.addr());
-    second.read_to_end(&mut refused).unwrap();
-    assert_eq!(refused, [0x15, 3, 3, 0, 2, 2, 80], "internal_error, and no text");
-}
-
-#[test]
 fn a_reload_of_preforking_reads_the_certificate_again() {
     let Some(pki) = Pki::make() else { return };
     pki.sign("renewed");
@@ -216,7 +245,7 @@ fn a_reload_of_preforking_reads_the_certificate_again() {
         std::fs::copy(pki.file(&format!("renewed.{kind}")), pki.file(&format!("server.{kind}"))).unwrap();
     }
     server.signal("HUP");
-    crate::support::until("the new certificate is served", || served() == new);
+    until("the new certificate is served", || served() == new);
     std::fs::write(pki.file("server.pem"), "").unwrap();
     server.signal("HUP");
     server.until_logged("the reload keeps the old certificate");
@@ -227,7 +256,7 @@ fn a_reload_of_preforking_reads_the_certificate_again() {
 fn an_example_names_what_is_wrong_with_its_files() {
     let Some(pki) = Pki::make() else { return };
     let fail = |args: &[&str]| {
-        let ran = crate::support::run("echo_server", &[&["127.0.0.1:0"], args].concat());
+        let ran = run("echo_server", &[&["127.0.0.1:0"], args].concat());
         assert_eq!(ran.status.code(), Some(1));
         String::from_utf8(ran.stderr).unwrap()
     };
@@ -240,8 +269,8 @@ fn an_example_names_what_is_wrong_with_its_files() {
 #[test]
 fn mail_clients_begin_tls() {
     let Some(pki) = Pki::make() else { return };
-    let tls = socketserver::TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap();
-    let smtp = socketserver::handler(move |conn| {
+    let tls = config(&pki);
+    let smtp = handler(move |conn| {
         conn.send_line("220 test\r")?;
         while conn.next_request()? {
             let Some(line) = conn.next_line()? else { break };
@@ -258,7 +287,7 @@ fn mail_clients_begin_tls() {
         }
         Ok(())
     });
-    let server = crate::kit::serve(socketserver::ServerBuilder::new().bind("127.0.0.1:0", smtp).unwrap());
+    let server = serve(ServerBuilder::new().bind("127.0.0.1:0", smtp).unwrap());
     let mut openssl = tool("openssl").unwrap();
     let (address, ca) = (server.addr().to_string(), pki.file("ca.pem"));
     openssl.args(["s_client", "-quiet", "-starttls", "smtp", "-connect", &address, "-CAfile", &ca]);
