@@ -22,7 +22,7 @@ use crate::admit::Permit;
 use crate::config::Limit;
 use crate::lifecycle::Core;
 use crate::net::Addr;
-use crate::observe::{ChildEnd, GreetingFailure};
+use crate::observe::{ChildEnd, GreetingFailure, StopPhase};
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll};
@@ -179,9 +179,19 @@ impl Children {
             }
         };
         self.free.give_back(child.slot);
-        self.core.monitor.report_child_end(&child.peer, &end, self.core.stop_phase());
+        self.core.monitor.report_child_end(&child.peer, &end, self.phase_of(&end));
         // Last: when nothing is in progress, everything is counted.
         drop(child.permit);
+    }
+
+    /// Returns how far a stop has come for this child. A child cuts itself at the drain limit, a moment before the
+    /// parent does.
+    fn phase_of(&self, end: &ChildEnd) -> StopPhase {
+        let is_over = || self.core.drain_deadline().is_some_and(|at| at <= Instant::now());
+        match self.core.stop_phase() {
+            StopPhase::Draining if matches!(end, ChildEnd::TimedOut(_)) && is_over() => StopPhase::Cut,
+            phase => phase,
+        }
     }
 
     /// Sets the timer to the next time at which a child may have to be ended.
