@@ -73,7 +73,8 @@ macro_rules! strategies {
                 proxy: tells_the_clients_address_behind_a_proxy refuses_clients_of_other_networks
                     refuses_a_connection_without_a_header health_checks_are_no_failures
                     the_log_names_the_client_behind_a_proxy a_stop_ends_greetings_at_once
-                    cuts_a_slow_header_at_the_handshake_limit a_mute_crowd_holds_up_nobody;
+                    cuts_a_slow_header_at_the_handshake_limit a_mute_crowd_holds_up_nobody
+                    the_request_limit_begins_after_the_header;
                 stop: lets_a_request_in_flight_finish ends_idle_clients_at_once cuts_half_a_request_at_the_drain_limit
                     serves_clients_in_the_queue stops_from_within_a_handler stops_at_once_when_nothing_runs
                     a_second_sigterm_ends_a_spinning_handler a_second_sigint_ends_a_spinning_handler

@@ -146,3 +146,12 @@ pub(crate) fn a_mute_crowd_holds_up_nobody(of: &Traits) {
         assert_eq!(honest.line(), "[2001:db8::9]:9");
     }
 }
+
+/// Whatever the header takes is no part of the request: the limit of the child of a forking server neither.
+pub(crate) fn the_request_limit_begins_after_the_header(of: &Traits) {
+    let server = of.start(&["--proxy-from", "127.0.0.1", "--request-timeout", "500"]);
+    let mut slow = begun(&server);
+    std::thread::sleep(Duration::from_millis(1200)); // more than the limit, and than a child has beyond it
+    slow.send([&v2()[20..], b"PEER\n"].concat());
+    assert_eq!(slow.line(), "198.51.100.3:4242");
+}

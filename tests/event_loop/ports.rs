@@ -197,3 +197,55 @@ fn a_connection_outlives_its_port() {
         assert_ne!(port.local_addr(), other.local_addr());
     }
 }
+
+#[test]
+fn a_port_behind_a_proxy_makes_its_connections_after_the_header() {
+    let journal = Journal::default();
+    let mut reactor = Reactor::new().unwrap();
+    let written = journal.clone();
+    let port = reactor
+        .listen_tcp(
+            ANY,
+            factory(move |peer: &Peer| {
+                written.add(format!("built:{peer}"));
+                Script::new(&written).on("made", |t, _| {
+                    let id = t.proxy_header().and_then(|header| header.unique_id());
+                    assert_eq!((t.peer_addr().to_string().as_str(), id), ("192.0.2.7:56324", None));
+                    Ok(())
+                })
+            }),
+        )
+        .unwrap();
+    let plain = reactor.listen_tcp(ANY, quiet()).unwrap();
+    let error = reactor.context().set_proxy_protocol(&port, ["127.0.0.1/33"]).unwrap_err();
+    assert!(error.to_string().starts_with("proxy_protocol: \"127.0.0.1/33\""), "{error}");
+    reactor.context().set_proxy_protocol(&port, ["127.0.0.1"]).unwrap();
+
+    let mut slow = connect(at(&port));
+    slow.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1").unwrap();
+    let mut other = connect(at(&plain));
+    other.write_all(b"PROXY").unwrap();
+    until_turned(&mut reactor, || journal.count("built") == 0, |reactor| reactor.server().stats().accepted == 2);
+    assert_eq!((journal.take(), reactor.context().connections()), (String::new(), 1), "the header is on its way");
+    slow.write_all(b" 56324 443\r\nhello").unwrap();
+    until_turned(&mut reactor, || true, |_| journal.count("data") == 1);
+    assert_eq!(journal.take(), "built:192.0.2.7:56324 made data:hello");
+
+    // The port may close before the header has come.
+    let mut late = connect(at(&port));
+    late.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1").unwrap();
+    until_turned(&mut reactor, || true, |reactor| reactor.server().stats().accepted == 3);
+    reactor.context().stop_listening(&port);
+    late.write_all(b" 56324 443\r\n").unwrap();
+    until_turned(&mut reactor, || true, |_| journal.count("made") == 1);
+    assert_eq!(journal.take(), "built:192.0.2.7:56324 made");
+}
+
+/// Turns the loop until this has come true; meanwhile the other holds.
+fn until_turned(reactor: &mut Reactor, holds: impl Fn() -> bool, mut done: impl FnMut(&Reactor) -> bool) {
+    let by = std::time::Instant::now() + LONG;
+    while !done(reactor) {
+        assert!(holds() && std::time::Instant::now() < by);
+        assert!(reactor.turn(Some(Duration::from_millis(1))).unwrap());
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use crate::kit::{expect, has_ipv6, serve, Folder, Running};
 use crate::support::pki::Pki;
-use crate::support::{comes_true, output, tool, until, Client, Server, Stats, AT_ONCE, LIMIT};
+use crate::support::{comes_true, output, procfs, tool, until, Client, Server, Stats, AT_ONCE, LIMIT};
 use socketserver::proxy::ProxyHeader;
 use socketserver::{factory, handler, lines, EventLoop, HandlerResult, LineReceiver, ServerBuilder, Threading};
 
@@ -113,12 +113,17 @@ defaults
     timeout server 30s
 ";
 
+/// One after the other, plain and by TLS: two proxies in one, with a version each.
 #[test]
 fn haproxy_tells_every_strategy_its_clients() {
-    for way in WAYS {
-        let args: Vec<&str> = way.split(' ').chain(["--proxy-from", "127.0.0.0/8,::1"]).collect();
+    let Some(pki) = Pki::make() else { return };
+    for (way, tls) in WAYS.iter().flat_map(|way| [(way, false), (way, true)]) {
+        let own = if tls { pki.options() } else { Vec::new() };
+        let proxies = ["--proxy-from", "127.0.0.0/8,::1"];
+        let args: Vec<&str> = way.split(' ').chain(proxies).chain(own.iter().map(String::as_str)).collect();
         let mut server = Server::start("torture_server", &args);
-        let to = format!("server app {} check inter 50ms", server.addr());
+        let verify = format!("ssl verify required ca-file {} sni str(localhost)", pki.file("ca.pem"));
+        let to = format!("server app {} check inter 50ms {}", server.addr(), if tls { &verify } else { "" });
         let config = format!(
             "{DEFAULTS}
 listen of-version-1
@@ -140,11 +145,11 @@ listen of-version-2
             Stats::parse(&Client::connect(&proxy.addr.to_string()).ask("STATS"))["accepted"] > 30
         });
         let said = proxy.end();
-        assert!(!said.contains("DOWN") && !said.contains("ALERT"), "{way}: {said}");
+        assert!(!said.contains("DOWN") && !said.contains("ALERT"), "{way}, TLS {tls}: {said}");
         server.term().well_within(AT_ONCE);
-        let loud = |line: &String| ["ERROR", "WARN", "refused"].iter().any(|word| line.contains(word));
+        let loud = |line: &String| ["ERROR", "WARN", "refused 127"].iter().any(|word| line.contains(word));
         let log = server.stderr();
-        assert!(!log.iter().any(loud), "{way}: {log:#?}");
+        assert!(!log.iter().any(loud), "{way}, TLS {tls}: {log:#?}");
     }
 }
 
@@ -273,5 +278,61 @@ fn a_thousand_mute_connections_hold_up_nobody() {
         server.term().well_within(AT_ONCE);
         server.until_logged("accepted 1001, served 1, refused 1000, drained 1, failed greetings 1000");
         drop(crowd);
+    }
+}
+
+/// The beginning of a header, and the rest of it.
+const HEADER: (&str, &str) = ("PROXY TCP4 192.0.2.7 127.0", ".0.1 56324 443\r\n");
+
+fn begun(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.send(HEADER.0);
+    let ours = client.local_addr().port();
+    until("the server takes the beginning", || procfs::unread(server.port(), ours) == Some(0));
+    client
+}
+
+/// Its client must not notice, and has not sent its request yet.
+#[test]
+fn a_worker_that_is_replaced_waits_for_a_header_that_has_begun() {
+    for inner in ["threading", "thread-pool", "event-loop", "event-loops"] {
+        let args = ["--strategy", "preforking", "--workers", "2", "--inner", inner, "--proxy-from", "127.0.0.1"];
+        let mut server = Server::start("torture_server", &args);
+        let ready = |server: &Server| server.stderr().iter().filter(|line| line.ends_with("is ready")).count();
+        until("both workers", || ready(&server) == 2);
+        let mut slow = begun(&server);
+        server.signal("HUP");
+        until("two others", || ready(&server) == 4);
+        slow.send(HEADER.1);
+        assert_eq!(slow.ask("PEER"), "192.0.2.7:56324", "{inner}");
+        drop(slow);
+        // At a stop of the whole server nothing is waited for.
+        let mut cut = begun(&server);
+        server.term().well_within(AT_ONCE);
+        assert!(cut.until_closed().is_empty(), "{inner}");
+    }
+}
+
+#[test]
+fn out_of_descriptors_a_server_behind_a_proxy_rests_and_comes_back() {
+    for strategy in ["threading", "thread-pool", "event-loop"] {
+        let Some(mut prlimit) = tool("prlimit") else { return };
+        let args = ["--strategy", strategy, "--workers", "64", "--max-connections", "500", "--proxy-from", "127.0.0.1"];
+        let mut server = Server::start("torture_server", &args);
+        let mut first = begun(&server);
+        let limit = format!("--nofile={0}:{0}", procfs::fds(server.pid()) + 20);
+        assert!(prlimit.args(["--pid", &server.pid().to_string(), &limit]).status().unwrap().success());
+        let crowd: Vec<_> = (0..60).map(|_| TcpStream::connect(server.addr()).unwrap()).collect();
+        server.until_logged("Too many open files (os error 24)");
+        first.send(HEADER.1);
+        assert_eq!(first.ask("PEER"), "192.0.2.7:56324", "{strategy}: what was accepted is served");
+        let mut waiting = server.connect();
+        waiting.send(HEADER.0);
+        waiting.send(HEADER.1);
+        drop(crowd);
+        assert_eq!(waiting.ask("PEER"), "192.0.2.7:56324", "{strategy}");
+        drop((first, waiting));
+        server.term().well_within(AT_ONCE);
+        server.until_logged("served 2, disconnected ");
     }
 }
