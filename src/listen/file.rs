@@ -19,6 +19,7 @@ use nix::unistd::{unlinkat, UnlinkatFlags};
 
 use super::lock::Lock;
 use crate::error::CHANGE_OWNER;
+use crate::sys::clamped;
 use crate::sys::process::Private;
 use crate::sys::socket::{self, Act, SockType};
 
@@ -124,7 +125,7 @@ pub(super) struct Id {
 
 impl Id {
     pub(super) fn of(stat: &FileStat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino }
+        Self { device: clamped(stat.st_dev, u64::MAX), inode: clamped(stat.st_ino, u64::MAX) }
     }
 }
 

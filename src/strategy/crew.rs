@@ -38,7 +38,10 @@ pub(crate) struct ThreadSettings {
 }
 
 /// The largest stack, 1 TiB. More is a mistake: no thread would ever start.
-const LARGEST_STACK: usize = 1 << 40;
+const LARGEST_STACK: usize = match 1_usize.checked_shl(40) {
+    Some(size) => size,
+    None => 1 << 30, // a quarter of what a 32-bit process has
+};
 
 impl ThreadSettings {
     /// Checks the settings when the server is bound.

@@ -11,6 +11,8 @@ use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::{self, EfdFlags};
 use nix::sys::time::TimeSpec;
 
+use super::number::LONGEST_WAIT;
+
 /// A counter that makes a descriptor readable. Of all ways to wake a thread, a signal handler has only this
 /// one.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ pub(crate) fn poll<const N: usize>(
             fds.push(PollFd::new(fd, flags));
         }
     }
-    let timeout = timeout.map(|t| TimeSpec::from_duration(t.min(Duration::from_secs(1 << 31))));
+    let timeout = timeout.map(|t| TimeSpec::from_duration(t.min(LONGEST_WAIT)));
     match ppoll(&mut fds, timeout, None) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),

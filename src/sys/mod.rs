@@ -19,6 +19,7 @@ pub(crate) mod fork;
 pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod master;
+mod number;
 mod poller;
 pub(crate) mod process;
 pub(crate) mod queue;
@@ -44,4 +45,5 @@ pub(crate) use event::{poll, EventFd};
 pub use events::Events;
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{poll, Epoll, EventFd};
+pub(crate) use number::clamped;
 pub(crate) use poller::{Poller, Readiness};

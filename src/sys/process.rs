@@ -14,6 +14,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{fork, ForkResult, Pid};
 use parking_lot::Mutex;
 
+use super::number::{clamped, LONGEST_WAIT};
+
 /// The number of this process.
 pub(crate) fn id() -> i32 {
     Pid::this().as_raw()
@@ -22,8 +24,8 @@ pub(crate) fn id() -> i32 {
 /// Returns the most processes that this one's user may have, if the kernel or RLIMIT_NPROC limits them.
 pub(crate) fn limit() -> Option<u64> {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
-    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft);
-    most.into_iter().chain(own).min()
+    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).ok();
+    most.into_iter().chain(own.map(|(soft, _)| clamped(soft, u64::MAX))).min()
 }
 
 /// Returns the number of threads of this process. One `stat`, so it can be asked before every fork.
@@ -266,7 +268,7 @@ impl Timer {
 
     /// Makes it readable after this time, instead of any time set before.
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
-        let after = after.clamp(Duration::from_nanos(1), Duration::from_secs(1 << 31));
+        let after = after.clamp(Duration::from_nanos(1), LONGEST_WAIT);
         Ok(self.0.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty())?)
     }
 

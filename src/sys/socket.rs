@@ -18,6 +18,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::number::{clamped, LONGEST_WAIT};
+
 pub(crate) use nix::sys::socket::SockType;
 
 /// A step of opening a listener, as its error names it.
@@ -273,8 +275,8 @@ pub(crate) fn set_write_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -
 
 /// Zero means "for ever" to the kernel, so the shortest wait is a microsecond.
 fn timeval(timeout: Option<Duration>) -> TimeVal {
-    let micros = timeout.map_or(0, |t| i64::try_from(t.as_micros()).unwrap_or(i64::MAX / 2).max(1));
-    TimeVal::microseconds(micros.min(1 << 50))
+    let micros = timeout.map_or(0, |t| t.min(LONGEST_WAIT).as_micros().max(1));
+    TimeVal::microseconds(clamped(micros, i64::MAX))
 }
 
 /// `shutdown(2)` of the writing side: the peer reads the end of the stream.

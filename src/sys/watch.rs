@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, epoll_event, fd_set, pollfd, timeval};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::event::whole_millis;
 use super::events::Events;
+use super::number::{clamped, LONGEST_WAIT};
 
 /// `select` takes numbers below this one; its sets have no room for others.
 pub(crate) const SELECT_LIMIT: RawFd = libc::FD_SETSIZE as RawFd;
@@ -199,8 +201,8 @@ pub(crate) fn select(watched: impl Watched, timeout: Option<Duration>, told: &mu
 
 /// The kernel counts microseconds here. Rounded up, so that a wait never ends before its time.
 fn whole_micros(timeout: Duration) -> timeval {
-    let micros = i64::try_from(timeout.as_nanos().div_ceil(1000)).unwrap_or(i64::MAX).min(1 << 50);
-    timeval { tv_sec: micros / 1_000_000, tv_usec: micros % 1_000_000 }
+    let micros = timeout.min(LONGEST_WAIT).as_nanos().div_ceil(1000);
+    *TimeVal::microseconds(clamped(micros, i64::MAX)).as_ref()
 }
 
 struct NumberSet(fd_set);

@@ -3,9 +3,10 @@
 use std::io;
 
 use nix::sys::prctl::set_no_new_privs;
-use nix::sys::resource::{setrlimit, Resource};
+use nix::sys::resource::Resource;
 
 use crate::error::{Error, Result};
+use crate::sys::limits::set_limit;
 
 /// The bounds of a process. `None`: as the server's.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +41,7 @@ impl Bounds {
             if let Some(limit) = limit {
                 // Over the soft limit on processor time comes SIGXCPU. SIGKILL, over the hard one, says less.
                 let hard = if resource == Resource::RLIMIT_CPU { limit.saturating_add(1) } else { limit };
-                setrlimit(resource, limit, hard)?;
+                set_limit(resource, limit, hard)?;
             }
         }
         Ok(())
