@@ -109,7 +109,7 @@ impl ServerHandle {
     /// does the same.
     ///
     /// New workers are forked from the master, so code and configuration in the master's memory stay as they
-    /// are, except that the master reads the files of TLS again. What [`after_fork`](crate::PreForking::after_fork) reads is read again.
+    /// are. The master reads the files of TLS again. What [`after_fork`](crate::PreForking::after_fork) reads is read again.
     ///
     /// # Errors
     /// [`Error::Setting`] for a server without such workers.

@@ -340,9 +340,9 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Reports to systemd, or another manager that sets `NOTIFY_SOCKET` (sd_notify(3)): `READY` when the server
-    /// accepts (with [`PreForking`](crate::PreForking), when all workers do), `RELOADING` and `READY` again at a
-    /// [reload](crate::ServerHandle::reload), `STOPPING` when it drains, and `STATUS` with the counters. For a
+    /// Reports to systemd, or another manager that sets `NOTIFY_SOCKET` (sd_notify(3)). `READY`: the server
+    /// accepts; with [`PreForking`](crate::PreForking), all workers do. `RELOADING`, then `READY`: a
+    /// [reload](crate::ServerHandle::reload). `STOPPING`: it drains. `STATUS` has the counters. For a
     /// unit with `Type=notify` or `Type=notify-reload`. Without `NOTIFY_SOCKET` it does nothing.
     ///
     /// With `WatchdogSec=`, `WATCHDOG` is reported at half that time, on the thread in

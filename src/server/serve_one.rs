@@ -16,8 +16,8 @@ impl<S> ServerBuilder<S> {
     ///
     /// The connection is `fd:0` (inetd), `fd:3` (systemd) or `fd:NAME`. The strategy and the listening settings
     /// have no effect; limits, hooks and signals have theirs. A protocol is served as
-    /// [`Blocking(factory)`](crate::Blocking). The peer reads the end of the stream when the process ends,
-    /// if other descriptors of it, such as 0 and 1, are the connection too. Print nothing to stdout then: the
+    /// [`Blocking(factory)`](crate::Blocking). If descriptors 0 and 1 are the connection too, the
+    /// peer reads the end of the stream when the process ends. Print nothing to stdout then: the
     /// peer would read it.
     ///
     /// ```no_run

@@ -369,7 +369,7 @@ impl DatagramTransport<'_> {
     ///
     /// # Errors
     /// [`DatagramTooLong`](crate::connection::DatagramTooLong) inside an [`io::ErrorKind::InvalidInput`].
-    /// [`io::ErrorKind::NotConnected`] for a reply to a peer that is gone, or that has an address without an answer
+    /// [`io::ErrorKind::NotConnected`] for a reply to a peer that is gone. The same for a peer without an address
     /// (port 0, a Unix socket without a name). Otherwise as sendmsg(2) fails: no route, no such Unix socket.
     pub fn send_to(&mut self, to: &Addr, bytes: &[u8]) -> io::Result<bool> {
         let replies = self.delivery.from.as_ref() == Some(to);
