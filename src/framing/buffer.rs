@@ -104,7 +104,7 @@ impl FrameBuffer {
     /// Moves the unread bytes to the front, if the free part there is at least as large. So each byte is
     /// moved once on average.
     fn compact(&mut self) {
-        if self.start > 0 && self.start >= self.unread().len() {
+        if self.start >= self.unread().len() {
             self.buf.drain(..self.start);
             self.start = 0;
             if self.buf.capacity() > SMALL {

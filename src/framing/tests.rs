@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use super::{
-    Decoded, Decoder, Exactly, FrameBuffer, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong, Terminated,
-    Terminator,
+    Decoded, Decoder, Exactly, FrameBuffer, FrameError, LengthPrefixed, LineDecoder, LineEnd, Netstrings, OverLong,
+    Terminated, Terminator,
 };
 
 thread_local! {
@@ -147,4 +147,46 @@ fn the_buffer_gives_its_memory_back() {
     assert_eq!(buffer.next(&mut lines).unwrap(), Some(&b"half a line"[..]));
     assert_eq!(buffer.next(&mut lines).unwrap(), None);
     assert_eq!(buffer.capacity(), 0);
+}
+
+#[test]
+fn the_limit_of_a_buffer_is_exact() {
+    let mut buffer = FrameBuffer::new(16);
+    buffer.push(&[b'x'; 10]).unwrap();
+    buffer.push(&[b'x'; 6]).unwrap();
+    assert_eq!(buffer.push(b"x"), Err(FrameError::TooLong { limit: 16, len: 17 }));
+    assert_eq!(buffer.unread().len(), 16, "nothing of a refused chunk is taken");
+    assert!(!buffer.is_empty());
+    // What was taken has left room.
+    buffer.consume(3);
+    buffer.push(b"abc").unwrap();
+    assert_eq!(buffer.push(b"xy"), Err(FrameError::TooLong { limit: 16, len: 18 }));
+    buffer.consume(usize::MAX);
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn a_small_buffer_keeps_its_memory_while_it_is_used() {
+    let mut buffer = FrameBuffer::new(usize::MAX);
+    buffer.push(&[b'x'; 8 << 10]).unwrap();
+    let before = buffer.capacity();
+    buffer.consume((8 << 10) - 1);
+    assert_eq!(buffer.capacity(), before);
+    buffer.push(&[b'x'; 8 << 10]).unwrap();
+    buffer.consume(8 << 10);
+    assert!(buffer.capacity() < 8 << 10, "more than 8 KiB is given back: {}", buffer.capacity());
+}
+
+#[test]
+fn room_at_the_front_is_used_before_the_buffer_grows() {
+    let mut buffer = FrameBuffer::new(usize::MAX);
+    buffer.push(&[b'x'; 4000]).unwrap();
+    let before = buffer.capacity();
+    buffer.consume(2000);
+    buffer.push(&[b'y'; 2000]).unwrap();
+    assert_eq!((buffer.capacity(), buffer.unread().len()), (before, 4000));
+    // Less room than there are bytes to move is not used yet, or each byte would be moved many times.
+    buffer.consume(10);
+    buffer.push(&[b'z'; 10]).unwrap();
+    assert!(buffer.capacity() > before);
 }

@@ -111,3 +111,32 @@ impl Permits {
         self.awaited.store(awaited as u8, SeqCst);
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lowered_limit_is_exceeded_until_enough_is_given_back() {
+        let permits = Permits::default();
+        permits.set_limit(2);
+        assert!(permits.hold() && permits.hold() && !permits.hold());
+        assert!(!permits.exceeded(), "the limit itself is none too many");
+        permits.set_limit(1);
+        assert!(permits.exceeded());
+        permits.give_back_held();
+        assert!(!permits.exceeded());
+    }
+
+    #[test]
+    fn only_a_thread_that_waits_for_an_end_rests() {
+        let permits = Permits::default();
+        assert!(!permits.someone_rests());
+        permits.await_return(Awaited::Permit);
+        assert!(!permits.someone_rests() && permits.is_awaited(false));
+        permits.await_return(Awaited::End);
+        assert!(permits.someone_rests() && permits.is_awaited(true) && !permits.is_awaited(false));
+        permits.await_return(Awaited::Nothing);
+        assert!(!permits.someone_rests() && !permits.is_awaited(true));
+    }
+}

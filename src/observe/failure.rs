@@ -203,4 +203,15 @@ mod tests {
         assert_eq!(brief(&"ä".repeat(LONGEST_TEXT)), "ä".repeat(LONGEST_TEXT));
         assert_eq!(brief(&"ä".repeat(LONGEST_TEXT + 1)), "ä".repeat(LONGEST_TEXT) + "…");
     }
+
+    #[test]
+    fn a_lack_of_the_system_comes_with_a_remedy() {
+        use nix::libc::{EAGAIN, EINVAL, EMFILE, ENFILE, EPERM};
+        let words = [(EMFILE, "ulimit -n"), (ENFILE, "fs.file-max"), (EAGAIN, "ulimit -u"), (EPERM, "firewall")];
+        for (errno, word) in words {
+            let hint = remedy(&io::Error::from_raw_os_error(errno));
+            assert!(hint.starts_with("; ") && hint.contains(word), "{errno}: {hint}");
+        }
+        assert_eq!(remedy(&io::Error::from_raw_os_error(EINVAL)), "");
+    }
 }

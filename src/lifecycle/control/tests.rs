@@ -111,3 +111,16 @@ fn wait_for(round: &AtomicUsize, due: usize) {
         thread::yield_now();
     }
 }
+
+#[test]
+fn one_caller_wakes_for_each_stop() {
+    let control = control();
+    assert_eq!(control.first_to_wake(true), (true, false), "alone: those without a request are spared");
+    assert_eq!(control.first_to_wake(true), (false, false));
+    assert_eq!(control.first_to_wake(false), (false, true), "the server stops as well");
+    assert_eq!(control.first_to_wake(false), (false, false));
+    control.request_stop();
+    control.end();
+    control.begin();
+    assert_eq!(control.first_to_wake(false), (true, true), "another run");
+}

@@ -153,3 +153,14 @@ fn a_socket_s_file_is_the_owner_s_and_goes_with_the_server() {
     is_refused("a stream socket");
     drop(others);
 }
+
+/// The handler talks to something else, which has left. The datagram's sender has not.
+#[test]
+fn an_error_of_a_handler_s_own_connection_is_no_disconnect() {
+    let failing = datagram_handler(|_| Err(io::Error::from(io::ErrorKind::ConnectionReset).into()));
+    let server = receive(ServerBuilder::new().bind_udp(ANY, failing).unwrap());
+    server.client().send(b"x").unwrap();
+    until("it has failed", || server.handle.stats().failed == 1);
+    let report = server.stop();
+    assert_eq!((report.failed, report.disconnected), (1, 0), "{report}");
+}
