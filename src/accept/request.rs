@@ -336,6 +336,6 @@ mod tests {
     #[test]
     fn a_request_stays_small() {
         let size = std::mem::size_of::<Request>();
-        assert!(size <= 80, "{size} bytes");
+        assert!(size <= 88, "{size} bytes"); // with a session of TLS
     }
 }
