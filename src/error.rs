@@ -77,6 +77,9 @@ pub(crate) fn text_of_peer(bytes: Vec<u8>) -> io::Result<String> {
 /// own for it.
 pub(crate) const CHANGE_OWNER: &str = "change the owner of";
 
+/// The act of setting the mode of a Unix socket's file, as an error names it.
+pub(crate) const SET_MODE: &str = "set the mode of";
+
 /// The act of taking over a socket that was given, as an error names it.
 pub(crate) const USE: &str = "use";
 
@@ -237,6 +240,7 @@ fn hint(act: &str, source: &io::Error) -> &'static str {
         _ if act == USE => "give a socket that is bound, and listens if it is for connections",
         _ if act == SERVE_ONE => "it is fd:0 as inetd gives it, or fd:3 as systemd does with Accept=yes",
         _ if act == CHANGE_OWNER => "another user's takes root's rights (CAP_CHOWN), a group's membership",
+        io::ErrorKind::Unsupported if act == SET_MODE => "mount /proc, or choose a mode that the umask leaves as it is",
         io::ErrorKind::AlreadyExists => "remove it if no program needs it, or choose another path",
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another address",
         io::ErrorKind::PermissionDenied => {

@@ -15,10 +15,10 @@ use nix::errno::Errno;
 use nix::fcntl::{openat, AtFlags, OFlag};
 use nix::sys::socket::UnixAddr;
 use nix::sys::stat::{fstat, fstatat, FileStat, Mode, SFlag};
-use nix::unistd::{unlinkat, UnlinkatFlags};
+use nix::unistd::{fchownat, unlinkat, Gid, Uid, UnlinkatFlags};
 
 use super::lock::Lock;
-use crate::error::CHANGE_OWNER;
+use crate::error::{CHANGE_OWNER, SET_MODE};
 use crate::sys::clamped;
 use crate::sys::process::Private;
 use crate::sys::socket::{self, Act, SockType};
@@ -53,7 +53,7 @@ pub(super) fn bind_at(path: &Path, kind: SockType, access: Access) -> Outcome<(O
     let place = Arc::new(Place::of(path)?);
     // The lock is held until the listener ends: no other server may judge this socket meanwhile.
     let lock = Lock::take(&place)?;
-    place.clear()?;
+    place.clear(path)?;
     // On Linux a socket's file is born with the mode of the socket's inode, less the umask. So the mode is
     // set before `bind`, and the umask of the process, which all threads share, is not touched. If the owner
     // changes, the file has no rights at all until the owner is set.
@@ -73,7 +73,8 @@ pub(super) fn bind_at(path: &Path, kind: SockType, access: Access) -> Outcome<(O
 fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
     let path = proc_path(born.as_fd());
     if access.changes_owner() {
-        std::os::unix::fs::chown(&path, access.uid, access.gid).map_err(|e| (CHANGE_OWNER, e))?;
+        let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
+        fchownat(born, "", uid, gid, AtFlags::AT_EMPTY_PATH).map_err(|e| (CHANGE_OWNER, e.into()))?;
     }
     let now = fstat(born).map_err(|e| ("look at the new file", e.into()))?;
     if kind(&now) != SFlag::S_IFSOCK {
@@ -81,9 +82,14 @@ fn adjust(born: &OwnedFd, access: Access) -> Outcome<()> {
     }
     // The umask may have removed rights.
     if now.st_mode & 0o7777 != access.mode {
-        fs::set_permissions(&path, fs::Permissions::from_mode(access.mode)).map_err(|e| ("set the mode of", e))?;
+        let set = fs::set_permissions(&path, fs::Permissions::from_mode(access.mode));
+        set.map_err(|e| (SET_MODE, if e.kind() == io::ErrorKind::NotFound { without_proc() } else { e }))?;
     }
     Ok(())
+}
+
+fn without_proc() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "/proc is not mounted")
 }
 
 /// Returns a path to an open file. It follows no link, and means the same after a rename.
@@ -168,7 +174,7 @@ impl Place {
     }
 
     /// Removes a dead socket at this name. The caller holds the lock. Any other file is an error.
-    fn clear(&self) -> Outcome<()> {
+    fn clear(&self, path: &Path) -> Outcome<()> {
         let failed = |e: Errno| ("look at what stands at", e.into());
         let there = match self.pin() {
             Err(Errno::ENOENT) => return Ok(()),
@@ -180,7 +186,12 @@ impl Place {
         }
         // A datagram socket connects to it, which reaches no server. The kernel answers EPROTOTYPE for a
         // living stream socket, and ECONNREFUSED for a dead one.
-        match socket::is_bound(&proc_path(there.as_fd())) {
+        let is_bound = match socket::is_bound(&proc_path(there.as_fd())) {
+            // Without /proc its name is asked. A file that has replaced it meanwhile is not removed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => socket::is_bound(path),
+            answer => answer,
+        };
+        match is_bound {
             Ok(false) => {
                 remove(&self.folder, &self.name, Id::of(&stat)).map_err(|e| ("remove the dead socket", e.into()))
             }

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{of_a_master, Awaited, Core, Scoreboard, OF_A_WORKER};
 use crate::listen::LISTENERS;
 use crate::server::{Bound, Engine, Single};
+use crate::strategy::forking::{check_system, COUNT_THREADS};
 use crate::sys::{self, process};
 use settings::PreForkingSettings;
 use supervisor::Supervisor;
@@ -36,6 +37,7 @@ pub use settings::{PreForking, WorkerExit};
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     fn connection_limits(&self) -> Result<(usize, usize)> {
         self.settings.check()?;
+        check_system(true)?;
         if self.engine.has_workers() {
             let why = "a worker process has no workers of its own; give it an engine that serves";
             return Err(Error::setting("PreForking::new", why));
@@ -118,7 +120,7 @@ fn supervisor<'a>(
 
 /// Refuses a fork beside other threads: it would copy the locks that they hold, but not the threads.
 fn check_threads() -> Result<()> {
-    match process::threads().map_err(Error::system("count the threads of this process (in /proc/self/task)"))? {
+    match process::threads().map_err(Error::system(COUNT_THREADS))? {
         0 | 1 => Ok(()),
         count => Err(Error::Threads { others: count - 1 }),
     }

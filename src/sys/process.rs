@@ -201,6 +201,25 @@ pub(crate) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Checks that the kernel can watch children: `pidfd_open` (Linux 5.3), `waitid` by it (5.4), and signals by it. An
+/// old kernel cannot, and a sandbox may forbid it.
+pub(crate) fn check_pidfds() -> io::Result<()> {
+    let own = match pidfd(Pid::this()) {
+        // The number of descriptors is checked elsewhere.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => return Ok(()),
+        own => own?,
+    };
+    // SAFETY: pidfd_send_signal takes two integers, a null siginfo and no flags. Signal 0 is none.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, own.as_raw_fd(), 0, std::ptr::null::<siginfo_t>(), 0)
+    })?;
+    // This process is no child of its own.
+    match wait(own.as_fd()) {
+        Ok(_) | Err(Errno::ECHILD | Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// How a child has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -214,16 +233,20 @@ pub(crate) enum Status {
 
 /// Returns the end of this child, if it has ended. It never waits, and takes no other child's end.
 pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
+    match wait(pidfd) {
+        Ok(info) => status(&info),
+        Err(Errno::EINTR) => None,
+        Err(_) => Some(Status::Gone),
+    }
+}
+
+fn wait(pidfd: BorrowedFd<'_>) -> nix::Result<siginfo_t> {
     // SAFETY: siginfo_t is plain integers, for which all zeroes is a value.
     let mut info: siginfo_t = unsafe { std::mem::zeroed() };
     let (kind, id) = (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t);
     // SAFETY: waitid writes one siginfo_t through the pointer, which is valid for the call.
     let done = unsafe { libc::waitid(kind, id, std::ptr::addr_of_mut!(info), libc::WEXITED | libc::WNOHANG) };
-    match (done, Errno::last()) {
-        (0, _) => status(&info),
-        (_, Errno::EINTR) => None,
-        _ => Some(Status::Gone),
-    }
+    Errno::result(done).map(|_| info)
 }
 
 /// Reads what `waitid` has written. `None`: the child has not ended.

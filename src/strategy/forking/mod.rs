@@ -130,9 +130,7 @@ impl Forking {
         match process::threads() {
             Ok(1) => Ok(()),
             Ok(count) => Err(Error::Threads { others: count.saturating_sub(1) }),
-            Err(e) => {
-                Err(Error::System { act: "count the threads of this process (in /proc/self/task)".into(), source: e })
-            }
+            Err(e) => Err(Error::system(COUNT_THREADS)(e)),
         }
     }
 
@@ -179,6 +177,20 @@ impl Forking {
     }
 }
 
+/// The act of counting threads, as an error names it.
+pub(crate) const COUNT_THREADS: &str = "count the threads of this process, in /proc/self/task; mount /proc";
+
+/// Checks that the system can watch child processes and, if they are to be, count the threads of this one. It is
+/// called before a server listens: without them no child could be served.
+pub(crate) fn check_system(counts_threads: bool) -> Result<()> {
+    let act = "watch child processes by pidfd; Linux 5.4 or later can, if the sandbox allows it (pidfd_open)";
+    process::check_pidfds().map_err(Error::system(act))?;
+    if counts_threads {
+        process::threads().map_err(Error::system(COUNT_THREADS))?;
+    }
+    Ok(())
+}
+
 impl ServingStrategy for Forking {
     fn process_request(&self, request: Request) -> std::result::Result<(), Rejected> {
         self.fork(request)
@@ -196,10 +208,8 @@ impl ServingStrategy for Forking {
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         self.check_threads()?;
-        // Try a pidfd now: without them, no child could be served.
         self.prepare(acceptor.core(), &mut self.children.borrow_mut())
-            .and_then(|_| process::pidfd(nix::unistd::Pid::this()))
-            .map_err(Error::system("prepare to watch children (by pidfd)"))?;
+            .map_err(Error::system("prepare to watch children"))?;
         // The program may have other handlers than at the last run.
         *self.signals.borrow_mut() = None;
         acceptor.run(self)
@@ -212,6 +222,7 @@ impl ServingStrategy for Forking {
 
     fn max_connections(&self) -> Result<usize> {
         self.bounds.check()?;
+        check_system(!self.threads_allowed)?;
         Ok(128)
     }
 }
