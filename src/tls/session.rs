@@ -37,6 +37,8 @@ struct State {
     drained: bool,
     /// The error to report when the plaintext before it is read.
     error: Option<io::Error>,
+    /// True once the end of the stream has been reported.
+    told_end: bool,
     /// True after an error of the protocol. An alert was sent then, and nothing may follow it.
     failed: bool,
 }
@@ -56,7 +58,8 @@ impl Session {
 
     fn new(mut tls: Connection) -> Self {
         tls.set_buffer_limit(Some(BATCH));
-        let state = State { tls, ahead: Vec::new(), owed: 0, drained: false, error: None, failed: false };
+        let state =
+            State { tls, ahead: Vec::new(), owed: 0, drained: false, error: None, told_end: false, failed: false };
         Self(Box::new(RefCell::new(state)))
     }
 
@@ -151,10 +154,15 @@ impl Session {
         self.0.borrow().tls.wants_write()
     }
 
-    /// True if a read may bring something that the kernel does not report: plaintext, or what was not read yet.
+    /// True if a read may bring something that the kernel does not report: plaintext, the end of the stream behind it,
+    /// or what was not read yet.
     pub(crate) fn holds_input(&self) -> bool {
         let state = &mut *self.0.borrow_mut();
-        !state.drained || !state.ahead.is_empty() || state.error.is_some() || state.plaintext_len() > 0
+        if state.told_end {
+            return false;
+        }
+        let ended = state.tls.process_new_packets().is_ok_and(|io| io.peer_has_closed());
+        ended || !state.drained || !state.ahead.is_empty() || state.error.is_some() || state.plaintext_len() > 0
     }
 
     /// True if there is plaintext that nobody has read.
@@ -179,7 +187,10 @@ impl State {
         while filled < buf.len() {
             let read = self.tls.reader().read(&mut buf[filled..]);
             match read {
-                Ok(0) if filled == 0 => return Ok(Some(0)),
+                Ok(0) if filled == 0 => {
+                    self.told_end = true;
+                    return Ok(Some(0));
+                }
                 Ok(n) if n > 0 => filled += n,
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock && filled == 0 => return Err(e),
                 _ if self.ahead.is_empty() => break,

@@ -196,6 +196,25 @@ fn data_that_comes_with_the_end_of_the_handshake_is_not_forgotten() {
 }
 
 #[test]
+fn an_end_that_comes_with_the_last_data_is_not_forgotten() {
+    let Some(pki) = Pki::make() else { return };
+    let server = serve_by(&pki, || Echo);
+    for text in ["hello".to_owned(), "x".repeat(200_000)] {
+        let mut client = TlsClient::connect(server.addr(), trust(&pki));
+        let mut all = Vec::new();
+        for piece in text.as_bytes().chunks(16_000) {
+            all.extend(client.sealed(piece));
+        }
+        client.tls.send_close_notify();
+        all.extend(client.sealed(""));
+        let mut tcp = client.tcp.try_clone().unwrap();
+        let saying = std::thread::spawn(move || tcp.write_all(&all)); // and the stream of TCP goes on
+        assert_eq!(client.read_all(), text);
+        saying.join().unwrap().unwrap();
+    }
+}
+
+#[test]
 fn a_pause_keeps_what_the_session_has_read() {
     let Some(pki) = Pki::make() else { return };
     /// Pauses after each piece of input, for a moment.
