@@ -9,7 +9,8 @@ use std::{env, thread, time::Duration};
 
 use crate::kit::{connect, expect, read_all, until, Lines};
 use crate::support::procfs;
-use socketserver::{handler, ServerBuilder, TcpServer, Threading};
+use nix::sys::signal::{raise, Signal};
+use socketserver::{handler, Reactor, ServerBuilder, TcpServer, Threading};
 
 const ROLE: &str = "SOCKETSERVER_SIGNALS_ROLE";
 const ANY: &str = "127.0.0.1:0";
@@ -184,4 +185,19 @@ fn after_a_run_signals_are_the_program_s_again() {
     let mut process = Process::start("over");
     process.signal("-TERM");
     assert_eq!(process.end().0.signal(), Some(15));
+}
+
+/// The server of a reactor handles signals until it is dropped.
+#[test]
+fn a_signal_between_two_runs_of_a_reactor_ends_the_second() {
+    alone!();
+    let mut reactor = Reactor::new().unwrap();
+    reactor.handle_signals().unwrap();
+    reactor.server().shutdown();
+    reactor.run().unwrap();
+    raise(Signal::SIGTERM).unwrap();
+    reactor.run().unwrap();
+    // That run has ended by the signal, so the next one is free of it.
+    reactor.call_when_running(|cx| cx.stop());
+    reactor.run().unwrap();
 }

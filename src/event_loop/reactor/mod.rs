@@ -191,6 +191,7 @@ impl Reactor {
 
     /// Has SIGINT and SIGTERM shut the reactor down with the drain limit of 10 s, until it is dropped. A second signal
     /// ends the process at once, see [`ServerBuilder::handle_signals`](crate::ServerBuilder::handle_signals).
+    /// A signal between two runs is for the next one.
     ///
     /// # Errors
     /// [`Error::System`] if the handlers cannot be installed.
@@ -212,11 +213,16 @@ impl Reactor {
     pub fn run(&mut self) -> Result<Report> {
         self.state.serve_here()?;
         let core = self.state.core.clone();
-        let _serving = core.begin();
+        let serving = core.begin();
         let before = core.monitor.counters().totals();
-        let _inside = InHandler::of(core.monitor.server);
+        let inside = InHandler::of(core.monitor.server);
         let ended = self.run_to_the_end();
         core.monitor.report_left_out();
+        drop((serving, inside));
+        // Signals are handled between two runs as well. From here on, one is for the next run.
+        if self.signals.is_some() {
+            core.control.begin();
+        }
         ended?;
         self.state.stop.drain = None;
         Ok(core.monitor.counters().totals().since(before))
