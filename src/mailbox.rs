@@ -51,6 +51,12 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
+    /// Wakes the owner without a message.
+    pub(crate) fn wake(&self) {
+        self.is_woken.store(true, SeqCst);
+        self.wakeup.set();
+    }
+
     /// Makes messages that come from now on wake the owner again. The owner calls it before it takes.
     pub(crate) fn clear(&self) {
         // A sender may be held up between its mark and its wake-up, and wake the owner for a message that was

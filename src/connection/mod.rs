@@ -231,6 +231,31 @@ impl Connection {
         self.wire.server()
     }
 
+    /// True if the server stops, or the worker process that serves this connection is replaced. A stop shows as the
+    /// end of the stream to a handler that waits for a request. So a handler, or a library on top of it, can tell
+    /// the two apart:
+    ///
+    /// ```
+    /// # use socketserver::{Connection, HandlerResult};
+    /// fn handle(conn: &mut Connection) -> HandlerResult {
+    ///     while let Some(line) = conn.next_line()? {
+    ///         conn.send_line(line)?;
+    ///     }
+    ///     if conn.is_stopping() {
+    ///         conn.send_line("421 the server stops, try again later")?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let (mut conn, client) = Connection::pair()?;
+    /// # client.shutdown(std::net::Shutdown::Write)?;
+    /// # handle(&mut conn).unwrap();
+    /// assert!(!conn.is_stopping()); // the client has ended it
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_stopping(&self) -> bool {
+        self.server().is_shutting_down()
+    }
+
     /// True if another request begins. It ends the present request and flushes. It waits for the first byte
     /// of the next request under the idle limit, and starts the request limit anew. False if the peer has
     /// ended the stream, or if the server drains and nothing has arrived.

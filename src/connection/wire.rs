@@ -229,10 +229,16 @@ impl Wire {
         self.progress.get().ended
     }
 
-    /// True if the peer has ended the stream, or has vanished.
+    /// True if the peer has ended the stream, or has vanished, or a writer has ended the connection: what the
+    /// handler makes of the end is no fault of its own.
     pub(crate) fn has_lost_peer(&self) -> bool {
         let progress = self.progress.get();
-        progress.ended || progress.broken || progress.failed
+        progress.ended || progress.broken || progress.failed || self.is_ended_by_writer()
+    }
+
+    /// True if another thread has ended the connection, by `ConnectionWriter::close`.
+    fn is_ended_by_writer(&self) -> bool {
+        self.mailbox.get().is_some_and(|messages| messages.is_ended())
     }
 
     /// True if the stop has ended a wait for a request.

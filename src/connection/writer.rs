@@ -1,7 +1,13 @@
 //! Writing to a connection from other threads.
 
 use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::mailbox::Mailbox;
 
@@ -47,10 +53,44 @@ impl ConnectionWriter {
         if self.mailbox.is_closed() {
             return Err(SendError::Closed);
         }
-        let bytes = message.len().saturating_add(OVERHEAD);
+        let bytes = cost(&message);
         if !self.mailbox.reserve(bytes, self.capacity) {
             return Err(SendError::Full);
         }
+        self.queue(message, bytes)
+    }
+
+    /// Queues a message as [`send`](Self::send) does, but waits up to `timeout` for room in the queue. So a peer that
+    /// reads slowly loses nothing, and holds the sender up instead.
+    ///
+    /// Do not call it in the connection's own handler: that thread makes the room, so the wait would be in vain.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use socketserver::connection::SendError;
+    /// use socketserver::Connection;
+    ///
+    /// let (conn, _client) = Connection::pair()?;
+    /// let writer = conn.writer()?;
+    /// writer.send_timeout(&b"news\n"[..], Duration::from_secs(5))?;
+    /// drop(conn);
+    /// let late = writer.send_timeout(&b"more\n"[..], Duration::from_secs(5));
+    /// assert_eq!(late, Err(SendError::Closed)); // at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::Full`] if there is no room in time, and at once for a message of more than
+    /// [`writer_capacity`](crate::ServerBuilder::writer_capacity) bytes less 64. [`SendError::Closed`] as soon as the
+    /// connection has ended.
+    pub fn send_timeout(&self, message: impl Into<Arc<[u8]>>, timeout: Duration) -> Result<(), SendError> {
+        let message = message.into();
+        let bytes = cost(&message);
+        self.mailbox.reserve_within(bytes, self.capacity, timeout)?;
+        self.queue(message, bytes)
+    }
+
+    fn queue(&self, message: Arc<[u8]>, bytes: usize) -> Result<(), SendError> {
         self.mailbox.send(message).map_err(|_| {
             self.mailbox.release(bytes); // it was closed in between
             SendError::Closed
@@ -63,6 +103,29 @@ impl ConnectionWriter {
     /// As [`send`](Self::send).
     pub fn send_line(&self, line: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send([line.as_ref(), b"\n"].concat())
+    }
+
+    /// Ends the connection, in order. The queue takes no more messages, and what it has is sent. The handler's next
+    /// wait for input reads the end of the stream; a wait in progress ends at once. A second call changes nothing.
+    ///
+    /// A peer that takes nothing holds the end up until the
+    /// [`write_timeout`](crate::ServerBuilder::write_timeout). If the handler fails in the middle of a line because of
+    /// the end, the connection counts as disconnected.
+    ///
+    /// ```
+    /// use socketserver::Connection;
+    ///
+    /// let (mut conn, client) = Connection::pair()?;
+    /// let writer = conn.writer()?;
+    /// writer.send_line("you have been silent for too long")?;
+    /// writer.close();
+    /// assert_eq!(conn.next_line()?, None);
+    /// drop(conn);
+    /// assert_eq!(std::io::read_to_string(client)?, "you have been silent for too long\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close(&self) {
+        self.mailbox.end();
     }
 
     /// Returns the number of bytes in the queue, 64 for each message included.
@@ -95,12 +158,96 @@ impl std::error::Error for SendError {}
 /// The cost of a message besides its bytes, so that a million empty messages are bounded too.
 const OVERHEAD: usize = 64;
 
-/// The queue between the writers and the thread that serves the connection.
-pub(super) type Messages = Mailbox<Arc<[u8]>>;
+fn cost(message: &[u8]) -> usize {
+    message.len().saturating_add(OVERHEAD)
+}
 
-/// Takes the next message, for the thread that serves the connection. The message no longer counts as queued.
-pub(super) fn take(mailbox: &Messages) -> Option<Arc<[u8]>> {
-    let message = mailbox.take()?;
-    mailbox.release(message.len() + OVERHEAD);
-    Some(message)
+/// The queue between the writers and the thread that serves the connection.
+#[derive(Debug)]
+pub(super) struct Messages {
+    mailbox: Mailbox<Arc<[u8]>>,
+    /// True if a writer has ended the connection.
+    is_ended: AtomicBool,
+    /// The number of writers that wait for room. While it is zero, a message that is taken costs no lock.
+    waiting: AtomicUsize,
+    lock: Mutex<()>,
+    has_room: Condvar,
+}
+
+impl Messages {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            mailbox: Mailbox::new()?,
+            is_ended: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            has_room: Condvar::new(),
+        })
+    }
+
+    /// Takes the next message, for the thread that serves the connection. The message no longer counts as queued.
+    pub(super) fn take(&self) -> Option<Arc<[u8]>> {
+        let message = self.mailbox.take()?;
+        self.mailbox.release(cost(&message));
+        self.wake_waiting();
+        Some(message)
+    }
+
+    /// Makes further messages fail, and ends the waits for room.
+    pub(super) fn close(&self) {
+        self.mailbox.close();
+        self.wake_waiting();
+    }
+
+    fn end(&self) {
+        self.is_ended.store(true, SeqCst);
+        self.close();
+        self.mailbox.wake();
+    }
+
+    /// True if a writer has ended the connection.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(SeqCst)
+    }
+
+    fn wake_waiting(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            // Once the lock was free, a writer that has not seen the change is in its wait, and is woken.
+            drop(self.lock.lock());
+            self.has_room.notify_all();
+        }
+    }
+
+    fn reserve_within(&self, bytes: usize, capacity: usize, timeout: Duration) -> Result<(), SendError> {
+        let until = Instant::now().checked_add(timeout);
+        let mut lock = self.lock.lock();
+        // The count first, then the look. So a thread that makes room sees this writer, or this writer the room.
+        self.waiting.fetch_add(1, SeqCst);
+        let mut is_over = bytes > capacity;
+        let result = loop {
+            if self.is_closed() {
+                break Err(SendError::Closed);
+            }
+            if self.reserve(bytes, capacity) {
+                break Ok(());
+            }
+            if is_over {
+                break Err(SendError::Full);
+            }
+            match until {
+                Some(at) => is_over = self.has_room.wait_until(&mut lock, at).timed_out(),
+                None => self.has_room.wait(&mut lock),
+            }
+        };
+        self.waiting.fetch_sub(1, SeqCst);
+        result
+    }
+}
+
+impl Deref for Messages {
+    type Target = Mailbox<Arc<[u8]>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.mailbox
+    }
 }

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::sync::{mpsc, Arc};
 use std::thread;
+use std::time::Instant;
 
-use crate::kit::{expect, read_all, serve, strategies, until, LONG};
+use crate::kit::{expect, ms, read_all, serve, strategies, until, LONG};
 use socketserver::connection::SendError;
 use socketserver::{handler, Connection, ServerBuilder};
 
@@ -121,4 +122,97 @@ fn the_default_queue_takes_a_mebibyte() {
     assert_eq!(writer.send(message.clone()), Ok(()));
     assert_eq!(writer.send(*b"x"), Err(SendError::Full));
     drop(_client); // so that nothing waits for a reader at the end
+}
+
+#[test]
+fn a_writer_ends_its_connection_after_what_is_queued() {
+    for (name, strategy) in strategies() {
+        let (tell, told) = mpsc::channel();
+        let lines = handler(move |conn| {
+            tell.send(conn.writer()?)?;
+            while conn.next_line()?.is_some() {}
+            Ok(conn.send_line("bye")?)
+        });
+        let server = serve(ServerBuilder::new().strategy(strategy).bind_tcp("127.0.0.1:0", lines).unwrap());
+        let mut client = server.connect();
+        let writer = told.recv_timeout(LONG).unwrap();
+        writer.send_line("you are out").unwrap();
+        writer.close();
+        assert_eq!(writer.send_line("too late"), Err(SendError::Closed), "{name}");
+        assert_eq!(read_all(&mut client), "you are out\nbye\n", "{name}");
+        writer.close();
+        until("its end is counted", || server.handle.stats().active == 0);
+
+        // In the middle of a line, the end is none of the handler's faults.
+        let mut client = server.connect();
+        client.write_all(b"half").unwrap();
+        told.recv_timeout(LONG).unwrap().close();
+        assert_eq!(read_all(&mut client), "", "{name}");
+        until("its end is counted", || server.handle.stats().active == 0);
+        let report = server.stop();
+        assert_eq!((report.served, report.disconnected, report.failed), (1, 1, 0), "{name}: {report}");
+    }
+}
+
+#[test]
+fn a_reader_that_is_slow_misses_nothing_of_a_writer_that_waits() {
+    for (name, strategy) in strategies() {
+        let (tell, told) = mpsc::channel();
+        let waits = handler(move |conn| {
+            tell.send(conn.writer()?)?;
+            while conn.next_line()?.is_some() {}
+            Ok(())
+        });
+        let server = ServerBuilder::new().strategy(strategy).writer_capacity(10_000);
+        let server = serve(server.bind_tcp("127.0.0.1:0", waits).unwrap());
+        let mut client = server.connect();
+        let writer = told.recv_timeout(LONG).unwrap();
+        let message: Arc<[u8]> = vec![b'x'; 8000].into();
+        let sender = thread::spawn(move || {
+            // More than the kernel keeps, and a queue with room for one.
+            for _ in 0..1000 {
+                writer.send_timeout(message.clone(), LONG).unwrap();
+            }
+            writer.close();
+        });
+        assert_eq!(read_all(&mut client).len(), 8_000_000, "{name}");
+        sender.join().unwrap();
+        assert_eq!(server.stop().served, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_wait_for_room_ends_in_time_and_with_the_connection() {
+    let (conn, _client) = Connection::pair().unwrap();
+    let writer = conn.writer().unwrap();
+    let most = vec![0; (1 << 20) - 64];
+    assert_eq!(writer.send_timeout(vec![0; most.len() + 1], LONG), Err(SendError::Full), "at once: it never fits");
+    writer.send_timeout(most, LONG).unwrap();
+    let began = Instant::now();
+    assert_eq!(writer.send_timeout(&b"x"[..], ms(50)), Err(SendError::Full));
+    assert!(began.elapsed() >= ms(50));
+    let late = thread::spawn(move || writer.send_timeout(&b"x"[..], LONG));
+    conn.writer().unwrap().close();
+    assert_eq!(late.join().unwrap(), Err(SendError::Closed));
+    drop(_client); // so that nobody waits for what is queued
+}
+
+#[test]
+fn a_handler_can_tell_a_stop_from_the_end_of_the_stream() {
+    for (name, strategy) in strategies() {
+        let (tell, told) = mpsc::channel();
+        let lines = handler(move |conn| {
+            while conn.next_line()?.is_some() {}
+            Ok(tell.send(conn.is_stopping())?)
+        });
+        let server = serve(ServerBuilder::new().strategy(strategy).bind_tcp("127.0.0.1:0", lines).unwrap());
+        drop(server.connect());
+        assert_eq!(told.recv_timeout(LONG), Ok(false), "{name}: the client has ended");
+        let mut client = server.connect();
+        client.write_all(b"line\n").unwrap();
+        until("it is served", || server.handle.stats().active == 1);
+        server.handle.shutdown();
+        assert_eq!(told.recv_timeout(LONG), Ok(true), "{name}: the server stops");
+        assert_eq!(server.join().served, 2, "{name}");
+    }
 }

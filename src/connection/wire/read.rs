@@ -35,6 +35,10 @@ impl Wire {
         if progress.ended {
             return Ok(0);
         }
+        if self.is_ended_by_writer() {
+            // What writers have queued comes before what the handler says at the end.
+            return self.flush(&mut output.borrow_mut()).map(|()| 0);
+        }
         // A handler that marks its requests knows best.
         let between = place == Place::Request || (place == Place::Piece && !progress.marks_requests);
         let may_be_idle = between || (place == Place::Empty && !progress.marks_requests);
@@ -187,6 +191,10 @@ impl Wire {
         loop {
             // Messages of other threads go out before each wait.
             self.flush_mailbox(&mut output.borrow_mut())?;
+            if self.is_ended_by_writer() {
+                // Once more: the last messages may have come in between.
+                return self.flush_mailbox(&mut output.borrow_mut()).map(|()| 0);
+            }
             if self.is_stopping_idle(idle) {
                 return self.recv_last(buf);
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{check, would_wait, Deadline, StopNotice, Wire};
 use crate::config::Limit;
 use crate::connection::output::Output;
-use crate::connection::writer::{self, ConnectionWriter, Messages};
+use crate::connection::writer::{ConnectionWriter, Messages};
 use crate::sys::socket;
 
 impl Wire {
@@ -82,7 +82,7 @@ impl Wire {
     pub(in crate::connection) fn flush_mailbox(&self, output: &mut Output) -> io::Result<()> {
         let Some(mailbox) = self.mailbox.get() else { return Ok(()) };
         mailbox.clear_if_woken();
-        while let Some(message) = writer::take(mailbox) {
+        while let Some(message) = mailbox.take() {
             output.write(self, &message)?;
         }
         output.send(self)
