@@ -129,12 +129,14 @@ fn a_writer_ends_its_connection_after_what_is_queued() {
     for (name, strategy) in strategies() {
         let (tell, told) = mpsc::channel();
         let lines = handler(move |conn| {
+            conn.fill_buf()?; // its client's first bytes are here
             tell.send(conn.writer()?)?;
             while conn.next_line()?.is_some() {}
             Ok(conn.send_line("bye")?)
         });
         let server = serve(ServerBuilder::new().strategy(strategy).bind_tcp("127.0.0.1:0", lines).unwrap());
         let mut client = server.connect();
+        client.write_all(b"line\n").unwrap();
         let writer = told.recv_timeout(LONG).unwrap();
         writer.send_line("you are out").unwrap();
         writer.close();
