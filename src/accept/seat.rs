@@ -20,7 +20,7 @@ use crate::admit::{Answer, Gate, Permit};
 use crate::config::AtLimit;
 use crate::error::Result;
 use crate::finish::refuse;
-use crate::lifecycle::Core;
+use crate::lifecycle::{Awaited, Core};
 use crate::listen::{Listener, LONGEST_REST, REST};
 use crate::sync::{left, now};
 use crate::sys;
@@ -59,7 +59,7 @@ impl<'a> Seat<'a> {
 
     /// Takes an epoll set for the waits, if the system has a descriptor for one, and nobody waits for that.
     pub(super) fn take_set(&mut self) {
-        if self.core().admission.permits.someone_rests() {
+        if self.core().admission.permits.someone_lacks_a_descriptor() {
             return;
         }
         let new = || ListeningSet::new(self.acceptor.core(), &self.listeners).ok();
@@ -71,9 +71,9 @@ impl<'a> Seat<'a> {
         };
     }
 
-    /// Closes this thread's epoll set for another thread, which rests because the system lacks something.
+    /// Closes this thread's epoll set for another thread, if that rests because there is no descriptor left.
     fn lend_set(&mut self) {
-        if self.set.take().is_some() {
+        if self.core().admission.permits.someone_lacks_a_descriptor() && self.set.take().is_some() {
             self.core().control.wake_gate();
         }
     }
@@ -321,9 +321,11 @@ impl<'a> Seat<'a> {
 
     fn after_failure(&self, listener: usize, e: io::Error) -> Result<()> {
         let Some(listener) = self.listeners.get(listener) else { return Ok(()) };
+        let lacks_a_descriptor = e.raw_os_error() == Some(EMFILE);
         match after_failure(self.core(), listener, e) {
             NextStep::GoOn => Ok(()),
-            NextStep::Rest(time) => self.rest(time),
+            NextStep::Rest(time) if lacks_a_descriptor => self.rest(time, Awaited::Descriptor),
+            NextStep::Rest(time) => self.rest(time, Awaited::End),
             // The server goes on while one listener is left.
             NextStep::Lost(error) if self.listeners.iter().all(Listener::is_lost) => Err(error),
             NextStep::Lost(_) => {
@@ -335,12 +337,12 @@ impl<'a> Seat<'a> {
 
     /// Rests because the system has given no thread or no process.
     pub(crate) fn back_off(&self) -> Result<()> {
-        self.rest(REST)
+        self.rest(REST, Awaited::End)
     }
 
     /// Rests until one of our connections ends, the server stops, or the time is over.
-    fn rest(&self, time: Duration) -> Result<()> {
-        self.gate().rest(time).map_err(failed_to_wait)
+    fn rest(&self, time: Duration, awaited: Awaited) -> Result<()> {
+        self.gate().rest(time, awaited).map_err(failed_to_wait)
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -350,7 +352,7 @@ impl<'a> Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        if self.core().admission.permits.someone_rests() {
+        if self.core().admission.permits.someone_lacks_a_descriptor() {
             return self.lend_set();
         }
         // A set that watches a strategy's descriptor is of no use to other seats: it is closed.

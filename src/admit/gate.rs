@@ -106,7 +106,7 @@ impl<'a> Gate<'a> {
 
     /// Rests until one of our connections ends, the server stops, or the time is over. In a drain it rests until
     /// the drain is over. The end of a child of [`Forking`](crate::Forking) makes the watched descriptor readable.
-    pub(crate) fn rest(&self, time: Duration) -> io::Result<()> {
+    pub(crate) fn rest(&self, time: Duration, awaited: Awaited) -> io::Result<()> {
         let core = self.core;
         let stops = core.control.stopping();
         let time = left(core.drain_deadline().filter(|_| stops)).map_or(time, |left| left.min(time));
@@ -115,7 +115,7 @@ impl<'a> Gate<'a> {
             drop(core.admission.gate.try_lock_for(time));
             return Ok(());
         };
-        let _awaiting = Awaiting::mark(core, gate, Awaited::End);
+        let _awaiting = Awaiting::mark(core, gate, awaited);
         core.control.gate.clear();
         // During a drain `stop` stays readable, and would end each rest at once.
         let stop = if stops { &core.control.now } else { &core.control.stop };

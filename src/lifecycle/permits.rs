@@ -21,8 +21,10 @@ pub(crate) enum Awaited {
     Nothing = 0,
     /// A permit.
     Permit = 1,
-    /// The end of a connection. It may free what the system lacks, a descriptor for example.
+    /// The end of a connection. It may free what the system lacks, a thread for example.
     End = 2,
+    /// As `End`, for a descriptor. A thread that waits may give one too.
+    Descriptor = 3,
 }
 
 impl Permits {
@@ -91,7 +93,7 @@ impl Permits {
     /// `used` permit counts.
     pub(crate) fn is_awaited(&self, used: bool) -> bool {
         let awaited = self.awaited.load(SeqCst);
-        awaited == Awaited::Permit as u8 || (awaited == Awaited::End as u8 && used)
+        awaited == Awaited::Permit as u8 || (awaited > Awaited::Permit as u8 && used)
     }
 
     /// Resets all numbers for a new worker. The former worker has ended.
@@ -102,7 +104,12 @@ impl Permits {
 
     /// True if a thread rests at the gate because the system lacks something.
     pub(crate) fn someone_rests(&self) -> bool {
-        self.awaited.load(SeqCst) == Awaited::End as u8
+        self.awaited.load(SeqCst) > Awaited::Permit as u8
+    }
+
+    /// True if a thread rests at the gate because the process has no descriptor left.
+    pub(crate) fn someone_lacks_a_descriptor(&self) -> bool {
+        self.awaited.load(SeqCst) == Awaited::Descriptor as u8
     }
 
     /// Marks that a thread waits at the gate. The caller must then try to take a permit once more: a permit
@@ -136,6 +143,10 @@ mod tests {
         assert!(!permits.someone_rests() && permits.is_awaited(false));
         permits.await_return(Awaited::End);
         assert!(permits.someone_rests() && permits.is_awaited(true) && !permits.is_awaited(false));
+        assert!(!permits.someone_lacks_a_descriptor(), "a thread, perhaps");
+        permits.await_return(Awaited::Descriptor);
+        assert!(permits.someone_rests() && permits.is_awaited(true) && !permits.is_awaited(false));
+        assert!(permits.someone_lacks_a_descriptor());
         permits.await_return(Awaited::Nothing);
         assert!(!permits.someone_rests() && !permits.is_awaited(true));
     }
