@@ -307,5 +307,5 @@ fn a_client_without_a_room_says_so_in_one_line() {
     let (status, said, complaint) = outcome(chat_client(&free.to_string(), Stdio::null()));
     assert_eq!((status, said.as_str(), complaint.lines().count()), (Some(1), "", 1), "{complaint}");
     assert!(complaint.starts_with(&format!("Error: cannot connect to {free}: ")), "{complaint}");
-    assert!(complaint.contains("start the server"), "{complaint}");
+    assert!(complaint.contains("start it"), "{complaint}");
 }

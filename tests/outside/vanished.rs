@@ -116,23 +116,28 @@ fn run(program: &str, args: &[&str]) {
 fn with_a_network_of_its_own() {
     let mut peer = Peer::start();
     let idle = ServerBuilder::new().idle_timeout(ms(500));
-    is_freed(&mut peer, idle, Duration::from_secs(5), "idle limit");
+    is_freed(&mut peer, idle, false, Duration::from_secs(5), "idle limit");
     let request = ServerBuilder::new().request_timeout(ms(500));
-    is_freed(&mut peer, request, Duration::from_secs(5), "limit");
+    is_freed(&mut peer, request, true, Duration::from_secs(5), "limit");
     // The time that was given, 6 s, and a generous rest for timers of the kernel.
-    is_freed(&mut peer, ServerBuilder::new().keep_alive_time(Duration::from_secs(6)), Duration::from_secs(60), "");
+    let probes = ServerBuilder::new().keep_alive_time(Duration::from_secs(6));
+    is_freed(&mut peer, probes, false, Duration::from_secs(60), "");
     is_freed_by_a_loop(&mut peer);
 }
 
 /// A server with this setting frees the connection of a peer that vanishes, says why, and serves others.
-fn is_freed(peer: &mut Peer, builder: ServerBuilder, within: Duration, why: &str) {
+/// `in_request`: the handler waits for the rest of a request, and not for the next line.
+fn is_freed(peer: &mut Peer, builder: ServerBuilder, in_request: bool, within: Duration, why: &str) {
     let failure = Arc::new(Mutex::new(String::new()));
     let told = failure.clone();
     let builder = builder.handle_error(move |f| *told.lock().unwrap() = f.to_string());
-    let waits = handler(|conn| {
+    let waits = handler(move |conn| {
         let mut line = String::new();
         while conn.read_line(&mut line)? > 0 {
             conn.write_all(std::mem::take(&mut line).as_bytes())?;
+            if in_request {
+                conn.read_exact(&mut [0; 100])?;
+            }
         }
         Ok(())
     });
