@@ -81,8 +81,9 @@ impl Permits {
         self.active.fetch_add(1, SeqCst);
     }
 
+    /// A process that was forked since counts anew, and may hold a permit of its parent's count.
     pub(crate) fn give_back_active(&self) {
-        self.active.fetch_sub(1, SeqCst);
+        let _ = self.active.fetch_update(SeqCst, SeqCst, |active| active.checked_sub(1));
     }
 
     pub(crate) fn give_back_held(&self) {
@@ -133,6 +134,14 @@ mod tests {
         assert!(permits.exceeded());
         permits.give_back_held();
         assert!(!permits.exceeded());
+    }
+
+    #[test]
+    fn a_permit_of_another_process_is_no_permit_more() {
+        let permits = Permits::default();
+        permits.set_limit(1);
+        permits.give_back_active();
+        assert!(permits.take() && !permits.take());
     }
 
     #[test]

@@ -117,6 +117,37 @@ pub fn in_a_reactor() {
     println!("report {}", reactor.run().unwrap());
 }
 
+/// With a connection that was open at the fork.
+pub fn in_a_reactor_that_serves() {
+    let mut reactor = Reactor::new().unwrap();
+    reactor.server().set_max_connections(2).unwrap();
+    let port = reactor.listen_tcp(ANY, factory(|_| Slow)).unwrap();
+    reactor.handle_signals().unwrap();
+    println!("{}", port.local_addr());
+    while reactor.server().stats().accepted == 0 {
+        reactor.turn(None).unwrap();
+    }
+    to_the_background();
+    println!("report {}", reactor.run().unwrap());
+}
+
+pub fn goes_on_with_its_connections(program: &mut Program) {
+    let mut first = Client::over(TcpStream::connect(&program.addr).unwrap());
+    let daemon = pid(&program.line());
+    assert_eq!(first.ask("one"), "here\n", "in the child");
+    drop(first);
+    // Its end gives one place back, and no more.
+    for _ in 0..2 {
+        let mut next = Client::over(TcpStream::connect(&program.addr).unwrap());
+        assert_eq!(next.ask("one"), "here\n");
+    }
+    let mut last = Client::over(TcpStream::connect(&program.addr).unwrap());
+    assert_eq!(last.ask("one"), "here\n");
+    kill(daemon, Signal::SIGTERM).unwrap();
+    assert_eq!(last.line(), "done\n");
+    program.rest();
+}
+
 /// As daemon(7) has it: fork twice, and all signals at their defaults.
 pub fn by_the_book() {
     let mut server = ServerBuilder::new().handle_signals().bind(ANY, slow()).unwrap();

@@ -63,6 +63,7 @@ const CASES: &[Case] = &[
     ("a_daemon_drains_with_workers", in_workers, answers_before_it_stops),
     ("a_daemon_drains_with_a_loop", in_a_loop, answers_before_it_stops),
     ("a_daemon_drains_with_a_reactor", in_a_reactor, answers_before_it_stops),
+    ("a_daemon_goes_on_with_open_connections", in_a_reactor_that_serves, goes_on_with_its_connections),
     ("a_daemon_drains_after_two_forks_and_a_reset_of_signals", by_the_book, answers_before_it_stops),
     ("a_daemon_hears_a_signal_that_came_before_it_served", signalled_early, serves_its_queue_and_stops),
     ("a_daemon_keeps_the_socket_file_at_its_parents_end", with_a_file, has_the_file_until_its_end),

@@ -33,7 +33,11 @@ impl State {
         // The next turn watches these.
         (self.ports.listening, self.datagrams.receiving) = (false, false);
         for id in self.conns.ids() {
-            self.conns.get_mut(id).into_iter().for_each(|conn| conn.watch.interest = None);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.watch.interest = None;
+                // The permits are counted anew.
+                conn.entry.permit.iter().for_each(|_| self.core.admission.permits.engage());
+            }
             self.mark(id);
         }
         for id in self.clients.all.ids() {
