@@ -66,7 +66,7 @@ const LOOP_FLOORS: &[&str] = &[
 const OUTSIDE: &[&str] = &["lib", "guide", "model"];
 
 /// `unsafe` outside of `src/sys`: markers beside their types, one with a block for the model.
-const UNSAFE_OUTSIDE_SYS: usize = 4;
+const UNSAFE_OUTSIDE_SYS: usize = 6;
 
 /// Words of riddles in comments, docs and the guide. It may only fall.
 const RIDDLE_COUNT: usize = 8;

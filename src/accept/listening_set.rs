@@ -34,7 +34,7 @@ pub(super) enum Ready {
 impl ListeningSet {
     pub(super) fn new(core: &Core, listeners: &[Listener]) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        epoll.add(&core.control.stop, STOP)?;
+        epoll.add(core.control.stop_fd(), STOP)?;
         core.control.recall.iter().try_for_each(|recall| epoll.add(recall, RECALL))?;
         // `EPOLLEXCLUSIVE` wakes one of the sets that watch a listener, seldom more, never all. The watch is
         // level-triggered: while connections are queued, the next waiting thread is woken for the next one.
@@ -78,7 +78,7 @@ pub(super) fn wait_without_a_set(
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
     let mut poller = Poller::few();
-    poller.add(&core.control.stop, Readiness::READABLE, STOP)?;
+    poller.add(core.control.stop_fd(), Readiness::READABLE, STOP)?;
     core.control.recall.iter().try_for_each(|recall| poller.add(recall, Readiness::READABLE, RECALL))?;
     watched.map_or(Ok(()), |fd| poller.add(fd, Readiness::READABLE, WATCHED))?;
     for (index, listener) in (0..).zip(listeners).filter(|(_, listener)| !listener.is_lost()) {

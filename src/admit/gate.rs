@@ -96,8 +96,8 @@ impl<'a> Gate<'a> {
                 }
             }
             // During a drain `stop` stays readable, and would end each wait at once.
-            let stop = if at_stop { &control.now } else { &control.stop };
-            let ready = sys::poll([Some(control.gate.as_fd()), Some(stop.as_fd()), self.watched], None, left(until()))?;
+            let stop = if at_stop { control.now.as_fd() } else { control.stop_fd() };
+            let ready = sys::poll([Some(control.gate.as_fd()), Some(stop), self.watched], None, left(until()))?;
             if ready.has(2) {
                 return Ok(Answer::Watched);
             }
@@ -118,8 +118,8 @@ impl<'a> Gate<'a> {
         let _awaiting = Awaiting::mark(core, gate, awaited);
         core.control.gate.clear();
         // During a drain `stop` stays readable, and would end each rest at once.
-        let stop = if stops { &core.control.now } else { &core.control.stop };
-        sys::poll([Some(core.control.gate.as_fd()), Some(stop.as_fd()), self.watched], None, Some(time)).map(drop)
+        let stop = if stops { core.control.now.as_fd() } else { core.control.stop_fd() };
+        sys::poll([Some(core.control.gate.as_fd()), Some(stop), self.watched], None, Some(time)).map(drop)
     }
 }
 

@@ -180,7 +180,7 @@ impl Datagram {
         }
         let until = first.map(|(at, _)| at).into_iter().chain(drain).min();
         let left = until.map(|at| at.saturating_duration_since(now));
-        let stop = if drain.is_some() { control.urgent() } else { Some(control.stop.as_fd()) };
+        let stop = if drain.is_some() { control.urgent() } else { Some(control.stop_fd()) };
         sys::poll([stop], write, left.into_iter().chain(pause).min()).map(drop)
     }
 

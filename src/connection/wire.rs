@@ -360,10 +360,10 @@ impl Wire {
         let control = self.control();
         let drain = self.server.core.drain_deadline();
         let stop = match drain {
-            None => Some(control.stop.as_fd()),
+            None => Some(control.stop_fd()),
             // After the stop `stop` stays readable. An idle wait ends; any other watches for the urgent stop.
             Some(_) if idle && !self.is_spared() => return Ok(()),
-            Some(_) if idle => Some(self.server.core.server().control.stop.as_fd()),
+            Some(_) if idle => Some(self.server.core.server().control.stop_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
@@ -408,7 +408,9 @@ impl Wire {
     /// Notes a heartbeat if the serving thread of a worker process waits here. Returns how long it may wait
     /// until the next heartbeat.
     pub(crate) fn beat(&self) -> Option<Duration> {
-        let worker = self.server.core.worker().filter(|_| self.notice == StopNotice::ByPolling)?;
+        // A child of a worker is not the worker: its heart says nothing of the worker's.
+        let is_here = self.notice == StopNotice::ByPolling && !self.control().in_child();
+        let worker = self.server.core.worker().filter(|_| is_here)?;
         worker.beat();
         worker.beats_every()
     }
@@ -447,7 +449,7 @@ impl AsFd for Wire {
         match &self.socket {
             Some(socket) => socket.as_fd(),
             // Some descriptor that outlives the call; on this one every act of a socket fails.
-            None => self.control().stop.as_fd(),
+            None => self.control().stop_fd(),
         }
     }
 }

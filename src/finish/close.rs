@@ -55,7 +55,7 @@ fn linger(core: &Core, connection: &mut Connection, by: Instant) -> io::Result<(
         }
         let control = &core.control;
         // During a drain the wait ends for the urgent stop only; the drain limit is in `until` already.
-        let stop = if !control.stopping() { Some(control.stop.as_fd()) } else { control.urgent() };
+        let stop = if !control.stopping() { Some(control.stop_fd()) } else { control.urgent() };
         sys::poll([Some(fd), stop], None, Some(until - now))?;
     }
 }

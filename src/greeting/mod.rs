@@ -153,19 +153,19 @@ fn wait(
     let control = &core.control;
     // A worker that is replaced spares a client that has just connected, as long as its drain lasts.
     let (stop, by) = match core.drain_deadline() {
-        Some(drain) if core.ends_alone() => (&core.server().control.stop, until.min(drain)),
-        _ => (&control.stop, until),
+        Some(drain) if core.ends_alone() => (core.server().control.stop_fd(), until.min(drain)),
+        _ => (control.stop_fd(), until),
     };
     let left = by.saturating_duration_since(Instant::now());
     if left == Duration::ZERO {
         return Err(if by < until { GreetingError::stopped() } else { GreetingError::timed_out(core) });
     }
     // The heart of a worker beats on the thread that accepts, and must not stop here.
-    let worker = core.worker().filter(|_| accepting);
+    let worker = core.worker().filter(|_| accepting && !control.in_child());
     worker.into_iter().for_each(|worker| worker.beat());
     let left = left.min(worker.and_then(|worker| worker.beats_every()).unwrap_or(left));
     let socket = Some(socket.as_fd());
     let (read, write) = if progress == Progress::WantsWrite { (None, socket) } else { (socket, None) };
-    let waited = sys::poll([read, Some(stop.as_fd())], write, Some(left));
+    let waited = sys::poll([read, Some(stop)], write, Some(left));
     waited.map(drop).map_err(|e| GreetingError::new(GreetingFailure::System, e))
 }

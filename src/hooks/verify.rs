@@ -152,7 +152,7 @@ impl VerdictWait {
             if left == Duration::ZERO {
                 return Ok(None);
             }
-            let stop = if control.stopping() { control.urgent() } else { Some(control.stop.as_fd()) };
+            let stop = if control.stopping() { control.urgent() } else { Some(control.stop_fd()) };
             sys::poll([self.wakeup.as_ref().map(AsFd::as_fd), stop], None, Some(left))?;
         }
     }

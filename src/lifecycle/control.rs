@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -14,6 +14,7 @@ use crate::sync::now;
 use crate::sys::process::{self, Private};
 use crate::sys::shared::SharedRef;
 use crate::sys::stop_switch::{StopLevel, StopSwitch};
+use crate::sys::wishes::{ChildPipes, Wish, Wishes};
 use crate::sys::EventFd;
 
 /// The stop and the pause as they stand, in memory that forked children see too.
@@ -69,13 +70,22 @@ impl Control {
         &self.switch
     }
 
-    /// Closes the descriptors of all servers in a forked child. It keeps this server's `stop`, the master's
-    /// eventfds, and the socket that a datagram is replied from.
-    pub(crate) fn become_child(&self, shared: Option<BorrowedFd<'_>>) {
-        self.enter_child();
-        let masters = self.master.iter().flat_map(|master| master.descriptors());
-        let kept: Vec<_> = masters.chain([&self.stop]).map(AsFd::as_fd).chain(shared).collect();
+    /// Makes this the control of a forked child, which asks its parent for what it may not do itself. Closes the
+    /// descriptors of all servers, but for the children's ends of the pipes, and the socket that a datagram is
+    /// replied from.
+    pub(crate) fn become_child(&self, wishes: &SharedRef<Wishes>, shared: Option<BorrowedFd<'_>>) {
+        let Some(pipes) = self.made_pipes() else { return };
+        self.with_master().for_each(|control| control.enter_child(wishes.clone(), pipes.clone()));
+        let masters = self.master.iter().filter_map(|master| master.made_pipes()).map(|pipes| pipes.stop());
+        let kept: Vec<_> = masters.chain(pipes.of_children()).chain(shared).collect();
         process::close_private(&kept);
+    }
+
+    /// Makes this the master's control in a worker.
+    pub(crate) fn become_masters(&self, wishes: &SharedRef<Wishes>) -> Option<&Arc<ChildPipes>> {
+        let pipes = self.made_pipes()?;
+        self.enter_child(wishes.clone(), pipes.clone());
+        Some(pipes)
     }
 
     /// Returns this control, and the master's if there is one.
@@ -84,12 +94,13 @@ impl Control {
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Private<EventFd>> {
-        [&self.stop, &self.now, &self.gate, &self.events].into_iter().chain(&self.recall)
+        self.eventfds().into_iter().chain([&self.gate]).chain(&self.recall)
     }
 
     /// Replaces the eventfds by new ones, which no other process has. A stop that is set is announced by them.
     pub(super) fn renew_eventfds(&self) -> io::Result<()> {
         self.descriptors().try_for_each(|eventfd| eventfd.renew())?;
+        self.made_pipes().into_iter().try_for_each(|pipes| pipes.renew())?;
         self.clear_eventfds();
         Ok(())
     }
@@ -121,7 +132,10 @@ impl Control {
 
     /// Marks the cut. A connection that ends later counts as cut.
     pub(crate) fn cut(&self) {
-        self.state.cut.store(true, SeqCst);
+        // The parent of a child does so at the same time.
+        if !self.in_child() {
+            self.state.cut.store(true, SeqCst);
+        }
     }
 
     pub(crate) fn is_cut(&self) -> bool {
@@ -129,10 +143,15 @@ impl Control {
     }
 
     pub(crate) fn pause(&self) {
-        self.state.paused.store(true, SeqCst);
+        if !self.wish(Wish::Pause) {
+            self.state.paused.store(true, SeqCst);
+        }
     }
 
     pub(crate) fn resume(&self) {
+        if self.wish(Wish::Resume) {
+            return;
+        }
         self.state.paused.store(false, SeqCst);
         self.state.resumed.fetch_add(1, SeqCst);
         self.wake_gate();

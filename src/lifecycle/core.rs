@@ -21,6 +21,7 @@ use crate::offload::Offload;
 use crate::sync::now;
 use crate::sys::shared::{Shared, SharedRef};
 use crate::sys::signal;
+use crate::sys::wishes::Wish;
 use crate::systemd::Notifier;
 
 /// The state of one server. The accepting threads, the connections and every handle hold it.
@@ -56,7 +57,7 @@ pub(crate) struct Core {
 #[derive(Debug)]
 enum Role {
     /// A master, which shares this memory with its workers.
-    Master(Arc<Shared<Scoreboard>>),
+    Master(Arc<Scoreboard>),
     Worker(WorkerRole),
 }
 
@@ -123,7 +124,7 @@ impl Core {
     }
 
     /// Makes this server a master that shares this memory with its workers.
-    pub(crate) fn become_master(&self, scoreboard: Arc<Shared<Scoreboard>>) {
+    pub(crate) fn become_master(&self, scoreboard: Arc<Scoreboard>) {
         let _ = self.role.set(Role::Master(scoreboard));
     }
 
@@ -140,7 +141,7 @@ impl Core {
     }
 
     /// Returns the memory shared with the workers, if this is a master.
-    pub(crate) fn scoreboard(&self) -> Option<&Arc<Shared<Scoreboard>>> {
+    pub(crate) fn scoreboard(&self) -> Option<&Arc<Scoreboard>> {
         match self.role.get() {
             Some(Role::Master(scoreboard)) => Some(scoreboard),
             _ => None,
@@ -154,6 +155,9 @@ impl Core {
 
     /// Sets the connection limit that the user wants.
     pub(crate) fn set_limit(&self, limit: usize) {
+        if self.control.wish(Wish::Limit(limit)) {
+            return;
+        }
         let permits = &self.admission.permits;
         match self.scoreboard() {
             Some(scoreboard) => scoreboard.set_limit(limit, permits),
@@ -169,7 +173,9 @@ impl Core {
     /// Counts a connection that was taken from the kernel's queue.
     pub(crate) fn note_accepted(&self, peer: &Addr) {
         let accepted = self.monitor.count_accepted(peer);
-        self.worker().into_iter().for_each(|worker| worker.note_accepted(accepted));
+        if !self.control.in_child() {
+            self.worker().into_iter().for_each(|worker| worker.note_accepted(accepted));
+        }
     }
 
     /// Returns how far a stop has come. It decides how a connection that ends now is counted.
@@ -217,7 +223,9 @@ impl Core {
 
     fn active(&self) -> usize {
         let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
-        self.admission.permits.active() + workers.map(|state| state.permits.active()).sum::<usize>()
+        // A worker may have written anything.
+        let active = workers.map(|state| state.permits.active());
+        active.fold(self.admission.permits.active(), usize::saturating_add)
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -272,7 +280,7 @@ impl Core {
         if is_new_process {
             switch.tell_who_serves();
             self.memory.iter().try_for_each(|memory| memory.renew(|old, own| own.carry_on(old)))?;
-            self.scoreboard().into_iter().try_for_each(|shared| shared.renew(|old, own| own.carry_on(old)))?;
+            self.scoreboard().into_iter().try_for_each(|shared| shared.renew_memory())?;
             self.control.renew_eventfds()?;
         }
         switch.own();

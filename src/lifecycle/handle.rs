@@ -8,6 +8,7 @@ use super::scoreboard::check_count;
 use crate::config::check_limit;
 use crate::error::{Error, Result};
 use crate::observe::{InHandler, Stats};
+use crate::sys::wishes::Wish;
 
 /// The remote control of a server. Clone it, keep it, send it to other threads. A handler gets it from
 /// [`Connection::server`](crate::Connection::server).
@@ -99,6 +100,9 @@ impl ServerHandle {
         let core = self.core.server();
         let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("set_workers")) };
         check_count("set_workers", count)?;
+        if core.control.wish(Wish::Workers(count)) {
+            return Ok(());
+        }
         scoreboard.set_wanted(count, &core.admission.permits);
         core.control.wake_supervisor();
         Ok(())
@@ -116,9 +120,24 @@ impl ServerHandle {
     pub fn reload(&self) -> Result<()> {
         let core = self.core.server();
         let Some(scoreboard) = core.scoreboard() else { return Err(without_workers("reload")) };
-        scoreboard.reload();
+        if !core.control.wish(Wish::Reload) {
+            scoreboard.reload();
+        }
         core.control.wake_supervisor();
         Ok(())
+    }
+
+    /// Does what a child has asked for, as far as it makes sense: the child may have written anything.
+    pub(crate) fn fulfil(&self, wish: Wish) {
+        match wish {
+            Wish::Stop => self.shutdown(),
+            Wish::StopNow => self.shutdown_now(),
+            Wish::Pause => self.pause(),
+            Wish::Resume => self.resume(),
+            Wish::Limit(limit) => drop(self.set_max_connections(limit)),
+            Wish::Workers(count) => drop(self.set_workers(count)),
+            Wish::Reload => drop(self.reload()),
+        }
     }
 
     /// Returns the counters at this moment.

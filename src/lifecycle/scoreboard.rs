@@ -4,14 +4,16 @@
 //! master is woken. Two requests at once need no protocol, and no request is lost.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 
 use super::permits::Permits;
 use super::shared_state::SharedState;
 use crate::error::{Error, Result};
 use crate::listen::QueueCounts;
-use crate::sys::shared::{Shareable, Shared, SharedRef};
+use crate::observe::Report;
+use crate::sys::shared::{OnPages, Shareable, Shared, SharedRef};
+use crate::sys::wishes::Wishes;
 use crate::sys::{limits, process};
 
 /// The number of slots. A worker that is ending has one too. Unused pages cost nothing.
@@ -19,9 +21,19 @@ const SLOTS: usize = 2048;
 /// The most workers of one server.
 pub(crate) const MOST_WORKERS: usize = 512;
 
-/// The memory of a server with worker processes.
+/// The memory of a server with worker processes. Each process writes its own part, and reads all.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
+    board: Shared<Board>,
+    /// The connections that the kernel's queues held at the stop, and that are still served. All workers write
+    /// here: each takes from the count what it accepts.
+    pub(crate) queued: Arc<Shared<QueueCounts>>,
+    slots: Arc<Shared<Slots>>,
+}
+
+/// What the master writes.
+#[derive(Debug)]
+struct Board {
     /// The number of workers that the master should keep.
     wanted: AtomicUsize,
     /// The master replaces workers of an earlier generation.
@@ -34,27 +46,33 @@ pub(crate) struct Scoreboard {
     most_each: AtomicUsize,
     /// Slots from this index on have never been used.
     used: AtomicUsize,
-    /// The connections that the kernel's queues held at the stop, and that are still served.
-    pub(crate) queued: QueueCounts,
-    slots: [WorkerSlot; SLOTS],
+    /// True for each slot that a worker has, or gets soon.
+    taken: [AtomicBool; SLOTS],
 }
 
 // SAFETY: all fields are plain atomics. (The model has no processes, and so never makes one.)
 #[allow(unsafe_code)]
-unsafe impl Shareable for Scoreboard {}
+unsafe impl Shareable for Board {}
+
+#[derive(Debug)]
+struct Slots([OnPages<WorkerSlot>; SLOTS]);
+
+// SAFETY: as for `Board`.
+#[allow(unsafe_code)]
+unsafe impl Shareable for Slots {}
 
 /// The part of one worker. A later worker in the same slot goes on with its counters.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(crate) state: SharedState,
-    /// True if a worker has this slot, or gets it soon.
-    taken: AtomicBool,
     /// The time of the last heartbeat in milliseconds of the master's control, plus one. 0: none yet.
     beat: AtomicU64,
     /// From this count of accepted connections on, the worker asks for a successor.
     recycle_at: AtomicU64,
-    /// True if the worker has asked for a successor.
-    wants_successor: AtomicBool,
+    /// What the worker asks the master for.
+    pub(crate) wishes: Wishes,
+    /// Not zero if the worker has asked for a successor.
+    wants_successor: AtomicU8,
     /// The result of the worker's run, as a number.
     result: AtomicU64,
 }
@@ -66,67 +84,78 @@ impl Scoreboard {
         limit: Option<usize>,
         each: usize,
         most: usize,
-    ) -> io::Result<Arc<Shared<Self>>> {
-        let this = Shared::<Self>::new()?;
-        this.wanted.store(workers, SeqCst);
-        this.asked.store(limit.unwrap_or(0), SeqCst);
-        this.each.store(each, SeqCst);
-        this.most_each.store(most, SeqCst);
-        Ok(Arc::new(this))
+    ) -> io::Result<Arc<Self>> {
+        let (board, queued, slots) = (Shared::<Board>::new()?, Shared::new()?, Shared::new()?);
+        board.wanted.store(workers, SeqCst);
+        board.asked.store(limit.unwrap_or(0), SeqCst);
+        board.each.store(each, SeqCst);
+        board.most_each.store(most, SeqCst);
+        Ok(Arc::new(Self { board, queued: Arc::new(queued), slots: Arc::new(slots) }))
     }
 
-    /// Takes the settings over from the memory of the process that this one was forked from. The workers stay behind.
-    pub(super) fn carry_on(&self, old: &Self) {
-        let settings = |of: &Self| [&of.wanted, &of.asked, &of.each, &of.most_each].map(|n| n.load(SeqCst));
-        let [wanted, asked, each, most_each] = settings(old);
-        self.wanted.store(wanted, SeqCst);
-        self.asked.store(asked, SeqCst);
-        self.each.store(each, SeqCst);
-        self.most_each.store(most_each, SeqCst);
+    /// Gives this process memory of its own, which goes on with the settings.
+    pub(super) fn renew_memory(&self) -> io::Result<()> {
+        self.board.renew(|old, own| {
+            let settings = |of: &Board| [&of.wanted, &of.asked, &of.each, &of.most_each].map(|n| n.load(SeqCst));
+            let [wanted, asked, each, most_each] = settings(old);
+            own.wanted.store(wanted, SeqCst);
+            own.asked.store(asked, SeqCst);
+            own.each.store(each, SeqCst);
+            own.most_each.store(most_each, SeqCst);
+        })?;
+        self.queued.renew(|_, _| ())?;
+        self.slots.renew(|_, _| ())
     }
 
     pub(crate) fn wanted(&self) -> usize {
-        self.wanted.load(SeqCst)
+        self.board.wanted.load(SeqCst)
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(SeqCst)
+        self.board.generation.load(SeqCst)
     }
 
     pub(crate) fn reload(&self) {
-        self.generation.fetch_add(1, SeqCst);
+        self.board.generation.fetch_add(1, SeqCst);
     }
 
     /// Changes the number of workers. If the user set no connection limit, the limit changes with it.
     pub(crate) fn set_wanted(&self, count: usize, permits: &Permits) {
-        self.wanted.store(count, SeqCst);
+        self.board.wanted.store(count, SeqCst);
         self.renew(permits);
     }
 
     pub(crate) fn set_limit(&self, limit: usize, permits: &Permits) {
-        self.asked.store(limit, SeqCst);
+        self.board.asked.store(limit, SeqCst);
         self.renew(permits);
     }
 
     fn renew(&self, permits: &Permits) {
         let wanted = self.wanted();
-        let follows = wanted.saturating_mul(self.each.load(SeqCst));
-        let asked = Some(self.asked.load(SeqCst)).filter(|n| *n > 0);
+        let follows = wanted.saturating_mul(self.board.each.load(SeqCst));
+        let asked = Some(self.board.asked.load(SeqCst)).filter(|n| *n > 0);
         // More than the workers can serve is no limit: it would promise permits that no worker has.
-        let most = wanted.saturating_mul(self.most_each.load(SeqCst));
+        let most = wanted.saturating_mul(self.board.most_each.load(SeqCst));
         permits.set_limit(asked.unwrap_or(follows).min(most));
     }
 
     /// Returns the states of all workers, past and present.
     pub(crate) fn states(&self) -> impl Iterator<Item = &SharedState> {
-        self.slots.iter().take(self.used.load(SeqCst)).map(|slot| &slot.state)
+        self.slots.0.iter().take(self.board.used.load(SeqCst)).map(|slot| &slot.state)
     }
 
     /// Takes a slot for a new worker. `None` if all are taken.
-    pub(crate) fn take(this: &Arc<Shared<Self>>) -> Option<SharedRef<WorkerSlot>> {
-        let index = (0..SLOTS).find(|i| !this.slots[*i].taken.swap(true, SeqCst))?;
-        this.used.fetch_max(index + 1, SeqCst);
-        Some(SharedRef::new(this, |this| &this.slots[index]))
+    pub(crate) fn take(&self) -> Option<SharedRef<WorkerSlot>> {
+        let index = self.board.taken.iter().position(|taken| !taken.swap(true, SeqCst))?;
+        self.board.used.fetch_max(index + 1, SeqCst);
+        Some(SharedRef::new(&self.slots, |slots| &*slots.0[index]))
+    }
+
+    /// Gives a slot back whose worker has ended.
+    pub(crate) fn give_back(&self, slot: &WorkerSlot) {
+        let is_it = |at: &usize| std::ptr::eq(&*self.slots.0[*at], slot);
+        let index = (0..self.board.used.load(SeqCst)).find(is_it);
+        index.into_iter().for_each(|index| self.board.taken[index].store(false, SeqCst));
     }
 }
 
@@ -143,11 +172,16 @@ pub(crate) enum LostWith {
 
 impl WorkerSlot {
     /// Counts the connections that were lost with their worker as failed, and returns how many there were.
-    pub(crate) fn settle(&self, how: LostWith) -> u64 {
-        let (counters, totals) = (&self.state.counters, self.state.counters.totals());
-        let ended = totals.served + totals.failed + totals.disconnected + totals.refused;
+    /// `before` is what the counters were when the worker began.
+    pub(crate) fn settle(&self, how: LostWith, before: &Report) -> u64 {
+        let counters = &self.state.counters;
+        // A worker that was taken over may have written anything. What it cannot have counted is not kept.
+        if !counters.totals().may_follow(before) {
+            counters.reset(before);
+        }
+        let totals = counters.totals();
         // Each accepted connection ends in one of these counters. The rest had not ended.
-        let lost = totals.accepted.saturating_sub(ended);
+        let lost = totals.accepted.saturating_sub(totals.ended());
         counters.failed.fetch_add(lost, SeqCst);
         match how {
             LostWith::Crashed => drop(counters.crashed.fetch_add(lost, SeqCst)),
@@ -167,7 +201,8 @@ impl WorkerSlot {
         self.state.stop.clear();
         self.state.permits.clear();
         self.beat.store(0, SeqCst);
-        self.wants_successor.store(false, SeqCst);
+        self.wishes.fulfil(drop);
+        self.wants_successor.store(0, SeqCst);
         self.result.store(0, SeqCst);
         // The counters go on: the new worker's connections count from here.
         let accepted = self.accepted();
@@ -177,10 +212,6 @@ impl WorkerSlot {
     /// Returns the number of connections that this slot's workers have accepted, the present one's included.
     pub(crate) fn accepted(&self) -> u64 {
         self.state.counters.totals().accepted
-    }
-
-    pub(crate) fn give_back(&self) {
-        self.taken.store(false, SeqCst);
     }
 
     pub(crate) fn set_beat(&self, millis: u64) {
@@ -196,12 +227,12 @@ impl WorkerSlot {
     }
 
     /// Returns the flag that a worker sets to get a successor.
-    pub(crate) fn successor_wish(&self) -> &AtomicBool {
+    pub(crate) fn successor_wish(&self) -> &AtomicU8 {
         &self.wants_successor
     }
 
     pub(crate) fn wants_successor(&self) -> bool {
-        self.wants_successor.load(SeqCst)
+        self.wants_successor.load(SeqCst) != 0
     }
 
     pub(crate) fn set_result(&self, result: u64) {

@@ -1,7 +1,7 @@
 //! [`SharedState`]: the part of a server in memory that forked children share.
 //!
-//! So `conn.server()` works in a child: it reads the live counters, and `shutdown` sets the stop that the
-//! parent reads.
+//! So `conn.server()` works in a child: it reads the live counters. It cannot write them, and asks its parent
+//! for a stop (`sys::wishes`).
 
 use crossbeam::utils::CachePadded;
 

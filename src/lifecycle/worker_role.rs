@@ -10,7 +10,8 @@ use super::core::Core;
 use super::scoreboard::{Scoreboard, WorkerSlot};
 use crate::listen::QueueCounts;
 use crate::sys::process::Private;
-use crate::sys::shared::{Shared, SharedRef};
+use crate::sys::shared::SharedRef;
+use crate::sys::wishes::ChildPipes;
 use crate::sys::worker::SuccessorWish;
 
 /// The byte that a worker writes into its pipe when it is ready. All other bytes are its last error text.
@@ -20,7 +21,7 @@ pub(crate) const READY: u8 = 0;
 #[derive(Debug)]
 pub(crate) struct WorkerRole {
     pub(crate) master: Arc<Core>,
-    pub(crate) scoreboard: Arc<Shared<Scoreboard>>,
+    pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: SharedRef<WorkerSlot>,
     /// Its number among the workers. Its successor has the same number.
     pub(crate) index: usize,
@@ -35,19 +36,19 @@ pub(crate) struct WorkerRole {
 impl WorkerRole {
     pub(crate) fn new(
         master: &Arc<Core>,
-        (scoreboard, slot): (Arc<Shared<Scoreboard>>, SharedRef<WorkerSlot>),
+        (scoreboard, slot): (Arc<Scoreboard>, SharedRef<WorkerSlot>),
         index: usize,
         heartbeat: Option<Duration>,
-        pipe: Private,
+        (pipe, pipes): (Private, &Arc<ChildPipes>),
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
-        let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), master.control.switch());
+        let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), pipes);
         Self { master: master.clone(), scoreboard, slot, index, heartbeat, pipe, is_ready, successor }
     }
 
     /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.
     pub(crate) fn queue_counts(&self) -> SharedRef<QueueCounts> {
-        SharedRef::new(&self.scoreboard, |scoreboard| &scoreboard.queued)
+        SharedRef::new(&self.scoreboard.queued, |queued| queued)
     }
 
     /// Tells the master, once, that this worker listens.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use super::accept_error::AcceptError;
 use super::listener::Listener;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use crate::sys::shared::SharedRef;
+use crate::sys::shared::{Shareable, SharedRef};
 
 /// The most listeners whose queues the workers of one master serve to the end.
 pub(crate) const LISTENERS: usize = 64;
@@ -93,6 +93,10 @@ fn queued(listeners: &[Listener], backlog: usize) -> impl Iterator<Item = usize>
 /// The same counts in memory that a master shares with its workers.
 #[derive(Debug)]
 pub(crate) struct QueueCounts([AtomicUsize; LISTENERS]);
+
+// SAFETY: plain atomics. (The model has no processes, and so never makes one.)
+#[allow(unsafe_code)]
+unsafe impl Shareable for QueueCounts {}
 
 impl QueueCounts {
     /// Counts the queues in the master, at the stop.

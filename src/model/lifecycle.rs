@@ -19,7 +19,7 @@ fn control() -> Arc<Control> {
 /// Checks that the switch, its eventfds and the time of the request say the same.
 fn assert_whole(control: &Control) {
     let shows = |fd| sys::poll([Some(fd)], None, Some(Duration::ZERO)).unwrap().has(0);
-    assert_eq!(shows(control.stop.as_fd()), control.stopping());
+    assert_eq!(shows(control.stop_fd()), control.stopping());
     assert_eq!(shows(control.now.as_fd()), control.is_urgent());
     assert_eq!(control.drain_deadline(LIMIT).is_some(), control.stopping());
 }

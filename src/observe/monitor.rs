@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ type UserError = dyn std::error::Error + Send + Sync + 'static;
 pub(crate) struct Monitor {
     pub(crate) server: ServerId,
     counters: SharedRef<Counters>,
+    in_child: AtomicBool,
     /// Bounds the log lines that clients can cause.
     throttle: LogThrottle,
     handle_error: Option<Arc<ErrorHook>>,
@@ -84,6 +85,7 @@ impl Monitor {
         Self {
             server,
             counters,
+            in_child: AtomicBool::new(false),
             throttle: LogThrottle::default(),
             handle_error,
             unheard,
@@ -96,11 +98,25 @@ impl Monitor {
         &self.counters
     }
 
-    /// Counts a connection that was taken from the kernel's queue, and returns the count.
+    /// From now on nothing is counted: a forked child can only read the counters.
+    pub(crate) fn become_child(&self) {
+        self.in_child.store(true, Relaxed);
+    }
+
+    fn count(&self, counter: &AtomicU64) {
+        if !self.in_child.load(Relaxed) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts a connection that was taken from the kernel's queue, and returns the count, or 0 in a child.
     #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
     pub(crate) fn count_accepted(&self, peer: &Addr) -> u64 {
         #[cfg(feature = "testing")]
         self.open.enter(peer);
+        if self.in_child.load(Relaxed) {
+            return 0;
+        }
         self.counters.accepted.fetch_add(1, Relaxed) + 1
     }
 
@@ -123,10 +139,12 @@ impl Monitor {
 
     /// Counts and reports a connection that was closed while it was greeted.
     pub(crate) fn report_not_greeted(&self, peer: &Addr, reason: GreetingFailure, error: &io::Error) {
-        self.counters.greetings.count(reason);
+        if !self.in_child.load(Relaxed) {
+            self.counters.greetings.count(reason);
+        }
         let failure = Failure::Greeting { peer, reason, error };
         if reason == GreetingFailure::Left {
-            count(&self.counters.disconnected);
+            self.count(&self.counters.disconnected);
             self.leave_open(peer, false);
         } else {
             self.count_refused(peer);
@@ -156,7 +174,7 @@ impl Monitor {
     }
 
     fn count_refused(&self, peer: &Addr) {
-        count(&self.counters.refused);
+        self.count(&self.counters.refused);
         self.leave_open(peer, false);
     }
 
@@ -167,7 +185,7 @@ impl Monitor {
 
     /// Reports a failed accept. The line is a warning only if accepting rests after it.
     pub(crate) fn report_accept_error(&self, local: &Addr, error: &io::Error, rests: bool) {
-        count(&self.counters.accept_errors);
+        self.count(&self.counters.accept_errors);
         let level = if rests { Level::Warn } else { Level::Debug };
         let kind = Kind::Accept(error.raw_os_error().unwrap_or(0));
         self.report_throttled(kind, level, &Failure::Accept { local, error });
@@ -175,7 +193,7 @@ impl Monitor {
 
     /// Reports a listener that has failed for good.
     pub(crate) fn report_lost_listener(&self, local: &Addr, error: &io::Error) {
-        count(&self.counters.accept_errors);
+        self.count(&self.counters.accept_errors);
         self.report(Level::Error, &Failure::ListenerLost { local, error });
     }
 
@@ -240,7 +258,7 @@ impl Monitor {
         self.count_end(peer, phase);
         match outcome {
             Outcome::NotServed(_) => {}
-            Outcome::Served => count(&self.counters.served),
+            Outcome::Served => self.count(&self.counters.served),
             Outcome::Panicked(message) => self.count_panic(peer, message),
             Outcome::Failed(error) => self.report_failed(peer, Cause::of(&**error, lost), &**error),
         }
@@ -279,7 +297,7 @@ impl Monitor {
         };
         let counters = &self.counters;
         match end {
-            ChildEnd::Served => count(&counters.served),
+            ChildEnd::Served => self.count(&counters.served),
             ChildEnd::Failed(text) => failed(Cause::Handler, text),
             ChildEnd::TimedOut(text) => failed(Cause::Limit, text),
             ChildEnd::Disconnected(text) => failed(Cause::Peer, text),
@@ -287,14 +305,14 @@ impl Monitor {
             ChildEnd::Panicked(message) => self.count_panic(peer, message),
             ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) => {}
             ChildEnd::Exited(code) => {
-                count(&counters.failed);
-                count(&counters.crashed);
+                self.count(&counters.failed);
+                self.count(&counters.crashed);
                 self.report_throttled(Kind::Exited(*code), Level::Error, &Failure::Exited { peer, code: *code });
             }
             // A signal that the server has sent at a limit is no crash.
             ChildEnd::Killed { signal, limit } => {
-                count(&counters.failed);
-                count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
+                self.count(&counters.failed);
+                self.count(if limit.is_some() { &counters.timed_out } else { &counters.crashed });
                 let kind = if limit.is_some() { Kind::Limit } else { Kind::Killed(signal) };
                 self.report_throttled(kind, Level::Error, &Failure::Killed { peer, signal, limit: *limit });
             }
@@ -305,14 +323,14 @@ impl Monitor {
         self.leave_open(peer, matches!(phase, StopPhase::Cut | StopPhase::Over { was_cut: true }));
         match phase {
             StopPhase::Running | StopPhase::Over { .. } => {}
-            StopPhase::Draining => count(&self.counters.drained),
-            StopPhase::Cut | StopPhase::CutAtOnce => count(&self.counters.forced),
+            StopPhase::Draining => self.count(&self.counters.drained),
+            StopPhase::Cut | StopPhase::CutAtOnce => self.count(&self.counters.forced),
         }
     }
 
     fn count_panic(&self, peer: &Addr, message: &str) {
-        count(&self.counters.failed);
-        count(&self.counters.panicked);
+        self.count(&self.counters.failed);
+        self.count(&self.counters.panicked);
         self.report_panic(peer, message);
     }
 
@@ -322,16 +340,16 @@ impl Monitor {
 
     fn report_failed(&self, peer: &Addr, cause: Cause, error: &UserError) {
         match cause {
-            Cause::Peer => count(&self.counters.disconnected),
+            Cause::Peer => self.count(&self.counters.disconnected),
             Cause::Limit => {
-                count(&self.counters.failed);
-                count(&self.counters.timed_out);
+                self.count(&self.counters.failed);
+                self.count(&self.counters.timed_out);
             }
             Cause::PeerFault => {
-                count(&self.counters.failed);
-                count(&self.counters.peer_faults);
+                self.count(&self.counters.failed);
+                self.count(&self.counters.peer_faults);
             }
-            Cause::Handler => count(&self.counters.failed),
+            Cause::Handler => self.count(&self.counters.failed),
         }
         self.report_error(peer, cause, error);
     }
@@ -393,10 +411,6 @@ impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Monitor").field("server", &self.server).finish_non_exhaustive()
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
 }
 
 /// The number of similar lines that the throttle has kept back. It displays as nothing for zero.

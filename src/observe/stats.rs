@@ -160,46 +160,78 @@ impl Counters {
             greetings: self.greetings.totals(),
         }
     }
+
+    /// Sets the counters to these totals.
+    pub(crate) fn reset(&self, to: &Report) {
+        self.accepted.store(to.accepted, Relaxed);
+        self.served.store(to.served, Relaxed);
+        self.failed.store(to.failed, Relaxed);
+        self.panicked.store(to.panicked, Relaxed);
+        self.timed_out.store(to.timed_out, Relaxed);
+        self.crashed.store(to.crashed, Relaxed);
+        self.peer_faults.store(to.peer_faults, Relaxed);
+        self.disconnected.store(to.disconnected, Relaxed);
+        self.refused.store(to.refused, Relaxed);
+        self.accept_errors.store(to.accept_errors, Relaxed);
+        self.drained.store(to.drained, Relaxed);
+        self.forced.store(to.forced, Relaxed);
+    }
 }
 
 impl Report {
-    /// Adds two reports.
+    /// Returns the connections that have ended. Each one ends in one of these counters.
+    pub(crate) fn ended(&self) -> u64 {
+        [self.served, self.failed, self.disconnected, self.refused].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// True if one process may have counted from `before` to this: it has accepted less than 2^40 connections, and
+    /// no more have ended.
+    pub(crate) fn may_follow(&self, before: &Report) -> bool {
+        let new = |now: u64, before: u64| now.checked_sub(before).is_some_and(|new| new < 1 << 40);
+        let parts = [self.panicked, self.timed_out, self.crashed, self.peer_faults, self.drained, self.forced];
+        new(self.accepted, before.accepted)
+            && new(self.accept_errors, before.accept_errors)
+            && (before.ended()..=self.accepted).contains(&self.ended())
+            && parts.iter().all(|part| *part <= self.accepted)
+    }
+
+    /// Adds two reports. (A worker that was taken over may have written any number.)
     pub(crate) fn and(self, other: Report) -> Report {
         Report {
-            accepted: self.accepted + other.accepted,
-            served: self.served + other.served,
-            failed: self.failed + other.failed,
-            panicked: self.panicked + other.panicked,
-            timed_out: self.timed_out + other.timed_out,
-            crashed: self.crashed + other.crashed,
-            peer_faults: self.peer_faults + other.peer_faults,
-            disconnected: self.disconnected + other.disconnected,
-            refused: self.refused + other.refused,
-            accept_errors: self.accept_errors + other.accept_errors,
-            drained: self.drained + other.drained,
-            forced: self.forced + other.forced,
-            abandoned: self.abandoned + other.abandoned,
-            greetings: self.greetings.with(other.greetings, |a, b| a + b),
+            accepted: self.accepted.saturating_add(other.accepted),
+            served: self.served.saturating_add(other.served),
+            failed: self.failed.saturating_add(other.failed),
+            panicked: self.panicked.saturating_add(other.panicked),
+            timed_out: self.timed_out.saturating_add(other.timed_out),
+            crashed: self.crashed.saturating_add(other.crashed),
+            peer_faults: self.peer_faults.saturating_add(other.peer_faults),
+            disconnected: self.disconnected.saturating_add(other.disconnected),
+            refused: self.refused.saturating_add(other.refused),
+            accept_errors: self.accept_errors.saturating_add(other.accept_errors),
+            drained: self.drained.saturating_add(other.drained),
+            forced: self.forced.saturating_add(other.forced),
+            abandoned: self.abandoned.saturating_add(other.abandoned),
+            greetings: self.greetings.with(other.greetings, u64::saturating_add),
         }
     }
 
     /// Subtracts the totals `before` a run.
     pub(crate) fn since(self, before: Report) -> Report {
         Report {
-            accepted: self.accepted - before.accepted,
-            served: self.served - before.served,
-            failed: self.failed - before.failed,
-            panicked: self.panicked - before.panicked,
-            timed_out: self.timed_out - before.timed_out,
-            crashed: self.crashed - before.crashed,
-            peer_faults: self.peer_faults - before.peer_faults,
-            disconnected: self.disconnected - before.disconnected,
-            refused: self.refused - before.refused,
-            accept_errors: self.accept_errors - before.accept_errors,
-            drained: self.drained - before.drained,
-            forced: self.forced - before.forced,
+            accepted: self.accepted.saturating_sub(before.accepted),
+            served: self.served.saturating_sub(before.served),
+            failed: self.failed.saturating_sub(before.failed),
+            panicked: self.panicked.saturating_sub(before.panicked),
+            timed_out: self.timed_out.saturating_sub(before.timed_out),
+            crashed: self.crashed.saturating_sub(before.crashed),
+            peer_faults: self.peer_faults.saturating_sub(before.peer_faults),
+            disconnected: self.disconnected.saturating_sub(before.disconnected),
+            refused: self.refused.saturating_sub(before.refused),
+            accept_errors: self.accept_errors.saturating_sub(before.accept_errors),
+            drained: self.drained.saturating_sub(before.drained),
+            forced: self.forced.saturating_sub(before.forced),
             abandoned: self.abandoned,
-            greetings: self.greetings.with(before.greetings, |a, b| a - b),
+            greetings: self.greetings.with(before.greetings, u64::saturating_sub),
         }
     }
 }

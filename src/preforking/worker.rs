@@ -11,11 +11,12 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::{Core, WorkerRole, WorkerSlot, READY};
+use crate::observe::Report;
 use crate::panics::caught;
 use crate::preforking::settings::PreForkingSettings;
 use crate::server::Bound;
 use crate::sys::process::{self, ChildSignals, Private};
-use crate::sys::shared::SharedRef;
+use crate::sys::shared::{let_go, SharedRef};
 use crate::sys::worker::{become_worker, pipe, set_name, WorkerSwitches};
 
 /// The engine's run. Its result is a number for the master.
@@ -62,10 +63,14 @@ pub(super) struct Worker {
     pub(super) generation: u64,
     pub(super) started: Instant,
     pub(super) was_ready: bool,
-    /// What its slot had accepted before it was forked.
-    accepted_before: u64,
     /// True if it has given no sign of life for too long.
     pub(super) is_stuck: bool,
+    /// The counters of its slot when it began.
+    pub(super) counted: Report,
+    /// Its share of the connection limit.
+    pub(super) limit: usize,
+    /// The most permits that it can hold: what it was given, and has not given back.
+    pub(super) given: usize,
     /// The number of resumes that it has been woken for.
     pub(super) resumes: u64,
     /// True if it has written anything.
@@ -90,7 +95,7 @@ impl Worker {
         let core = Core::of_worker(role(words), capacity)?;
         let Some(role) = core.worker() else { return Err(io::Error::other("no worker")) };
         let (index, slot, started) = (role.index, role.slot.clone(), Instant::now());
-        let accepted_before = slot.accepted();
+        let counted = slot.state.counters.totals();
 
         let pid = process::fork_child(signals, || run_worker(bound, &core, role, &lifeline, settings, run))?;
 
@@ -114,8 +119,10 @@ impl Worker {
             generation: 0,
             started,
             was_ready: false,
-            accepted_before,
             is_stuck: false,
+            counted,
+            limit: 0,
+            given: 0,
             resumes: 0,
             has_spoken: false,
             words: Vec::new(),
@@ -167,7 +174,7 @@ impl Worker {
 
     /// True if a request has come to it.
     pub(super) fn has_accepted(&self) -> bool {
-        self.slot.accepted() != self.accepted_before
+        self.slot.accepted() != self.counted.accepted
     }
 
     /// True if it serves, and is to go on.
@@ -213,10 +220,14 @@ fn become_worker_process(
     lifeline: &Private,
     settings: &PreForkingSettings,
 ) -> Result<Bound> {
-    // Keep the eventfds of both, the listeners, and the two pipes. A copy of another worker's lifeline, for
-    // one, would hide the master's death from that worker.
+    // Let go of memory, but for what this worker writes. Keep its own eventfds, the master's pipes for workers,
+    // the listeners, and the two pipes. A copy of another worker's lifeline, for one, would hide the master's
+    // death from that worker.
+    let_go(&[role.slot.on_pages(), role.queue_counts().on_pages()])
+        .map_err(Error::system("let go of the memory of the master"))?;
     let words = role.pipe.lock();
-    let eventfds = core.control.with_master().flat_map(|control| control.descriptors()).map(AsFd::as_fd);
+    let of_workers = role.master.control.become_masters(&role.slot.map(|slot| &slot.wishes));
+    let eventfds = core.control.descriptors().map(AsFd::as_fd).chain(of_workers.into_iter().flat_map(|p| p.of_children()));
     let listeners = bound.listeners.iter().map(AsFd::as_fd);
     let pipes = words.iter().chain([lifeline]).map(AsFd::as_fd);
     process::close_private(&eventfds.chain(listeners).chain(pipes).collect::<Vec<_>>());

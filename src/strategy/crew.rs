@@ -119,7 +119,7 @@ impl Crew {
                 });
                 // No event reports that threads can be started again, so that is tried by the clock.
                 let retry = retry.into_iter().chain(actions.left()).min();
-                let wait = [Some(core.control.events.as_fd()), Some(core.control.stop.as_fd())];
+                let wait = [Some(core.control.events.as_fd()), Some(core.control.stop_fd())];
                 sys::poll(wait, None, retry)?;
                 actions.act();
             }

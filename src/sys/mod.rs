@@ -7,7 +7,8 @@
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
-//!   [`shared`] (memory in common with children), [`limits`] of descriptors, [`inherited`] ones;
+//!   [`shared`] (memory in common with children), [`wishes`] (what children ask for), [`limits`] of descriptors,
+//!   [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master).
 
@@ -28,6 +29,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stop_switch;
 pub(crate) mod watch;
+pub(crate) mod wishes;
 pub(crate) mod worker;
 
 #[cfg(all(test, shuttle))]

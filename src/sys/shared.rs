@@ -1,13 +1,24 @@
-//! Memory that a process shares with its children.
+//! Memory that a process shares with its forked children.
+//!
+//! The process that makes such memory writes it. A child can only read it, but for the parts that it was
+//! given: a child that a hostile client has taken over must not be able to stop its parent, or to cheat it.
+//! So the memory is mapped twice, once to write and once to read, from a file that is sealed against further
+//! mappings for writing (`F_SEAL_FUTURE_WRITE`). [`let_go`] moves the second mapping to the place of the first
+//! in a child. `mprotect` cannot make it writable there.
 
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use nix::sys::mman::{mmap_anonymous, mremap, munmap, MRemapFlags, MapFlags, ProtFlags};
+use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+use nix::libc::{self, c_void};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::mman::{mmap, mmap_anonymous, mprotect, mremap, munmap, MRemapFlags, MapFlags, ProtFlags};
+use parking_lot::Mutex;
 
 /// A type of atomics only, for which all zeroes is a value and which needs no drop.
 ///
@@ -24,22 +35,129 @@ pub(crate) unsafe trait Shareable: Sync {
     }
 }
 
-/// A value in memory that is shared with every child forked later (`MAP_SHARED | MAP_ANONYMOUS`), zeroed at
-/// first.
+/// A value that begins and ends with a page, so that its pages can be mapped apart.
+#[derive(Debug)]
+#[cfg_attr(any(target_arch = "x86", target_arch = "x86_64"), repr(align(4096)))]
+#[cfg_attr(not(any(target_arch = "x86", target_arch = "x86_64")), repr(align(65536)))]
+pub(crate) struct OnPages<T>(pub(crate) T);
+
+impl<T> Deref for OnPages<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+const READ: ProtFlags = ProtFlags::PROT_READ;
+const WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+/// Memory of this process, with the view of it that children get.
+#[derive(Debug)]
+struct Region {
+    memory: Range<usize>,
+    view: View,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum View {
+    /// The second mapping, at this address.
+    At(usize),
+    /// The same mapping. The system has no files that can be sealed.
+    Same,
+    /// None: children do not see this memory.
+    Nothing,
+}
+
+impl View {
+    fn address(self) -> Option<NonNull<c_void>> {
+        match self {
+            Self::At(view) => NonNull::new(view as *mut c_void),
+            Self::Same | Self::Nothing => None,
+        }
+    }
+}
+
+/// All memory that this process writes and shares.
+static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
+
+/// In a forked child, takes away the right to write the shared memory of its parent, but for the kept ranges
+/// of whole pages. The child's own children lose those too.
+///
+/// # Errors
+/// If the system refuses a mapping. Some memory may be writable or not mapped at all then: the child must end.
+pub(crate) fn let_go(kept: &[Range<usize>]) -> io::Result<()> {
+    let mut regions = REGIONS.lock();
+    let mut left = Vec::new();
+    for region in regions.drain(..) {
+        let mut from = region.memory.start;
+        let mut within: Vec<_> = kept.iter().filter(|k| region.memory.contains(&k.start)).collect();
+        within.sort_by_key(|kept| kept.start);
+        for kept in within {
+            region.part(from..kept.start).take_away()?;
+            left.push(region.part((*kept).clone()));
+            from = kept.end;
+        }
+        region.part(from..region.memory.end).take_away()?;
+    }
+    *regions = left;
+    Ok(())
+}
+
+impl Region {
+    fn part(&self, memory: Range<usize>) -> Self {
+        let view = match self.view {
+            View::At(view) => View::At(view + (memory.start - self.memory.start)),
+            other => other,
+        };
+        Self { memory, view }
+    }
+
+    fn take_away(self) -> io::Result<()> {
+        let length = self.memory.len();
+        let Some(place) = NonNull::new(self.memory.start as *mut c_void).filter(|_| length > 0) else { return Ok(()) };
+        match self.view {
+            // SAFETY: these are whole pages of a mapping of ours; nothing here writes them from now on.
+            View::Same => Ok(unsafe { mprotect(place, length, READ) }?),
+            // SAFETY: these are whole pages of a mapping of ours, and nothing here uses them from now on.
+            View::Nothing => Ok(unsafe { munmap(place, length) }?),
+            // The memory at `place` stays what it was, but for the right to write it.
+            View::At(_) => self.view.address().map_or(Ok(()), |view| move_to(view, length, place)),
+        }
+    }
+}
+
+/// A value that this process writes, and that children which are forked later read. Zeroed at first.
 #[derive(Debug)]
 pub(crate) struct Shared<T: Shareable>(NonNull<T>);
 
 impl<T: Shareable> Shared<T> {
     pub(crate) fn new() -> io::Result<Self> {
-        let length = NonZeroUsize::new(std::mem::size_of::<T>()).unwrap_or(NonZeroUsize::MIN);
-        let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
-        // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
-        let memory = unsafe { mmap_anonymous(None, length, access, flags) }?;
+        // A sandbox may refuse such files. Then `let_go` protects against stray writes only.
+        let twice = map_twice(Self::length()).map(|(memory, view)| (memory, View::At(view.as_ptr() as usize)));
+        match twice {
+            Ok(mapped) => Self::from(mapped),
+            Err(_) => Self::from((map_once(Self::length())?, View::Same)),
+        }
+    }
+
+    /// Makes memory that a child sees only as far as [`let_go`] keeps it.
+    pub(crate) fn unseen() -> io::Result<Self> {
+        Self::from((map_once(Self::length())?, View::Nothing))
+    }
+
+    fn length() -> NonZeroUsize {
+        NonZeroUsize::new(std::mem::size_of::<T>()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn from((memory, view): (NonNull<c_void>, View)) -> io::Result<Self> {
         #[cfg(all(test, shuttle))]
         if let Some(first) = T::first() {
             // SAFETY: the new mapping is page-aligned and long enough, and nobody else knows of it yet.
             unsafe { memory.cast().write(first) };
         }
+        let start = memory.as_ptr() as usize;
+        REGIONS.lock().push(Region { memory: start..start + pages(Self::length().get()), view });
         Ok(Self(memory.cast()))
     }
 
@@ -48,14 +166,71 @@ impl<T: Shareable> Shared<T> {
     pub(crate) fn renew(&self, carry: impl FnOnce(&T, &T)) -> io::Result<()> {
         let fresh = Self::new()?;
         carry(self, &fresh);
-        let (length, flags) =
-            (std::mem::size_of::<T>().max(1), MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED);
-        // SAFETY: both mappings are ours and have this length. The new one takes the place of the old one, in one
-        // step: at every moment there is a value of atomics, as other processes could have written it.
-        unsafe { mremap(fresh.0.cast(), length, length, flags, Some(self.0.cast())) }?;
+        let length = pages(Self::length().get());
+        // In one step: at every moment there is a value of atomics, as other processes could have written it.
+        move_to(fresh.0.cast(), length, self.0.cast())?;
+        // The new memory comes with its own view.
+        let mut regions = REGIONS.lock();
+        let mut take = |start: usize| {
+            let at = regions.iter().position(|region| region.memory.start == start)?;
+            Some(regions.swap_remove(at))
+        };
+        let (old, new) = (take(self.0.as_ptr() as usize), take(fresh.0.as_ptr() as usize));
         std::mem::forget(fresh);
+        if let (Some(old), Some(new)) = (old, new) {
+            if let Some(view) = old.view.address() {
+                // SAFETY: this is the view that `new` made, and only the list refers to it.
+                let _ = unsafe { munmap(view, length) };
+            }
+            regions.push(Region { memory: old.memory, view: new.view });
+        }
         Ok(())
     }
+}
+
+/// Moves a mapping of this module to the place of another one, which goes.
+fn move_to(from: NonNull<c_void>, length: usize, place: NonNull<c_void>) -> io::Result<()> {
+    let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+    // SAFETY: both ranges are whole pages of mappings of ours. Nothing refers to the first one, and what refers to the
+    // second one finds atomics there as before.
+    unsafe { mremap(from, length, length, flags, Some(place)) }?;
+    Ok(())
+}
+
+fn map_once(length: NonZeroUsize) -> io::Result<NonNull<c_void>> {
+    // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
+    Ok(unsafe { mmap_anonymous(None, length, WRITE, MapFlags::MAP_SHARED) }?)
+}
+
+/// Maps a new file for writing, seals it, and maps it for reading. It needs no descriptor afterwards.
+fn map_twice(length: NonZeroUsize) -> io::Result<(NonNull<c_void>, NonNull<c_void>)> {
+    let file = memfd_create(c"socketserver", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    nix::unistd::ftruncate(&file, pages(length.get()) as libc::off_t)?;
+    let map = |file: &OwnedFd, access| {
+        // SAFETY: a new mapping that nothing else uses; the kernel picks the place.
+        unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file, 0) }
+    };
+    let memory = map(&file, WRITE)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL | FUTURE_WRITE;
+    let sealed = fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals)).and_then(|_| map(&file, READ));
+    sealed.map(|view| (memory, view)).map_err(|e| {
+        // SAFETY: this is the mapping that was just made, and nothing refers to it.
+        let _ = unsafe { munmap(memory, length.get()) };
+        e.into()
+    })
+}
+
+/// `F_SEAL_FUTURE_WRITE`, since Linux 5.1.
+const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(0x10);
+
+/// Rounds up to whole pages.
+fn pages(length: usize) -> usize {
+    length.next_multiple_of(page())
+}
+
+fn page() -> usize {
+    // SAFETY: sysconf takes an integer, and knows this one everywhere.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 impl<T: Shareable> Deref for Shared<T> {
@@ -70,8 +245,15 @@ impl<T: Shareable> Deref for Shared<T> {
 
 impl<T: Shareable> Drop for Shared<T> {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, and no reference outlives `self`.
-        let _ = unsafe { munmap(self.0.cast(), std::mem::size_of::<T>().max(1)) };
+        let start = self.0.as_ptr() as usize;
+        let mut regions = REGIONS.lock();
+        // A child has let go of it.
+        let Some(at) = regions.iter().position(|region| region.memory.start == start) else { return };
+        let region = regions.swap_remove(at);
+        for place in NonNull::new(start as *mut c_void).into_iter().chain(region.view.address()) {
+            // SAFETY: these are the mappings that `new` made, and no reference outlives `self`.
+            let _ = unsafe { munmap(place, region.memory.len()) };
+        }
     }
 }
 
@@ -94,6 +276,13 @@ impl<T: Sync> SharedRef<T> {
     /// A part of this part.
     pub(crate) fn map<P: Sync>(&self, part: impl FnOnce(&T) -> &P) -> SharedRef<P> {
         SharedRef { part: NonNull::from(part(self)), _whole: self._whole.clone() }
+    }
+
+    /// Returns the pages that the part lies on, for [`let_go`].
+    pub(crate) fn on_pages(&self) -> Range<usize> {
+        let (start, page) = (self.part.as_ptr() as usize, page());
+        let start = start / page * page;
+        start..start + pages(std::mem::size_of::<T>())
     }
 }
 

@@ -5,11 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::fork;
 use super::process::Private;
 use super::shared::SharedRef;
+use super::wishes::{ChildPipes, Wish, Wishes};
 use super::EventFd;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering::SeqCst};
 use crate::sync::now;
@@ -61,10 +65,17 @@ pub(crate) struct StopSwitch {
     pub(crate) epoch: Instant,
     /// The mark of the process whose server this is.
     owner: AtomicU64,
-    /// True if this is a forked child. A child keeps `stop` alone of the descriptors below.
+    /// True if this is a forked child. A child keeps none of the eventfds below.
     in_child: AtomicBool,
-    /// Readable from the request to stop until the next run, for all threads. Every wait includes it.
-    pub(crate) stop: Private<EventFd>,
+    /// Where a forked child asks its parent for what it may not do itself.
+    parent: Mutex<Option<Parent>>,
+    /// In a forked child: the level that it has asked its parent for.
+    asked: AtomicU8,
+    /// What children have instead of the eventfds. Made before the first fork.
+    pipes: OnceLock<Arc<ChildPipes>>,
+    /// Readable from the request to stop until the next run, for all threads. Every wait includes it, by
+    /// [`stop_fd`](StopSwitch::stop_fd).
+    stop: Private<EventFd>,
     /// Readable from the urgent stop until the next run. Threads that know of the stop already wait for it.
     pub(crate) now: Private<EventFd>,
     /// Set for the thread that supervises or drains: a connection or a worker ended, the limit was changed,
@@ -72,12 +83,20 @@ pub(crate) struct StopSwitch {
     pub(crate) events: Private<EventFd>,
 }
 
+/// The way from a forked child to its parent.
+#[derive(Debug)]
+struct Parent {
+    wishes: SharedRef<Wishes>,
+    pipes: Arc<ChildPipes>,
+}
+
 impl StopSwitch {
     pub(crate) fn new(state: SharedRef<StopLevel>, epoch: Instant) -> io::Result<Self> {
         let event_fd = || EventFd::new().map(Private::new);
         let (stop, now, events) = (event_fd()?, event_fd()?, event_fd()?);
         let owner = AtomicU64::new(fork::this_process());
-        Ok(Self { state, epoch, owner, in_child: AtomicBool::new(false), stop, now, events })
+        let (parent, asked, pipes) = (Mutex::new(None), AtomicU8::new(RUN), OnceLock::new());
+        Ok(Self { state, epoch, owner, in_child: AtomicBool::new(false), parent, asked, pipes, stop, now, events })
     }
 
     /// True if the server is this process's: it was made here, or has been served here. False in a process that was
@@ -107,9 +126,61 @@ impl StopSwitch {
         }
     }
 
-    /// Marks a forked child, which closes `now` and `events`.
-    pub(crate) fn enter_child(&self) {
+    /// Marks a forked child, which closes the eventfds. What it asks for it writes into `wishes`, and rings by
+    /// these pipes.
+    pub(crate) fn enter_child(&self, wishes: SharedRef<Wishes>, pipes: Arc<ChildPipes>) {
+        *self.parent.lock() = Some(Parent { wishes, pipes });
         self.in_child.store(true, SeqCst);
+    }
+
+    /// Returns the pipes for children. Call it before each fork: after a stop it makes one anew.
+    pub(crate) fn pipes(&self) -> io::Result<&Arc<ChildPipes>> {
+        if self.pipes.get().is_none() {
+            let _ = self.pipes.set(Arc::new(ChildPipes::new()?));
+        }
+        let pipes = self.pipes.get().ok_or(io::ErrorKind::NotFound)?;
+        if !self.stopping() {
+            pipes.reopen_stop()?;
+        }
+        // A stop may have come before there was a pipe for it.
+        if self.stopping() {
+            pipes.close_stop();
+        }
+        Ok(pipes)
+    }
+
+    /// Returns the pipes for children, if there may be some.
+    pub(crate) fn made_pipes(&self) -> Option<&Arc<ChildPipes>> {
+        self.pipes.get()
+    }
+
+    /// In a forked child, asks the parent, and returns true. It does not wait for a stop, and for nothing else
+    /// longer than 100 ms.
+    pub(crate) fn wish(&self, wish: Wish) -> bool {
+        if !self.in_child() {
+            return false;
+        }
+        if let Some(parent) = &*self.parent.lock() {
+            parent.wishes.express(wish);
+            parent.pipes.ring();
+            if !matches!(wish, Wish::Stop | Wish::StopNow) {
+                parent.wishes.wait();
+            }
+        }
+        true
+    }
+
+    /// Returns the eventfds.
+    pub(crate) fn eventfds(&self) -> [&Private<EventFd>; 3] {
+        [&self.stop, &self.now, &self.events]
+    }
+
+    /// Returns what is readable from the request to stop until the next run.
+    pub(crate) fn stop_fd(&self) -> BorrowedFd<'_> {
+        match self.pipes.get() {
+            Some(pipes) if self.in_child() => pipes.stop(),
+            _ => self.stop.as_fd(),
+        }
     }
 
     pub(crate) fn in_child(&self) -> bool {
@@ -145,17 +216,25 @@ impl StopSwitch {
     }
 
     fn raise_to(&self, level: u8) {
+        if self.wish(if level == NOW { Wish::StopNow } else { Wish::Stop }) {
+            self.asked.fetch_max(level, SeqCst);
+            return;
+        }
         let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
-        loop {
+        // Once is enough, but for a run that begins meanwhile. The state of a worker is in memory that the worker can
+        // write, so it is not waited for.
+        for _ in 0..16 {
             // The drain limit counts from the first request. A second one must not prolong the drain.
             let _ = self.state.stopped_at.compare_exchange(0, nanos + 1, SeqCst, SeqCst);
             // The state comes before the eventfds: a thread that is woken must find it.
             self.state.level.fetch_max(level, SeqCst);
-            // In a child the parent's `now` is closed, and its number may be another file.
-            if level == NOW && !self.in_child() {
+            if level == NOW {
                 self.now.set();
             }
             self.stop.set();
+            if let Some(pipes) = self.pipes.get() {
+                pipes.close_stop();
+            }
             self.wake_supervisor();
             // A run that began in between may have cleared a part of this. Then once more, for that run.
             if self.state.level.load(SeqCst) >= level && self.state.stopped_at.load(SeqCst) != 0 {
@@ -165,7 +244,7 @@ impl StopSwitch {
     }
 
     pub(crate) fn stopping(&self) -> bool {
-        self.state.level.load(SeqCst) != RUN
+        self.state.level.load(SeqCst) != RUN || self.asked.load(SeqCst) != RUN
     }
 
     /// True if the stop leaves connections no time.

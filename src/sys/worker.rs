@@ -12,7 +12,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -24,24 +24,25 @@ use nix::unistd::pipe2;
 use super::process::Private;
 use super::shared::SharedRef;
 use super::stop_switch::StopSwitch;
+use super::wishes::ChildPipes;
 use super::{master, poll, signal};
 
 /// A worker's wish for a successor. It lies in memory that the master sees too.
 #[derive(Debug, Clone)]
 pub(crate) struct SuccessorWish {
-    is_there: SharedRef<AtomicBool>,
-    master: Arc<StopSwitch>,
+    is_there: SharedRef<AtomicU8>,
+    pipes: Arc<ChildPipes>,
 }
 
 impl SuccessorWish {
-    pub(crate) fn new(is_there: SharedRef<AtomicBool>, master: &Arc<StopSwitch>) -> Self {
-        Self { is_there, master: master.clone() }
+    pub(crate) fn new(is_there: SharedRef<AtomicU8>, pipes: &Arc<ChildPipes>) -> Self {
+        Self { is_there, pipes: pipes.clone() }
     }
 
     /// Asks the master for a successor, once. Async-signal-safe.
     pub(crate) fn express(&self) {
-        if !self.is_there.swap(true, SeqCst) {
-            self.master.wake_supervisor();
+        if self.is_there.swap(1, SeqCst) == 0 {
+            self.pipes.ring();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Programs that fork: whose server is `Forking`, and that bind and then go to the background.
 
+mod attacks;
 mod background;
 mod hooks;
 #[path = "../programs/mod.rs"]
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use attacks::*;
 use background::*;
 use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
@@ -38,6 +40,10 @@ const CASES: &[Case] = &[
     ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
     ("f18_the_hook_runs_in_each_child", hooked, children_differ),
     ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
+    ("a_child_that_was_taken_over_harms_nobody", attacked, withstands_the_attack),
+    ("a_process_that_a_child_left_behind_harms_no_later_child", plain, is_not_haunted),
+    ("a_child_asks_its_parent_for_a_pause_and_a_limit", plain, asks_its_parent),
+    ("a_stop_in_a_child_ends_its_idle_siblings", twice, stops_its_siblings),
     ("programs_of_a_handler_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
     ("signals_that_were_blocked_at_the_start_are_handled", blocked_at_start, ends_at_a_signal),
     ("h12_the_ends_of_other_children_stay_theirs", with_own_child, own_child_is_waited_for),
@@ -87,6 +93,35 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             conn.server().shutdown();
             writeln!(conn, "stopping")?;
         }
+        "attack" => {
+            writeln!(conn, "{}", programs::attack::open_all())?;
+            conn.flush()?;
+            programs::attack::write_all();
+            if rest == "and exit" {
+                exit(0);
+            }
+        }
+        "haunt" => haunt(conn)?,
+        "wait" => {
+            writeln!(conn, "waits")?;
+            conn.flush()?;
+            thread::sleep(Duration::from_millis(rest.parse()?));
+            writeln!(conn, "done")?;
+        }
+        "idle" => {
+            writeln!(conn, "idles")?;
+            conn.next_request()?;
+        }
+        "stats" => writeln!(conn, "{}", conn.server().stats())?,
+        "ask" => {
+            let server = conn.server().clone();
+            server.pause();
+            let paused = server.is_paused();
+            server.resume();
+            server.set_max_connections(7)?;
+            let (then, limit) = (server.is_paused(), server.stats().max_connections);
+            writeln!(conn, "paused {paused}, then {then}; limit {limit}")?;
+        }
         "status" => writeln!(conn, "{}", shell(rest)?)?,
         "proc" => {
             let file = std::fs::read_to_string(format!("/proc/self/{rest}"))?;
@@ -126,6 +161,20 @@ static LAST: Mutex<Option<ServerHandle>> = Mutex::new(None);
 
 fn shell(script: &str) -> std::io::Result<i32> {
     Ok(Command::new("sh").args(["-c", script]).status()?.code().unwrap_or(-1))
+}
+
+/// Leaves a process behind that writes into the shared memory of this child for a second.
+#[allow(unsafe_code)]
+fn haunt(conn: &mut Connection) -> HandlerResult {
+    // SAFETY: a child of this handler has one thread, and what it runs allocates at the worst.
+    if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }? {
+        for _ in 0..1000 {
+            programs::attack::write_all();
+            thread::sleep(Duration::from_millis(1));
+        }
+        exit(0);
+    }
+    Ok(writeln!(conn, "haunts")?)
 }
 
 fn state() -> std::io::Result<String> {

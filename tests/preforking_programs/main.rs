@@ -55,6 +55,9 @@ const CASES: &[Case] = &[
     ("a_handler_that_waits_for_its_peer_is_not_stuck", waiting, is_not_replaced),
     ("f21_a_connection_wakes_one_worker", sixteen, few_are_woken),
     ("a_process_each_within_workers", forking_within, serves_and_adds_up),
+    ("a_worker_that_was_taken_over_harms_nobody_else", one_of_four, withstands_the_attack),
+    ("a_worker_s_child_that_was_taken_over_harms_nobody", forking_within, withstands_the_attack_of_a_child),
+    ("a_worker_s_child_asks_the_master", forking_within, asks_the_master),
     ("programs_of_a_worker_meet_signals_at_their_defaults", handling_signals, programs_trap_signals),
     ("programs_of_a_worker_s_child_do_as_well", handling_signals_twice, programs_trap_signals),
     ("an_interrupt_leaves_the_child_of_a_worker_alone", handling_signals_twice, child_survives_interrupts),
@@ -95,6 +98,12 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             writeln!(conn, "stopping")?;
         }
         "pid" => writeln!(conn, "{}", std::process::id())?,
+        "attack" => {
+            writeln!(conn, "{}", programs::attack::open_all())?;
+            conn.flush()?;
+            programs::attack::write_all();
+            std::process::abort();
+        }
         "status" => {
             let status = Command::new("sh").args(["-c", rest]).status()?;
             writeln!(conn, "{}", status.code().unwrap_or(-1))?;

@@ -21,6 +21,46 @@ pub(crate) fn serves_and_adds_up(program: &mut Program) {
     assert!(number("accepted") > 200 && number("accepted") == number("served"), "{told}");
 }
 
+pub(crate) fn one_of_four() {
+    serve(builder(PreForking::new(4, Threading::new())).max_connections(40));
+}
+
+/// It can write its own page, and the counts of the queue at the stop. Its nonsense ends with it.
+pub(crate) fn withstands_the_attack(program: &mut Program) {
+    assert_eq!(program.ask("on"), "on");
+    for _ in 0..10 {
+        let before = workers(program);
+        assert_eq!(program.ask("attack"), "2 own, 0 opened");
+        until("it is replaced", || workers(program).len() == 4 && workers(program) != before);
+        assert_eq!(program.ask("on"), "on");
+    }
+    until("the counters make sense again", || program.ask("stats").starts_with("active 1 of 40, accepted "));
+    let told = program.stop();
+    let number = |name: &str| -> u64 {
+        told.split(&format!("{name} ")).nth(1).unwrap().split([',', ' ', '\n']).next().unwrap().parse().unwrap()
+    };
+    assert!(number("accepted") < 10_000 && number("served") >= 2, "{told}");
+}
+
+pub(crate) fn withstands_the_attack_of_a_child(program: &mut Program) {
+    for _ in 0..20 {
+        assert_eq!(program.ask("attack"), "1 own, 0 opened");
+        assert_eq!(program.ask("on"), "on");
+    }
+    assert!(program.stop().contains("accepted 41, served 21, failed 20 (crashed 20)"));
+}
+
+pub(crate) fn asks_the_master(program: &mut Program) {
+    assert_eq!(program.ask("workers 3"), "Ok(())");
+    until("it has three workers", || workers(program).len() == 3);
+    assert_eq!(program.ask("limit 9"), "Ok(())");
+    until("the limit is nine", || program.ask("stats").starts_with("active 1 of 9,"));
+    let before = workers(program);
+    assert_eq!(program.ask("reload"), "Ok(())");
+    until("all are replaced", || workers(program).is_disjoint(&before) && workers(program).len() == 3);
+    program.stop();
+}
+
 pub(crate) fn handling_signals() {
     serve(builder(PreForking::new(2, Threading::new())).handle_signals());
 }

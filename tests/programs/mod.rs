@@ -2,6 +2,8 @@
 //! parent half drives it as a client and looks at what it prints at its end.
 #![allow(dead_code)] // each suite uses its part
 
+pub mod attack;
+
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

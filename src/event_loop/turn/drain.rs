@@ -27,10 +27,10 @@ impl State {
     pub(crate) fn watch_stop(&mut self) -> Result<()> {
         let (control, read) = (&self.core.control, Readiness::READABLE);
         // An earlier run may have left them watched.
-        self.poller.remove(&control.stop);
+        self.poller.remove(control.stop_fd());
         self.poller.remove(&control.now);
         self.poller
-            .add(&control.stop, read, token::STOP)
+            .add(control.stop_fd(), read, token::STOP)
             .and_then(|()| self.poller.add(&control.now, read, token::NOW))
             .map_err(Error::system("watch for the stop"))
     }
@@ -68,7 +68,7 @@ impl State {
     /// Begins the drain: counts the queues, cancels attempts to connect, and has every connection looked at.
     pub(crate) fn begin_drain(&mut self) {
         // The eventfd stays readable for the other loops. This one has seen it.
-        self.poller.remove(&self.core.control.stop);
+        self.poller.remove(self.core.control.stop_fd());
         if self.stop.drain.is_some() {
             return;
         }
@@ -106,7 +106,7 @@ impl State {
     pub(crate) fn hear_gate(&mut self) {
         // The stop is level-triggered, and stays readable: it would end every wait.
         if self.solo.is_some() {
-            self.poller.remove(&self.core.server().control.stop);
+            self.poller.remove(self.core.server().control.stop_fd());
         }
         // A worker that was recycled has spared connections without a request. At a stop of the server it does not.
         if self.stop.drain.is_some() && self.core.is_worker() {

@@ -35,7 +35,7 @@ impl State {
     /// Watches the stop of the server. A forked child does not have the descriptor of the urgent stop.
     pub(crate) fn watch_server_stop(&self) -> io::Result<()> {
         let control = &self.core.control;
-        self.poller.add(&control.stop, Readiness::READABLE, token::STOP)?;
+        self.poller.add(control.stop_fd(), Readiness::READABLE, token::STOP)?;
         control.urgent().map_or(Ok(()), |now| self.poller.add(now, Readiness::READABLE, token::NOW))
     }
 
@@ -43,7 +43,7 @@ impl State {
     pub(crate) fn watch_end_of_grace(&self) {
         if self.solo.is_some() && self.core.ends_alone() {
             // An entry in a list for poll(2) never fails.
-            let _ = self.poller.add(&self.core.server().control.stop, Readiness::READABLE, token::GATE);
+            let _ = self.poller.add(self.core.server().control.stop_fd(), Readiness::READABLE, token::GATE);
         }
     }
 

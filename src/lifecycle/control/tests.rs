@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// True if the level, the eventfd and the time of the request agree.
 fn is_consistent(control: &Control) -> bool {
-    let shown = sys::poll([Some(control.stop.as_fd())], None, Some(Duration::ZERO)).unwrap().has(0);
+    let shown = sys::poll([Some(control.stop_fd())], None, Some(Duration::ZERO)).unwrap().has(0);
     shown == control.stopping() && control.drain_deadline(LIMIT).is_some() == control.stopping()
 }
 

@@ -27,6 +27,7 @@ impl Supervisor<'_> {
         // What it wrote last may not have been read yet.
         let became_ready = worker.read_pipe();
         worker.was_ready |= became_ready;
+        self.fulfil(&worker);
 
         // Count the connections that it took along, and give its slot to the next worker.
         let in_order = status == Status::Exited(0) && worker.last_words().is_none();
@@ -35,12 +36,12 @@ impl Supervisor<'_> {
             State::Leaving(_) if in_order => LostWith::Left,
             _ => LostWith::Crashed,
         };
-        let connections = worker.slot.settle(lost_with);
+        let connections = worker.slot.settle(lost_with, &worker.counted);
         if in_order {
-            self.abandoned += worker.slot.result();
+            self.abandoned = self.abandoned.saturating_add(worker.slot.result());
         }
         let has_accepted = worker.has_accepted();
-        worker.slot.give_back();
+        self.scoreboard.give_back(&worker.slot);
         if lost_with == LostWith::Crashed && has_accepted && self.core().control.stopping() {
             self.lost.push(worker.index);
         }

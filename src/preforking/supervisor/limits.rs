@@ -19,18 +19,22 @@ impl Supervisor<'_> {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
         // First lower limits that are too high. Threads that have reserved more permits are asked to give
         // them back.
-        let lower = |w: &Worker| {
+        let lower = |w: &mut Worker| {
             let share = if w.is_ready() { share(limit, wanted, w.index, self.capacity) } else { 0 };
             let permits = &w.core.admission.permits;
-            if permits.limit() > share {
+            if w.limit > share {
+                w.limit = share;
                 permits.set_limit(share);
                 w.core.control.recall_permits(true);
                 w.core.control.wake_gate();
                 w.core.control.wake_supervisor();
             }
-            Part { limit: permits.limit(), held: permits.held(), share }
+            // A worker cannot hold more than it was given. If it says so, the others need not go short for it.
+            let held = permits.held().min(w.given);
+            w.given = held.max(w.limit);
+            Part { limit: w.limit, held, share }
         };
-        let parts: Vec<Part> = self.workers.iter().map(lower).collect();
+        let parts: Vec<Part> = self.workers.iter_mut().map(lower).collect();
         // Then raise others, by what has been given back.
         let (raised, settled) = raise(limit, &parts);
         self.settled = settled;
@@ -38,6 +42,8 @@ impl Supervisor<'_> {
         for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
             let is_resumed = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
+                worker.limit = new;
+                worker.given = worker.given.max(new);
                 worker.core.admission.permits.set_limit(new);
             }
             if is_resumed || new > part.limit {

@@ -25,14 +25,13 @@ use log::Level;
 use crate::config::AFTER_A_LATE_WAKE_UP;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
-use crate::lifecycle::{check_count, Core, Scoreboard, MOST_WORKERS};
+use crate::lifecycle::{check_count, Core, Scoreboard, ServerHandle, MOST_WORKERS};
 use crate::observe::log_line;
 use crate::preforking::settings::PreForkingSettings;
 use crate::preforking::starts::Starts;
 use crate::preforking::worker::{Run, State, Worker, AFTER_THE_DRAIN};
 use crate::server::Bound;
 use crate::sys::process::{ChildSignals, Private};
-use crate::sys::shared::Shared;
 use crate::sys::{self, master, signal, Epoll};
 
 /// Permits come back without a sign to the master. While it waits for some, it looks this often.
@@ -43,7 +42,7 @@ pub(super) struct Supervisor<'a> {
     bound: &'a Bound,
     settings: &'a PreForkingSettings,
     run: Run<'a>,
-    scoreboard: Arc<Shared<Scoreboard>>,
+    scoreboard: Arc<Scoreboard>,
     /// The most connections that one worker can serve.
     capacity: usize,
     workers: Vec<Worker>,
@@ -74,18 +73,25 @@ pub(super) struct Supervisor<'a> {
 /// The lowest bit of a token.
 const ENDED: u64 = 0;
 const SPOKE: u64 = 1;
+/// The token of the bell, which workers ring when they have a wish.
+const BELL: u64 = u64::MAX;
 
 impl<'a> Supervisor<'a> {
     pub(super) fn new(
         bound: &'a Bound,
         settings: &'a PreForkingSettings,
-        scoreboard: Arc<Shared<Scoreboard>>,
+        scoreboard: Arc<Scoreboard>,
         capacity: usize,
         run: Run<'a>,
     ) -> Result<Self> {
         let switch = bound.core.control.switch();
         let is_handling = signal::are_handled_by(switch);
-        let watch = Private::new(Epoll::new().map_err(Error::system("prepare to watch workers"))?);
+        let watch = || {
+            let watch = Private::new(Epoll::new()?);
+            watch.add(bound.core.control.pipes()?.bell(), BELL)?;
+            Ok(watch)
+        };
+        let watch = watch().map_err(Error::system("prepare to watch workers"))?;
         let signals = is_handling.then(|| master::Run::begin(switch));
         // A terminal sends SIGINT to the whole group, and it is the master that drains.
         let mut left = if is_handling { vec![Signal::SIGINT] } else { Vec::new() };
@@ -228,7 +234,10 @@ impl<'a> Supervisor<'a> {
     fn poll_workers(&mut self) {
         let mut tokens = [0; 32];
         while let Ok(ready) = self.watch.ready(&mut tokens) {
-            for token in ready {
+            if ready.contains(&BELL) {
+                self.hear_wishes();
+            }
+            for token in ready.iter().filter(|token| **token != BELL) {
                 let is_meant = |w: &Worker| w.pid.as_raw() as u64 == token >> 1;
                 let Some(at) = self.workers.iter().position(is_meant) else { continue };
                 if token & 1 == SPOKE {
@@ -243,6 +252,16 @@ impl<'a> Supervisor<'a> {
                 break;
             }
         }
+    }
+
+    fn hear_wishes(&self) {
+        self.core().control.made_pipes().into_iter().for_each(|pipes| pipes.hear());
+        self.workers.iter().for_each(|worker| self.fulfil(worker));
+    }
+
+    fn fulfil(&self, worker: &Worker) {
+        let server = ServerHandle { core: self.core().clone() };
+        worker.slot.wishes.fulfil(|wish| server.fulfil(wish));
     }
 
     fn read_pipe_of(&mut self, at: usize) {

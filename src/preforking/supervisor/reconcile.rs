@@ -9,7 +9,7 @@ use log::Level;
 
 use crate::error::{Error, Result};
 use crate::hooks;
-use crate::lifecycle::{Scoreboard, WorkerRole};
+use crate::lifecycle::WorkerRole;
 use crate::observe::log_line;
 use crate::preforking::check_threads;
 use crate::preforking::worker::{State, Worker};
@@ -93,10 +93,14 @@ impl Supervisor<'_> {
             check_threads()?;
         }
         let none_left = || Error::setting("PreForking", "more than 2048 processes, those on their way out included");
-        let slot = Scoreboard::take(&self.scoreboard).ok_or_else(none_left)?;
+        // After a stop, the pipe for it is made anew.
+        let pipes = core.control.pipes().map_err(Error::system("make the pipes of the workers"))?;
+        let slot = self.scoreboard.take().ok_or_else(none_left)?;
         slot.prepare(settings.recycle_after());
-        let role =
-            |pipe| WorkerRole::new(core, (self.scoreboard.clone(), slot.clone()), index, settings.heartbeat, pipe);
+        let role = |words| {
+            let shared = (self.scoreboard.clone(), slot.clone());
+            WorkerRole::new(core, shared, index, settings.heartbeat, (words, pipes))
+        };
         let started = Worker::start(self.bound, role, self.capacity, &self.child_signals, settings, &mut *self.run);
         match started.and_then(|worker| self.watch_worker(worker)) {
             Ok(mut worker) => {
@@ -107,7 +111,7 @@ impl Supervisor<'_> {
                 Ok(())
             }
             Err(e) => {
-                slot.give_back();
+                self.scoreboard.give_back(&slot);
                 Err(Error::System { act: "fork".into(), source: e })
             }
         }

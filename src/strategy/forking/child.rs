@@ -11,7 +11,7 @@ use crate::observe::{Cause, Outcome};
 use crate::panics::caught;
 use crate::sys::limits::restore_descriptors;
 use crate::sys::process;
-use crate::sys::shared::SharedRef;
+use crate::sys::shared::{let_go, SharedRef};
 
 /// Serves the connection. Returns the exit code.
 ///
@@ -28,9 +28,15 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, st
 fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> Verdict {
     let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
 
-    // Let go of descriptors. The reply to a datagram leaves from the server's socket, so that socket stays.
+    // Let go of memory and descriptors, before any code of the user's runs. The reply to a datagram
+    // leaves from the server's socket, so that socket stays.
+    if let Err(e) = let_go(&[slot.on_pages()]) {
+        slot.set_verdict(Verdict::Unbound, &format!("the memory of the parent could not be let go: {e}"));
+        return Verdict::Unbound;
+    }
     let shared = request.as_ref().and_then(Request::shared_socket);
-    core.control.become_child(shared.as_ref().map(AsFd::as_fd));
+    core.monitor.become_child();
+    core.control.become_child(&slot.map(|slot| &slot.wishes), shared.as_ref().map(AsFd::as_fd));
 
     // The server may have raised its limit on descriptors for its own sake. The child gets back what the
     // process was started with, and what it executes is not surprised.

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::slots::{ChildSlot, FreeSlots, Verdict};
+use super::slots::{ChildSlot, NewSlots, Verdict};
 use crate::accept::{Rejected, Request};
 use crate::admit::Permit;
 use crate::config::Limit;
-use crate::lifecycle::Core;
+use crate::lifecycle::{Core, ServerHandle};
 use crate::net::Addr;
 use crate::observe::{ChildEnd, GreetingFailure, StopPhase};
 use crate::sys::process::{self, Private, Status, Timer};
@@ -29,6 +29,8 @@ use crate::sys::{signal, Epoll};
 
 /// The timer's token. A child's is its process number.
 const TIMER: u64 = u64::MAX;
+/// The token of the bell, which children ring when they have a wish.
+const BELL: u64 = u64::MAX - 1;
 /// A child over its limit has this long to end by itself, before SIGTERM.
 const AFTER_THE_LIMIT: Duration = Duration::from_millis(250);
 /// From SIGTERM to SIGKILL.
@@ -52,7 +54,7 @@ struct Child {
 pub(super) struct Children {
     core: Arc<Core>,
     all: HashMap<u64, Child>,
-    free: FreeSlots,
+    slots: NewSlots,
     timer: Private<Timer>,
     /// When the timer is due.
     due: Cell<Option<Instant>>,
@@ -62,7 +64,8 @@ impl Children {
     pub(super) fn new(core: &Arc<Core>, watch: &Epoll) -> io::Result<Self> {
         let timer = Private::new(Timer::new()?);
         watch.add(&timer, TIMER)?;
-        Ok(Self { core: core.clone(), all: HashMap::new(), free: FreeSlots::default(), timer, due: Cell::new(None) })
+        watch.add(core.control.pipes()?.bell(), BELL)?;
+        Ok(Self { core: core.clone(), all: HashMap::new(), slots: NewSlots::default(), timer, due: Cell::new(None) })
     }
 
     /// Forks a child for the request. The parent keeps the permit. It closes its copy of the socket without
@@ -73,7 +76,8 @@ impl Children {
         request: Request,
         fork: impl FnOnce(&mut Option<Request>, &SharedRef<ChildSlot>) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
-        let slot = match self.free.take() {
+        // After a stop, the pipe for it is made anew.
+        let slot = match self.core.control.pipes().and_then(|_| self.slots.take()) {
             Ok(slot) => slot,
             Err(why) => return Err(Rejected::new(request, why)),
         };
@@ -90,7 +94,7 @@ impl Children {
                 Ok(())
             }
             (Err(why), Some(request)) => {
-                self.free.give_back(slot);
+                self.slots.give_back(slot);
                 Err(Rejected::new(request, why))
             }
             (_, None) => Ok(()),
@@ -123,7 +127,10 @@ impl Children {
     pub(super) fn poll(&mut self, watch: &Epoll) {
         let mut tokens = [0; 32];
         while let Ok(ready) = watch.ready(&mut tokens) {
-            for token in ready.iter().filter(|t| **t != TIMER) {
+            if ready.contains(&BELL) {
+                self.hear_wishes();
+            }
+            for token in ready.iter().filter(|t| **t < BELL) {
                 self.reap(watch, *token);
             }
             let is_cut = self.core.control.is_cut();
@@ -137,6 +144,18 @@ impl Children {
                 break;
             }
         }
+    }
+
+    fn hear_wishes(&self) {
+        if let Some(pipes) = self.core.control.made_pipes() {
+            pipes.hear();
+        }
+        self.all.values().for_each(|child| self.fulfil(child));
+    }
+
+    fn fulfil(&self, child: &Child) {
+        let server = ServerHandle { core: self.core.clone() };
+        child.slot.wishes.fulfil(|wish| server.fulfil(wish));
     }
 
     fn reap(&mut self, watch: &Epoll, token: u64) {
@@ -158,6 +177,12 @@ impl Children {
 
     /// Counts and reports how a child has ended, and gives its permit back.
     fn account_for(&mut self, mut child: Child, status: Status) {
+        // Its last wish may not have been heard yet.
+        self.fulfil(&child);
+        // A child that was cut at the drain limit may end before this process has looked at the clock.
+        if self.core.drain_deadline().is_some_and(|at| at <= Instant::now()) {
+            self.core.control.cut();
+        }
         if let Some(client) = child.slot.client() {
             let proxy = std::mem::replace(&mut child.peer, Addr::Ip(client));
             self.core.monitor.note_client(&proxy, &child.peer);
@@ -178,7 +203,6 @@ impl Children {
                 ChildEnd::Failed("its process ended without a report, and other code waited for it first".to_owned())
             }
         };
-        self.free.give_back(child.slot);
         self.core.monitor.report_child_end(&child.peer, &end, self.phase_of(&end));
         // Last: when nothing is in progress, everything is counted.
         drop(child.permit);

@@ -2,16 +2,21 @@
 //!
 //! A verdict and a text, so that the parent's log and hook can say what the handler's error was. An exit code
 //! or a signal is left for children that die without a word. If SIGCHLD is ignored, the slot is all there is.
+//!
+//! A slot has a page of its own, which no other child has before, meanwhile or afterwards: a process that a
+//! child has left behind may still write it. So slots are never used again, and the memory of [`AT_ONCE`] of
+//! them is given back when their children have ended.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::observe::GreetingFailure;
-use crate::sys::shared::{Shareable, Shared, SharedRef};
+use crate::sys::shared::{OnPages, Shareable, Shared, SharedRef};
+use crate::sys::wishes::Wishes;
 
-/// As many slots as fit a page.
-const PER_PAGE: usize = 16;
+/// As many slots as are mapped at once.
+const AT_ONCE: usize = 16;
 /// The longest text, in bytes.
 const TEXT: usize = 204;
 
@@ -30,6 +35,7 @@ pub(crate) struct ChildSlot {
     reason: AtomicU32,
     length: AtomicU32,
     text: [AtomicU8; TEXT],
+    pub(super) wishes: Wishes,
 }
 
 /// How a handler has ended, in the child's own judgement.
@@ -146,37 +152,31 @@ impl ChildSlot {
             _ => None,
         }
     }
-
-    fn clear(&self) {
-        self.deadline.store(0, SeqCst);
-        self.client[2].store(0, SeqCst);
-        self.verdict.store(0, SeqCst);
-    }
 }
 
-/// A page of slots.
 #[derive(Debug)]
-struct Slots([ChildSlot; PER_PAGE]);
+struct Slots([OnPages<ChildSlot>; AT_ONCE]);
 
 // SAFETY: plain atomics, all of them.
 #[allow(unsafe_code)]
 unsafe impl Shareable for Slots {}
 
-/// The slots that no child has.
+/// The slots that no child has had.
 #[derive(Debug, Default)]
-pub(super) struct FreeSlots(Vec<SharedRef<ChildSlot>>);
+pub(super) struct NewSlots(Vec<SharedRef<ChildSlot>>);
 
-impl FreeSlots {
+impl NewSlots {
     pub(super) fn take(&mut self) -> std::io::Result<SharedRef<ChildSlot>> {
         if self.0.is_empty() {
-            let page = Arc::new(Shared::<Slots>::new()?);
-            self.0.extend((0..PER_PAGE).rev().map(|index| SharedRef::new(&page, |page| &page.0[index])));
+            let slots = Arc::new(Shared::<Slots>::unseen()?);
+            self.0.extend((0..AT_ONCE).map(|index| SharedRef::new(&slots, |slots| &*slots.0[index])));
         }
         self.0.pop().ok_or_else(|| std::io::Error::other("no slot"))
     }
 
+    /// Takes back a slot that no child has had after all.
     pub(super) fn give_back(&mut self, slot: SharedRef<ChildSlot>) {
-        slot.clear();
+        slot.deadline.store(0, SeqCst);
         self.0.push(slot);
     }
 }
