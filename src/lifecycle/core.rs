@@ -99,6 +99,7 @@ impl Core {
         server: ServerId,
         reserve: Option<ReserveFd>,
     ) -> Self {
+        let unheard = Unheard::new(state.map(|state| &state.error_said), control.switch());
         Self {
             control: Arc::new(control),
             role: OnceLock::new(),
@@ -108,7 +109,7 @@ impl Core {
                 server,
                 state.map(|state| &*state.counters),
                 hooks.handle_error.clone(),
-                Unheard::new(state.map(|state| &state.error_said)),
+                unheard,
             ),
             registry: Registry::default(),
             run: Run::default(),
@@ -296,9 +297,6 @@ impl Core {
             self.monitor.unheard.begin();
         }
         self.notifier().into_iter().for_each(Notifier::starting);
-        if !self.is_worker() {
-            self.monitor.unheard.begin();
-        }
         self.run.begin();
         Serving(self.clone())
     }

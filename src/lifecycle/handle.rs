@@ -137,6 +137,7 @@ impl ServerHandle {
             Wish::Limit(limit) => drop(self.set_max_connections(limit)),
             Wish::Workers(count) => drop(self.set_workers(count)),
             Wish::Reload => drop(self.reload()),
+            Wish::ErrorSaid => drop(self.core.server().monitor.unheard.note()),
         }
     }
 

@@ -104,9 +104,10 @@ impl QueueCounts {
         self.0.iter().zip(queued(listeners, backlog)).for_each(|(left, queued)| left.store(queued, SeqCst));
     }
 
-    /// Returns the number of connections that are left, of all listeners.
+    /// Returns the number of connections that are left, of all listeners. (A worker that was taken over may have
+    /// written any number.)
     pub(crate) fn left(&self) -> usize {
-        self.0.iter().map(|left| left.load(SeqCst)).sum()
+        self.0.iter().map(|left| left.load(SeqCst)).fold(0, usize::saturating_add)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

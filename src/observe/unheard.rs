@@ -5,6 +5,7 @@
 //! line goes there in a run, and says how to see the rest.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use log::LevelFilter;
 
@@ -12,26 +13,41 @@ use super::failure::Failure;
 use crate::panics::caught;
 use crate::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::sys::shared::SharedRef;
+use crate::sys::stop_switch::StopSwitch;
+use crate::sys::wishes::Wish;
 
-/// True once the first error of this run has been printed, in memory that worker processes see too.
+/// Whether the first error of this run has been printed.
 #[derive(Debug, Clone)]
-pub(crate) struct Unheard(SharedRef<AtomicBool>);
+pub(crate) struct Unheard {
+    /// In memory that children and worker processes see too. They ask their parent to set it.
+    is_said: SharedRef<AtomicBool>,
+    switch: Arc<StopSwitch>,
+}
 
 impl Unheard {
-    pub(crate) fn new(is_said: SharedRef<AtomicBool>) -> Self {
-        Self(is_said)
+    pub(crate) fn new(is_said: SharedRef<AtomicBool>, switch: &Arc<StopSwitch>) -> Self {
+        Self { is_said, switch: switch.clone() }
     }
 
     /// Begins a run: its first error is printed again.
     pub(crate) fn begin(&self) {
-        self.0.store(false, SeqCst);
+        self.is_said.store(false, SeqCst);
+    }
+
+    /// Notes that an error has been printed. True if none was before.
+    pub(crate) fn note(&self) -> bool {
+        // Children that fail in the same moment may each print one.
+        match self.switch.in_child() {
+            true => !self.is_said.load(SeqCst) && self.switch.wish(Wish::ErrorSaid),
+            false => !self.is_said.swap(true, SeqCst),
+        }
     }
 
     /// Prints the failure if it is the first one and no logger can hear it. A panic is not printed: the standard
     /// library's hook has done so.
     pub(super) fn say(&self, failure: &Failure<'_>) {
         let is_panic = matches!(failure, Failure::Panic { .. } | Failure::Hook { .. });
-        if is_panic || has_logger() || self.0.swap(true, SeqCst) {
+        if is_panic || has_logger() || !self.note() {
             return;
         }
         // `eprintln!` would panic if nobody reads. The text of the error is the user's code, and may panic.

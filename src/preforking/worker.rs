@@ -172,6 +172,19 @@ impl Worker {
         Duration::from_millis(silence)
     }
 
+    /// Raises its share of the connection limit.
+    pub(super) fn give(&mut self, limit: usize) {
+        self.limit = limit;
+        self.given = self.given.max(limit);
+        self.core.admission.permits.set_limit(limit);
+    }
+
+    /// Returns the permits that it holds. It cannot hold more than it was given: if it says so, the others need
+    /// not go short for it.
+    pub(super) fn held(&self) -> usize {
+        self.core.admission.permits.held().min(self.given)
+    }
+
     /// True if a request has come to it.
     pub(super) fn has_accepted(&self) -> bool {
         self.slot.accepted() != self.counted.accepted

@@ -27,6 +27,8 @@ pub(crate) enum Wish {
     /// The number of worker processes.
     Workers(usize),
     Reload,
+    /// The first error of the run has been printed.
+    ErrorSaid,
 }
 
 /// The wishes of one child, in memory that it shares with its parent. Zero: none.
@@ -39,6 +41,7 @@ pub(crate) struct Wishes {
     limit: Twice,
     workers: Twice,
     reload: Twice,
+    error_said: Twice,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +79,7 @@ impl Wishes {
             Wish::Limit(limit) => self.limit.set(limit),
             Wish::Workers(count) => self.workers.set(count),
             Wish::Reload => self.reload.set(1),
+            Wish::ErrorSaid => self.error_said.set(1),
         }
     }
 
@@ -85,13 +89,14 @@ impl Wishes {
         self.limit.take(|limit| fulfil(Wish::Limit(limit)));
         self.workers.take(|count| fulfil(Wish::Workers(count)));
         self.reload.take(|_| fulfil(Wish::Reload));
+        self.error_said.take(|_| fulfil(Wish::ErrorSaid));
         self.pause.take(|level| fulfil(if level == 1 { Wish::Pause } else { Wish::Resume }));
         self.stop.take(|level| fulfil(if level == 1 { Wish::Stop } else { Wish::StopNow }));
     }
 
     /// True if the parent has yet to fulfil a wish, other than that for a stop.
     fn are_pending(&self) -> bool {
-        [&self.pause, &self.limit, &self.workers, &self.reload].into_iter().any(Twice::is_set)
+        [&self.pause, &self.limit, &self.workers, &self.reload, &self.error_said].into_iter().any(Twice::is_set)
     }
 
     /// Waits until the parent has fulfilled the wishes, but not long: it may be busy.

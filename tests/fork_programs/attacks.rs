@@ -40,7 +40,8 @@ pub(crate) fn is_not_haunted(program: &mut Program) {
 
 pub(crate) fn asks_its_parent(program: &mut Program) {
     assert_eq!(program.ask("ask"), "paused true, then false; limit 7");
-    assert!(program.ask("stats").contains("active 1 of 7"));
+    // The child that has asked may not be reaped yet.
+    assert!(program.ask("stats").contains(" of 7, accepted 2"));
     assert!(program.stop().contains("served 3"));
 }
 

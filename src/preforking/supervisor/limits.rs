@@ -8,10 +8,9 @@ impl Supervisor<'_> {
     /// Gives the newest worker its share of the limit in a drain, as far as the others do not hold it.
     pub(super) fn give_share_to_newest(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
-        let Some((newest, others)) = self.workers.split_last() else { return };
-        let taken = |w: &Worker| w.core.admission.permits.limit().max(w.core.admission.permits.held());
-        let free = limit.saturating_sub(others.iter().map(taken).sum());
-        newest.core.admission.permits.set_limit(share(limit, wanted, newest.index, self.capacity).min(free));
+        let Some((newest, others)) = self.workers.split_last_mut() else { return };
+        let free = limit.saturating_sub(others.iter().map(|w| w.limit.max(w.held())).sum());
+        newest.give(share(limit, wanted, newest.index, self.capacity).min(free));
     }
 
     /// Divides the connection limit among the ready workers, and passes a resume on to them.
@@ -29,8 +28,7 @@ impl Supervisor<'_> {
                 w.core.control.wake_gate();
                 w.core.control.wake_supervisor();
             }
-            // A worker cannot hold more than it was given. If it says so, the others need not go short for it.
-            let held = permits.held().min(w.given);
+            let held = w.held();
             w.given = held.max(w.limit);
             Part { limit: w.limit, held, share }
         };
@@ -42,9 +40,7 @@ impl Supervisor<'_> {
         for ((worker, part), new) in self.workers.iter_mut().zip(&parts).zip(raised) {
             let is_resumed = std::mem::replace(&mut worker.resumes, resumes) != resumes;
             if new > part.limit {
-                worker.limit = new;
-                worker.given = worker.given.max(new);
-                worker.core.admission.permits.set_limit(new);
+                worker.give(new);
             }
             if is_resumed || new > part.limit {
                 worker.core.control.wake_gate();
