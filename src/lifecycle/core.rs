@@ -105,12 +105,7 @@ impl Core {
             role: OnceLock::new(),
             memory: None,
             admission: Admission::new(state.map(|state| &*state.permits), capacity),
-            monitor: Monitor::new(
-                server,
-                state.map(|state| &*state.counters),
-                hooks.handle_error.clone(),
-                unheard,
-            ),
+            monitor: Monitor::new(server, state.map(|state| &*state.counters), hooks.handle_error.clone(), unheard),
             registry: Registry::default(),
             run: Run::default(),
             backoff: AcceptBackoff::default(),

@@ -79,12 +79,7 @@ pub(crate) struct WorkerSlot {
 
 impl Scoreboard {
     /// Makes the memory of a server. `limit` is the connection limit that the user set, if there is one.
-    pub(crate) fn for_server(
-        workers: usize,
-        limit: Option<usize>,
-        each: usize,
-        most: usize,
-    ) -> io::Result<Arc<Self>> {
+    pub(crate) fn for_server(workers: usize, limit: Option<usize>, each: usize, most: usize) -> io::Result<Arc<Self>> {
         let (board, queued, slots) = (Shared::<Board>::new()?, Shared::new()?, Shared::new()?);
         board.wanted.store(workers, SeqCst);
         board.asked.store(limit.unwrap_or(0), SeqCst);

@@ -240,7 +240,8 @@ fn become_worker_process(
         .map_err(Error::system("let go of the memory of the master"))?;
     let words = role.pipe.lock();
     let of_workers = role.master.control.become_masters(&role.slot.map(|slot| &slot.wishes));
-    let eventfds = core.control.descriptors().map(AsFd::as_fd).chain(of_workers.into_iter().flat_map(|p| p.of_children()));
+    let eventfds =
+        core.control.descriptors().map(AsFd::as_fd).chain(of_workers.into_iter().flat_map(|p| p.of_children()));
     let listeners = bound.listeners.iter().map(AsFd::as_fd);
     let pipes = words.iter().chain([lifeline]).map(AsFd::as_fd);
     process::close_private(&eventfds.chain(listeners).chain(pipes).collect::<Vec<_>>());
