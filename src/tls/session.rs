@@ -258,13 +258,18 @@ impl State {
         self.push_counted(below, wait).1.map_or(Ok(()), Err)
     }
 
-    /// Gives the kernel what is encrypted. Returns how many bytes it took, and the error if it did not take all.
+    /// Gives the kernel what is encrypted. Returns how many bytes it took, and the error if it did not take all. With
+    /// `wait` it makes one call, so that its caller looks at the deadlines: a peer that takes a little now and then must
+    /// not escape them.
     fn push_counted(&mut self, below: &impl Ciphertext, wait: bool) -> (usize, Option<io::Error>) {
         let mut pushed = 0;
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Below { below, wait }) {
                 Ok(n) => pushed += n,
                 Err(e) => return (pushed, Some(e)),
+            }
+            if wait && self.tls.wants_write() {
+                return (pushed, Some(io::ErrorKind::WouldBlock.into()));
             }
         }
         (pushed, None)

@@ -8,7 +8,7 @@ use socketserver::framing::Netstrings;
 use socketserver::tls::ClientAuth;
 use socketserver::{handler, Connection, Error, HandlerResult, Limit, ServerBuilder, TlsConfig, TlsInfo};
 
-use crate::kit::{connect, ms, serve, strategies, until, Running};
+use crate::kit::{connect, ms, serve, strategies, until, Running, LONG};
 use crate::support::pki::Pki;
 use crate::support::tls::{trust, trust_and_show, TlsClient};
 
@@ -234,6 +234,28 @@ fn a_record_that_trickles_is_cut_by_the_limits() {
         }
         assert_eq!(came, Some(Some(limit)), "no whole record, so no byte of the request has come");
     }
+}
+
+#[test]
+fn a_reader_that_takes_a_little_now_and_then_is_cut_by_the_request_limit() {
+    let Some(pki) = Pki::make() else { return };
+    let (tell, told) = mpsc::channel();
+    let builder = ServerBuilder::new().tls(config(&pki)).request_timeout(ms(300));
+    let big = handler(move |conn| {
+        conn.next_request()?;
+        let sent = conn.write_all(&vec![b'x'; 16 << 20]);
+        Ok(tell.send(sent.err().and_then(|e| Limit::of(&e)))?)
+    });
+    let server = serve(builder.bind("127.0.0.1:0", big).unwrap());
+    let mut client = TlsClient::connect(server.addr(), trust(&pki));
+    client.say("go");
+    let (by, mut came) = (std::time::Instant::now() + LONG, None);
+    while came.is_none() {
+        assert!(std::time::Instant::now() < by, "it is not cut");
+        let _ = client.tcp.read(&mut [0; 1000]);
+        came = told.recv_timeout(ms(2)).ok();
+    }
+    assert_eq!(came, Some(Some(Limit::Request)));
 }
 
 #[test]
