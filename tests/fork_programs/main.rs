@@ -6,6 +6,7 @@ mod hooks;
 #[path = "../programs/mod.rs"]
 mod programs;
 mod protocols;
+mod streams;
 
 use std::cell::Cell;
 use std::env;
@@ -31,6 +32,7 @@ use socketserver::{
     factory, handler, Blocking, Connection, Context, Error, Failure, Forking, HandlerResult, Protocol, ServerBuilder,
     ServerHandle, TcpServer, Transport,
 };
+use streams::*;
 
 const CASES: &[Case] = &[
     ("f2_other_threads_are_refused_at_the_start", threads_before, ends_with_the_refusal),
@@ -60,6 +62,7 @@ const CASES: &[Case] = &[
     ("service_actions_are_called_in_the_server", acting, has_acted),
     ("h13_a_handler_may_stop_its_server_and_drop_its_handle", with_a_last_handle, is_stopped_from_within),
     ("it_can_be_embedded_in_a_loop_of_one_s_own", embedded, is_served_by_the_loop),
+    ("a_stream_of_lines_in_a_child_is_idle_between_them", with_a_sink, is_idle_between_lines),
     ("a_protocol_is_served_in_a_child", with_a_protocol, serves_by_a_protocol),
     ("a_protocol_in_a_child_has_clients_and_work", with_clients, answers_by_a_client),
     ("a_factory_in_a_child_may_refuse", with_a_choosy_factory, is_refused_by_the_factory),
