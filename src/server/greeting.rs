@@ -51,9 +51,10 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Sets how long a connection may take to begin: the waits for the proxy's header, see
-    /// [`proxy_protocol`](Self::proxy_protocol). Then it is closed and its permit is free. A stop ends these
-    /// waits at once. Defaults to 10 s. Zero is an error when the server is bound.
+    /// Sets how long a connection may take to begin: the waits for the header of a
+    /// [proxy](Self::proxy_protocol) and for the handshake of TLS, both together. Then it is closed and its
+    /// permit is free. A stop ends these waits at once. Time in [`verify_request`](Self::verify_request) does
+    /// not count. Defaults to 10 s. Zero is an error when the server is bound.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.settings.handshake_timeout = limit;
         self

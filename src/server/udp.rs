@@ -62,7 +62,7 @@ use crate::strategy::Threading;
 /// | [`at_limit`] | with [`Refuse`](crate::AtLimit::Refuse), the message is the reply beyond the limit |
 /// | [`unix_mode`], [`unix_owner`] | which users may send to a Unix socket |
 /// | the hooks, signals, [`only_v6`] | as for connections |
-/// | idle and read limits, buffers, lines, backlog, `no_delay`, keep-alive, lingering | no effect |
+/// | idle and read limits, buffers, lines, backlog, `no_delay`, keep-alive, lingering, proxies, TLS | no effect |
 ///
 /// With [`Forking`](crate::Forking), the request limit ends the handler's process. With other strategies it
 /// does not end a handler that computes.
