@@ -253,7 +253,10 @@ fn handled(core: &Core, run: impl FnOnce() -> HandlerResult) -> Outcome {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.refuse(&io::Error::other("the strategy dropped it"));
+        // An error takes memory, and most requests have been served.
+        if self.0.is_some() {
+            self.refuse(&io::Error::other("the strategy dropped it"));
+        }
     }
 }
 

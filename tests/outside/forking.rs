@@ -3,6 +3,7 @@
 
 use crate::support;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -112,9 +113,18 @@ fn f9_a_child_has_its_connection_and_two_control_descriptors() {
     others.iter_mut().for_each(|client| assert_eq!(client.ask("ECHO on"), "on"));
     let mut client = server.connect();
     let child = child_of(&mut client);
-    let is_servers = |kind: &String| !kind.starts_with("file"); // files are the program's own
-    let kinds = procfs::fd_kinds(child).into_iter().filter(|(fd, _)| *fd > 2).map(|(_, kind)| kind);
-    let mut kinds: Vec<String> = kinds.filter(is_servers).collect();
+    let files = |pid: &str| -> Vec<(u32, String)> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let file = |path: PathBuf| {
+            let target = std::fs::read_link(&path).ok()?.to_string_lossy().into_owned();
+            Some((path.file_name()?.to_str()?.parse().ok()?, target))
+        };
+        entries.filter_map(|entry| file(entry.path())).collect()
+    };
+    // What this process has was inherited: it is the program's own.
+    let inherited: Vec<String> = files("self").into_iter().map(|(_, target)| target).collect();
+    let servers = files(&child.to_string()).into_iter().filter(|(fd, target)| *fd > 2 && !inherited.contains(target));
+    let mut kinds: Vec<String> = servers.map(|(_, target)| target.split(':').next().unwrap().to_owned()).collect();
     kinds.sort();
     assert_eq!(kinds, ["pipe", "pipe", "socket"]);
 }
