@@ -262,6 +262,7 @@ fn too_few_descriptors_are_an_error_before_it_listens() {
     for (strategy, args) in [
         ("sequential", &[][..]),
         ("threading", &["--max-connections", "50"]),
+        ("threading", &["--as", "protocol"]),
         ("thread-pool", &["--workers", "6"]),
         ("forking", &[]),
         ("event-loop", &[]),

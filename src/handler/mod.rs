@@ -78,6 +78,15 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
         let _ = conn;
         Ok(())
     }
+
+    /// Returns the number of descriptors that a connection takes.
+    #[doc(hidden)]
+    fn descriptors() -> usize
+    where
+        Self: Sized,
+    {
+        1
+    }
 }
 
 impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {

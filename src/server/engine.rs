@@ -83,7 +83,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
 
     /// Waits need none, if there is a lack: see `accept::Seat`.
     fn descriptors(&self, connections: usize) -> usize {
-        connections + ServingStrategy::descriptors(self)
+        connections.saturating_mul(H::descriptors()) + ServingStrategy::descriptors(self)
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {

@@ -95,6 +95,11 @@ use crate::sys::Poller;
 pub struct Blocking<F>(pub F);
 
 impl<F: Factory + Send + Sync + 'static> StreamRequestHandler for Blocking<F> {
+    /// The connection's own, and its loop's inbox.
+    fn descriptors() -> usize {
+        2
+    }
+
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         // Output of an outer handler goes first.
         conn.flush()?;
