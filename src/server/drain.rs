@@ -62,14 +62,16 @@ fn wait_until_idle(
         }
         let until = deadline().map(|at| prolonged.filter(|_| !core.control.is_urgent()).map_or(at, |p| p.max(at)));
         let patience = left(until);
-        if patience == Some(Duration::ZERO) {
-            return Ok(false);
-        }
-        sys::poll([Some(core.control.events.as_fd()), strategy.wake_fd()], None, patience)?;
-        // Late: the process was stopped or frozen. For as long again, connections may take what has come meanwhile.
-        if let Some(until) = until.filter(|_| prolonged.is_none()) {
-            let late = now().saturating_duration_since(until);
-            prolonged = (!late.is_zero()).then(|| now() + late.min(AFTER_A_LATE_WAKE_UP));
+        match until {
+            Some(at) if patience == Some(Duration::ZERO) => {
+                if prolonged.is_some() || core.control.is_urgent() {
+                    return Ok(false);
+                }
+                // Late: the process was stopped or frozen. For as long again, connections may take what has come.
+                let now = now();
+                prolonged = Some(now + now.saturating_duration_since(at).min(AFTER_A_LATE_WAKE_UP));
+            }
+            _ => drop(sys::poll([Some(core.control.events.as_fd()), strategy.wake_fd()], None, patience)?),
         }
     }
 }
