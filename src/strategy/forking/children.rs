@@ -179,10 +179,6 @@ impl Children {
     fn account_for(&mut self, mut child: Child, status: Status) {
         // Its last wish may not have been heard yet.
         self.fulfil(&child);
-        // A child that was cut at the drain limit may end before this process has looked at the clock.
-        if self.core.drain_deadline().is_some_and(|at| at <= Instant::now()) {
-            self.core.control.cut();
-        }
         if let Some(client) = child.slot.client() {
             let proxy = std::mem::replace(&mut child.peer, Addr::Ip(client));
             self.core.monitor.note_client(&proxy, &child.peer);
