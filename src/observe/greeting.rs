@@ -81,6 +81,12 @@ impl GreetingCounters {
         }
     }
 
+    pub(super) fn reset(&self, mut to: GreetingCounts) {
+        for (reason, counter) in GreetingFailure::ALL.into_iter().zip(&self.0) {
+            counter.store(*to.of(reason), Relaxed);
+        }
+    }
+
     pub(crate) fn totals(&self) -> GreetingCounts {
         let mut counts = GreetingCounts::default();
         for (reason, counter) in GreetingFailure::ALL.into_iter().zip(&self.0) {
@@ -94,7 +100,7 @@ impl GreetingCounts {
     /// Returns the sum of all reasons.
     pub fn all(&self) -> u64 {
         let mut counts = *self;
-        GreetingFailure::ALL.into_iter().map(|reason| *counts.of(reason)).sum()
+        GreetingFailure::ALL.into_iter().map(|reason| *counts.of(reason)).fold(0, u64::saturating_add)
     }
 
     fn of(&mut self, reason: GreetingFailure) -> &mut u64 {

@@ -175,6 +175,7 @@ impl Counters {
         self.accept_errors.store(to.accept_errors, Relaxed);
         self.drained.store(to.drained, Relaxed);
         self.forced.store(to.forced, Relaxed);
+        self.greetings.reset(to.greetings);
     }
 }
 

@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
@@ -82,26 +83,23 @@ impl View {
 static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 
 /// In a forked child, takes away the right to write the shared memory of its parent, but for the kept ranges
-/// of whole pages. The child's own children lose those too.
+/// of whole pages, one of each mapping at most. The child's own children lose those too.
 ///
 /// # Errors
 /// If the system refuses a mapping. Some memory may be writable or not mapped at all then: the child must end.
 pub(crate) fn let_go(kept: &[Range<usize>]) -> io::Result<()> {
-    let mut regions = REGIONS.lock();
-    let mut left = Vec::new();
-    for region in regions.drain(..) {
-        let mut from = region.memory.start;
-        let mut within: Vec<_> = kept.iter().filter(|k| region.memory.contains(&k.start)).collect();
-        within.sort_by_key(|kept| kept.start);
-        for kept in within {
-            region.part(from..kept.start).take_away()?;
-            left.push(region.part((*kept).clone()));
-            from = kept.end;
+    // In place: memory that is allocated here would be copied for the child.
+    let mut result = Ok(());
+    REGIONS.lock().retain_mut(|region| {
+        let all = region.memory.clone();
+        let kept = kept.iter().find(|kept| all.contains(&kept.start)).cloned().unwrap_or(all.end..all.end);
+        for rest in [all.start..kept.start, kept.end..all.end] {
+            result = std::mem::replace(&mut result, Ok(())).and(region.part(rest).take_away());
         }
-        region.part(from..region.memory.end).take_away()?;
-    }
-    *regions = left;
-    Ok(())
+        *region = region.part(kept);
+        !region.memory.is_empty()
+    });
+    result
 }
 
 impl Region {
@@ -228,9 +226,14 @@ fn pages(length: usize) -> usize {
     length.next_multiple_of(page())
 }
 
+/// The size of a page. It is asked for once: each child would pay for the call.
 fn page() -> usize {
-    // SAFETY: sysconf takes an integer, and knows this one everywhere.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
+    if PAGE.load(Relaxed) == 0 {
+        // SAFETY: sysconf takes an integer, and knows this one everywhere.
+        PAGE.store(usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096), Relaxed);
+    }
+    PAGE.load(Relaxed)
 }
 
 impl<T: Shareable> Deref for Shared<T> {
