@@ -126,6 +126,10 @@ impl Crew {
             Ok(())
         };
         watch().map_err(failed)?;
+        // A worker process that is stopped before it has a share of the limit: the queue still needs a thread.
+        if self.members.load(SeqCst) == 0 {
+            self.hire().unwrap_or_else(|e| core.monitor.report_resting_worker(&Error::system("start a thread")(e)));
+        }
         self.fault.lock().take().map_or(Ok(()), Err)
     }
 

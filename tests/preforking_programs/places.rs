@@ -172,3 +172,33 @@ pub(crate) fn serves_with_more_workers(program: &mut Program) {
     held.iter_mut().for_each(|client| assert_eq!(line(client), "done"));
     program.stop();
 }
+
+/// Its workers stand still before they are ready, until somebody wakes them.
+fn asleep_at_first<E>(engine: E) -> ServerBuilder<PreForking<E>> {
+    let sleep = |_| nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).unwrap();
+    builder(PreForking::new(2, engine).after_fork(sleep)).handle_signals()
+}
+
+pub(crate) fn asleep<E>(engine: E)
+where
+    PreForking<E>: Engine<HandlerFn<fn(&mut Connection) -> HandlerResult>>,
+{
+    serve(asleep_at_first(engine));
+}
+
+pub(crate) fn asleep_loops() {
+    let mut server = asleep_at_first(EventLoops::new(2)).bind("127.0.0.1:0", factory(|_peer| Slow)).unwrap();
+    println!("{}", server.local_addr());
+    println!("{}", server.serve_forever().unwrap());
+}
+
+/// No worker had a share of the places at the stop: all clients were reset.
+pub(crate) fn become_ready_after_the_stop(program: &mut Program) {
+    let mut clients: Vec<_> = (0..6).map(|_| connect(program, "hello")).collect();
+    let sleeps = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    until("both workers stand still", || workers(program).iter().filter(|pid| sleeps(pid)).count() == 2);
+    kill("TERM", program.child.id());
+    workers(program).into_iter().for_each(|pid| kill("CONT", pid));
+    clients.iter_mut().for_each(|client| assert_eq!(line(client), "hello"));
+    assert!(program.rest().contains("served 6"));
+}

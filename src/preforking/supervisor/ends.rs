@@ -96,6 +96,7 @@ impl Supervisor<'_> {
             control.events.clear();
             self.poll_workers();
             self.replace_lost();
+            self.give_missing_shares();
             self.forward_stop();
             if self.workers.is_empty() {
                 break;
@@ -120,8 +121,8 @@ impl Supervisor<'_> {
         }
         for index in lost.into_iter().take(self.scoreboard.queued.left()) {
             let may_start = self.fault.is_none() && self.starts.rest(index, now).is_none();
-            if may_start && self.start(index) {
-                self.give_share_to_newest();
+            if may_start {
+                self.start(index);
             }
         }
     }

@@ -2,15 +2,21 @@
 
 use super::Supervisor;
 use crate::preforking::shares::{raise, share, Part};
-use crate::preforking::worker::Worker;
+use crate::preforking::worker::{State, Worker};
 
 impl Supervisor<'_> {
-    /// Gives the newest worker its share of the limit in a drain, as far as the others do not hold it.
-    pub(super) fn give_share_to_newest(&mut self) {
+    /// Gives workers that have no share of the limit at the stop what the others leave of theirs: without it they could
+    /// not serve the queue. They have become ready too late, or will be, or a drain has started them.
+    pub(super) fn give_missing_shares(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
-        let Some((newest, others)) = self.workers.split_last_mut() else { return };
-        let free = limit.saturating_sub(others.iter().map(|w| w.limit.max(w.held())).sum());
-        newest.give(share(limit, wanted, newest.index, self.capacity).min(free));
+        let is_to_serve = |w: &Worker| matches!(w.state, State::Starting | State::Ready) && w.limit == 0;
+        for at in 0..self.workers.len() {
+            let free = limit.saturating_sub(self.workers.iter().map(|w| w.limit.max(w.held())).sum());
+            let worker = &mut self.workers[at];
+            if is_to_serve(worker) {
+                worker.give(share(limit, wanted, worker.index, self.capacity).min(free));
+            }
+        }
     }
 
     /// Divides the connection limit among the ready workers, and passes a resume on to them.
