@@ -77,8 +77,16 @@ const CASES: &[Case] = &[
     ("a_protocol_in_a_worker_takes_one_place", four_protocols, serves_four),
     ("a_worker_without_a_place_at_the_stop_is_not_waited_for", || late(Threading::new()), leaves_the_queue_to_others),
     ("a_worker_s_loop_without_a_place_at_the_stop_is_not_waited_for", late_loops, leaves_the_queue_to_others),
-    ("workers_that_are_not_ready_at_the_stop_serve_the_queue", || asleep(Threading::new()), become_ready_after_the_stop),
-    ("pools_that_are_not_ready_at_the_stop_serve_the_queue", || asleep(ThreadPool::new(2)), become_ready_after_the_stop),
+    (
+        "workers_that_are_not_ready_at_the_stop_serve_the_queue",
+        || asleep(Threading::new()),
+        become_ready_after_the_stop,
+    ),
+    (
+        "pools_that_are_not_ready_at_the_stop_serve_the_queue",
+        || asleep(ThreadPool::new(2)),
+        become_ready_after_the_stop,
+    ),
     ("loops_that_are_not_ready_at_the_stop_serve_the_queue", asleep_loops, become_ready_after_the_stop),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
