@@ -170,6 +170,8 @@ pub enum TlsFault {
     Empty,
     /// It is not in the format PEM.
     NotPem,
+    /// It has more than 4 MiB.
+    TooLarge,
     /// It is PEM, and has no certificate.
     NoCertificate,
     /// It is PEM, and has no private key.
@@ -204,6 +206,7 @@ impl fmt::Display for TlsFault {
             Self::NotPem => f.write_str(
                 "the file is not PEM; convert it, as by openssl x509 -inform der or openssl pkey -inform der",
             ),
+            Self::TooLarge => f.write_str("it has more than 4 MiB; give the file that has the PEM text alone"),
             Self::NoCertificate => f.write_str(
                 "no certificate is in it; give the file that has BEGIN CERTIFICATE, and the key as the other",
             ),

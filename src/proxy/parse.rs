@@ -158,6 +158,8 @@ fn v2(data: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     let Some(whole) = data.get(..length) else { return Ok(None) };
     // A proxy that speaks for itself may leave the addresses out, whatever family it names.
     let tlvs = whole.get(needed..).unwrap_or_default();
+    // What follows its command is not to be judged (section 2.2 of the format).
+    let tlvs = if is_local && tlv::check(tlvs).is_err() { &[] } else { tlvs };
     tlv::check(tlvs)?;
     check_sum(whole, tlvs)?;
     let addresses = if is_local { None } else { addresses_of(family, &whole[FIXED..needed]) };

@@ -316,10 +316,12 @@ pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
-/// Bytes that we have sent and the peer has not acknowledged (SIOCOUTQ).
+/// Bytes that we have sent and the peer has not acknowledged (SIOCOUTQ). Zero once the connection is gone: the kernel
+/// keeps its number after a reset, and nobody will acknowledge those bytes.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut n: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the number of TIOCOUTQ) writes one c_int through the pointer, which is valid for the call.
     nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(n)) })?;
-    Ok(usize::try_from(n).unwrap_or(0))
+    let is_gone = || sock::getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN);
+    Ok(if n > 0 && is_gone() { 0 } else { usize::try_from(n).unwrap_or(0) })
 }

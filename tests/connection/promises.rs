@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
-use crate::kit::{connect, expect, has_ipv6, read_all, serve, strategies, Folder};
+use crate::kit::{connect, expect, has_ipv6, read_all, serve, strategies, Folder, AT_ONCE, LONG};
 use socketserver::{handler, Addr, Connection, Sequential, ServerBuilder};
 
 /// What has come in, without waiting for more.
@@ -255,4 +256,28 @@ fn an_ipv4_client_of_an_ipv6_socket_is_told_in_ipv4() {
     let server = serve(ServerBuilder::new().only_v6(false).bind("[::]:0", report).unwrap());
     let mut client = connect(([127, 0, 0, 1], server.addr().port()).into());
     assert_eq!(read_all(&mut client), "127.0.0.1");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_peer_that_has_reset() {
+    for (name, strategy) in strategies() {
+        let (tell, told) = mpsc::channel();
+        let serves = handler(move |conn: &mut Connection| {
+            conn.write_all(&[b'x'; 300_000])?; // more than a peer takes that does not read
+            conn.flush()?;
+            tell.send(())?;
+            assert!(!conn.next_request()?, "the stop ends it");
+            Ok(tell.send(())?)
+        });
+        let builder = ServerBuilder::new().drain_timeout(2 * LONG).strategy(strategy);
+        let server = serve(builder.bind_tcp("127.0.0.1:0", serves).unwrap());
+        let client = server.connect();
+        told.recv_timeout(LONG).unwrap();
+        server.handle.shutdown();
+        told.recv_timeout(LONG).unwrap();
+        let since = Instant::now();
+        drop(client); // with unread input, so its kernel sends a reset
+        server.join();
+        assert!(since.elapsed() < AT_ONCE, "{name}: nobody will acknowledge the rest");
+    }
 }

@@ -315,6 +315,22 @@ fn start_tls_encrypts_from_there_on() {
 }
 
 #[test]
+fn injected_input_is_the_peers_fault() {
+    let Some(pki) = Pki::make() else { return };
+    let tls = config(&pki);
+    let serves = handler(move |conn: &mut Connection| {
+        conn.next_line()?;
+        Ok(conn.start_tls(&tls)?)
+    });
+    let server = serve(ServerBuilder::new().bind("127.0.0.1:0", serves).unwrap());
+    let mut attacker = connect(server.addr());
+    attacker.write_all(b"STARTTLS\nRCPT TO:<mallory>\n").unwrap();
+    assert_eq!(crate::kit::read_all(&mut attacker), "");
+    let report = server.stop();
+    assert_eq!((report.failed, report.peer_faults), (1, 1));
+}
+
+#[test]
 fn a_renewed_certificate_is_served_after_a_reload_and_a_bad_one_never() {
     let Some(pki) = Pki::make() else { return };
     pki.sign("renewed");
@@ -392,6 +408,7 @@ fn bad_files_are_named_with_what_to_do() {
     write("empty.pem", " \n");
     write("text.pem", "hello");
     write("damaged.pem", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n");
+    write("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n");
     pki.openssl(&["x509", "-in", "server.pem", "-outform", "der", "-out", "server.der"]);
     pki.openssl(&["pkey", "-in", "server.key", "-aes128", "-passout", "pass:x", "-out", "encrypted.key"]);
     pki.openssl(&["ec", "-in", "server.key", "-aes128", "-passout", "pass:x", "-out", "encrypted-old.key"]);
@@ -404,6 +421,9 @@ fn bad_files_are_named_with_what_to_do() {
         ("text.pem", "server.key", "text.pem", "not PEM"),
         ("server.der", "server.key", "server.der", "-inform der"),
         ("damaged.pem", "server.key", "damaged.pem", "cannot be used"),
+        ("cut.pem", "server.key", "cut.pem", "the file is cut off"),
+        ("/dev/zero", "server.key", "/dev/zero", "more than 4 MiB"),
+        ("server.pem", "/dev/zero", "/dev/zero", "more than 4 MiB"),
         ("server.key", "server.key", "server.key", "no certificate"),
         ("expired.pem", "server.key", "expired.pem", "has expired on 20"),
         ("server.pem", "none.key", "none.key", "check its path"),
