@@ -95,7 +95,10 @@ fn addresses_are_those_of_the_client_and_of_the_proxy() {
     for block in [&b""[..], b"neither addresses nor TLVs", &[0xff; 300]] {
         for family in [0, 0x11, 0x75] {
             let (header, length) = whole(&v2(0x20, family, block));
-            assert!(header.is_local() && length == 16 + block.len(), "the proxy's own block is skipped, whatever it has");
+            assert!(
+                header.is_local() && length == 16 + block.len(),
+                "the proxy's own block is skipped, whatever it has"
+            );
         }
     }
 }

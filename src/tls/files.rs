@@ -18,7 +18,8 @@ const LARGEST: u64 = 4 << 20;
 /// Reads a chain of certificates, the server's own first.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let pem = read(path)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| broken_off(path, &e))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| broken_off(path, &e))?;
     let Some(own) = chain.first() else {
         return Err(fault(path, TlsFault::NoCertificate));
     };
@@ -38,7 +39,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     if contains(&pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(&pem, "Proc-Type: 4,ENCRYPTED") {
         return Err(fault(path, TlsFault::EncryptedKey));
     }
-    let keys: Vec<_> = PrivateKeyDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| broken_off(path, &e))?;
+    let keys: Vec<_> =
+        PrivateKeyDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| broken_off(path, &e))?;
     keys.into_iter().next().ok_or_else(|| fault(path, TlsFault::NoKey))
 }
 
