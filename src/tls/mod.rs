@@ -53,5 +53,5 @@ pub(crate) const ALERT_ACCESS_DENIED: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 49];
 #[cfg(feature = "__tls")]
 pub(crate) fn injected() -> std::io::Error {
     let why = "input came before the handshake: it would count as encrypted, so it may be an attack";
-    std::io::Error::new(std::io::ErrorKind::InvalidData, crate::PeerFault::new(why))
+    std::io::Error::new(std::io::ErrorKind::InvalidData, crate::error::PeerFault::new(why))
 }
