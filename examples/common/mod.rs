@@ -29,7 +29,7 @@ pub const LIMITS: &[Usage] = &[
     ("read-timeout MS", "longest wait for more of a request"),
     ("write-timeout MS", "longest wait for a client that takes nothing [30000]"),
     ("request-timeout MS", "longest request in all"),
-    ("handshake-timeout MS", "longest wait for a proxy's header [10000]"),
+    ("handshake-timeout MS", "longest wait for a proxy's header and for TLS [10000]"),
     ("proxy-from CIDR[,CIDR]", "networks of proxies, whose connections begin with a PROXY header; others are refused"),
 ];
 
