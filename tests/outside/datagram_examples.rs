@@ -130,7 +130,7 @@ fn senders_that_cannot_be_answered_are_no_line_above_debug() {
         }
         assert_eq!(ask(&server, "STILL THERE").trim_end(), "STILL THERE");
         server.term();
-        server.until_reported("served 1, failed 50 (peer faults 50)");
+        server.until_logged("served 1, failed 50 (peer faults 50)");
         assert!(!server.stderr().iter().any(|line| line.contains("socketserver::handler")), "{:?}", server.stderr());
     }
 }

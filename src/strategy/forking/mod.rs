@@ -215,9 +215,10 @@ impl ServingStrategy for Forking {
         acceptor.run(self)
     }
 
-    /// The set of its children, and their timer. The pidfd of a child comes in place of its connection.
+    /// The set of its children, their timer, and what it shares with them: memory and a bell. The pidfd of a child
+    /// comes in place of its connection.
     fn descriptors(&self) -> usize {
-        2
+        5
     }
 
     fn max_connections(&self) -> Result<usize> {
