@@ -200,7 +200,7 @@ impl Connection {
     /// fn handle(conn: &mut Connection, tls: &TlsConfig) -> HandlerResult {
     ///     while conn.next_request()? {
     ///         match conn.next_line()?.as_deref() {
-    ///             Some("STARTTLS") => {
+    ///             Some("STARTTLS") if conn.tls().is_none() => {
     ///                 conn.send_line("220 go ahead")?;
     ///                 conn.start_tls(tls)?;
     ///                 // Forget what the client has said so far (RFC 3207, section 4.2).
@@ -214,7 +214,8 @@ impl Connection {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidData`](io::ErrorKind::InvalidData) if input is unread: nothing was sent or begun. [`Limit::Handshake`],
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if input is unread, a [`PeerFault`](crate::PeerFault): nothing was
+    /// sent or begun. [`InvalidInput`](io::ErrorKind::InvalidInput) if TLS has begun already. [`Limit::Handshake`],
     /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the handshake fails: end the connection then.
     #[cfg(feature = "__tls")]
     pub fn start_tls(&mut self, config: &TlsConfig) -> io::Result<()> {
