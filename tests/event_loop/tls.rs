@@ -545,3 +545,23 @@ fn a_client_of_the_loop_begins_tls_when_the_server_agrees() {
     turn_until(&mut reactor, "it is over", || journal.count("stop") == 1);
     assert_eq!(journal.take(), "start build made data:220 go ahead\n data:secret\n lost:closed stop");
 }
+
+/// A Unix socket refuses close_notify at once when its peer is gone.
+#[test]
+fn a_client_that_has_ended_and_gone_is_served() {
+    let Some(pki) = Pki::make() else { return };
+    let path = pki.file("server.sock");
+    let builder = ServerBuilder::new().strategy(EventLoop::new()).tls(config(&pki));
+    let server = serve(builder.bind(format!("unix:{path}"), factory(|_| lines(Lengths))).unwrap());
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut session = ClientConnection::new(Arc::new(trust(&pki)), name).unwrap();
+    let mut socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let mut client = rustls::Stream::new(&mut session, &mut socket);
+    client.write_all(b"hello\n").unwrap();
+    expect(&mut client, "5\n");
+    drop(socket);
+    until("it has ended", || server.handle.stats().active == 0);
+    let report = server.stop();
+    assert_eq!((report.served, report.disconnected), (1, 0));
+}

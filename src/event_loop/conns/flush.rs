@@ -95,7 +95,13 @@ impl State {
     /// Ends the stream of TLS, after all output. True if the kernel has taken that, and always without TLS.
     pub(crate) fn close_tls(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.flow.broken) else { return true };
+        // A peer that has ended its stream may be gone. If it has all output, it misses nothing.
+        let misses_nothing = conn.paused.at_eof && !conn.io.secured().is_some_and(|tls| tls.wants_write());
         conn.io.queue_close_notify();
+        let pushed = conn.io.push();
+        if misses_nothing && pushed.is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock) {
+            return true;
+        }
         self.push_tls(id)
     }
 
