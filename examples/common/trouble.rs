@@ -102,6 +102,14 @@ fn json(s: &Stats) -> String {
         ("disconnected", s.disconnected),
         ("refused", s.refused),
         ("accept_errors", s.accept_errors),
+        ("peer_faults", s.peer_faults),
+        ("greeting_source", s.greetings.source),
+        ("greeting_header", s.greetings.header),
+        ("greeting_timed_out", s.greetings.timed_out),
+        ("greeting_left", s.greetings.left),
+        ("greeting_stopped", s.greetings.stopped),
+        ("greeting_system", s.greetings.system),
+        ("greeting_tls", s.greetings.tls),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
     format!("{{{}}}", fields.join(", "))

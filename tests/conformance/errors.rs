@@ -53,7 +53,7 @@ pub(crate) fn a_line_too_long_ends_its_connection_only(of: &Traits) {
         assert_eq!(bystander.ask("ECHO unharmed"), "unharmed");
     }
     // The log has it at `debug`: it is the peer's own fault.
-    server.until_stats("failed", |s| s["failed"] == 1);
+    server.until_stats("failed", |s| s["failed"] == 1 && s["peer_faults"] == 1);
 }
 
 /// It is the client's right to go away, with a reset as well.
