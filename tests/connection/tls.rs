@@ -1,6 +1,7 @@
 //! TLS as a handler meets it: the same calls as without, and nothing of its protocol shows.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
 use std::thread;
 
@@ -356,6 +357,41 @@ fn a_renewed_certificate_is_served_after_a_reload_and_a_bad_one_never() {
     std::fs::write(pki.file("server.pem"), "-----BEGIN CERTIFICATE-----\ngarbage").unwrap();
     assert!(tls.reload().is_err());
     assert_ne!(TlsClient::connect(server.addr(), trust(&pki)).tls.peer_certificates().unwrap()[0].to_vec(), old);
+}
+
+/// Certificates change while clients shake hands, and files are broken in between.
+#[test]
+fn certificates_are_swapped_under_load_without_an_error() {
+    let Some(pki) = Pki::make() else { return };
+    pki.sign("renewed");
+    let copy = |from: &str, to: &str| std::fs::copy(pki.file(from), pki.file(to)).unwrap();
+    ["pem", "key"].map(|kind| copy(&format!("server.{kind}"), &format!("old.{kind}")));
+    let tls = config(&pki);
+    let server = server(&tls, lengths);
+    let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(SeqCst) {
+                    let mut client = TlsClient::connect(server.addr(), trust(&pki));
+                    client.say("hello\n");
+                    client.expect("5\n");
+                    served.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for name in ["renewed", "old"].into_iter().cycle().take(10) {
+            let before = served.load(SeqCst);
+            until("clients are served", || served.load(SeqCst) > before + 3);
+            std::fs::write(pki.file("server.pem"), "").unwrap();
+            assert!(tls.reload().is_err());
+            ["pem", "key"].map(|kind| copy(&format!("{name}.{kind}"), &format!("server.{kind}")));
+            tls.reload().unwrap();
+        }
+        stop.store(true, SeqCst);
+    });
+    let report = server.stop();
+    assert_eq!((report.served, report.failed), (served.load(SeqCst), 0));
 }
 
 #[test]

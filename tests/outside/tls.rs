@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use socketserver::{handler, AtLimit, ServerBuilder, TlsConfig};
 
@@ -301,4 +303,44 @@ fn mail_clients_begin_tls() {
     );
     python.args(["-c", &program]);
     assert_eq!(talk(python, "").0, "True 250\n");
+}
+
+/// A thousand clients that begin no handshake, in front of an honest one. A stop ends them.
+#[test]
+fn a_thousand_mute_clients_hold_up_nobody() {
+    let Some(pki) = Pki::make() else { return };
+    for strategy in ["threading", "event-loop"] {
+        let mut server = start(&pki, &format!("--strategy {strategy} --max-connections 1010"));
+        let crowd: Vec<_> = (0..1000).map(|_| connect(server.addr().parse().unwrap())).collect();
+        let (said, errors) = s_client(&pki, &server, &[], "ECHO hello\nCLOSE\n");
+        assert_eq!(said, "hello\n", "{strategy}: {errors}");
+        server.term().well_within(AT_ONCE);
+        server.until_logged("accepted 1001, served 1, refused 1000, failed greetings 1000");
+        drop(crowd);
+    }
+}
+
+/// A byte at a time, so that each wait is short: the limit is on the whole handshake.
+#[test]
+fn a_hello_that_trickles_is_cut_by_the_handshake_limit() {
+    let Some(pki) = Pki::make() else { return };
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(Arc::new(trust(&pki)), name).unwrap().write_tls(&mut hello).unwrap();
+    thread::scope(|scope| {
+        for way in WAYS {
+            let (pki, hello) = (&pki, &hello);
+            scope.spawn(move || {
+                let server = start(pki, &format!("{way} --handshake-timeout 300"));
+                let mut client = connect(server.addr().parse().unwrap());
+                client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                let is_cut = hello.iter().any(|byte| {
+                    let sent = client.write_all(&[*byte]);
+                    let waits = |e: &std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
+                    sent.is_err() || client.read(&mut [0]).map_or_else(|e| !waits(&e), |_| true)
+                });
+                assert!(is_cut, "{way}: all of {} bytes came", hello.len());
+            });
+        }
+    });
 }
