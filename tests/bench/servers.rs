@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socketserver::{factory, handler, Connection, EventLoop, HandlerResult, Protocol, ServerBuilder};
 use socketserver::{TlsConfig, Transport};
 
-const CHUNK: [u8; 1 << 16] = [7; 1 << 16];
+static CHUNK: [u8; 1 << 16] = [7; 1 << 16];
 
 /// Serves until the standard input ends.
 pub fn run(name: &str, certificate: &Path, key: &Path) {
@@ -64,13 +64,15 @@ fn serve(conn: &mut Connection) -> HandlerResult {
 }
 
 fn commands(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
-    let mut buffer = CHUNK;
+    // Made by those that receive: an idle connection has none.
+    let mut buffer = Vec::new();
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head)?;
         let mut left = u64::from_be_bytes(head[1..].try_into().unwrap());
         while left > 0 {
-            let part = left.min(buffer.len() as u64) as usize;
+            let part = left.min(CHUNK.len() as u64) as usize;
+            buffer.resize(if head[0] == b'P' { CHUNK.len() } else { 0 }, 0);
             left -= match head[0] {
                 b'G' => stream.write_all(&CHUNK[..part]).map(|()| part)?,
                 _ => stream.read(&mut buffer[..part])?,

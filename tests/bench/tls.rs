@@ -18,8 +18,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const SERVERS: [&str; 3] = ["bare", "threading", "loop"];
 const ROUNDS: usize = 5;
-const HANDSHAKES: usize = 400;
-const BULK: u64 = 512 << 20;
+const HANDSHAKES: usize = 2000;
+const BULK: u64 = 1 << 30;
 const IDLE: usize = 300;
 
 fn main() {
@@ -133,8 +133,8 @@ fn drive() {
     let loads: [Load<'_>; 4] = [
         ("full handshakes", full.clone(), handshakes),
         ("resumed handshakes", resumed, handshakes),
-        ("sending 512 MiB", full.clone(), send),
-        ("receiving 512 MiB", full.clone(), receive),
+        ("sending 1 GiB", full.clone(), send),
+        ("receiving 1 GiB", full.clone(), receive),
     ];
     let servers = SERVERS.map(|name| Server::start(name, &folder));
     println!("{:<20}{:>10}{:>16}{:>16}", "processor time", SERVERS[0], SERVERS[1], SERVERS[2]);
