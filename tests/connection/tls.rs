@@ -365,7 +365,9 @@ fn certificates_are_swapped_under_load_without_an_error() {
     let Some(pki) = Pki::make() else { return };
     pki.sign("renewed");
     let copy = |from: &str, to: &str| std::fs::copy(pki.file(from), pki.file(to)).unwrap();
-    ["pem", "key"].map(|kind| copy(&format!("server.{kind}"), &format!("old.{kind}")));
+    for kind in ["pem", "key"] {
+        copy(&format!("server.{kind}"), &format!("old.{kind}"));
+    }
     let tls = config(&pki);
     let server = server(&tls, lengths);
     let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -385,7 +387,9 @@ fn certificates_are_swapped_under_load_without_an_error() {
             until("clients are served", || served.load(SeqCst) > before + 3);
             std::fs::write(pki.file("server.pem"), "").unwrap();
             assert!(tls.reload().is_err());
-            ["pem", "key"].map(|kind| copy(&format!("{name}.{kind}"), &format!("server.{kind}")));
+            for kind in ["pem", "key"] {
+                copy(&format!("{name}.{kind}"), &format!("server.{kind}"));
+            }
             tls.reload().unwrap();
         }
         stop.store(true, SeqCst);
