@@ -33,4 +33,5 @@ mod sockets;
 mod switch;
 mod timers;
 mod tls;
+mod tls_clients;
 mod transport;

@@ -2,10 +2,12 @@
 
 mod attacks;
 mod background;
+mod bounds;
 mod hooks;
 #[path = "../programs/mod.rs"]
 mod programs;
 mod protocols;
+mod signals;
 mod streams;
 
 use std::cell::Cell;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use attacks::*;
 use background::*;
+use bounds::*;
 use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::signal::{SigSet, Signal};
@@ -26,6 +29,7 @@ use nix::sys::stat::{umask, Mode};
 use nix::unistd::Pid;
 use programs::{Case, Program};
 use protocols::*;
+use signals::*;
 use socketserver::event_loop::{ConnId, Factory, Peer};
 use socketserver::selectors::{Events, Selector};
 use socketserver::{
@@ -319,61 +323,6 @@ fn own_child_is_waited_for(program: &mut Program) {
     assert!(program.stop().ends_with("own 72\n"));
 }
 
-fn handling_signals() {
-    let builder = ServerBuilder::new().strategy(Forking::new()).handle_signals();
-    let mut server = builder.bind("127.0.0.1:0", handler(answer)).unwrap();
-    println!("{}", server.local_addr());
-    println!("{}", server.serve_forever().unwrap());
-}
-
-fn blocked_at_start() {
-    let blocked: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    blocked.thread_block().unwrap();
-    handling_signals();
-    println!("blocked again: {}", SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
-}
-
-fn ends_at_a_signal(program: &mut Program) {
-    assert_eq!(program.ask("on"), "on");
-    nix::sys::signal::kill(Pid::from_raw(program.child.id() as i32), Signal::SIGTERM).unwrap();
-    let told = program.rest();
-    assert!(told.contains("served 1") && told.contains("blocked again: true"), "{told}");
-}
-
-/// A shell cannot trap what was ignored when it started.
-fn programs_trap_signals(program: &mut Program) {
-    for signal in ["INT", "TERM", "HUP"] {
-        assert_eq!(program.ask(&format!("status trap 'exit 42' {signal}; kill -s {signal} $$")), "42", "{signal}");
-    }
-    assert!(program.stop().contains("served 4"));
-}
-
-fn bounded() {
-    let strategy = Forking::new().limit_cpu(17).limit_files(50).limit_memory(1 << 30).no_new_privs();
-    serve(strategy.after_fork(|| {
-        setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
-        umask(Mode::from_bits_truncate(0o77));
-        env::set_current_dir("/proc").unwrap();
-    }));
-}
-
-fn bounds_are_seen(program: &mut Program) {
-    let limits = program.ask("proc limits");
-    for limit in ["cpu time 17 18", "open files 50 50", "core file size 0 0", "address space 1073741824 1073741824"] {
-        assert!(limits.contains(limit), "{limit} is not in {limits}");
-    }
-    let status = program.ask("proc status");
-    assert!(status.contains("NoNewPrivs: 1") && status.contains("Umask: 0077"), "{status}");
-    assert!(program.ask("state").starts_with("/proc "));
-    let own = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
-    assert!(!own.contains("17"), "the server is bound itself: {own}");
-    program.stop();
-}
-
-fn badly_bounded() {
-    serve_one(Forking::new().limit_files(u64::MAX)); // more than the kernel has, for root too
-}
-
 /// One connection, and what has become of it when nothing is in progress any more.
 fn serve_one(strategy: Forking) {
     let mut server = bind(strategy);
@@ -385,38 +334,12 @@ fn serve_one(strategy: Forking) {
     println!("{}", handle.stats());
 }
 
-fn fails_for_its_bounds(program: &mut Program) {
-    assert_eq!(program.ask("anything"), "");
-    let stats = program.rest();
-    assert!(stats.contains("active 0 of 128, accepted 1, served 0, failed 1, disconnected 0, refused 0"), "{stats}");
-}
-
 fn badly_hooked() {
     serve_one(Forking::new().after_fork(|| panic!("in the hook")));
 }
 
 fn fails_for_its_hook(program: &mut Program) {
     fails_for_its_bounds(program);
-}
-
-fn hung() {
-    let strategy = Forking::new().after_fork(|| loop {
-        thread::park();
-    });
-    let builder = ServerBuilder::new().strategy(strategy).request_timeout(Duration::from_millis(200));
-    let mut server = builder.drain_timeout(Duration::ZERO).bind("127.0.0.1:0", handler(answer)).unwrap();
-    println!("{}", server.local_addr());
-    assert!(server.handle_request(None).unwrap());
-    let handle = server.handle();
-    while handle.stats().active > 0 {
-        server.handle_request(Some(Duration::from_millis(10))).unwrap();
-    }
-    println!("timed out {}", handle.stats().timed_out);
-}
-
-fn ends_at_the_limit(program: &mut Program) {
-    assert_eq!(program.ask("anything"), "");
-    assert_eq!(program.rest().trim(), "timed out 1");
 }
 
 fn beside_another() {
