@@ -9,6 +9,9 @@ use socketserver::{handler, Connection, ServerBuilder};
 
 fn main() -> socketserver::Result<()> {
     let args = common::args("Greets each client, in secret.", &[TLS, common::LIMITS]);
+    if args.get::<String>("tls-cert").is_none() {
+        common::fail("a greeting in secret needs --tls-cert FILE and --tls-key FILE; see --help");
+    }
     let greet = handler(|conn: &mut Connection| conn.send_line("Thank you for connecting"));
     let builder = args.tls(args.limits(ServerBuilder::new().handle_signals()));
     let mut server = builder.bind(&args.addr, greet)?;

@@ -16,7 +16,7 @@ pub const STRATEGY: &[Usage] = &[
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
     ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
     ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
-    ("run-as USER", "who to be once it listens, as USER or USER:GROUP"),
+    ("run-as USER", "the user to become once it listens: USER or USER:GROUP"),
     ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
 
@@ -72,11 +72,11 @@ impl Args {
         handler: impl StreamRequestHandler,
         factory: impl Factory + Send + Sync + 'static,
     ) -> Bound {
-        if self.choice("accepted", "no") == "yes" {
+        if self.is_on("accepted") {
             self.serve_one(builder, handler, factory)?;
             exit(0);
         }
-        let builder = if self.choice("notify", "no") == "yes" { builder.notify_systemd() } else { builder };
+        let builder = if self.is_on("notify") { builder.notify_systemd() } else { builder };
         let run_as = self.get::<String>("run-as");
         let builder = builder.run_as(run_as.as_deref());
         let workers = self.get("workers"); // also where the strategy has none: a slip is an error

@@ -86,6 +86,15 @@ impl Args {
         self.options.get(name).map_or(default, String::as_str)
     }
 
+    /// True if an option says yes. Without it, no.
+    pub fn is_on(&self, name: &str) -> bool {
+        match self.choice(name, "no") {
+            "yes" => true,
+            "no" => false,
+            other => fail(format!("--{name} {other}: it is yes or no")),
+        }
+    }
+
     /// Gives the server the [`LIMITS`] of the command line.
     pub fn limits<S>(&self, mut builder: ServerBuilder<S>) -> ServerBuilder<S> {
         if let Some(limit) = self.get("max-connections") {

@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket, and who may be.
+//! The credentials of the process at the other end of a Unix socket, and the users that may connect.
 
 use crate::kit;
 use std::fs;

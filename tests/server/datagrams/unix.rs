@@ -48,7 +48,7 @@ fn a_client_without_a_name_cannot_be_answered_and_the_error_says_so() {
         ServerBuilder::new().handle_error(move |failure| hook.lock().unwrap().push(failure.to_string())),
     );
     let client = UnixDatagram::unbound().unwrap();
-    client.send_to(b"silent", folder.path("server")).unwrap(); // who asks for nothing is served
+    client.send_to(b"silent", folder.path("server")).unwrap(); // a datagram without an answer counts as served
     client.send_to(b"who", folder.path("server")).unwrap();
     until("both are done", || server.handle.stats().accepted == 2 && server.handle.stats().active == 0);
     let report = server.stop();
