@@ -46,6 +46,9 @@ fn every_example_explains_itself() {
 #[test]
 fn every_example_says_first_where_it_listens_and_stops_cleanly() {
     for name in all_servers() {
+        if name == "tls_server" && tool("openssl").is_none() {
+            continue; // it makes its certificate with that command
+        }
         let mut server = Server::start(&name, &[]);
         let port = server.addr().strip_prefix("127.0.0.1:").unwrap_or_else(|| panic!("{name}: {}", server.addr()));
         assert_ne!(port.parse::<u16>(), Ok(0), "{name} names the real port");

@@ -64,6 +64,16 @@ fn openssl_is_served_by_every_strategy() {
     }
 }
 
+#[test]
+fn the_example_greets_by_tls_with_a_certificate_that_it_has_made() {
+    let Some(mut client) = tool("openssl") else { return };
+    let mut server = Server::start("tls_server", &[]);
+    client.args(["s_client", "-quiet", "-connect", server.addr()]);
+    let (greeting, said) = talk(client, "");
+    assert_eq!(greeting, "Thank you for connecting\n", "{said}");
+    server.term().well_within(AT_ONCE);
+}
+
 /// The server's part of TLS, for a server in the process of the test.
 fn config(pki: &Pki) -> TlsConfig {
     TlsConfig::from_pem(pki.file("server.pem"), pki.file("server.key")).unwrap()
