@@ -332,7 +332,8 @@ pub use event_loop::{
     factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, Lost, Protocol, Reactor, Transport,
 };
 pub use handler::{
-    datagram_handler, handler, per_connection, DatagramRequestHandler, StreamRequestHandler, StreamRequestHandlerMut,
+    datagram_handler, handler, per_connection, per_request, sessions, DatagramRequestHandler, Next, Session,
+    StreamRequestHandler, StreamRequestHandlerMut,
 };
 pub use lifecycle::{Incoming, ServerHandle};
 pub use net::{Addr, Address};

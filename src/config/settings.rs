@@ -61,6 +61,8 @@ pub(crate) struct ServerSettings {
     pub(crate) limits: Limits,
     pub(crate) drain_timeout: Duration,
     pub(crate) line_limit: usize,
+    /// The most bytes that are buffered of a request whose handler waits for the rest.
+    pub(crate) request_limit: usize,
     pub(crate) read_buffer: usize,
     pub(crate) write_buffer: usize,
     pub(crate) writer_capacity: usize,
@@ -88,6 +90,8 @@ impl Default for ServerSettings {
             drain_timeout: Duration::from_secs(10),
             // Above the lines of text protocols, and small enough for each connection to have one.
             line_limit: 64 << 10,
+            // As a line: each client may fill it.
+            request_limit: 64 << 10,
             // The standard library's sizes.
             read_buffer: 8 << 10,
             write_buffer: 8 << 10,
@@ -122,6 +126,7 @@ impl ServerSettings {
         check_needed_time("handshake_timeout", self.handshake_timeout)?;
         self.proxy_protocol.iter().try_for_each(|proxies| proxies.check())?;
         check_size("max_line_length", self.line_limit)?;
+        check_size("max_request_length", self.request_limit)?;
         check_size("read_buffer", self.read_buffer)?;
         check_size("write_buffer", self.write_buffer)?;
         check_size("writer_capacity", self.writer_capacity)?;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::output::Output;
 use super::wire::{Place, Wire};
-use crate::error::text_of_peer;
+use crate::error::{text_of_peer, PeerFault};
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
 /// The bytes that were read and not yet consumed, and how far they were searched for a line end.
@@ -26,6 +26,8 @@ struct Unread {
     size: u32,
     /// True if the search for a line or a frame has begun, and has not found its end.
     begun: bool,
+    /// True if a byte has been consumed since the last look: see [`Input::check_progress`].
+    used: bool,
 }
 
 /// A line in the buffer.
@@ -41,7 +43,7 @@ pub(super) struct Line {
 impl Input {
     pub(super) fn new(size: usize, line_limit: usize) -> Self {
         let size = u32::try_from(size).unwrap_or(u32::MAX); // it has been checked: 1 GiB at most
-        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size, begun: false };
+        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size, begun: false, used: false };
         Self { unread, lines: LineDecoder::default().max_length(line_limit) }
     }
 
@@ -55,6 +57,26 @@ impl Input {
     #[cfg(feature = "__tls")]
     pub(super) fn is_empty(&self) -> bool {
         self.unread.is_empty()
+    }
+
+    /// Fails if input is buffered, and nothing of it has been consumed since the last call.
+    pub(super) fn check_progress(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.unread.used) && !self.unread.is_empty() {
+            let why = "the handler has read nothing of the request: read it, or answer Next::More or Next::Close";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(())
+    }
+
+    /// Waits for more of a request, behind what is buffered of it. Fails if `limit` bytes are.
+    pub(super) fn wait_for_more(&mut self, wire: &Wire, output: &RefCell<Output>, limit: usize) -> io::Result<()> {
+        if self.unread.data().len() >= limit {
+            return Err(too_long(limit));
+        }
+        match self.unread.read_more(wire, output, Place::Within)? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a request")),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the buffered bytes. If there are none, it reads first. Empty at the end of the stream.
@@ -171,6 +193,12 @@ impl Input {
     }
 }
 
+/// The error of a request that is longer than a server takes.
+fn too_long(limit: usize) -> io::Error {
+    let why = format!("a request of more than {limit} bytes, and not whole (max_request_length)");
+    io::Error::new(io::ErrorKind::InvalidData, PeerFault::new(why))
+}
+
 impl Unread {
     fn data(&self) -> &[u8] {
         &self.buf[self.start..self.end]
@@ -185,6 +213,7 @@ impl Unread {
     }
 
     fn consume(&mut self, n: usize) {
+        self.used |= n > 0;
         self.start = (self.start + n).min(self.end);
         if self.is_empty() {
             self.rewind();
@@ -204,6 +233,7 @@ impl Unread {
     fn take(&mut self, frame: Frame) -> &[u8] {
         let Range { start, end } = frame.payload;
         let at = self.start;
+        self.used = true;
         self.start = (at + frame.len).min(self.end);
         &self.buf[at + start..at + end]
     }

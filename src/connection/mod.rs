@@ -443,6 +443,17 @@ impl Connection {
         self.wire.set_limit(Limit::Request, limit);
     }
 
+    /// Fails if a handler that serves request by request has read nothing of its request. It would be called for ever.
+    pub(crate) fn check_progress(&mut self) -> io::Result<()> {
+        self.input.check_progress()
+    }
+
+    /// Waits for more of a request than is buffered.
+    pub(crate) fn wait_for_more(&mut self) -> io::Result<()> {
+        let limit = self.wire.server().core.settings.request_limit;
+        self.input.wait_for_more(&self.wire, &self.output, limit)
+    }
+
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
     }

@@ -2,8 +2,9 @@
 //!
 //! One [`StreamRequestHandler`] serves all connections. [`per_connection()`] makes a
 //! [`StreamRequestHandlerMut`] for each. [`handler()`] and [`datagram_handler()`] make a handler from a
-//! closure. All of these are at the crate's root too. Look here for the types that these functions return, to
-//! name one in a field or a signature: [`HandlerFn`], [`PerConnection`], [`DatagramHandlerFn`].
+//! closure. [`per_request()`] and [`sessions()`] make one that is called for each request. All of these are at the
+//! crate's root too. Look here for the types that these functions return, to name one in a field or a signature:
+//! [`HandlerFn`], [`PerConnection`], [`PerRequest`], [`DatagramHandlerFn`].
 
 // `run` calls the methods of one request in order. This folder does not know where a request runs or how it
 // is counted.
@@ -11,6 +12,7 @@
 mod datagram;
 mod function;
 mod per_connection;
+mod per_request;
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use crate::panics::forget;
 pub use datagram::{datagram_handler, DatagramHandlerFn, DatagramRequestHandler};
 pub use function::{handler, HandlerFn};
 pub use per_connection::{per_connection, PerConnection, StreamRequestHandlerMut};
+#[doc(hidden)]
+pub use per_request::MakeSession;
+pub use per_request::{per_request, sessions, Next, PerRequest, RequestFn, Session, SessionMaker};
 
 /// A handler of connections. One handler serves all of them, many at once if the strategy does so: hence
 /// `&self`. State that it changes lies behind a lock or an atomic. For a fresh value for each connection, see

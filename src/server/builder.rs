@@ -169,6 +169,13 @@ impl<S> ServerBuilder<S> {
         self
     }
 
+    /// Sets how many bytes may be buffered of a request that is not whole, while its handler waits for the rest by
+    /// [`Next::More`](crate::Next::More). Defaults to 64 KiB.
+    pub fn max_request_length(mut self, bytes: usize) -> Self {
+        self.settings.request_limit = bytes;
+        self
+    }
+
     /// Sets the size of a connection's read buffer in bytes. It is made at the first read. Defaults to 8 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.settings.read_buffer = bytes;
