@@ -52,11 +52,11 @@ impl Unheard {
         }
         // `eprintln!` would panic if nobody reads. The text of the error is the user's code, and may panic.
         let _ = caught(|| {
-            writeln!(
-                io::stderr(),
+            let line = format!(
                 "socketserver: {failure} (the first error; the program has no logger for more: install one, for \
-                 example env_logger, or set handle_error)"
-            )
+                 example env_logger, or set handle_error)\n"
+            );
+            io::stderr().write_all(line.as_bytes()) // in one piece: other processes write there too
         });
     }
 }

@@ -3,6 +3,9 @@
 mod hearts;
 mod masters;
 mod places;
+#[allow(dead_code)] // this suite uses a part
+#[path = "../support/procfs.rs"]
+mod procfs;
 #[path = "../programs/mod.rs"]
 mod programs;
 mod protocols;
@@ -136,7 +139,10 @@ fn answer(conn: &mut Connection) -> HandlerResult {
         "hold" => {
             writeln!(conn, "held")?;
             conn.flush()?;
-            thread::sleep(Duration::from_millis(rest.parse()?));
+            match rest {
+                "on" => drop(conn.read_line(&mut String::new())?), // until the client says more
+                ms => thread::sleep(Duration::from_millis(ms.parse()?)),
+            }
             writeln!(conn, "done")?;
         }
         "hang" => loop {

@@ -122,8 +122,11 @@ pub(crate) fn one_by_one() {
     assert!(server.handle_request(Some(Duration::from_secs(20))).unwrap());
     assert!(!server.handle_request(Some(Duration::ZERO)).unwrap());
     server.handle().shutdown();
-    let mut queued = std::net::TcpStream::connect(server.local_addr().socket_addr().unwrap()).unwrap();
+    let addr = server.local_addr().socket_addr().unwrap();
+    let mut queued = std::net::TcpStream::connect(addr).unwrap();
     queued.write_all(b"pid\n").unwrap();
+    // A connection whose request is still on its way is sent away by a stop.
+    until("its request is in the queue", || procfs::unread_on(&[addr.port()]) == 4);
     assert!(!server.handle_request(None).unwrap() && !server.handle_request(None).unwrap());
     assert_eq!(server.serve_forever().unwrap().served, 1, "the run that drains serves the queue");
     assert_ne!(line(&mut std::io::BufReader::new(queued)), "");

@@ -33,6 +33,7 @@ mod loops_logger;
 mod signals;
 mod sigpipe;
 mod stalls;
+mod system_roots;
 mod thread_limit;
 mod unheard;
 

@@ -108,8 +108,8 @@ fn the_first_error_of_a_run_is_said_if_no_logger_can_hear_it() {
     let text = said("bare");
     assert_eq!(text.lines().count(), 2, "one line for each of two runs: {text}");
     let line = text.lines().next().unwrap();
-    assert!(line.starts_with("socketserver: the handler of 127.0.0.1:"), "{line}");
-    assert!(line.contains("failed: no such\\nuser (") && line.contains("handle_error"), "{line}");
+    assert!(line.starts_with("socketserver: the handler of 127.0.0.1:"), "{text}");
+    assert!(line.contains("failed: no such\\nuser (") && line.contains("handle_error"), "{text}");
     let text = said("datagrams");
     assert!(text.lines().count() == 1 && text.contains("failed: no such user"), "{text}");
 }
