@@ -1,6 +1,6 @@
-//! [`Mailbox`]: a queue between threads. Any thread sends, the owner takes, and a descriptor wakes the owner.
+//! [`Bell`] wakes one thread by a descriptor. [`Mailbox`] is a queue with a bell: any thread sends, the owner takes.
 //!
-//! It does not know what it carries or what that costs: the writers of a connection send bytes, an event loop
+//! The queue does not know what it carries or what that costs: the writers of a connection send bytes, an event loop
 //! gets calls. Many messages cost one wake-up, which is one system call.
 
 use std::io;
@@ -10,14 +10,78 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::sync::SegQueue;
 use crate::sys::EventFd;
 
+/// Wakes one owner, who waits until its descriptor becomes readable. Calls that come before the owner looks are one
+/// wake-up, and one system call.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    event: EventFd,
+    /// True if the owner was woken since the last [`clear`](Self::clear). The next call need not.
+    is_woken: AtomicBool,
+}
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { event: EventFd::new()?, is_woken: AtomicBool::new(false) })
+    }
+
+    /// Wakes the owner. Async-signal-safe.
+    pub(crate) fn ring(&self) {
+        if !self.is_woken.swap(true, SeqCst) {
+            self.event.set();
+        }
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.is_woken.load(SeqCst)
+    }
+
+    /// Makes calls that come from now on wake the owner again. The owner calls it before it looks at what the calls were
+    /// for.
+    pub(crate) fn clear(&self) {
+        // A caller may be held up between its mark and its wake-up, and wake the owner for what was seen long ago. So
+        // an owner that was woken clears the descriptor, whatever the mark says.
+        self.event.clear();
+        self.is_woken.store(false, SeqCst);
+    }
+
+    /// True if the owner was woken. Then it is cleared too.
+    pub(crate) fn take(&self) -> bool {
+        let is_woken = self.is_woken();
+        if is_woken {
+            self.clear();
+        }
+        is_woken
+    }
+
+    /// Clears a descriptor that is readable without a mark: it woke the owner too late. The owner must look at the mark
+    /// again before its next wait.
+    pub(crate) fn clear_late(&self) {
+        if !self.is_woken() {
+            self.event.clear();
+        }
+    }
+
+    /// Gives it a descriptor that no other process has. A wake-up that was not seen is seen by it.
+    fn renew(&self) -> io::Result<()> {
+        self.event.renew()?;
+        if self.is_woken() {
+            self.event.set();
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
 /// A queue with one owner. The owner waits until its descriptor becomes readable.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     queue: SegQueue<T>,
-    wakeup: EventFd,
-    /// True if a message has woken the owner since the last [`clear`](Self::clear). The next message need
-    /// not.
-    is_woken: AtomicBool,
+    bell: Bell,
     is_closed: AtomicBool,
     /// The bytes that are reserved, and not released yet.
     bytes: AtomicUsize,
@@ -31,8 +95,7 @@ impl<T> Mailbox<T> {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             queue: SegQueue::new(),
-            wakeup: EventFd::new()?,
-            is_woken: AtomicBool::new(false),
+            bell: Bell::new()?,
             is_closed: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
         })
@@ -45,40 +108,28 @@ impl<T> Mailbox<T> {
         }
         // The message comes before the mark: an owner that clears the mark before the swap finds the message.
         self.queue.push(message);
-        if !self.is_woken.swap(true, SeqCst) {
-            self.wakeup.set();
-        }
+        self.bell.ring();
         Ok(())
     }
 
     /// Wakes the owner without a message.
     pub(crate) fn wake(&self) {
-        self.is_woken.store(true, SeqCst);
-        self.wakeup.set();
+        self.bell.ring();
     }
 
     /// Makes messages that come from now on wake the owner again. The owner calls it before it takes.
     pub(crate) fn clear(&self) {
-        // A sender may be held up between its mark and its wake-up, and wake the owner for a message that was
-        // taken long ago. So an owner that was woken clears the descriptor, whatever the mark says.
-        self.wakeup.clear();
-        self.is_woken.store(false, SeqCst);
+        self.bell.clear();
     }
 
     /// As [`clear`](Self::clear), but without a system call if no message has come.
     pub(crate) fn clear_if_woken(&self) {
-        if self.is_woken.load(SeqCst) {
-            self.clear();
-        }
+        self.bell.take();
     }
 
     /// Gives the mailbox a descriptor that no other process has. Messages that are queued wake the owner by it.
     pub(crate) fn renew(&self) -> io::Result<()> {
-        self.wakeup.renew()?;
-        if self.is_woken.load(SeqCst) {
-            self.wakeup.set();
-        }
-        Ok(())
+        self.bell.renew()
     }
 
     /// Takes the next message.
@@ -121,7 +172,7 @@ impl<T> Mailbox<T> {
 /// The descriptor is readable once a message has come.
 impl<T> AsFd for Mailbox<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wakeup.as_fd()
+        self.bell.as_fd()
     }
 }
 
@@ -129,7 +180,7 @@ impl<T> AsFd for Mailbox<T> {
 impl<T> Mailbox<T> {
     /// Wakes as a sender does that was held up between its mark and its wake-up, until its message was taken.
     pub(crate) fn wake_late(&self) {
-        self.wakeup.set();
+        self.bell.event.set();
     }
 }
 

@@ -54,6 +54,22 @@ impl<'a> ReadHalf<'a> {
     pub fn read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.frame(self.wire, self.output, decoder)
     }
+
+    /// As [`Connection::try_next_line`](crate::Connection::try_next_line).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn try_next_line(&mut self) -> io::Result<Option<String>> {
+        self.input.try_line(self.wire)
+    }
+
+    /// As [`Connection::try_read_frame`](crate::Connection::try_read_frame).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn try_read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
+        self.input.try_frame(self.wire, decoder)
+    }
 }
 
 impl Read for ReadHalf<'_> {

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::io::Read as _;
 use std::ops::Range;
+use std::time::Instant;
 
+use super::event::Event;
 use super::output::Output;
-use super::wire::{Place, Wire};
+use super::wire::{Buffered, Place, Wire};
 use crate::error::{text_of_peer, PeerFault};
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
@@ -28,6 +30,8 @@ struct Unread {
     begun: bool,
     /// True if a byte has been consumed since the last look: see [`Input::check_progress`].
     used: bool,
+    /// True if the last search without a wait has left a part of a line or a frame, and nothing was taken since.
+    partial: bool,
 }
 
 /// A line in the buffer.
@@ -43,13 +47,13 @@ pub(super) struct Line {
 impl Input {
     pub(super) fn new(size: usize, line_limit: usize) -> Self {
         let size = u32::try_from(size).unwrap_or(u32::MAX); // it has been checked: 1 GiB at most
-        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size, begun: false, used: false };
+        let unread = Unread { buf: Vec::new(), start: 0, end: 0, size, begun: false, partial: false, used: false };
         Self { unread, lines: LineDecoder::default().max_length(line_limit) }
     }
 
     pub(super) fn consume(&mut self, n: usize) {
         self.unread.consume(n);
-        self.unread.begun = false;
+        (self.unread.begun, self.unread.partial) = (false, false);
         self.lines.reset();
     }
 
@@ -179,6 +183,50 @@ impl Input {
         }
     }
 
+    /// Waits for the next event; `None` if `until` comes first.
+    pub(super) fn wait(
+        &mut self,
+        wire: &Wire,
+        output: &RefCell<Output>,
+        until: Option<Instant>,
+    ) -> io::Result<Option<Event>> {
+        let unread = &mut self.unread;
+        let buffered = match (unread.partial, unread.is_empty()) {
+            (true, _) => Buffered::Part,
+            (_, true) => Buffered::Nothing,
+            (_, false) => Buffered::News,
+        };
+        let event = wire.next_event(output, buffered, until, || unread.try_read_more(wire))?;
+        // Whatever the handler reads by, it is to look at the whole again.
+        unread.partial &= event != Some(Event::Input);
+        Ok(event)
+    }
+
+    /// Consumes the next line, and returns it without its end. `None` if no whole line has come.
+    pub(super) fn try_line(&mut self, wire: &Wire) -> io::Result<Option<String>> {
+        match self.unread.try_frame(wire, &mut self.lines)? {
+            Some(frame) => self.take_text(frame.payload.end, frame.len).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Consumes the next frame, and returns its payload. `None` if no whole frame has come.
+    pub(super) fn try_frame<D: Decoder + ?Sized>(&mut self, wire: &Wire, decoder: &mut D) -> io::Result<Option<&[u8]>> {
+        self.lines.reset();
+        let frame = self.unread.try_frame(wire, decoder)?;
+        Ok(frame.map(|frame| self.unread.take(frame)))
+    }
+
+    /// Reads what is there. `None` if nothing has come, and `Some(0)` at the end of the stream.
+    pub(super) fn try_read(&mut self, wire: &Wire, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.unread.is_empty() {
+            return wire.try_recv(buf, true);
+        }
+        let n = self.unread.data().read(buf)?;
+        self.consume(n);
+        Ok(Some(n))
+    }
+
     /// Consumes and returns all buffered bytes.
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         let unread = self.unread.data().to_vec();
@@ -252,7 +300,7 @@ impl Unread {
         loop {
             match decoder.decode(self.data())? {
                 Decoded::Frame(frame) => {
-                    self.begun = false;
+                    (self.begun, self.partial) = (false, false);
                     return Ok(Some(frame));
                 }
                 Decoded::Skip(n) => self.consume(n),
@@ -267,9 +315,49 @@ impl Unread {
         }
     }
 
-    /// Reads once into the free part of the buffer. The buffer is made, moved or grown first, if it has no
-    /// free part.
+    /// As [`frame`](Self::frame), without a wait. `None` if no whole frame has come.
+    fn try_frame<D: Decoder + ?Sized>(&mut self, wire: &Wire, decoder: &mut D) -> io::Result<Option<Frame>> {
+        if !std::mem::replace(&mut self.begun, true) && !self.is_empty() {
+            wire.piece_begins();
+        }
+        loop {
+            match decoder.decode(self.data())? {
+                Decoded::Frame(frame) => {
+                    (self.begun, self.partial) = (false, false);
+                    return Ok(Some(frame));
+                }
+                Decoded::Skip(n) => self.consume(n),
+                Decoded::More => {
+                    self.partial = !self.is_empty() || decoder.mid_frame();
+                    if !matches!(self.try_read_more(wire)?, Some(1..)) {
+                        return Ok(None);
+                    }
+                    if !self.partial {
+                        wire.piece_begins();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads once into the free part of the buffer.
     fn read_more(&mut self, wire: &Wire, output: &RefCell<Output>, place: Place) -> io::Result<usize> {
+        self.make_room();
+        let n = wire.recv(output, &mut self.buf[self.end..], place)?;
+        self.end += n;
+        Ok(n)
+    }
+
+    /// As [`read_more`](Self::read_more), without a wait. `None` if nothing has come.
+    fn try_read_more(&mut self, wire: &Wire) -> io::Result<Option<usize>> {
+        self.make_room();
+        let n = wire.try_recv(&mut self.buf[self.end..], !self.partial)?;
+        self.end += n.unwrap_or(0);
+        Ok(n)
+    }
+
+    /// Makes, moves or grows the buffer, if it has no free part.
+    fn make_room(&mut self) {
         if self.is_empty() {
             self.rewind();
         }
@@ -284,9 +372,6 @@ impl Unread {
                 self.buf.resize(self.buf.len() * 2, 0);
             }
         }
-        let n = wire.recv(output, &mut self.buf[self.end..], place)?;
-        self.end += n;
-        Ok(n)
     }
 
     fn scratch(&mut self) -> &mut [u8] {

@@ -3,6 +3,7 @@
 //! Most code needs only [`Connection`] and [`Datagram`], which are at the crate's root too. Look here for:
 //! - the handle that other threads write through ([`ConnectionWriter`]), whose queue may refuse with
 //!   [`SendError`];
+//! - waiting for the peer and for other threads at once ([`Event`], [`ConnectionWaker`]);
 //! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
 //! - the process at the other end of a Unix socket ([`PeerCredentials`]);
 //! - the types of errors and settings: [`LimitExceeded`] inside an [`io::Error`],
@@ -15,6 +16,7 @@
 // last step is `recv_watching`.
 
 mod datagram;
+mod event;
 mod halves;
 mod handover;
 mod input;
@@ -44,6 +46,7 @@ use crate::tls::{injected, Session, TlsConfig, TlsInfo};
 pub use crate::config::{LimitExceeded, LingeringClose};
 pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
+pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};
 pub(crate) use output::warm_up;
@@ -74,6 +77,7 @@ use output::Output;
 /// | [`next_line`](Self::next_line), [`read_line`](Self::read_line), [`read_frame`](Self::read_frame), [`BufRead::read_until`] | one line or frame, until the next one is asked for | each wait before one, with nothing buffered |
 /// | bytes ([`Read::read`], [`BufRead::fill_buf`]) | the whole connection | a wait with nothing read since the last flush, or since the start |
 /// | any of them, after [`next_request`](Self::next_request) | all from one call of `next_request` to the next one | the wait in `next_request`, and no other |
+/// | any of them, after [`wait`](Self::wait) | all from its input to the next wait | each wait, but within a line or frame |
 ///
 /// So call `next_request` if a request has several lines. Otherwise a stop may come between two of them, and a client
 /// that sends one line now and then meets no request limit.

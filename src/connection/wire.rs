@@ -1,6 +1,7 @@
 //! [`Wire`]: the socket of a connection, its limits and its waits.
 
 mod bytes;
+mod event;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use event::Buffered;
 pub(super) use read::Place;
 
 use super::writer::Messages;
@@ -23,7 +25,7 @@ use crate::net::{Accepted, Addr, PeerCredentials, Socket};
 use crate::proxy::ProxyHeader;
 use crate::sync::left;
 use crate::sys::shared::SharedRef;
-use crate::sys::{self, socket};
+use crate::sys::{self, socket, Ready};
 use crate::tls::Session;
 
 /// Below this time, the rest of a limit is armed whole, not by halves.
@@ -131,6 +133,8 @@ pub(crate) struct Wire {
     armed_write: Cell<Option<Duration>>,
     /// Made at the first call of `writer`: only then do waits pay for it.
     mailbox: OnceCell<Arc<Messages>>,
+    /// Made at the first call of `waker` or `wait`.
+    waits: OnceCell<Box<event::Waits>>,
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
     /// The session of TLS above the socket.
     pub(super) tls: OnceCell<Session>,
@@ -179,6 +183,7 @@ impl Wire {
             armed_read: Cell::new(None),
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
+            waits: OnceCell::new(),
             parent_deadline: OnceCell::new(),
             tls: accepted.tls.map_or_else(OnceCell::new, OnceCell::from),
             server,
@@ -357,24 +362,35 @@ impl Wire {
         write: Option<BorrowedFd<'_>>,
         by: Option<Deadline>,
     ) -> io::Result<()> {
+        self.wait_for(idle, [read, None], write, by.map(|d| d.at)).map(drop)
+    }
+
+    /// As [`wait`](Self::wait), for another descriptor too. Returns which of the two is ready, by its place.
+    fn wait_for(
+        &self,
+        idle: bool,
+        [read, other]: [Option<BorrowedFd<'_>>; 2],
+        write: Option<BorrowedFd<'_>>,
+        by: Option<Instant>,
+    ) -> io::Result<Ready> {
         let control = self.control();
         let drain = self.server.core.drain_deadline();
         let stop = match drain {
             None => Some(control.stop_fd()),
             // After the stop `stop` stays readable. An idle wait ends; any other watches for the urgent stop.
-            Some(_) if idle && !self.is_spared() => return Ok(()),
+            Some(_) if idle && !self.is_spared() => return Ok(Ready::default()),
             Some(_) if idle => Some(self.server.core.server().control.stop_fd()),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
-        let until = by.map(|d| d.at).into_iter().chain(drain).min();
+        let until = by.into_iter().chain(drain).min();
         let left = left(until).into_iter().chain(self.beat()).min();
-        let ready = sys::poll([read, stop, messages], write, left)?;
-        if ready.has(2) {
+        let ready = sys::poll([read, other, stop, messages], write, left)?;
+        if ready.has(3) {
             // The caller takes the messages next.
             self.mailbox.get().into_iter().for_each(|m| m.clear());
         }
-        Ok(())
+        Ok(ready)
     }
 
     /// Fails if the deadline has passed, or the drain limit. Call it after a try without a wait.

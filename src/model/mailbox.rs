@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{check, join_all};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Bell, Mailbox};
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::thread::{spawn, JoinHandle};
 use crate::sys;
 
@@ -68,6 +69,40 @@ fn no_message_is_left_behind_an_owner_that_looks_in_passing() {
         mailbox.clear();
         assert!(!is_readable(&mailbox), "an owner that has cleared it sleeps");
         assert!(sleeps <= 2 * SENDERS * EACH, "{sleeps} wake-ups for {taken:?}");
+    });
+}
+
+/// As a handler does that waits for its peer and a queue of its own: it looks at the mark, sleeps, and clears what came
+/// late.
+#[test]
+fn no_call_is_left_behind_a_handler_that_waits() {
+    check(|| {
+        let (bell, sent) = (Arc::new(Bell::new().unwrap()), Arc::new(AtomicUsize::new(0)));
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| {
+                let (bell, sent) = (bell.clone(), sent.clone());
+                spawn(move || {
+                    for _ in 0..EACH {
+                        sent.fetch_add(1, SeqCst);
+                        bell.ring();
+                    }
+                })
+            })
+            .collect();
+        let mut sleeps = 0;
+        loop {
+            if bell.take() && sent.load(SeqCst) == SENDERS * EACH {
+                break;
+            }
+            if bell.is_woken() {
+                continue;
+            }
+            sys::poll([Some(bell.as_fd())], None, None).unwrap();
+            sleeps += 1;
+            bell.clear_late();
+        }
+        join_all(senders);
+        assert!(sleeps <= 2 * SENDERS * EACH, "{sleeps} wake-ups");
     });
 }
 

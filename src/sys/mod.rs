@@ -41,9 +41,9 @@ pub(crate) mod real {
 }
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use epoll::Epoll;
-pub(crate) use event::read_if_ready;
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use event::{poll, EventFd};
+pub(crate) use event::{read_if_ready, Ready};
 pub use events::Events;
 #[cfg(all(test, shuttle))]
 pub(crate) use model::{poll, Epoll, EventFd};

@@ -10,4 +10,5 @@ mod limits;
 mod lines;
 mod promises;
 mod tls;
+mod waits;
 mod writer;

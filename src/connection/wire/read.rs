@@ -51,7 +51,18 @@ impl Wire {
         if between {
             self.request_begins();
         }
-        let n = read?;
+        self.note_read(read?, buf.len())
+    }
+
+    /// Reads once without a wait, and without a flush; `None` if nothing has arrived. `idle` is true between two requests.
+    pub(in crate::connection) fn try_recv(&self, buf: &mut [u8], idle: bool) -> io::Result<Option<usize>> {
+        if self.progress.get().ended || self.is_ended_by_writer() {
+            return Ok(Some(0));
+        }
+        self.recv_now(buf, idle)?.map(|n| self.note_read(n, buf.len())).transpose()
+    }
+
+    fn note_read(&self, n: usize, room: usize) -> io::Result<usize> {
         // The cut has shut the socket. The handler must not take that for the peer's end.
         if n == 0 && self.control().is_cut() {
             return Err(self.drain_exceeded());
@@ -59,7 +70,7 @@ impl Wire {
         self.note(|p| {
             p.fresh &= n == 0;
             p.heard |= n > 0;
-            p.read_full = n == buf.len();
+            p.read_full = n == room;
         });
         Ok(n)
     }
