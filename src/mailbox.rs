@@ -10,7 +10,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::sync::SegQueue;
 use crate::sys::EventFd;
 
-/// Wakes one owner, who waits until its descriptor becomes readable. Calls that come before the owner looks are one
+/// Wakes its owner, which waits until the descriptor becomes readable. Calls that come before the owner looks are one
 /// wake-up, and one system call.
 #[derive(Debug)]
 pub(crate) struct Bell {

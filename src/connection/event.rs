@@ -59,8 +59,8 @@ impl Connection {
     /// let (send, news) = mpsc::channel();
     /// let waker = conn.waker()?;
     /// std::thread::spawn(move || {
-    ///     send.send("hello from another thread").unwrap(); // the message first, then the call
-    ///     waker.wake();
+    ///     send.send("hello from another thread").unwrap();
+    ///     waker.wake(); // after the message
     /// });
     /// assert_eq!(conn.wait()?, Event::Woken);
     /// for line in news.try_iter() {
@@ -84,8 +84,13 @@ impl Connection {
     /// use std::sync::mpsc::Receiver;
     /// use socketserver::{connection::Event, Connection, HandlerResult};
     ///
-    /// /// Serves one member of a chat. The others send to `news`, and then call the waker of this connection.
-    /// fn chat(conn: &mut Connection, news: &Receiver<String>, say: impl Fn(String)) -> HandlerResult {
+    /// /// Serves one member of a chat. The others send to `news`, and then call
+    /// /// the waker of this connection.
+    /// fn chat(
+    ///     conn: &mut Connection,
+    ///     news: &Receiver<String>,
+    ///     say: impl Fn(String),
+    /// ) -> HandlerResult {
     ///     loop {
     ///         match conn.wait()? {
     ///             Event::Input => {
@@ -113,7 +118,7 @@ impl Connection {
     /// ```
     ///
     /// The wait ends the present [request](Self#requests), as [`next_request`](Self::next_request) does, and the next
-    /// one begins with its input. Only within a line or frame, of which a part has come, the request goes on, and the
+    /// one begins with its input. If only a part of a line or frame has come, the request goes on, and the
     /// read limit holds. The idle limit counts from the last input: wake-ups do not prolong it.
     ///
     /// # Errors

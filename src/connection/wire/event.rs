@@ -18,8 +18,8 @@ use crate::tls::Session;
 pub(super) struct Waits {
     /// Made at the first call of `waker`: only then do waits pay for it.
     bell: OnceCell<Arc<Bell>>,
-    /// The start of the first wait after the last input. The idle limit counts from here: who is told much must
-    /// not count as heard.
+    /// The start of the first wait after the last input. The idle limit counts from here: a client that is told
+    /// much has still said nothing.
     silent_since: Cell<Option<Instant>>,
     /// True if the last event was a wake-up. Then input goes first, so that neither starves the other.
     was_woken: Cell<bool>,
