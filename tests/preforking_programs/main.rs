@@ -13,7 +13,7 @@ mod starts;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -140,7 +140,13 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             writeln!(conn, "held")?;
             conn.flush()?;
             match rest {
-                "on" => drop(conn.read_line(&mut String::new())?), // until the client says more
+                "on" => {
+                    // Until the client says more. The connection's own reads would end when its worker retires.
+                    let mut socket = TcpStream::from(conn.as_fd().try_clone_to_owned()?);
+                    while socket.read(&mut [0; 8]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
                 ms => thread::sleep(Duration::from_millis(ms.parse()?)),
             }
             writeln!(conn, "done")?;
