@@ -3,6 +3,7 @@
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
+mod dns;
 mod redis_lite;
 
 use std::process::Stdio;
