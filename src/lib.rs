@@ -337,7 +337,9 @@ pub use handler::{
 };
 pub use lifecycle::{Incoming, ServerHandle};
 pub use net::{Addr, Address};
-pub use observe::{Failure, GreetingCounts, GreetingFailure, Report, Stats};
+pub use observe::{
+    Closed, ConnectionOutcome, Failure, GreetingCounts, GreetingFailure, Observer, Opened, Report, Stats, Times,
+};
 pub use preforking::PreForking;
 pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};

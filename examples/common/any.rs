@@ -16,6 +16,7 @@ pub const STRATEGY: &[Usage] = &[
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
     ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
     ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
+    ("observe yes", "print what an observer is told of each connection, and measure times for STATS"),
     ("run-as USER", "the user to become once it listens: USER or USER:GROUP"),
     ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
 ];
@@ -77,6 +78,7 @@ impl Args {
             exit(0);
         }
         let builder = if self.is_on("notify") { builder.notify_systemd() } else { builder };
+        let builder = if self.is_on("observe") { builder.observer(super::observed::Observed) } else { builder };
         let run_as = self.get::<String>("run-as");
         let builder = builder.run_as(run_as.as_deref());
         let workers = self.get("workers"); // also where the strategy has none: a slip is an error

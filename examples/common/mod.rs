@@ -4,6 +4,7 @@
 
 pub mod any;
 pub mod chat;
+pub mod observed;
 pub mod plain;
 pub mod tls;
 pub mod trouble;

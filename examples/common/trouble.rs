@@ -110,6 +110,12 @@ fn json(s: &Stats) -> String {
         ("greeting_stopped", s.greetings.stopped),
         ("greeting_system", s.greetings.system),
         ("greeting_tls", s.greetings.tls),
+        ("times", s.times.count),
+        ("p50_us", s.times.p50.as_micros() as u64),
+        ("p90_us", s.times.p90.as_micros() as u64),
+        ("p99_us", s.times.p99.as_micros() as u64),
+        ("p999_us", s.times.p999.as_micros() as u64),
+        ("longest_us", s.times.longest.as_micros() as u64),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
     format!("{{{}}}", fields.join(", "))

@@ -28,7 +28,7 @@ use crate::listen::{Listener, QueuedAtStop};
 use listening_set::ListeningSet;
 
 pub(crate) use failure::{after_failure, NextStep};
-pub(crate) use request::{Accepting, Service, Work};
+pub(crate) use request::{Accepting, Kept, Service, Work};
 pub use request::{Rejected, Request};
 pub use seat::{AcceptEvent, Seat};
 pub use strategy::ServingStrategy;

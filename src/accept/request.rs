@@ -6,13 +6,12 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
-use crate::connection::{Connection, Datagram, StopNotice};
+use crate::connection::{Connection, Datagram, StopNotice, Told};
 use crate::error::HandlerResult;
 use crate::finish;
 use crate::greeting::{self, GreetingError};
@@ -20,7 +19,7 @@ use crate::handler;
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::hooks;
 use crate::lifecycle::{Core, ServerHandle};
-use crate::net::{Accepted, Addr, Arrival, DatagramSocket, Packet, PeerCredentials};
+use crate::net::{Accepted, Addr, Arrival, Birth, DatagramSocket, Packet, PeerCredentials};
 use crate::observe::{contain, InHandler, Outcome};
 use crate::proxy::ProxyHeader;
 use crate::sync::thread_local;
@@ -36,6 +35,13 @@ pub struct Request(Option<Parts>);
 struct Parts {
     work: Work,
     permit: Permit,
+}
+
+/// What the parent of a forked child keeps of its request.
+pub(crate) struct Kept {
+    pub(crate) peer: Addr,
+    pub(crate) birth: Birth,
+    pub(crate) permit: Permit,
 }
 
 /// A connection or a datagram, with the handler that serves it.
@@ -61,6 +67,13 @@ impl Arrival for Work {
         self.arrival().proxy_header()
     }
 
+    fn birth(&mut self) -> &mut Birth {
+        match self {
+            Self::Connection(accepted, _) => &mut accepted.birth,
+            Self::Datagram(packet, _) => &mut packet.birth,
+        }
+    }
+
     fn say(&self, message: &[u8]) {
         self.arrival().say(message);
     }
@@ -76,8 +89,8 @@ impl Work {
 }
 
 impl Request {
-    pub(crate) fn new(work: Work, permit: Permit) -> Self {
-        permit.core().note_accepted(work.peer());
+    pub(crate) fn new(mut work: Work, permit: Permit) -> Self {
+        *work.birth() = permit.core().note_accepted(work.peer(), || work.local_addr());
         Self(Some(Parts { work, permit }))
     }
 
@@ -96,6 +109,8 @@ impl Request {
         if let Err(why) = greet(core, &mut work, notice == StopNotice::ByPolling) {
             return finish::refuse_ungreeted(core, work, &why);
         }
+
+        core.tell_opened(&mut work);
 
         // The hook is asked before there is a `Connection`: it may outlive its time limit, and must not hold
         // the socket.
@@ -129,9 +144,9 @@ impl Request {
         self.0.as_ref().map_or(&Addr::Unnamed, |parts| parts.work.peer())
     }
 
-    /// Returns the client's address, if a proxy has told it.
-    pub(crate) fn client(&self) -> Option<SocketAddr> {
-        self.0.as_ref()?.work.proxy_header()?.client()
+    /// Returns what a proxy has told.
+    pub(crate) fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.0.as_ref()?.work.proxy_header().map(|header| &**header)
     }
 
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
@@ -180,7 +195,7 @@ impl Request {
     /// Serves the request in a forked child. `judge` makes the verdict for the parent out of the outcome.
     pub(crate) fn run_in_child<T>(
         mut self,
-        deadline: SharedRef<AtomicU64>,
+        told: SharedRef<Told>,
         judge: impl FnOnce(&Outcome, bool) -> T,
     ) -> Option<T> {
         let Parts { work, permit } = self.0.take()?;
@@ -191,7 +206,7 @@ impl Request {
         Some(match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
-                connection.wire().share_deadlines(deadline);
+                connection.wire().share_deadlines(told);
                 let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
                 connection.wire().share_no_deadline();
                 finish::finish_in_child(&core, connection, outcome, judge)
@@ -205,11 +220,11 @@ impl Request {
     }
 
     /// Closes this copy of the socket in the parent of a forked child, and keeps the permit.
-    pub(crate) fn keep_permit(mut self) -> Option<(Addr, Permit)> {
-        let Parts { work, permit } = self.0.take()?;
-        let peer = work.peer().clone();
+    pub(crate) fn keep_permit(mut self) -> Option<Kept> {
+        let Parts { mut work, permit } = self.0.take()?;
+        let (peer, birth) = (work.peer().clone(), std::mem::take(work.birth()));
         drop(work);
-        Some((peer, permit))
+        Some(Kept { peer, birth, permit })
     }
 
     fn refuse(&mut self, why: &io::Error) {
@@ -339,6 +354,6 @@ mod tests {
     #[test]
     fn a_request_stays_small() {
         let size = std::mem::size_of::<Request>();
-        assert!(size <= 88, "{size} bytes"); // with a session of TLS
+        assert!(size <= 104, "{size} bytes"); // with a session of TLS
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::config::{Limit, LimitExceeded, FIRST_LOOK, LAST_LOOK};
 use crate::error::{text_of_peer, PeerFault};
 use crate::lifecycle::ServerHandle;
-use crate::net::{gone, no_reply_to, Addr, Packet, Unsent, LONGEST_V4};
+use crate::net::{gone, no_reply_to, Addr, Moved, Packet, Unsent, LONGEST_V4};
+use crate::observe::Account;
 use crate::sys;
 
 /// A datagram, as its handler sees it. Read from it what the peer has sent, and write the reply to it.
@@ -46,6 +47,8 @@ pub struct Datagram {
     too_long: Option<usize>,
     /// True if a send has found no peer.
     lost: bool,
+    /// The bytes of what was sent.
+    written: u64,
     since: Instant,
     server: ServerHandle,
 }
@@ -53,7 +56,7 @@ pub struct Datagram {
 impl Datagram {
     pub(crate) fn new(packet: Packet, server: ServerHandle) -> Self {
         let since = Instant::now();
-        Self { packet, read: 0, reply: Vec::new(), too_long: None, lost: false, since, server }
+        Self { packet, read: 0, reply: Vec::new(), too_long: None, lost: false, written: 0, since, server }
     }
 
     /// Returns the whole datagram, also the part that was read already. Empty if the peer has sent an empty
@@ -119,6 +122,12 @@ impl Datagram {
         self.send(&peer, &reply)
     }
 
+    /// Takes what observers are told at the end.
+    pub(crate) fn take_account(&mut self) -> Account {
+        let moved = Moved { read: self.packet.len as u64, written: self.written };
+        Account { birth: std::mem::take(&mut self.packet.birth), moved, was_handled: true, ..Account::default() }
+    }
+
     pub(crate) fn peer_ref(&self) -> &Addr {
         &self.packet.peer
     }
@@ -146,7 +155,10 @@ impl Datagram {
                 return Err(self.drain_exceeded());
             }
             let waits = match socket.send(bytes, to, from) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.written += bytes.len() as u64;
+                    return Ok(());
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => to.ip().map(|_| socket.as_fd()),
                 Err(e) => return Err(self.explain(e, to, bytes.len())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Connection, Ending};
 use crate::config::Limits;
 use crate::connection::wire::ParentDeadline;
-use crate::net::Socket;
+use crate::net::{Moved, Socket};
 use crate::proxy::ProxyHeader;
 use crate::tls::Session;
 
@@ -21,6 +21,8 @@ pub(crate) struct HandedOver {
     pub(crate) unread: Vec<u8>,
     pub(crate) limits: Limits,
     pub(crate) proxy: Option<Arc<ProxyHeader>>,
+    pub(crate) id: u64,
+    pub(crate) moved: Moved,
     /// In a forked child: the loop writes for the parent when a request must have ended.
     pub(crate) parent_deadline: Option<ParentDeadline>,
 }
@@ -48,6 +50,7 @@ pub(crate) struct Happened {
     /// True if the stop has ended the connection: later input is not read any more.
     pub(crate) stopped: bool,
     pub(crate) ending: Ending,
+    pub(crate) moved: Moved,
 }
 
 impl Connection {
@@ -57,7 +60,8 @@ impl Connection {
         let unread = self.input.take_unread();
         let (limits, parent_deadline) = (self.wire.limits.get(), self.wire.parent_deadline.take());
         let (proxy, tls) = (self.wire.proxy.clone(), self.wire.tls.take());
-        Some(HandedOver { socket, tls, unread, limits, proxy, parent_deadline })
+        let (id, moved) = (self.id(), self.moved());
+        Some(HandedOver { socket, tls, unread, limits, proxy, id, moved, parent_deadline })
     }
 
     /// Takes the socket back.
@@ -68,6 +72,7 @@ impl Connection {
         if let Some(deadline) = parent_deadline {
             let _ = self.wire.parent_deadline.set(deadline);
         }
+        self.wire.set_moved(happened.moved);
         self.wire.note(|p| {
             p.heard |= happened.heard;
             p.ended |= happened.ended;
@@ -95,7 +100,8 @@ mod tests {
 
     fn nothing_happened() -> Happened {
         let ending = Ending::Usual;
-        Happened { heard: false, ended: false, broken: false, failed: false, stopped: false, ending }
+        let moved = Moved::default();
+        Happened { heard: false, ended: false, broken: false, failed: false, stopped: false, ending, moved }
     }
 
     #[test]

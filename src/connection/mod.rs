@@ -17,6 +17,7 @@
 
 mod datagram;
 mod event;
+mod facts;
 mod halves;
 mod handover;
 mod input;
@@ -50,7 +51,7 @@ pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, ParentDeadline, StopNotice, Wire};
+pub(crate) use wire::{Ending, ParentDeadline, StopNotice, Told, Wire};
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;

@@ -11,7 +11,10 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +24,7 @@ pub(super) use read::Place;
 use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
 use crate::lifecycle::{ConnectionSlot, Control, ServerHandle, SlotState};
-use crate::net::{Accepted, Addr, PeerCredentials, Socket};
+use crate::net::{Accepted, Addr, Birth, Moved, PeerCredentials, Socket};
 use crate::proxy::ProxyHeader;
 use crate::sync::left;
 use crate::sys::shared::SharedRef;
@@ -138,11 +141,24 @@ pub(crate) struct Wire {
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
     /// The session of TLS above the socket.
     pub(super) tls: OnceCell<Session>,
+    pub(super) birth: Birth,
+    pub(super) moved: Cell<Moved>,
 }
 
-/// In a forked child: the place where the parent reads when the request must have ended.
+/// What a forked child tells its parent while it serves, in memory that both see.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
+    /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
+    pub(crate) deadline: AtomicU64,
+    /// The bytes that were read and written so far.
+    pub(crate) read: AtomicU64,
+    pub(crate) written: AtomicU64,
+}
+
+/// In a forked child: the place where the parent reads when the request must have ended, and how far it has come.
 pub(crate) struct ParentDeadline {
-    place: SharedRef<AtomicU64>,
+    place: SharedRef<Told>,
     /// The last value written there, so that an equal value is not written again.
     last: Cell<u64>,
 }
@@ -151,8 +167,13 @@ impl ParentDeadline {
     /// Writes a deadline in the milliseconds of [`Control::millis`]. 0: there is none.
     pub(crate) fn set(&self, millis: u64) {
         if millis != self.last.replace(millis) {
-            self.place.store(millis, SeqCst);
+            self.place.deadline.store(millis, SeqCst);
         }
+    }
+
+    pub(crate) fn set_moved(&self, moved: Moved) {
+        self.place.read.store(moved.read, Relaxed);
+        self.place.written.store(moved.written, Relaxed);
     }
 }
 
@@ -186,6 +207,8 @@ impl Wire {
             waits: OnceCell::new(),
             parent_deadline: OnceCell::new(),
             tls: accepted.tls.map_or_else(OnceCell::new, OnceCell::from),
+            birth: accepted.birth,
+            moved: Cell::default(),
             server,
         }
     }
@@ -286,10 +309,10 @@ impl Wire {
 
     /// From now on, writes for the parent of this child when the request must have ended. The parent can then
     /// end a child that spins, and leave one alone that waits for its next request.
-    pub(crate) fn share_deadlines(&self, deadline: SharedRef<AtomicU64>) {
+    pub(crate) fn share_deadlines(&self, told: SharedRef<Told>) {
         // Not the value that the parent has put there, so that the first deadline is written.
         let last = Cell::new(u64::from(self.limits.get().request.is_some()));
-        let _ = self.parent_deadline.set(ParentDeadline { place: deadline, last });
+        let _ = self.parent_deadline.set(ParentDeadline { place: told, last });
         self.share_deadline();
     }
 

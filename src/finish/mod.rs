@@ -15,7 +15,7 @@ use crate::connection::{Connection, Datagram};
 use crate::greeting::GreetingError;
 use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
-use crate::observe::Outcome;
+use crate::observe::{Account, ConnectionOutcome, Outcome};
 use crate::tls::{ALERT_ACCESS_DENIED, ALERT_INTERNAL_ERROR};
 
 /// A connection or a datagram, as its end needs it.
@@ -28,6 +28,9 @@ pub(crate) trait Conversation {
 
     /// True if the peer was lost before this side has ended.
     fn has_lost_peer(&self) -> bool;
+
+    /// Takes what observers are told.
+    fn account(&mut self) -> Account;
 }
 
 impl Conversation for Connection {
@@ -43,6 +46,10 @@ impl Conversation for Connection {
 
     fn has_lost_peer(&self) -> bool {
         self.wire().has_lost_peer()
+    }
+
+    fn account(&mut self) -> Account {
+        self.take_account()
     }
 }
 
@@ -60,15 +67,21 @@ impl Conversation for Datagram {
     fn has_lost_peer(&self) -> bool {
         self.has_lost_peer()
     }
+
+    fn account(&mut self) -> Account {
+        self.take_account()
+    }
 }
 
 /// Flushes, closes, counts and reports, whatever the handler did.
 pub(crate) fn finish(core: &Arc<Core>, mut conversation: impl Conversation, outcome: Outcome) {
     let outcome = conversation.end(core, outcome);
     let (peer, lost) = (conversation.peer().clone(), conversation.has_lost_peer());
+    let account = core.monitor.observes().then(|| conversation.account());
     // Closed before the report: the hook may take long, and the peer waits for the end of the stream.
     drop(conversation);
     core.monitor.report_end(&peer, lost, &outcome, core.stop_phase());
+    account.into_iter().for_each(|account| core.monitor.tell_end(account, &peer, lost, &outcome));
     // The error is the user's value, and its drop may panic.
     crate::panics::forget(outcome);
 }
@@ -95,8 +108,8 @@ pub(crate) fn finish_apart(core: &Core, mut connection: Connection, outcome: Out
 
 /// Closes without a handler, after the user's message if there is one. It never waits for the client, because
 /// the accepting thread calls it.
-pub(crate) fn refuse(core: &Arc<Core>, arrived: impl Arrival, why: &io::Error) {
-    core.note_accepted(arrived.peer());
+pub(crate) fn refuse(core: &Arc<Core>, mut arrived: impl Arrival, why: &io::Error) {
+    *arrived.birth() = core.note_accepted(arrived.peer(), || arrived.local_addr());
     refuse_admitted(core, arrived, why);
 }
 
@@ -109,15 +122,17 @@ pub(crate) fn refuse_admitted(core: &Arc<Core>, arrived: impl Arrival, why: &io:
         AtLimit::Refuse(message) if !message.is_empty() => arrived.say(message),
         _ => {}
     }
-    drop(arrived);
+    let account = account_of(arrived);
     core.monitor.report_refused(&peer, why);
+    core.monitor.tell_closed(account, &peer, ConnectionOutcome::Refused, || Some(why));
 }
 
 /// Closes a client whose greeting has failed. It sends no message: the client does not listen yet.
 pub(crate) fn refuse_ungreeted(core: &Core, arrived: impl Arrival, why: &GreetingError) {
     let peer = arrived.peer().clone();
-    drop(arrived);
+    let account = account_of(arrived);
     core.monitor.report_not_greeted(&peer, why.reason, &why.error);
+    core.monitor.tell_closed(account, &peer, why.reason.into(), || Some(&why.error));
 }
 
 /// Closes a client that `verify_request` has refused. It sends no message: the message is for the limit. A client
@@ -127,6 +142,13 @@ pub(crate) fn refuse_unverified(core: &Core, arrived: impl Arrival, why: &io::Er
     if core.settings.tls.is_some() {
         arrived.say(&ALERT_ACCESS_DENIED);
     }
-    drop(arrived);
+    let account = account_of(arrived);
     core.monitor.report_unverified(&peer, why);
+    core.monitor.tell_closed(account, &peer, ConnectionOutcome::Refused, || Some(why));
+}
+
+/// Closes a client without a handler, and returns what observers are told.
+fn account_of(mut arrived: impl Arrival) -> Account {
+    let proxy = arrived.proxy_header().cloned();
+    Account { birth: std::mem::take(arrived.birth()), proxy, ..Account::default() }
 }

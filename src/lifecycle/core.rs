@@ -15,8 +15,8 @@ use super::waiting::Waiting;
 use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
 use crate::listen::{AcceptBackoff, ReserveFd};
-use crate::net::Addr;
-use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase, Unheard};
+use crate::net::{Addr, Arrival, Birth};
+use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase, TimeCounters, Times, Unheard};
 use crate::offload::Offload;
 use crate::sync::now;
 use crate::sys::shared::{Shared, SharedRef};
@@ -105,7 +105,13 @@ impl Core {
             role: OnceLock::new(),
             memory: None,
             admission: Admission::new(state.map(|state| &*state.permits), capacity),
-            monitor: Monitor::new(server, state.map(|state| &*state.counters), hooks.handle_error.clone(), unheard),
+            monitor: Monitor::new(
+                server,
+                state.map(|state| &*state.counters),
+                hooks.handle_error.clone(),
+                hooks.observers.clone(),
+                unheard,
+            ),
             registry: Registry::default(),
             run: Run::default(),
             backoff: AcceptBackoff::default(),
@@ -167,10 +173,22 @@ impl Core {
     }
 
     /// Counts a connection that was taken from the kernel's queue.
-    pub(crate) fn note_accepted(&self, peer: &Addr) {
+    pub(crate) fn note_accepted(&self, peer: &Addr, local: impl FnOnce() -> Addr) -> Birth {
         let accepted = self.monitor.count_accepted(peer);
-        if !self.control.in_child() {
-            self.worker().into_iter().for_each(|worker| worker.note_accepted(accepted));
+        let id = match self.worker().filter(|_| !self.control.in_child()) {
+            Some(worker) => worker.note_accepted(accepted),
+            None => accepted,
+        };
+        self.monitor.birth(id, local)
+    }
+
+    /// Tells the observers, once, that a connection is open.
+    pub(crate) fn tell_opened(&self, arrived: &mut impl Arrival) {
+        if self.monitor.observes() {
+            let mut birth = std::mem::take(arrived.birth());
+            let proxy = arrived.proxy_header().map(|header| &**header);
+            self.monitor.tell_opened(&mut birth, arrived.peer(), proxy);
+            *arrived.birth() = birth;
         }
     }
 
@@ -240,7 +258,18 @@ impl Core {
             refused: totals.refused,
             accept_errors: totals.accept_errors,
             greetings: totals.greetings,
+            times: self.times(),
         }
+    }
+
+    /// Returns how long connections took, those of the workers included.
+    fn times(&self) -> Times {
+        if !self.monitor.measures() {
+            return Times::default();
+        }
+        let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
+        let workers = workers.map(|state| &state.counters.times);
+        TimeCounters::together(std::iter::once(&self.monitor.counters().times).chain(workers))
     }
 
     /// Tells the master of a worker process, or the service manager, once, that this server accepts.

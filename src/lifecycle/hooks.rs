@@ -8,7 +8,7 @@ use super::handle::ServerHandle;
 use crate::config::check_needed_time;
 use crate::error::Result;
 use crate::net::{Addr, PeerCredentials};
-use crate::observe::ErrorHook;
+use crate::observe::{ErrorHook, Observers};
 use crate::proxy::ProxyHeader;
 use crate::systemd::Notifier;
 
@@ -16,6 +16,7 @@ use crate::systemd::Notifier;
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) handle_error: Option<Arc<ErrorHook>>,
+    pub(crate) observers: Observers,
     pub(crate) verify_request: Option<Verify>,
     pub(crate) service_actions: Option<Actions>,
     pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,

@@ -17,7 +17,7 @@ use crate::sys::wishes::Wishes;
 use crate::sys::{limits, process};
 
 /// The number of slots. A worker that is ending has one too. Unused pages cost nothing.
-const SLOTS: usize = 2048;
+pub(super) const SLOTS: usize = 2048;
 /// The most workers of one server.
 pub(crate) const MOST_WORKERS: usize = 512;
 
@@ -148,9 +148,12 @@ impl Scoreboard {
 
     /// Gives a slot back whose worker has ended.
     pub(crate) fn give_back(&self, slot: &WorkerSlot) {
-        let is_it = |at: &usize| std::ptr::eq(&*self.slots.0[*at], slot);
-        let index = (0..self.board.used.load(SeqCst)).find(is_it);
-        index.into_iter().for_each(|index| self.board.taken[index].store(false, SeqCst));
+        self.place_of(slot).into_iter().for_each(|index| self.board.taken[index].store(false, SeqCst));
+    }
+
+    /// Returns the place of a slot.
+    pub(super) fn place_of(&self, slot: &WorkerSlot) -> Option<usize> {
+        (0..self.board.used.load(SeqCst)).find(|at| std::ptr::eq(&*self.slots.0[*at], slot))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::scoreboard::{Scoreboard, WorkerSlot};
+use super::scoreboard::{Scoreboard, WorkerSlot, SLOTS};
 use crate::listen::QueueCounts;
 use crate::sys::process::Private;
 use crate::sys::shared::SharedRef;
@@ -23,6 +23,8 @@ pub(crate) struct WorkerRole {
     pub(crate) master: Arc<Core>,
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: SharedRef<WorkerSlot>,
+    /// The place of the slot. No other living worker has the same.
+    place: u64,
     /// Its number among the workers. Its successor has the same number.
     pub(crate) index: usize,
     /// The longest time between two heartbeats.
@@ -43,7 +45,8 @@ impl WorkerRole {
     ) -> Self {
         let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
         let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), pipes);
-        Self { master: master.clone(), scoreboard, slot, index, heartbeat, pipe, is_ready, successor }
+        let place = scoreboard.place_of(&slot).unwrap_or(0) as u64;
+        Self { master: master.clone(), scoreboard, slot, place, index, heartbeat, pipe, is_ready, successor }
     }
 
     /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.
@@ -66,12 +69,13 @@ impl WorkerRole {
         }
     }
 
-    /// Notes an accepted connection. `accepted` is this slot's total. At the recycle count, the worker asks
-    /// for a successor.
-    pub(crate) fn note_accepted(&self, accepted: u64) {
+    /// Notes an accepted connection, and returns its number among those of all workers. `accepted` is this slot's
+    /// total. At the recycle count, the worker asks for a successor.
+    pub(crate) fn note_accepted(&self, accepted: u64) -> u64 {
         if self.slot.is_to_be_recycled_at(accepted) {
             self.successor.express();
         }
+        accepted.wrapping_mul(SLOTS as u64).wrapping_add(self.place)
     }
 
     /// Notes a heartbeat: the serving thread is not stuck.

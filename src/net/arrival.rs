@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::address::Addr;
 use super::socket::{PeerCredentials, Socket};
@@ -19,11 +19,39 @@ pub(crate) struct Accepted {
     pub(crate) proxy: Option<Arc<ProxyHeader>>,
     /// The session of TLS, once hands are shaken.
     pub(crate) tls: Option<Session>,
+    pub(crate) birth: Birth,
+}
+
+/// How many bytes a connection has moved, without what TLS adds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moved {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+}
+
+/// The beginning of a connection or a datagram, as observers are told of it.
+#[derive(Debug, Default)]
+pub(crate) struct Birth {
+    /// Its number. 0: nobody has counted it.
+    pub(crate) id: u64,
+    /// `None` without an observer: then nobody asks for the time.
+    pub(crate) record: Option<Box<BirthRecord>>,
+}
+
+/// When and where it has come.
+#[derive(Debug)]
+pub(crate) struct BirthRecord {
+    pub(crate) local: Addr,
+    pub(crate) at: Instant,
+    /// The same moment, by the system's time.
+    pub(crate) since: SystemTime,
+    /// True once the observers were told that it is open.
+    pub(crate) is_told: bool,
 }
 
 impl Accepted {
     pub(crate) fn new(socket: Socket, peer: Addr) -> Self {
-        Self { socket, peer, proxy: None, tls: None }
+        Self { socket, peer, proxy: None, tls: None, birth: Birth::default() }
     }
 
     /// Returns how much of the time for its greeting is used up: the wait for the proxy's header.
@@ -50,6 +78,8 @@ pub(crate) trait Arrival {
         None
     }
 
+    fn birth(&mut self) -> &mut Birth;
+
     /// Sends as much of the message as the kernel takes without a wait. Nothing can be sent after it.
     fn say(&self, message: &[u8]);
 }
@@ -69,6 +99,10 @@ impl Arrival for Accepted {
 
     fn proxy_header(&self) -> Option<&Arc<ProxyHeader>> {
         self.proxy.as_ref()
+    }
+
+    fn birth(&mut self) -> &mut Birth {
+        &mut self.birth
     }
 
     fn say(&self, message: &[u8]) {

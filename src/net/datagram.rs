@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sys::socket::{self as sock, ControlMessage, MsgFlags, SockaddrStorage, UnixAddr};
 
 use crate::error::PeerFault;
-use crate::net::{Addr, Arrival, PeerCredentials};
+use crate::net::{Addr, Arrival, Birth, PeerCredentials};
 use crate::sys::datagram;
 use crate::sys::process::Private;
 
@@ -54,7 +54,7 @@ impl DatagramSocket {
             let local = self.local_of(&received);
             let Received { len, peer, from, .. } = received;
             // Weak: a handler that the drain has left behind must not keep the address taken.
-            Packet { socket: Arc::downgrade(self), data, len, peer, local, from }
+            Packet { socket: Arc::downgrade(self), data, len, peer, local, from, birth: Birth::default() }
         });
         self.buffers.push(buffer);
         packet
@@ -243,6 +243,7 @@ pub(crate) struct Packet {
     pub(crate) local: Addr,
     /// The address that a reply comes from, where the socket is bound to all.
     pub(crate) from: Option<SocketAddr>,
+    pub(crate) birth: Birth,
 }
 
 impl Arrival for Packet {
@@ -257,6 +258,10 @@ impl Arrival for Packet {
     /// Returns `None`: a datagram socket has no peer of its own.
     fn peer_credentials(&self) -> Option<PeerCredentials> {
         None
+    }
+
+    fn birth(&mut self) -> &mut Birth {
+        &mut self.birth
     }
 
     fn say(&self, message: &[u8]) {

@@ -11,7 +11,7 @@ mod numeric;
 mod socket;
 
 pub use address::{Addr, Address};
-pub(crate) use arrival::{Accepted, Arrival};
+pub(crate) use arrival::{Accepted, Arrival, Birth, BirthRecord, Moved};
 pub(crate) use datagram::{gone, no_reply_to, DatagramSocket, Packet, Received, Unsent, LONGEST_V4};
 pub(crate) use numeric::numeric;
 pub use socket::PeerCredentials;

@@ -183,7 +183,7 @@ const LONGEST_TEXT: usize = 100;
 
 /// Makes a text fit for one log line. An error may quote what a client has sent, so line breaks and control
 /// characters are escaped, and the text is cut.
-fn brief(text: &(impl std::fmt::Display + ?Sized)) -> String {
+pub(super) fn brief(text: &(impl std::fmt::Display + ?Sized)) -> String {
     let text = text.to_string();
     let mut kept: String = text.chars().take(LONGEST_TEXT).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST_TEXT).is_some() {

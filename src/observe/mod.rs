@@ -1,4 +1,4 @@
-//! The reports of a server: counters, log lines, and the hook `handle_error`.
+//! The reports of a server: counters, log lines, the hook `handle_error`, and the observers of connections.
 //!
 //! All other folders report events to a [`Monitor`]. It counts them, writes the line by [`log_line`], and
 //! calls the hook. The walk: [`contain`] (a handler's result becomes an [`Outcome`]) → [`Cause::of`] (peer,
@@ -10,11 +10,13 @@ mod greeting;
 mod inside;
 mod line;
 mod monitor;
+mod observer;
 mod outcome;
 #[cfg(feature = "testing")]
 mod roll;
 mod stats;
 mod throttle;
+mod times;
 mod unheard;
 
 pub(crate) use failure::ErrorHook;
@@ -23,7 +25,11 @@ pub use greeting::{GreetingCounts, GreetingFailure};
 pub(crate) use inside::{InHandler, ServerId};
 pub(crate) use line::log_line;
 pub(crate) use monitor::{ChildEnd, Monitor, StopPhase};
+pub(crate) use observer::{Account, Observers};
+pub use observer::{Closed, ConnectionOutcome, Observer, Opened};
 pub(crate) use outcome::{contain, Cause, NotServed, Outcome};
 pub(crate) use stats::Counters;
 pub use stats::{Report, Stats};
+pub(crate) use times::TimeCounters;
+pub use times::Times;
 pub(crate) use unheard::Unheard;

@@ -12,6 +12,7 @@ use super::failure::{remedy, ErrorHook, Failure};
 use super::greeting::GreetingFailure;
 use super::inside::{InHandler, ServerId};
 use super::line::log_line;
+use super::observer::Observers;
 use super::outcome::{Cause, Outcome};
 #[cfg(feature = "testing")]
 use super::roll::OpenConnections;
@@ -35,6 +36,7 @@ pub(crate) struct Monitor {
     /// Bounds the log lines that clients can cause.
     throttle: LogThrottle,
     handle_error: Option<Arc<ErrorHook>>,
+    pub(super) observers: Observers,
     /// For a program that has neither a logger nor a hook.
     pub(crate) unheard: Unheard,
     #[cfg(feature = "testing")]
@@ -80,6 +82,7 @@ impl Monitor {
         server: ServerId,
         counters: SharedRef<Counters>,
         handle_error: Option<Arc<ErrorHook>>,
+        observers: Observers,
         unheard: Unheard,
     ) -> Self {
         Self {
@@ -88,6 +91,7 @@ impl Monitor {
             in_child: AtomicBool::new(false),
             throttle: LogThrottle::default(),
             handle_error,
+            observers,
             unheard,
             #[cfg(feature = "testing")]
             open: OpenConnections::default(),
@@ -101,6 +105,10 @@ impl Monitor {
     /// From now on nothing is counted: a forked child can only read the counters.
     pub(crate) fn become_child(&self) {
         self.in_child.store(true, Relaxed);
+    }
+
+    pub(super) fn is_in_child(&self) -> bool {
+        self.in_child.load(Relaxed)
     }
 
     fn count(&self, counter: &AtomicU64) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::greeting::{GreetingCounters, GreetingCounts};
+use super::times::{TimeCounters, Times};
 
 /// The counters of a server, by the outcome of each connection.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(crate) struct Counters {
     pub(crate) drained: AtomicU64,
     pub(crate) forced: AtomicU64,
     pub(crate) greetings: GreetingCounters,
+    pub(crate) times: TimeCounters,
 }
 
 /// A server's counters at one moment, since it was bound. [`ServerHandle::stats`](crate::ServerHandle::stats)
@@ -59,6 +61,8 @@ pub struct Stats {
     pub accept_errors: u64,
     /// Of the disconnected and the refused, those that ended before their handler, while they were greeted.
     pub greetings: GreetingCounts,
+    /// How long connections took. Only a server with an [`Observer`](crate::Observer) measures it.
+    pub times: Times,
 }
 
 impl fmt::Display for Stats {
@@ -176,6 +180,7 @@ impl Counters {
         self.drained.store(to.drained, Relaxed);
         self.forced.store(to.forced, Relaxed);
         self.greetings.reset(to.greetings);
+        self.times.reset();
     }
 }
 

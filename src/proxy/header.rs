@@ -113,6 +113,11 @@ impl ProxyHeader {
         Tlvs(&self.tlvs)
     }
 
+    /// Makes a header that a child has told its parent, without TLVs.
+    pub(crate) fn relayed(version: u8, is_local: bool, addresses: Option<(SocketAddr, SocketAddr)>) -> Self {
+        Self { version, is_local, addresses, tlvs: Box::default(), proxy: None, waited: Duration::ZERO }
+    }
+
     /// Notes where it has come from, and after which wait.
     pub(crate) fn received(&mut self, proxy: Option<SocketAddr>, waited: Duration) {
         (self.proxy, self.waited) = (proxy, waited);

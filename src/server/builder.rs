@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::lifecycle::{Actions, Hooks, Incoming};
 use crate::listen::{Access, Listener};
 use crate::net::Address;
-use crate::observe::Failure;
+use crate::observe::{Failure, Observer};
 use crate::strategy::Threading;
 
 /// Builds a server. Every setting has a default. A server that faces the internet should set two more:
@@ -401,6 +401,20 @@ impl<S> ServerBuilder<S> {
     /// the first error of a run is printed to stderr.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
+        self
+    }
+
+    /// Adds an observer, which is told of each connection's beginning and end: for an access log, metrics, a count by
+    /// client. Several are told in the order in which they were added. `()` is an observer that tells nobody: the server
+    /// then measures [`Stats::times`](crate::Stats::times). Defaults to none: then no time is measured.
+    ///
+    /// See [`Observer`] for what it is told, on which thread and in which process. The examples `access_log`,
+    /// `per_client` and `slow_log` are observers.
+    #[doc(alias = "middleware")]
+    #[doc(alias = "access log")]
+    #[doc(alias = "access_log")]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.hooks.observers.add(observer);
         self
     }
 

@@ -170,7 +170,7 @@ impl ChildPipes {
     }
 
     /// Wakes the parent. Async-signal-safe. If the pipe is full, the parent is about to look.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         let _ = write(&self.bell[1], &[0]);
     }
 

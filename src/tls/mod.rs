@@ -30,7 +30,7 @@ mod tickets;
 mod validity;
 
 #[cfg(not(feature = "__tls"))]
-pub(crate) use absent::{Session, TlsClientConfig, TlsConfig};
+pub(crate) use absent::{Session, TlsClientConfig, TlsConfig, TlsInfo};
 #[cfg(feature = "__tls")]
 pub use client::TlsClientConfig;
 #[cfg(feature = "__tls")]

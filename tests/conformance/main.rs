@@ -11,6 +11,7 @@ mod errors;
 mod identity;
 mod leaks;
 mod limits;
+mod observer;
 mod proxy;
 mod stop;
 mod unread;
@@ -70,6 +71,8 @@ macro_rules! strategies {
                 limits: never_serves_more_than_the_limit cuts_idle_clients_and_no_others
                     cuts_a_silent_client_at_the_read_limit cuts_a_client_that_trickles
                     cuts_a_client_that_takes_no_answer refuses_clients_that_a_slow_hook_does_not_admit_in_time;
+                observer: observers_are_told_how_each_connection_ended observers_are_told_of_refusals
+                    observers_know_the_client_behind_a_proxy;
                 proxy: tells_the_clients_address_behind_a_proxy refuses_clients_of_other_networks
                     refuses_a_connection_without_a_header health_checks_are_no_failures
                     the_log_names_the_client_behind_a_proxy a_stop_ends_greetings_at_once

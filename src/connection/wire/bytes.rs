@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Deadline;
 use super::{would_wait, Wire};
 use crate::config::Limit;
+use crate::net::Moved;
 use crate::sys::socket;
 #[cfg(feature = "__tls")]
 use crate::tls::{Session, TlsInfo};
@@ -16,18 +17,36 @@ use crate::tls::{Session, TlsInfo};
 impl Wire {
     /// Reads once. With `wait`, it waits as long as the socket's timeout says.
     pub(super) fn recv_bytes(&self, buf: &mut [u8], wait: bool) -> io::Result<usize> {
-        match self.tls.get() {
+        let read = match self.tls.get() {
             None => socket::recv(self.fd(), buf, wait),
             Some(tls) => tls.recv(&self.as_fd(), buf, wait),
+        };
+        if let Ok(n) = read {
+            self.count(n, 0);
         }
+        read
     }
 
     /// Writes both parts once, or begins to.
     pub(super) fn send_bytes(&self, first: &[u8], second: &[u8], wait: bool) -> io::Result<usize> {
-        match self.tls.get() {
+        let sent = match self.tls.get() {
             None => socket::send(self.fd(), first, second, wait),
             Some(tls) => tls.send(&self.as_fd(), &[IoSlice::new(first), IoSlice::new(second)], wait),
+        };
+        if let Ok(n) = sent {
+            self.count(0, n);
         }
+        sent
+    }
+
+    fn count(&self, read: usize, written: usize) {
+        let Moved { read: before, written: sent } = self.moved.get();
+        self.set_moved(Moved { read: before + read as u64, written: sent + written as u64 });
+    }
+
+    pub(in crate::connection) fn set_moved(&self, moved: Moved) {
+        self.moved.set(moved);
+        self.parent_deadline.get().into_iter().for_each(|parent| parent.set_moved(moved));
     }
 
     /// True if a stream that ended without TLS's close_notify counts as ended in order: `idle` is true between two

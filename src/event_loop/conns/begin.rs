@@ -11,7 +11,7 @@ use crate::event_loop::state::factory::{Factory, Peer};
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::State;
 use crate::net::Addr;
-use crate::observe::Outcome;
+use crate::observe::{NotServed, Outcome};
 use crate::panics::forget;
 
 impl State {
@@ -52,15 +52,20 @@ impl State {
 
     /// Closes a connection that has no protocol, because the factory refused it or panicked.
     fn refuse_new(&mut self, id: ConnId, panic: Option<String>) {
-        let Some(conn) = self.conns.remove(id) else { return };
+        let Some(mut conn) = self.conns.remove(id) else { return };
+        let account = self.core.monitor.observes().then(|| conn.take_account());
         let Conn { entry: Entry { origin, permit, .. }, io, peer, .. } = conn;
         // Before the report: a hook that connects anew finds the permit free.
         drop(io);
         drop(permit);
         match (panic, origin) {
-            (Some(text), _) => origin.report_end(&self.core, &peer, false, &Outcome::Panicked(text)),
+            (Some(text), _) => origin.report_end(&self.core, &peer, false, &Outcome::Panicked(text), account),
             (None, Origin::Made(_) | Origin::Adopted) => {}
-            (None, Origin::Accepted(_)) => self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL)),
+            (None, Origin::Accepted(_)) => {
+                self.core.monitor.report_refused(&peer, &io::Error::other(NO_PROTOCOL));
+                let why = Outcome::NotServed(NotServed(NO_PROTOCOL));
+                account.into_iter().for_each(|account| self.core.monitor.tell_end(account, &peer, false, &why));
+            }
         }
         if let Origin::Made(connector) = origin {
             self.clients.lose_connection(connector, self.time.clock.now());

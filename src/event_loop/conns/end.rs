@@ -114,6 +114,7 @@ impl State {
         conn.out.clear(&mut self.buffers.spares);
         let happened = self.is_solo(id).then(|| conn.happened());
         self.release_parts(id, &mut conn);
+        let account = self.core.monitor.observes().then(|| conn.take_account());
         let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
         // The socket is closed before the protocol hears of it.
@@ -150,7 +151,7 @@ impl State {
             solo.ended = Some(SoloEnd { outcome, socket, happened });
             return;
         }
-        origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome);
+        origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome, account);
         if let Outcome::Failed(e) = outcome {
             forget(e);
         }

@@ -34,6 +34,7 @@ impl State {
         }
         match conn.io.send(bytes) {
             Ok(n) => {
+                conn.note_written(n);
                 (conn.limits.since, conn.limits.blocked_since) = (now, now);
                 (conn.flow.sent, conn.flow.blocked) = (true, n < bytes.len());
                 bytes.get(n..).unwrap_or_default()
@@ -142,6 +143,7 @@ impl State {
         conn.give_back(Direction::Writing, at_most, sent.as_ref().map_or(0, |(n, _)| *n));
         match sent {
             Ok((n, whole)) => {
+                conn.note_written(n);
                 conn.limits.since = now;
                 conn.limits.blocked_since = now;
                 conn.flow.blocked = !whole;

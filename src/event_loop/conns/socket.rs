@@ -1,7 +1,7 @@
 //! What a protocol can ask about its connection, and set on its socket.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::primitives::slab::ConnId;
@@ -13,6 +13,31 @@ impl Transport<'_> {
     /// Returns the connection's id, by which other protocols write to it.
     pub fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// Returns the number of the connection, as [`Connection::id`](crate::Connection::id) does: an
+    /// [`Observer`](crate::Observer) is told the same. 0 for a client's connection. ([`id`](Self::id) is the loop's own
+    /// name of it.)
+    pub fn connection_id(&self) -> u64 {
+        self.conn().map_or(0, |conn| conn.entry.birth.id)
+    }
+
+    /// Returns when the connection was accepted, or connected; without an [`Observer`](crate::Observer), and with
+    /// [`Blocking`](crate::Blocking), when the loop took it in. `None` once it is gone.
+    pub fn started(&self) -> Option<Instant> {
+        let conn = self.conn()?;
+        Some(conn.entry.birth.record.as_ref().map_or(conn.limits.began, |record| record.at))
+    }
+
+    /// Returns how many bytes were read from the peer so far. Under TLS: the bytes that it protects.
+    pub fn bytes_read(&self) -> u64 {
+        self.conn().map_or(0, |conn| conn.entry.moved.read)
+    }
+
+    /// Returns how many bytes the kernel has taken for the peer so far; [`queued`](Self::queued) ones are not among them.
+    /// Under TLS: the bytes that it protects.
+    pub fn bytes_written(&self) -> u64 {
+        self.conn().map_or(0, |conn| conn.entry.moved.written)
     }
 
     /// Returns the peer's address, as `accept` gave it, or as the client connected to it. Behind a

@@ -67,6 +67,7 @@ impl State {
         let plain = conn.out.take_bytes(&mut self.buffers.spares).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "a reader is queued: begin TLS when it is sent")
         })?;
+        conn.note_written(plain.len());
         let below = std::mem::replace(&mut conn.io, Io::Moved);
         conn.io = Io::Tls(Box::new(Secured::new(below, session, plain, self.time.now, within)));
         self.mark(id);

@@ -26,8 +26,8 @@ use crate::event_loop::state::datagram_protocol::{DatagramPort, DatagramProtocol
 use crate::event_loop::state::work::{Deferred, TimerTask};
 use crate::event_loop::state::{State, READ};
 use crate::listen::{bind, AcceptError, BindOptions};
-use crate::net::{gone, no_reply_to, Addr, Address, DatagramSocket, Received, Unsent};
-use crate::observe::{log_line, Outcome};
+use crate::net::{gone, no_reply_to, Addr, Address, DatagramSocket, Moved, Received, Unsent};
+use crate::observe::{log_line, Account, Outcome};
 use crate::panics::forget;
 use crate::sys::Readiness;
 
@@ -157,7 +157,8 @@ impl State {
         if connected.is_some_and(|connected| *connected != peer) {
             return;
         }
-        self.core.note_accepted(&peer);
+        let mut birth = self.core.note_accepted(&peer, || to.clone());
+        self.core.monitor.tell_opened(&mut birth, &peer, None);
         self.datagrams.received += 1;
         let delivery = Delivery {
             number: Some(number),
@@ -172,6 +173,9 @@ impl State {
             self.call_protocol(place, delivery, "datagram_received", |p, t| p.datagram_received(t, data, &peer));
         if let Some((outcome, lost)) = outcome {
             self.core.monitor.report_end(&peer, lost, &outcome, self.core.stop_phase());
+            let moved = Moved { read: len as u64, written: 0 };
+            let account = Account { birth, moved, was_handled: true, ..Account::default() };
+            self.core.monitor.tell_end(account, &peer, lost, &outcome);
             forget(outcome);
         }
     }

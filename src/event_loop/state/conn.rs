@@ -18,8 +18,8 @@ use crate::event_loop::state::cold::ColdState;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Protocol;
 use crate::lifecycle::Core;
-use crate::net::Addr;
-use crate::observe::Outcome;
+use crate::net::{Addr, Birth, Moved};
+use crate::observe::{Account, Outcome};
 use crate::proxy::ProxyHeader;
 use crate::sys::Readiness;
 
@@ -117,10 +117,13 @@ impl Origin {
         }
     }
 
-    /// Reports the end of the connection. Only accepted connections are counted.
-    pub(crate) fn report_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome) {
+    /// Reports the end of the connection. Only accepted connections are counted, and have an account.
+    pub(crate) fn report_end(self, core: &Core, peer: &Addr, lost: bool, outcome: &Outcome, account: Option<Account>) {
         match self {
-            Self::Accepted(_) => core.monitor.report_end(peer, lost, outcome, core.stop_phase()),
+            Self::Accepted(_) => {
+                core.monitor.report_end(peer, lost, outcome, core.stop_phase());
+                account.into_iter().for_each(|account| core.monitor.tell_end(account, peer, lost, outcome));
+            }
             Self::Made(_) | Self::Adopted => core.monitor.report_uncounted_end(peer, lost, outcome),
         }
     }
@@ -156,6 +159,8 @@ pub(crate) struct Entry {
     pub(crate) permit: Option<Permit>,
     /// What a proxy has told of it.
     pub(crate) proxy: Option<Arc<ProxyHeader>>,
+    pub(crate) birth: Birth,
+    pub(crate) moved: Moved,
 }
 
 /// What epoll watches for, and what it has reported.
@@ -233,7 +238,7 @@ pub(crate) struct End {
 impl Conn {
     pub(crate) fn new(io: Io, peer: Addr, origin: Origin, permit: Option<Permit>, now: Instant) -> Self {
         Self {
-            entry: Entry { origin, permit, proxy: None },
+            entry: Entry { origin, permit, proxy: None, birth: Birth::default(), moved: Moved::default() },
             io,
             peer,
             protocol: None,
@@ -282,6 +287,7 @@ impl Conn {
             return self.shake_hands().and(Err(io::ErrorKind::WouldBlock.into()));
         }
         let read = self.io.recv(buf);
+        self.entry.moved.read += *read.as_ref().unwrap_or(&0) as u64;
         // A short read has brought everything, unless epoll has reported something behind it.
         self.watch.unread = match &read {
             Ok(n) => *n == buf.len() || (*n > 0 && self.watch.more) || self.io.holds_input(),
@@ -306,6 +312,22 @@ impl Conn {
         self.io.secured().is_some() && self.limits.request_since.is_none() && self.out.is_empty()
     }
 
+    /// Counts bytes that the kernel has taken.
+    pub(crate) fn note_written(&mut self, n: usize) {
+        self.entry.moved.written += n as u64;
+    }
+
+    /// Takes what observers are told at the end, before the socket is closed.
+    pub(crate) fn take_account(&mut self) -> Account {
+        Account {
+            birth: std::mem::take(&mut self.entry.birth),
+            moved: self.entry.moved,
+            was_handled: true,
+            proxy: self.entry.proxy.take(),
+            tls: self.io.secured().filter(|tls| !tls.session().is_handshaking()).map(|tls| tls.session().info()),
+        }
+    }
+
     /// Makes the close that follows a reset.
     pub(crate) fn reset_at_close(&mut self) {
         self.flow.resets = true;
@@ -327,6 +349,7 @@ impl Conn {
             failed: self.watch.failed,
             stopped: matches!(self.end.reason, None | Some(LostReason::Shutdown)),
             ending,
+            moved: self.entry.moved,
         }
     }
 
@@ -383,7 +406,7 @@ mod tests {
     /// An idle connection costs little more than this.
     #[test]
     fn a_connection_of_a_loop_stays_small() {
-        assert!(size_of::<Conn>() <= 440, "{} bytes", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 472, "{} bytes", size_of::<Conn>());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::event_loop::state::State;
 use crate::finish::refuse;
 use crate::lifecycle::AtGate;
 use crate::listen::Listener;
-use crate::net::Accepted;
+use crate::net::{Accepted, Arrival};
 use crate::panics::forget;
 
 impl State {
@@ -173,8 +173,8 @@ impl State {
     }
 
     /// Takes a new connection in: greets it first, if the server expects that.
-    fn admit(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
-        self.core.note_accepted(&accepted.peer);
+    fn admit(&mut self, accepted_on: AcceptedOn, mut accepted: Accepted, permit: Permit) {
+        accepted.birth = self.core.note_accepted(&accepted.peer, || accepted.local_addr());
         match self.ports.list.get(accepted_on.place).and_then(|port| port.proxies.clone()) {
             Some(proxies) => self.expect_header(&proxies, accepted_on, accepted, permit),
             None => self.verify(accepted_on, accepted, permit),
@@ -182,7 +182,8 @@ impl State {
     }
 
     /// Serves a connection, or asks `verify_request` about it first.
-    pub(crate) fn verify(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
+    pub(crate) fn verify(&mut self, accepted_on: AcceptedOn, mut accepted: Accepted, permit: Permit) {
+        self.core.tell_opened(&mut accepted);
         if self.core.hooks.verify_request.is_some() {
             self.await_verdict(accepted_on, accepted, permit);
         } else {
@@ -192,11 +193,12 @@ impl State {
 
     /// Enters the connection into the loop, builds its protocol and begins.
     pub(crate) fn serve(&mut self, accepted_on: AcceptedOn, accepted: Accepted, permit: Permit) {
-        let (Accepted { socket, peer, proxy, tls }, AcceptedOn { place, number, factory }) = (accepted, accepted_on);
+        let (Accepted { socket, peer, proxy, tls, birth }, AcceptedOn { place, number, factory }) =
+            (accepted, accepted_on);
         let origin = Origin::Accepted(Some((place, number as u32))); // less than PER_PORT
         let io = Io::connected(socket, tls, self.time.now);
         let mut conn = Conn::new(io, peer, origin, Some(permit), self.time.now);
-        conn.entry.proxy = proxy;
+        (conn.entry.proxy, conn.entry.birth) = (proxy, birth);
         let id = self.conns.insert(conn);
         self.build_and_begin(&*factory, id);
         forget(factory);

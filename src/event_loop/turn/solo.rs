@@ -65,11 +65,12 @@ impl State {
     /// Takes a connection over. Input that its owner has read ahead is delivered first, as to a protocol that
     /// [takes over](crate::Transport::switch_protocol).
     pub(crate) fn take_over(&mut self, handed: HandedOver, peer: Addr) -> ConnId {
-        let HandedOver { socket, tls, unread, limits, proxy, parent_deadline } = handed;
+        let HandedOver { socket, tls, unread, limits, proxy, id: number, moved, parent_deadline } = handed;
         let io = Io::connected(socket, tls, self.time.now);
         let mut conn = Conn::new(io, peer, Origin::Accepted(None), None, self.time.now);
         conn.limits.own = Some(Box::new(limits));
-        conn.entry.proxy = proxy;
+        // The birth is the owner's, which tells the observers of the end.
+        (conn.entry.proxy, conn.entry.birth.id, conn.entry.moved) = (proxy, number, moved);
         if !unread.is_empty() {
             conn.cold().leftover = unread;
             conn.paused.by_switch = true;

@@ -61,7 +61,7 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
         request.keep_permit();
         return verdict;
     }
-    let judged = request.run_in_child(slot.map(|slot| &slot.deadline), |outcome, lost| {
+    let judged = request.run_in_child(slot.map(|slot| &slot.told), |outcome, lost| {
         let (verdict, text) = judge(outcome, lost);
         slot.set_verdict(verdict, &text);
         verdict
@@ -76,10 +76,9 @@ fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
         slot.set_verdict(Verdict::NotGreeted, &why.error.to_string());
         Verdict::NotGreeted
     };
-    request.greet_in_child(&slot.deadline).map_err(not_greeted)?;
-    // The parent has accepted a proxy. Its log is to name the client.
-    request.client().into_iter().for_each(|client| slot.set_client(client));
-    request.verify_in_child(&slot.deadline).map_err(|why| {
+    request.greet_in_child(&slot.told.deadline).map_err(not_greeted)?;
+    tell_greeted(request, slot);
+    request.verify_in_child(&slot.told.deadline).map_err(|why| {
         let verdict = match why.kind() {
             io::ErrorKind::PermissionDenied => Verdict::Refused,
             io::ErrorKind::TimedOut => Verdict::Unanswered,
@@ -88,7 +87,16 @@ fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
         slot.set_verdict(verdict, &why.to_string());
         verdict
     })?;
-    request.secure_in_child(&slot.deadline).map_err(not_greeted)
+    request.secure_in_child(&slot.told.deadline).map_err(not_greeted)
+}
+
+/// Tells the parent, which has accepted a proxy, of the client: for its log, and at once if it has observers.
+fn tell_greeted(request: &Request, slot: &ChildSlot) {
+    let Some(core) = request.core().filter(|core| core.settings.proxy_protocol.is_some()) else { return };
+    slot.set_greeted(request.proxy_header());
+    if core.monitor.measures() {
+        core.control.made_pipes().into_iter().for_each(|pipes| pipes.ring());
+    }
 }
 
 fn judge(outcome: &Outcome, lost: bool) -> (Verdict, String) {

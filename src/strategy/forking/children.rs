@@ -17,12 +17,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::slots::{ChildSlot, NewSlots, Verdict};
-use crate::accept::{Rejected, Request};
+use crate::accept::{Kept, Rejected, Request};
 use crate::admit::Permit;
 use crate::config::Limit;
 use crate::lifecycle::{Core, ServerHandle};
-use crate::net::Addr;
-use crate::observe::{ChildEnd, GreetingFailure, StopPhase};
+use crate::net::{Addr, Birth};
+use crate::observe::{Account, ChildEnd, GreetingFailure, StopPhase};
+use crate::proxy::ProxyHeader;
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::{signal, Epoll};
@@ -42,12 +43,33 @@ struct Child {
     pidfd: Option<Private>,
     pid: Pid,
     peer: Addr,
+    birth: Birth,
+    /// What a proxy has told of it.
+    proxy: Option<Arc<ProxyHeader>>,
     slot: SharedRef<ChildSlot>,
     /// The limit for which it is being ended, and the time of SIGKILL. `None` then: SIGKILL has been sent.
     ending: Option<(Limit, Option<Instant>)>,
     /// Given back when the child has ended, however it ends. In the child, a drop of it would free nothing
     /// here.
     permit: Permit,
+}
+
+impl Child {
+    /// Takes over, once, what the child has been told by a proxy, and tells the observers.
+    fn meet(&mut self, core: &Core) {
+        if self.proxy.is_some() || !self.slot.is_greeted() {
+            return;
+        }
+        if let Some(mut header) = self.slot.header() {
+            header.received(self.peer.socket_addr(), Duration::ZERO);
+            if let Some(client) = header.client() {
+                let proxy = std::mem::replace(&mut self.peer, Addr::Ip(client));
+                core.monitor.note_client(&proxy, &self.peer);
+            }
+            self.proxy = Some(Arc::new(header));
+        }
+        core.monitor.tell_opened(&mut self.birth, &self.peer, self.proxy.as_deref());
+    }
 }
 
 /// The children of one server.
@@ -83,14 +105,21 @@ impl Children {
         };
         // Until the child says when its request ends, it has the limit from now on.
         if let Some(limit) = self.core.settings.limits.request {
-            slot.deadline.store(self.core.control.millis(Instant::now() + limit), SeqCst);
+            slot.told.deadline.store(self.core.control.millis(Instant::now() + limit), SeqCst);
         }
         let mut request = Some(request);
         let forked = fork(&mut request, &slot);
         match (forked, request) {
             (Ok(pid), Some(request)) => {
-                let Some((peer, permit)) = request.keep_permit() else { return Ok(()) };
-                self.watch_child(watch, Child { pidfd: None, pid, peer, slot, ending: None, permit });
+                let Some(Kept { peer, mut birth, permit }) = request.keep_permit() else { return Ok(()) };
+                // The child runs already. Behind a proxy, the client is known later.
+                if self.core.settings.proxy_protocol.is_none() {
+                    self.core.monitor.tell_opened(&mut birth, &peer, None);
+                }
+                self.watch_child(
+                    watch,
+                    Child { pidfd: None, pid, peer, birth, proxy: None, slot, ending: None, permit },
+                );
                 Ok(())
             }
             (Err(why), Some(request)) => {
@@ -146,11 +175,13 @@ impl Children {
         }
     }
 
-    fn hear_wishes(&self) {
+    fn hear_wishes(&mut self) {
         if let Some(pipes) = self.core.control.made_pipes() {
             pipes.hear();
         }
         self.all.values().for_each(|child| self.fulfil(child));
+        let core = &self.core;
+        self.all.values_mut().for_each(|child| child.meet(core));
     }
 
     fn fulfil(&self, child: &Child) {
@@ -179,10 +210,7 @@ impl Children {
     fn account_for(&mut self, mut child: Child, status: Status) {
         // Its last wish may not have been heard yet.
         self.fulfil(&child);
-        if let Some(client) = child.slot.client() {
-            let proxy = std::mem::replace(&mut child.peer, Addr::Ip(client));
-            self.core.monitor.note_client(&proxy, &child.peer);
-        }
+        child.meet(&self.core);
         let reason = child.slot.reason();
         let limit = child.ending.map(|(limit, _)| limit);
         let end = match (status, child.slot.verdict()) {
@@ -200,6 +228,15 @@ impl Children {
             }
         };
         self.core.monitor.report_child_end(&child.peer, &end, self.phase_of(&end));
+        let was_handled = !matches!(end, ChildEnd::Refused(..) | ChildEnd::NotGreeted(..));
+        let account = Account {
+            birth: child.birth,
+            moved: child.slot.moved(),
+            proxy: child.proxy,
+            was_handled,
+            ..Account::default()
+        };
+        self.core.monitor.tell_child_end(account, &child.peer, &end);
         // Last: when nothing is in progress, everything is counted.
         drop(child.permit);
     }

@@ -11,7 +11,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
+use crate::connection::Told;
+use crate::net::Moved;
 use crate::observe::GreetingFailure;
+use crate::proxy::ProxyHeader;
 use crate::sys::shared::{OnPages, Shareable, Shared, SharedRef};
 use crate::sys::wishes::Wishes;
 
@@ -23,12 +26,14 @@ const TEXT: usize = 204;
 /// The part of one child.
 #[derive(Debug)]
 pub(crate) struct ChildSlot {
-    /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
-    /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
-    pub(super) deadline: AtomicU64,
-    /// The client's address, if a proxy has told it: the halves of the IP address, then the family (4 or 6)
-    /// above the port.
+    /// What the child tells while it serves.
+    pub(super) told: Told,
+    /// Zero until the proxy's header has come, if one is expected. Then [`GREETED`], and what the header is.
+    greeted: AtomicU32,
+    /// The client's address, if a proxy has told it, and the one that it has connected to. Of each: the halves of
+    /// the IP address, then the family (4 or 6) above the port.
     client: [AtomicU64; 3],
+    destination: [AtomicU64; 3],
     /// A [`Verdict`] as a number. 0: none yet.
     verdict: AtomicU32,
     /// The place of the reason in [`GreetingFailure::ALL`], for [`Verdict::NotGreeted`].
@@ -93,7 +98,12 @@ impl Verdict {
 
 impl ChildSlot {
     pub(super) fn deadline(&self) -> Option<u64> {
-        Some(self.deadline.load(SeqCst)).filter(|d| *d > 0)
+        Some(self.told.deadline.load(SeqCst)).filter(|d| *d > 0)
+    }
+
+    /// Returns how much the child has moved, as it says itself.
+    pub(super) fn moved(&self) -> Moved {
+        Moved { read: self.told.read.load(SeqCst), written: self.told.written.load(SeqCst) }
     }
 
     /// Writes the child's verdict, at its end. A text that is too long is cut.
@@ -131,26 +141,54 @@ impl ChildSlot {
         GreetingFailure::ALL.get(place).copied().unwrap_or(GreetingFailure::System)
     }
 
-    /// Writes the address of the client that a proxy speaks for.
-    pub(super) fn set_client(&self, client: SocketAddr) {
-        let (ip, family) = match client {
-            SocketAddr::V4(addr) => (u128::from(u32::from(*addr.ip())), 4),
-            SocketAddr::V6(addr) => (u128::from(*addr.ip()), 6),
-        };
-        self.client[0].store((ip >> 64) as u64, SeqCst);
-        self.client[1].store(ip as u64, SeqCst);
-        self.client[2].store(family << 16 | u64::from(client.port()), SeqCst);
+    /// Writes what a proxy has told, once it is known, and that a client without a proxy is let on.
+    pub(super) fn set_greeted(&self, header: Option<&ProxyHeader>) {
+        let addresses = header.and_then(|header| Some((header.client()?, header.destination()?)));
+        if let Some((client, destination)) = addresses {
+            write(&self.client, client);
+            write(&self.destination, destination);
+        }
+        let facts = header.map_or(0, |h| u32::from(h.version()) | if h.is_local() { LOCAL } else { 0 });
+        // Last: the parent reads the addresses after it.
+        self.greeted.store(GREETED | facts, SeqCst);
     }
 
-    /// Returns the address of the client, if a proxy has told it.
-    pub(super) fn client(&self) -> Option<SocketAddr> {
-        let [high, low, last] = [0, 1, 2].map(|place: usize| self.client[place].load(SeqCst));
-        let port = last as u16;
-        match last >> 16 {
-            4 => Some((Ipv4Addr::from(low as u32), port).into()),
-            6 => Some((Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)), port).into()),
-            _ => None,
-        }
+    /// True once the client's address is known.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greeted.load(SeqCst) & GREETED != 0
+    }
+
+    /// Returns what the proxy has told, without its TLVs.
+    pub(super) fn header(&self) -> Option<ProxyHeader> {
+        let facts = self.greeted.load(SeqCst);
+        let version = facts as u8 & 3;
+        let addresses = read(&self.client).zip(read(&self.destination));
+        (version > 0).then(|| ProxyHeader::relayed(version, facts & LOCAL != 0, addresses))
+    }
+}
+
+/// The client's address is known.
+const GREETED: u32 = 8;
+/// The proxy speaks for itself.
+const LOCAL: u32 = 4;
+
+fn write(to: &[AtomicU64; 3], addr: SocketAddr) {
+    let (ip, family) = match addr {
+        SocketAddr::V4(addr) => (u128::from(u32::from(*addr.ip())), 4),
+        SocketAddr::V6(addr) => (u128::from(*addr.ip()), 6),
+    };
+    to[0].store((ip >> 64) as u64, SeqCst);
+    to[1].store(ip as u64, SeqCst);
+    to[2].store(family << 16 | u64::from(addr.port()), SeqCst);
+}
+
+fn read(from: &[AtomicU64; 3]) -> Option<SocketAddr> {
+    let [high, low, last] = [0, 1, 2].map(|place: usize| from[place].load(SeqCst));
+    let port = last as u16;
+    match last >> 16 {
+        4 => Some((Ipv4Addr::from(low as u32), port).into()),
+        6 => Some((Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)), port).into()),
+        _ => None,
     }
 }
 
@@ -176,7 +214,7 @@ impl NewSlots {
 
     /// Takes back a slot that no child has had after all.
     pub(super) fn give_back(&mut self, slot: SharedRef<ChildSlot>) {
-        slot.deadline.store(0, SeqCst);
+        slot.told.deadline.store(0, SeqCst);
         self.0.push(slot);
     }
 }
