@@ -6,7 +6,7 @@ use super::Connection;
 use crate::net::Moved;
 use crate::observe::Account;
 #[cfg(doc)]
-use crate::Observer;
+use crate::observe::Observer;
 
 impl Connection {
     /// Returns the number of the connection, from 1. No other connection of the server has it, and the

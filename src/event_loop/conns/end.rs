@@ -140,11 +140,7 @@ impl State {
         }
         // The permit comes back when the protocol is gone: the limit is on what exists.
         drop(permit);
-        if !self.loops.group.is_alone() {
-            self.loops.group.note_load(self.loops.number, self.conns.len());
-        }
-        // A rest for want of descriptors is over: one came back.
-        self.ports.rests &= self.ports.accepts_one;
+        self.note_gone();
         // A solo connection is counted by its owner, any other here.
         let (outcome, is_broken) = lost.reason.into_outcome();
         if let (Some((happened, socket)), Some(solo)) = (solo, &mut self.solo) {
@@ -157,6 +153,15 @@ impl State {
         }
         // A client may connect again.
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
+    }
+
+    /// Notes that the loop has one connection less.
+    fn note_gone(&mut self) {
+        if !self.loops.group.is_alone() {
+            self.loops.group.note_load(self.loops.number, self.conns.len());
+        }
+        // A rest for want of descriptors is over: one came back.
+        self.ports.rests &= self.ports.accepts_one;
     }
 
     /// Returns why a connection is broken. At the drain limit the registry of the server shuts the socket of a solo
