@@ -5,21 +5,18 @@ mod event;
 mod read;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use event::Buffered;
 pub(super) use read::Place;
+pub(crate) use told::{ParentDeadline, Told};
 
 use super::writer::Messages;
 use crate::config::{Limit, LimitExceeded, Limits};
@@ -143,44 +140,6 @@ pub(crate) struct Wire {
     pub(super) tls: OnceCell<Session>,
     pub(super) birth: Birth,
     pub(super) moved: Cell<Moved>,
-}
-
-/// What a forked child tells its parent while it serves, in memory that both see.
-#[derive(Debug)]
-pub(crate) struct Told {
-    /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
-    /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
-    pub(crate) deadline: AtomicU64,
-    /// The bytes that were read and written so far.
-    pub(crate) read: AtomicU64,
-    pub(crate) written: AtomicU64,
-}
-
-/// In a forked child: the place where the parent reads when the request must have ended, and how far it has come.
-pub(crate) struct ParentDeadline {
-    place: SharedRef<Told>,
-    /// The last value written there, so that an equal value is not written again.
-    last: Cell<u64>,
-}
-
-impl ParentDeadline {
-    /// Writes a deadline in the milliseconds of [`Control::millis`]. 0: there is none.
-    pub(crate) fn set(&self, millis: u64) {
-        if millis != self.last.replace(millis) {
-            self.place.deadline.store(millis, SeqCst);
-        }
-    }
-
-    pub(crate) fn set_moved(&self, moved: Moved) {
-        self.place.read.store(moved.read, Relaxed);
-        self.place.written.store(moved.written, Relaxed);
-    }
-}
-
-impl fmt::Debug for ParentDeadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ParentDeadline").field(&self.last.get()).finish()
-    }
 }
 
 impl Wire {
