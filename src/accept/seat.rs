@@ -201,17 +201,24 @@ impl<'a> Seat<'a> {
         core.control.recall_permits(core.admission.permits.exceeded());
     }
 
-    /// Accepts a connection that came together with the stop, in a worker that ends alone. The kernel has
-    /// woken no other worker for it.
+    /// Accepts a connection that came together with the stop, where other processes go on to accept. The kernel
+    /// has woken none of them for it.
     fn accept_beside_the_stop(&mut self, ready: Ready, reserved: Option<Permit>) -> Result<Option<Request>> {
         let core = self.core();
         let listener = match ready {
-            Ready::Listener(listener) if core.ends_alone() && !core.control.paused() => listener,
+            Ready::Listener(listener) if core.spares_newcomers() && !core.control.paused() => listener,
             _ => return Ok(None),
         };
         match reserved.or_else(|| Permit::reserve(core)) {
             Some(permit) => self.accept(listener, permit),
-            None => self.refuse_one(listener).map(|()| None),
+            None if self.refuses_at_limit() => self.refuse_one(listener).map(|()| None),
+            // It waits for a permit with those that were queued at the stop.
+            None => {
+                let queued = &self.acceptor.shared.queued;
+                queued.count(&self.listeners, core.settings.backlog);
+                queued.put_back(listener);
+                Ok(None)
+            }
         }
     }
 

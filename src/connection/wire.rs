@@ -361,7 +361,7 @@ impl Wire {
             None => Some(control.stop_fd()),
             // After the stop `stop` stays readable. An idle wait ends; any other watches for the urgent stop.
             Some(_) if idle && !self.is_spared() => return Ok(Ready::default()),
-            Some(_) if idle => Some(self.server.core.server().control.stop_fd()),
+            Some(_) if idle => self.server.core.end_of_grace(),
             Some(at) => control.urgent().filter(|_| at > Instant::now()),
         };
         let messages = self.mailbox.get().map(|m| m.as_fd()).filter(|_| write.is_none());
@@ -390,17 +390,17 @@ impl Wire {
 
     /// Returns the registry state of a wait for a request.
     fn waiting(&self) -> SlotState {
-        if self.server.core.is_worker() && !self.progress.get().heard {
-            SlotState::New
-        } else {
+        if self.progress.get().heard {
             SlotState::Idle
+        } else {
+            SlotState::New
         }
     }
 
-    /// True if the stop does not end this wait for a request: the worker ends alone, and it is the
-    /// connection's first request. Its client must not notice that a worker is replaced.
+    /// True if the stop does not end this wait for a request: it is the connection's first, and another process
+    /// goes on with the sockets.
     fn is_spared(&self) -> bool {
-        self.waiting() == SlotState::New && self.server.core.ends_alone()
+        self.waiting() == SlotState::New && self.server.core.spares_newcomers()
     }
 
     /// Notes a heartbeat if the serving thread of a worker process waits here. Returns how long it may wait

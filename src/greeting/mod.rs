@@ -127,7 +127,7 @@ fn run(
     let mut began = None;
     loop {
         // First the look at the stop, then the look at the socket: what came before the stop is served.
-        let is_stopped = core.control.stopping() && !core.ends_alone();
+        let is_stopped = core.control.stopping() && !core.spares_newcomers();
         let progress = step.advance(socket)?;
         if progress == Progress::Done {
             return Ok(began.map_or(Duration::ZERO, |began: Instant| began.elapsed()));
@@ -151,10 +151,10 @@ fn wait(
     accepting: bool,
 ) -> Result<(), GreetingError> {
     let control = &core.control;
-    // A worker that is replaced spares a client that has just connected, as long as its drain lasts.
+    // A process with a successor spares a client that has just connected, as long as its drain lasts.
     let (stop, by) = match core.drain_deadline() {
-        Some(drain) if core.ends_alone() => (core.server().control.stop_fd(), until.min(drain)),
-        _ => (control.stop_fd(), until),
+        Some(drain) if core.spares_newcomers() => (core.end_of_grace(), until.min(drain)),
+        _ => (Some(control.stop_fd()), until),
     };
     let left = by.saturating_duration_since(Instant::now());
     if left == Duration::ZERO {
@@ -166,6 +166,6 @@ fn wait(
     let left = left.min(worker.and_then(|worker| worker.beats_every()).unwrap_or(left));
     let socket = Some(socket.as_fd());
     let (read, write) = if progress == Progress::WantsWrite { (None, socket) } else { (socket, None) };
-    let waited = sys::poll([read, Some(stop)], write, Some(left));
+    let waited = sys::poll([read, stop], write, Some(left));
     waited.map(drop).map_err(|e| GreetingError::new(GreetingFailure::System, e))
 }

@@ -32,6 +32,8 @@ pub(crate) struct StopState {
     cut: AtomicBool,
     /// True if a run has ended by this stop. The next run then starts afresh.
     obeyed: AtomicBool,
+    /// True if another process accepts from the same sockets when this one has ended, or before.
+    succeeded: AtomicBool,
 }
 
 /// Requests a stop or a pause, and wakes the threads that wait. It is its [`StopSwitch`], and what no signal
@@ -123,11 +125,11 @@ impl Control {
     }
 
     /// Returns whether the caller must wake idle connections, and whether it must wake connections that wait
-    /// for their first request. One caller gets `true` for each stop. While a worker ends `alone`, no caller
-    /// gets the second.
-    pub(crate) fn first_to_wake(&self, alone: bool) -> (bool, bool) {
+    /// for their first request. One caller gets `true` for each stop. While the stop `spares` the latter, no
+    /// caller gets the second.
+    pub(crate) fn first_to_wake(&self, spares: bool) -> (bool, bool) {
         let first = |woken: &AtomicBool| !woken.load(SeqCst) && !woken.swap(true, SeqCst);
-        (first(&self.state.woken), !alone && first(&self.state.all_woken))
+        (first(&self.state.woken), !spares && first(&self.state.all_woken))
     }
 
     /// Marks the cut. A connection that ends later counts as cut.
@@ -136,6 +138,16 @@ impl Control {
         if !self.in_child() {
             self.state.cut.store(true, SeqCst);
         }
+    }
+
+    /// Notes that another process goes on with the sockets. Call it before the stop.
+    pub(crate) fn is_to_be_succeeded(&self) {
+        self.state.succeeded.store(true, SeqCst);
+    }
+
+    /// True if another process goes on with the sockets.
+    pub(crate) fn is_succeeded(&self) -> bool {
+        self.state.succeeded.load(SeqCst)
     }
 
     pub(crate) fn is_cut(&self) -> bool {
@@ -199,6 +211,7 @@ impl StopState {
         self.level.carry_on(&old.level);
         self.paused.store(old.paused.load(SeqCst), SeqCst);
         self.obeyed.store(old.obeyed.load(SeqCst), SeqCst);
+        self.succeeded.store(old.succeeded.load(SeqCst), SeqCst);
     }
 
     /// Resets the state for a new worker. The former worker has ended.

@@ -1,6 +1,7 @@
 //! [`Core`]: the state that all parts of one server share.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -209,17 +210,29 @@ impl Core {
         }
     }
 
-    /// True if this is a worker that ends while its server goes on. Such a worker does not end a connection
-    /// that has said nothing yet: its client must not notice that a worker is replaced.
-    pub(crate) fn ends_alone(&self) -> bool {
-        self.is_worker() && !self.server().control.stopping()
+    /// True if a stop does not end a connection that has said nothing yet: others go on to accept from the same
+    /// sockets, and its client must not notice that this process ends. They are the other workers, or a successor.
+    pub(crate) fn spares_newcomers(&self) -> bool {
+        let server = &self.server().control;
+        (self.is_worker() && !server.stopping()) || server.is_succeeded()
+    }
+
+    /// Returns what ends the wait of a connection that a stop has spared, before the drain limit: the stop of a
+    /// worker's server, or the urgent stop.
+    pub(crate) fn end_of_grace(&self) -> Option<BorrowedFd<'_>> {
+        let server = &self.server().control;
+        if server.stopping() {
+            self.control.urgent()
+        } else {
+            Some(server.stop_fd())
+        }
     }
 
     /// Ends the waits of idle connections, once for each stop. A connection that begins to wait later sees
     /// the stop itself.
     pub(crate) fn wake_idle(&self) {
         // Many threads come here at a stop. One of them wakes, the others pay a look at a flag.
-        let (first, first_of_all) = self.control.first_to_wake(self.ends_alone());
+        let (first, first_of_all) = self.control.first_to_wake(self.spares_newcomers());
         if first {
             self.registry.wake(SlotState::Idle);
         }

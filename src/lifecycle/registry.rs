@@ -22,7 +22,7 @@ pub(crate) enum SlotState {
     Idle = 1,
     /// A drain has shut its reading side.
     Cut = 2,
-    /// In a worker process: waiting for its first request. A worker that ends alone does not end this wait.
+    /// Waiting for its first request. A stop spares this wait if another process goes on with the sockets.
     New = 3,
 }
 

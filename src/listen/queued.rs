@@ -74,7 +74,8 @@ impl QueuedAtStop {
         }
     }
 
-    fn put_back(&self, index: usize) {
+    /// Adds a connection of this listener.
+    pub(crate) fn put_back(&self, index: usize) {
         if let Some(left) = self.counts().get(index) {
             left.fetch_add(1, SeqCst);
         }

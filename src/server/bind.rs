@@ -106,6 +106,9 @@ impl<S> ServerBuilder<S> {
     /// Takes over a socket that listens already: an inherited one, or one with options of your own. It
     /// becomes non-blocking. [`listen`](Self::listen) adds further addresses.
     ///
+    /// Another process may go on with the socket. So a stop spares clients that have connected and not spoken yet,
+    /// until the drain limit.
+    ///
     /// # Errors
     /// As [`bind`](Self::bind), and if the socket does not listen.
     pub fn from_listener<H>(mut self, listener: impl Into<ListeningSocket>, handler: H) -> Result<TcpServer<H, S>>
@@ -173,6 +176,10 @@ impl<S> ServerBuilder<S> {
         }
         let core =
             Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
+        // The program that has passed a socket keeps it, and starts another one when this ends.
+        if listeners.iter().any(Listener::is_adopted) {
+            core.control.is_to_be_succeeded();
+        }
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),

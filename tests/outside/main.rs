@@ -19,6 +19,7 @@ mod port_forward;
 mod preforking;
 mod privileges;
 mod proxy;
+mod restart;
 mod scopes;
 mod tls;
 mod unix_files;

@@ -197,13 +197,18 @@ impl Server {
 
     /// As [`start_at`](Self::start_at), by a command that becomes the example in the end. It logs as it is set to, or
     /// from `info` on.
-    pub fn start_command(mut command: Command, addr: &str, args: &[&str]) -> Self {
+    pub fn start_command(command: Command, addr: &str, args: &[&str]) -> Self {
+        Self::start_with(Stdio::null(), command, addr, args)
+    }
+
+    /// As [`start_command`](Self::start_command), with this as its standard input.
+    pub fn start_with(stdin: impl Into<Stdio>, mut command: Command, addr: &str, args: &[&str]) -> Self {
         if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
             command.env("RUST_LOG", "info");
         }
         command.env("RUST_BACKTRACE", "0"); // a panic's backtrace takes most of a second in a debug build
         command.arg(addr).args(args).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

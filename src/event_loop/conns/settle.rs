@@ -156,8 +156,8 @@ impl State {
         // A busy connection may finish.
         let Some(conn) = self.conns.get(id).filter(|conn| conn.is_idle()) else { return };
 
-        // Only this worker ends, and the first request may be on its way. The peer cannot know that it should try anew.
-        if !conn.request.heard && matches!(conn.entry.origin, Origin::Accepted(_)) && self.core.ends_alone() {
+        // Others go on to accept, and the first request may be on its way. The peer cannot know that it should try anew.
+        if !conn.request.heard && matches!(conn.entry.origin, Origin::Accepted(_)) && self.core.spares_newcomers() {
             return;
         }
 

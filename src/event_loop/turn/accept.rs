@@ -85,8 +85,8 @@ impl State {
     pub(crate) fn accept(&mut self, token: u64) -> Result<()> {
         let (index, number) = token::place(token::PORTS, token);
 
-        // The stop came together with the event, in a worker that ends alone. No other worker was woken for it.
-        let told_before_the_stop = self.ports.reserved.is_some() && self.core.ends_alone();
+        // The stop came together with the event, and other processes go on to accept. None was woken for it.
+        let told_before_the_stop = self.core.spares_newcomers();
         if self.core.control.paused() || self.ports.rests || (self.stop.drain.is_some() && !told_before_the_stop) {
             return Ok(());
         }
@@ -100,6 +100,10 @@ impl State {
         // The permit before the accept: so the limit is exact.
         let permit = self.ports.reserved.take().or_else(|| Permit::reserve(&self.core));
         if permit.is_none() && !matches!(self.core.settings.at_limit, AtLimit::Refuse(_)) {
+            // It waits for a permit with those that were queued at the stop.
+            if let Some(port) = self.ports.list.get(place).filter(|_| self.stop.drain.is_some()) {
+                port.queued.put_back(number);
+            }
             return Ok(());
         }
 

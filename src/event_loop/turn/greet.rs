@@ -76,7 +76,7 @@ impl State {
 
     /// Watches the socket of a greeting, from its first wait on. A stop ends the wait.
     fn watch_greeting(&mut self, place: Place, writes: bool) -> Result<(), GreetingError> {
-        if self.stop.drain.is_some() && !self.core.ends_alone() {
+        if self.stop.drain.is_some() && !self.core.spares_newcomers() {
             return Err(GreetingError::stopped());
         }
         let Some(pending) = self.greetings.get_mut(place) else { return Ok(()) };

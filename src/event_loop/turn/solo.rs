@@ -41,7 +41,7 @@ impl State {
 
     /// In a worker that ends alone, watches the server's stop too: the wait for a first request ends with it.
     pub(crate) fn watch_end_of_grace(&self) {
-        if self.solo.is_some() && self.core.ends_alone() {
+        if self.solo.is_some() && self.core.is_worker() && !self.core.server().control.stopping() {
             // An entry in a list for poll(2) never fails.
             let _ = self.poller.add(self.core.server().control.stop_fd(), Readiness::READABLE, token::GATE);
         }

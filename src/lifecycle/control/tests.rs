@@ -114,7 +114,7 @@ fn wait_for(round: &AtomicUsize, due: usize) {
 #[test]
 fn one_caller_wakes_for_each_stop() {
     let control = control();
-    assert_eq!(control.first_to_wake(true), (true, false), "alone: those without a request are spared");
+    assert_eq!(control.first_to_wake(true), (true, false), "those without a request are spared");
     assert_eq!(control.first_to_wake(true), (false, false));
     assert_eq!(control.first_to_wake(false), (false, true), "the server stops as well");
     assert_eq!(control.first_to_wake(false), (false, false));
