@@ -139,7 +139,7 @@ impl<S> ServerBuilder<S> {
         self.finish_as(SockType::Stream, handler)
     }
 
-    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
+    fn finish_as<H>(mut self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
     {
@@ -156,20 +156,7 @@ impl<S> ServerBuilder<S> {
         check_limit(limit)?;
         self.check_descriptors(limit, capacity)?;
         // All settings are checked before the first socket: a mistake must not leave a bound address.
-        let tcp = TcpOptions {
-            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port,
-            only_v6: self.only_v6,
-            no_delay: self.no_delay,
-            keep_alive: self.keep_alive,
-            keep_alive_time: self.keep_alive_time,
-        };
-        check_sockets(tcp, self.access)?;
-        let options = BindOptions { kind, tcp, access: self.access };
-        let mut listeners = self.adopted.into_iter().collect::<Result<Vec<_>>>()?;
-        for address in &self.more {
-            listeners.extend(bind(address, options)?);
-        }
+        let listeners = self.open(kind)?;
         let mut hooks = self.hooks;
         if self.notifies_systemd {
             hooks.notifier = reach_manager();
@@ -205,6 +192,25 @@ fn reach_manager() -> Option<Notifier> {
 }
 
 impl<S> ServerBuilder<S> {
+    /// Opens the sockets on all addresses, behind those that were given.
+    fn open(&mut self, kind: SockType) -> Result<Vec<Listener>> {
+        let tcp = TcpOptions {
+            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
+            reuse_port: self.reuse_port,
+            only_v6: self.only_v6,
+            no_delay: self.no_delay,
+            keep_alive: self.keep_alive,
+            keep_alive_time: self.keep_alive_time,
+        };
+        check_sockets(tcp, self.access)?;
+        let options = BindOptions { kind, tcp, access: self.access };
+        let mut listeners = std::mem::take(&mut self.adopted).into_iter().collect::<Result<Vec<_>>>()?;
+        for address in &self.more {
+            listeners.extend(bind(address, options)?);
+        }
+        Ok(listeners)
+    }
+
     /// Checks that the process may open what the server needs: a server that has said that it listens must be able
     /// to serve.
     fn check_descriptors<H>(&self, limit: usize, capacity: usize) -> Result<()>
