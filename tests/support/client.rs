@@ -61,6 +61,15 @@ impl Client {
         }
     }
 
+    /// The socket, once what was read ahead has been taken.
+    pub fn into_tcp(self) -> TcpStream {
+        assert!(self.socket.buffer().is_empty(), "bytes were read ahead: {:?}", self.socket.buffer());
+        match self.socket.into_inner() {
+            Socket::Tcp(s) => s,
+            Socket::Unix(_) => panic!("not a TCP connection"),
+        }
+    }
+
     /// This end's address, as the server sees it.
     pub fn local_addr(&self) -> SocketAddr {
         self.tcp().local_addr().unwrap()

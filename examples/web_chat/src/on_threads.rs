@@ -1,0 +1,215 @@
+//! The variant with a thread for each connection: handlers that wait. Members write to each other through
+//! [`ConnectionWriter`]s.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use socketserver::connection::{ConnectionWriter, SendError};
+use socketserver::framing::FrameError;
+use socketserver::{Connection, HandlerResult, Limit, PeerFault, StreamRequestHandler, TlsConfig};
+
+use crate::http::{self, Answer, Heads};
+use crate::numbers;
+use crate::ports::{Kind, Ports};
+use crate::room::{Room, Seat};
+use crate::ws::{self, End, Socket};
+
+/// One for all connections.
+pub struct Chat {
+    room: Arc<Room>,
+    ports: Arc<Ports>,
+    tls: Option<TlsConfig>,
+    members: Arc<Members>,
+}
+
+/// How a member is written to.
+struct Outlet {
+    writer: ConnectionWriter,
+    /// Members with a browser get frames, members with `nc` get lines.
+    takes_frames: bool,
+}
+
+/// The members who have joined, by numbers of their own.
+#[derive(Default)]
+struct Members(Mutex<BTreeMap<u64, Outlet>>);
+
+impl Members {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Outlet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a text to all members, or to all but one. A member who does not read is cut when 1 MiB waits.
+    fn tell(&self, room: &Room, except: Option<u64>, text: &str) {
+        let (frame, line) = (ws::text_frame(text), Arc::<[u8]>::from([text.as_bytes(), b"\n"].concat()));
+        let mut reached = 0;
+        for (number, outlet) in self.lock().iter() {
+            if Some(*number) == except {
+                continue;
+            }
+            match outlet.writer.send(if outlet.takes_frames { frame.clone() } else { line.clone() }) {
+                Ok(()) => reached += 1,
+                Err(SendError::Full) => outlet.writer.close(),
+                Err(_) => {} // has ended just now
+            }
+        }
+        room.delivered.fetch_add(reached, Relaxed);
+    }
+}
+
+/// A member's place, which is given up however the handler ends.
+struct Place<'a> {
+    chat: &'a Chat,
+    seat: Seat,
+    takes_frames: bool,
+}
+
+impl Place<'_> {
+    /// Does what a message does.
+    fn hear(&mut self, writer: &ConnectionWriter, text: &str) -> HandlerResult {
+        let had_joined = self.seat.has_joined();
+        let effect = self.seat.hear(text);
+        if let Some(news) = effect.news {
+            self.chat.members.tell(&self.chat.room, Some(self.seat.number()), &news);
+        }
+        if let Some(reply) = effect.reply {
+            match self.takes_frames {
+                true => writer.send(ws::text_frame(&reply))?,
+                false => writer.send_line(reply)?,
+            }
+        }
+        if self.seat.has_joined() && !had_joined {
+            let outlet = Outlet { writer: writer.clone(), takes_frames: self.takes_frames };
+            self.chat.members.lock().insert(self.seat.number(), outlet);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.chat.members.lock().remove(&self.seat.number());
+        if let Some(news) = self.seat.leave() {
+            self.chat.members.tell(&self.chat.room, None, &news);
+        }
+    }
+}
+
+impl StreamRequestHandler for Chat {
+    fn handle(&self, conn: &mut Connection) -> HandlerResult {
+        if self.ports.kind(&conn.local_addr()?) == Kind::Lines {
+            return self.serve_lines(conn);
+        }
+        if let Some(config) = &self.tls {
+            conn.start_tls(config)?;
+        }
+        self.serve_browser(conn)
+    }
+}
+
+impl Chat {
+    pub fn new(room: Arc<Room>, ports: Arc<Ports>, tls: Option<TlsConfig>) -> Self {
+        let members = Arc::new(Members::default());
+        let (theirs, members_room) = (members.clone(), Arc::downgrade(&room));
+        room.set_tell(move |text| {
+            if let Some(room) = members_room.upgrade() {
+                theirs.tell(&room, None, &text);
+            }
+        });
+        Self { room, ports, tls, members }
+    }
+
+    fn place(&self, takes_frames: bool) -> Place<'_> {
+        Place { chat: self, seat: Seat::new(&self.room), takes_frames }
+    }
+
+    fn serve_browser(&self, conn: &mut Connection) -> HandlerResult {
+        conn.set_idle_timeout(Some(http::IDLE));
+        conn.set_request_timeout(Some(http::REQUEST));
+        let mut heads = Heads::default();
+        while conn.next_request()? {
+            match conn.read_frame(&mut heads) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(e) => return refuse(conn, e),
+            }
+            let Some(head) = heads.take() else { break };
+            match http::answer(&head) {
+                Answer::Reply { bytes, keeps_alive } => {
+                    conn.write_all(&bytes)?;
+                    if !keeps_alive {
+                        break;
+                    }
+                }
+                Answer::Events => return self.serve_watcher(conn),
+                Answer::Join(accept) => {
+                    conn.write_all(accept.as_bytes())?;
+                    return self.serve_member(conn);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A member with a browser.
+    fn serve_member(&self, conn: &mut Connection) -> HandlerResult {
+        conn.set_idle_timeout(None); // a chat may be silent for hours
+        conn.set_request_timeout(None);
+        let (mut socket, mut place, writer) = (Socket::new(), self.place(true), conn.writer()?);
+        while conn.next_request()? {
+            let input = conn.fill_buf()?;
+            let (heard, taken) = (socket.hear(input), input.len());
+            conn.consume(taken);
+            for text in heard.texts {
+                place.hear(&writer, &text)?;
+            }
+            if !heard.output.is_empty() {
+                writer.send(heard.output)?;
+            }
+            match heard.end {
+                None => {}
+                Some(End::Closed) => return Ok(()),
+                Some(End::Fault(why)) => return Err(PeerFault::new(why).into()),
+            }
+        }
+        if conn.is_stopping() {
+            writer.send(socket.going_away())?;
+        }
+        Ok(())
+    }
+
+    /// A member with `nc`.
+    fn serve_lines(&self, conn: &mut Connection) -> HandlerResult {
+        let (mut place, writer) = (self.place(false), conn.writer()?);
+        writer.send_line("What is your name?")?;
+        while conn.next_request()? {
+            let Some(line) = conn.next_line()? else { break };
+            place.hear(&writer, &line)?;
+        }
+        Ok(())
+    }
+
+    /// A browser that watches the numbers, until it goes or the server stops.
+    fn serve_watcher(&self, conn: &mut Connection) -> HandlerResult {
+        conn.set_request_timeout(None);
+        conn.set_idle_timeout(Some(numbers::EVERY));
+        conn.write_all(http::EVENTS.as_bytes())?;
+        loop {
+            let stats = conn.server().stats();
+            conn.write_all(numbers::event(&stats, &self.room).as_bytes())?;
+            match conn.next_request() {
+                Err(e) if Limit::of(&e) == Some(Limit::Idle) => {}
+                ended => return Ok(ended.map(|_| ())?), // an EventSource says nothing
+            }
+        }
+    }
+}
+
+/// Tells a client what was wrong with its request.
+fn refuse(conn: &mut Connection, why: io::Error) -> HandlerResult {
+    if let Some(fault) = why.get_ref().and_then(|inner| inner.downcast_ref::<FrameError>()) {
+        conn.write_all(http::refusal(fault).as_bytes())?;
+    }
+    Err(why.into())
+}

@@ -1,0 +1,148 @@
+//! The two pages in a real browser.
+
+use super::browser::{Browser, Page};
+use super::guests::{Chat, STRATEGIES};
+
+fn joins(page: &Page<'_>, name: &str) {
+    page.until("document.querySelector('.on') !== null");
+    page.eval("document.querySelector('#text').focus()");
+    page.enter(name);
+    page.until_log_has(&format!("{name} has joined"));
+}
+
+#[test]
+fn two_pages_and_nc_talk() {
+    let Some(browser) = Browser::start() else { return };
+    for strategy in STRATEGIES {
+        let chat = Chat::start(&["--strategy", strategy]);
+        let (anna, ben) = (browser.open(&chat.page(), 1200, 800), browser.open(&chat.page(), 390, 844));
+        joins(&anna, "anna");
+        joins(&ben, "ben");
+        let mut carl = chat.liner("carl");
+        anna.until_log_has("carl has joined");
+        anna.enter("hello from a page");
+        ben.until_log_has("hello from a page");
+        assert_eq!(carl.line(), "anna: hello from a page");
+        carl.send("hello from nc\n");
+        anna.until_log_has("hello from nc");
+        ben.until_log_has("hello from nc");
+        ben.enter("/who");
+        ben.until_log_has("here: anna, ben, carl");
+        drop(carl);
+        anna.until_log_has("carl has left");
+        anna.no_errors();
+    }
+}
+
+#[test]
+fn a_taken_name_is_refused_and_another_one_serves() {
+    let Some(browser) = Browser::start() else { return };
+    let chat = Chat::start(&[]);
+    let _anna = chat.liner("anna");
+    let page = browser.open(&chat.page(), 1200, 800);
+    page.until("document.querySelector('.on') !== null");
+    page.enter("anna");
+    page.until_log_has("anna is taken");
+    joins(&page, "another anna");
+    page.no_errors();
+}
+
+#[test]
+fn a_page_comes_back_after_a_restart_with_its_name_and_what_was_typed() {
+    let Some(browser) = Browser::start() else { return };
+    let mut chat = Chat::start(&[]);
+    let page = browser.open(&chat.page(), 1200, 800);
+    joins(&page, "anna");
+    let (addr, lines) = (chat.server.addr().to_owned(), chat.lines.clone());
+    chat.server.term().well_within(super::support::AT_ONCE);
+    page.until_log_has("The server has stopped");
+    page.until("document.querySelector('.on') === null");
+    page.enter("typed in between"); // it stays in the field
+    drop(chat);
+    let chat = Chat::start_at(&addr, &["--lines", &lines]);
+    page.until("document.querySelector('.on') !== null");
+    page.until("document.querySelector('#people').innerText.includes('anna (you)')");
+    let mut ben = chat.liner("ben");
+    page.until_log_has("ben has joined");
+    page.key("Enter", 13);
+    assert_eq!(ben.line(), "anna: typed in between");
+    page.no_errors();
+}
+
+#[test]
+fn the_numbers_follow_the_connections() {
+    let Some(browser) = Browser::start() else { return };
+    for strategy in STRATEGIES {
+        let chat = Chat::start(&["--strategy", strategy]);
+        let page = browser.open(&format!("{}stats", chat.page()), 1200, 800);
+        let [first, second] = [0, 1].map(|i| format!("Number(document.querySelectorAll('#tiles b')[{i}].textContent)"));
+        let members: Vec<_> = (0..5).map(|n| chat.liner(&format!("guest {n}"))).collect();
+        // Chromium has a connection for the events, and perhaps one in stock.
+        page.until(&format!("{first} >= 6 && {second} === 5"));
+        drop(members);
+        page.until(&format!("{first} >= 1 && {first} <= 3 && {second} === 0"));
+        page.until(IS_PLOTTED);
+        page.no_errors();
+    }
+}
+
+/// The first plot has a line of three points or more.
+const IS_PLOTTED: &str = "document.querySelector('#plots polyline').getAttribute('points')?.split(' ').length > 2";
+
+/// `SHOTS=FOLDER` keeps the pictures; the ones of the README are made so.
+#[test]
+fn the_pages_fit_a_desk_and_a_phone_in_light_and_in_the_dark() {
+    let Some(browser) = Browser::start() else { return };
+    let folder = std::env::var_os("SHOTS").map(std::path::PathBuf::from);
+    let shoot = |page: &Page<'_>, name: &str| {
+        // Nothing moves any more, and nothing sticks out to the side.
+        page.until("document.getAnimations().every(one => one.playState === 'finished')");
+        page.until("document.documentElement.scrollWidth <= innerWidth");
+        if let Some(folder) = &folder {
+            page.screenshot(&folder.join(format!("{name}.png")));
+        }
+    };
+    let chat = Chat::start(&[]);
+    let (ada, phone) = (browser.open(&chat.page(), 1200, 860), browser.open(&chat.page(), 390, 844));
+    ada.scheme("light");
+    phone.scheme("dark");
+    shoot(&phone, "phone-welcome");
+    joins(&ada, "Ada");
+    joins(&phone, "Grace");
+    let mut linus = chat.liner("Barbara");
+    phone.until_log_has("Barbara has joined");
+    for (who, text) in TALK {
+        match *who {
+            "Ada" => ada.enter(text),
+            "Grace" => phone.enter(text),
+            _ => linus.send(format!("{text}\n")),
+        }
+        ada.until_log_has(text);
+        phone.until_log_has(text);
+    }
+    shoot(&ada, "chat");
+    shoot(&phone, "phone");
+    phone.eval("document.querySelector('#open').click()");
+    shoot(&phone, "phone-people");
+    phone.key("Escape", 27);
+    phone.until("document.querySelector('.listing') === null && document.activeElement.id === 'text'");
+    ada.scheme("dark");
+    shoot(&ada, "chat-dark");
+    let numbers = browser.open(&format!("{}stats", chat.page()), 1200, 860);
+    numbers.until(IS_PLOTTED);
+    shoot(&numbers, "numbers");
+    numbers.size(390, 844);
+    shoot(&numbers, "phone-numbers");
+    numbers.no_errors();
+}
+
+const TALK: &[(&str, &str)] = &[
+    ("Ada", "Good morning! Does everybody hear me?"),
+    ("Grace", "Loud and clear, on the phone."),
+    ("Barbara", "And here in a terminal, by nc. Same room."),
+    ("Ada", "One port for the page, the sockets and the numbers."),
+    ("Ada", "And one thread for all of us."),
+    ("Barbara", "Or a thread for each, with --strategy threading. The rest of the program is the same."),
+    ("Grace", "Where do I read how it works?"),
+    ("Ada", "Begin with room.rs, then on_loop.rs: https://docs.rs/socketserver has the rest."),
+];
