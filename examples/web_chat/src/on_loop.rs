@@ -14,7 +14,7 @@ use socketserver::{
 use crate::http::{self, Answer, Heads, LONGEST_HEAD};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
-use crate::room::{Effect, Room, Seat};
+use crate::room::{Effect, Room, Seat, STOPPING};
 use crate::ws::{self, End, Socket};
 
 /// What all connections share. A clone is a handful of pointers.
@@ -200,6 +200,10 @@ impl LineReceiver for Liner {
             Some(reply) => t.send_line(reply),
             None => Ok(()),
         }
+    }
+
+    fn shutting_down(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+        t.send_line(STOPPING)
     }
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, _why: &Lost) {

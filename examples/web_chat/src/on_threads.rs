@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socketserver::connection::{ConnectionWriter, SendError};
 use socketserver::framing::FrameError;
-use socketserver::{Connection, HandlerResult, Limit, PeerFault, StreamRequestHandler, TlsConfig};
+use socketserver::{Connection, HandlerResult, PeerFault, StreamRequestHandler, TlsConfig};
 
 use crate::http::{self, Answer, Heads};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
-use crate::room::{Room, Seat};
+use crate::room::{Room, Seat, STOPPING};
 use crate::ws::{self, End, Socket};
 
 /// One for all connections.
@@ -187,20 +187,22 @@ impl Chat {
             let Some(line) = conn.next_line()? else { break };
             place.hear(&writer, &line)?;
         }
+        if conn.is_stopping() {
+            writer.send_line(STOPPING)?;
+        }
         Ok(())
     }
 
     /// A browser that watches the numbers, until it goes or the server stops.
     fn serve_watcher(&self, conn: &mut Connection) -> HandlerResult {
+        conn.set_idle_timeout(None);
         conn.set_request_timeout(None);
-        conn.set_idle_timeout(Some(numbers::EVERY));
         conn.write_all(http::EVENTS.as_bytes())?;
         loop {
             let stats = conn.server().stats();
             conn.write_all(numbers::event(&stats, &self.room).as_bytes())?;
-            match conn.next_request() {
-                Err(e) if Limit::of(&e) == Some(Limit::Idle) => {}
-                ended => return Ok(ended.map(|_| ())?), // an EventSource says nothing
+            if conn.wait_timeout(numbers::EVERY)?.is_some() {
+                return Ok(()); // an EventSource says nothing: this is its end, or the stop
             }
         }
     }

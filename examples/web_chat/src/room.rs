@@ -10,6 +10,9 @@ use crate::broker::{Broker, Letter};
 const NAME: usize = 32;
 const TEXT: usize = 2000;
 
+/// What members by lines are told at a stop; a browser gets code 1001.
+pub const STOPPING: &str = "* the server stops";
+
 /// Tells a text to every member on this machine.
 type Tell = Box<dyn Fn(String) + Send + Sync>;
 
