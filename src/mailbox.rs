@@ -122,6 +122,11 @@ impl<T> Mailbox<T> {
         self.bell.clear();
     }
 
+    /// True if a message has come since the last [`clear`](Self::clear).
+    pub(crate) fn is_woken(&self) -> bool {
+        self.is_woken.load(SeqCst)
+    }
+
     /// As [`clear`](Self::clear), but without a system call if no message has come.
     pub(crate) fn clear_if_woken(&self) {
         self.bell.take();

@@ -10,6 +10,7 @@
 
 mod failure;
 mod listening_set;
+mod lot;
 mod request;
 mod seat;
 mod strategy;
@@ -26,6 +27,7 @@ use crate::lifecycle::{Core, ServerHandle, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 
 use listening_set::ListeningSet;
+pub(crate) use lot::{Lot, OF_A_LOT};
 
 pub(crate) use failure::{after_failure, NextStep};
 pub(crate) use request::{Accepting, Kept, Service, Work};
@@ -50,13 +52,35 @@ struct Shared {
     /// as many sets as waiting threads, not as many as connections. In a lack of descriptors they are closed.
     sets: SegQueue<ListeningSet>,
     queued: QueuedAtStop,
+    /// Where connections wait for their next request, if they do so without a thread.
+    lot: Option<Arc<Lot>>,
 }
 
 impl Acceptor {
     pub(crate) fn new(core: &Arc<Core>, listeners: &Arc<Vec<Listener>>, service: impl Into<Service>) -> Self {
+        Self::with(core, listeners, service.into(), None)
+    }
+
+    /// As [`new`](Self::new), with a lot where connections are parked, if the strategy and the handler allow it.
+    pub(crate) fn for_strategy<S: ServingStrategy + ?Sized>(
+        core: &Arc<Core>,
+        listeners: &Arc<Vec<Listener>>,
+        service: Service,
+        strategy: &S,
+    ) -> Result<Self> {
+        let parks = strategy.parks() && service.is_per_request();
+        let lot = parks.then(|| Lot::new(core, listeners)).transpose().map_err(failed_to_wait)?;
+        Ok(Self::with(core, listeners, service, lot))
+    }
+
+    fn with(core: &Arc<Core>, listeners: &Arc<Vec<Listener>>, service: Service, lot: Option<Arc<Lot>>) -> Self {
         let queued = QueuedAtStop::new(core.worker().map(WorkerRole::queue_counts));
-        let (core, listeners, service) = (core.clone(), Arc::downgrade(listeners), service.into());
-        Self { shared: Arc::new(Shared { core, listeners, service, sets: SegQueue::new(), queued }) }
+        let (core, listeners, sets) = (core.clone(), Arc::downgrade(listeners), SegQueue::new());
+        Self { shared: Arc::new(Shared { core, listeners, service, sets, queued, lot }) }
+    }
+
+    pub(crate) fn lot(&self) -> Option<&Arc<Lot>> {
+        self.shared.lot.as_ref()
     }
 
     /// Gives the calling thread a seat: a wait for a connection or a datagram. Call [`Seat::next`], and drop
@@ -74,6 +98,8 @@ impl Acceptor {
     /// Opens the epoll sets for this number of seats, before the first connection.
     pub(crate) fn make_ready(&self, seats: usize) -> Result<()> {
         let listeners = self.shared.listeners()?;
+        // With a lot, all threads share its set.
+        let seats = if self.lot().is_some() { 0 } else { seats };
         let sets = (0..seats).map_while(|_| ListeningSet::new(self.core(), &listeners).ok());
         sets.for_each(|set| self.shared.sets.push(set));
         self.core().report_ready();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lot::{Lot, Visit};
 use crate::admit::Permit;
 use crate::connection::{Connection, Datagram, StopNotice, Told};
 use crate::error::HandlerResult;
@@ -32,9 +33,15 @@ use crate::sys::shared::SharedRef;
 /// there is one, and the end of the stream.
 pub struct Request(Option<Parts>);
 
-struct Parts {
-    work: Work,
-    permit: Permit,
+enum Parts {
+    New {
+        work: Work,
+        permit: Permit,
+        /// Where the connection is parked between two requests, if it is.
+        lot: Option<Arc<Lot>>,
+    },
+    /// A connection that was parked.
+    Again(Box<Visit>, Arc<Lot>),
 }
 
 /// What the parent of a forked child keeps of its request.
@@ -91,13 +98,34 @@ impl Work {
 impl Request {
     pub(crate) fn new(mut work: Work, permit: Permit) -> Self {
         *work.birth() = permit.core().note_accepted(work.peer(), || work.local_addr());
-        Self(Some(Parts { work, permit }))
+        Self(Some(Parts::New { work, permit, lot: None }))
+    }
+
+    pub(super) fn with_lot(mut self, of: &Arc<Lot>) -> Self {
+        if let Some(Parts::New { lot, .. }) = &mut self.0 {
+            *lot = Some(of.clone());
+        }
+        self
+    }
+
+    /// A connection that was parked, and has a request now.
+    pub(super) fn again(visit: Box<Visit>, lot: &Arc<Lot>) -> Self {
+        Self(Some(Parts::Again(visit, lot.clone())))
+    }
+
+    /// True for a connection that came before.
+    pub(crate) fn is_again(&self) -> bool {
+        matches!(self.0, Some(Parts::Again(..)))
     }
 
     /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, count. An
     /// error of the handler is logged and counted, and a panic too: `run` always returns.
     pub fn run(mut self) {
-        let Some(Parts { mut work, permit }) = self.0.take() else { return };
+        let (mut work, permit, lot) = match self.0.take() {
+            Some(Parts::New { work, permit, lot }) => (work, permit, lot),
+            Some(Parts::Again(visit, lot)) => return visit.run(&lot),
+            None => return,
+        };
         let core = permit.core();
 
         // On the thread that accepts, no other thread could wake this connection at a stop. So it polls the
@@ -126,6 +154,9 @@ impl Request {
         match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, notice);
+                if let Some(lot) = lot {
+                    return Visit::begin(connection, &*handler, permit, &lot);
+                }
                 let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
                 finish::finish(core, connection, outcome);
             }
@@ -141,29 +172,39 @@ impl Request {
 
     /// Returns the address of the client that has connected, or has sent the datagram.
     pub fn peer_addr(&self) -> &Addr {
-        self.0.as_ref().map_or(&Addr::Unnamed, |parts| parts.work.peer())
+        match &self.0 {
+            Some(Parts::New { work, .. }) => work.peer(),
+            Some(Parts::Again(visit, _)) => visit.connection().wire().peer(),
+            None => &Addr::Unnamed,
+        }
     }
 
     /// Returns what a proxy has told.
     pub(crate) fn proxy_header(&self) -> Option<&ProxyHeader> {
-        self.0.as_ref()?.work.proxy_header().map(|header| &**header)
+        match self.0.as_ref()? {
+            Parts::New { work, .. } => work.proxy_header().map(|header| &**header),
+            Parts::Again(visit, _) => visit.connection().proxy_header(),
+        }
     }
 
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
-        self.0.as_ref().map(|parts| parts.permit.core())
+        self.0.as_ref().map(|parts| match parts {
+            Parts::New { permit, .. } => permit.core(),
+            Parts::Again(visit, _) => visit.core(),
+        })
     }
 
     /// Returns the server's socket if this is a datagram: the reply is sent from it.
     pub(crate) fn shared_socket(&self) -> Option<Arc<DatagramSocket>> {
-        match &self.0.as_ref()?.work {
-            Work::Connection(..) => None,
-            Work::Datagram(packet, _) => packet.socket.upgrade(),
+        match self.0.as_ref()? {
+            Parts::New { work: Work::Datagram(packet, _), .. } => packet.socket.upgrade(),
+            _ => None,
         }
     }
 
     /// Waits in a forked child for the header of a proxy, within the limit for that.
     pub(crate) fn greet_in_child(&mut self, deadline: &AtomicU64) -> Result<(), GreetingError> {
-        let Some(Parts { work, permit }) = &mut self.0 else { return Ok(()) };
+        let Some(Parts::New { work, permit, .. }) = &mut self.0 else { return Ok(()) };
         let core = permit.core();
         if core.settings.proxy_protocol.is_none() {
             return Ok(());
@@ -174,7 +215,7 @@ impl Request {
 
     /// Asks `verify_request` in a forked child. The hook has its own time limit.
     pub(crate) fn verify_in_child(&mut self, deadline: &AtomicU64) -> io::Result<()> {
-        let Some(Parts { work, permit }) = &self.0 else { return Ok(()) };
+        let Some(Parts::New { work, permit, .. }) = &self.0 else { return Ok(()) };
         let core = permit.core();
         if core.hooks.verify_request.is_none() {
             return Ok(());
@@ -184,7 +225,7 @@ impl Request {
 
     /// Shakes hands in a forked child, within the limit for that.
     pub(crate) fn secure_in_child(&mut self, deadline: &AtomicU64) -> Result<(), GreetingError> {
-        let Some(Parts { work, permit }) = &mut self.0 else { return Ok(()) };
+        let Some(Parts::New { work, permit, .. }) = &mut self.0 else { return Ok(()) };
         let core = permit.core();
         if core.settings.tls.is_none() {
             return Ok(());
@@ -198,7 +239,7 @@ impl Request {
         told: SharedRef<Told>,
         judge: impl FnOnce(&Outcome, bool) -> T,
     ) -> Option<T> {
-        let Parts { work, permit } = self.0.take()?;
+        let Some(Parts::New { work, permit, .. }) = self.0.take() else { return None };
         let core = permit.core().clone();
         // The permit is the parent's: the parent gives it back when this child ends.
         std::mem::forget(permit);
@@ -221,15 +262,18 @@ impl Request {
 
     /// Closes this copy of the socket in the parent of a forked child, and keeps the permit.
     pub(crate) fn keep_permit(mut self) -> Option<Kept> {
-        let Parts { mut work, permit } = self.0.take()?;
+        let Some(Parts::New { mut work, permit, .. }) = self.0.take() else { return None };
         let (peer, birth) = (work.peer().clone(), std::mem::take(work.birth()));
         drop(work);
         Some(Kept { peer, birth, permit })
     }
 
     fn refuse(&mut self, why: &io::Error) {
-        if let Some(Parts { work, permit }) = self.0.take() {
-            finish::refuse_admitted(permit.core(), work, why);
+        match self.0.take() {
+            Some(Parts::New { work, permit, .. }) => finish::refuse_admitted(permit.core(), work, why),
+            // It has been served before: it ends, as by an error of its handler.
+            Some(Parts::Again(visit, _)) => visit.give_up(why),
+            None => {}
         }
     }
 }
@@ -308,6 +352,13 @@ impl Rejected {
     }
 }
 
+impl Service {
+    /// True if the handler is called for each request.
+    pub(super) fn is_per_request(&self) -> bool {
+        matches!(self, Self::Connections(handler) if handler.is_per_request())
+    }
+}
+
 /// The handler of a server. Its kind decides whether requests are connections or datagrams.
 #[derive(Clone)]
 pub(crate) enum Service {
@@ -354,6 +405,6 @@ mod tests {
     #[test]
     fn a_request_stays_small() {
         let size = std::mem::size_of::<Request>();
-        assert!(size <= 104, "{size} bytes"); // with a session of TLS
+        assert!(size <= 112, "{size} bytes"); // with a session of TLS
     }
 }

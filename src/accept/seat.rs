@@ -5,6 +5,8 @@
 //! between, the limit is exact: a connection beyond it stays in the kernel's queue, connected, and costs the
 //! server nothing.
 
+mod of_lot;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -59,7 +61,7 @@ impl<'a> Seat<'a> {
 
     /// Takes an epoll set for the waits, if the system has a descriptor for one, and nobody waits for that.
     pub(super) fn take_set(&mut self) {
-        if self.core().admission.permits.someone_lacks_a_descriptor() {
+        if self.acceptor.lot().is_some() || self.core().admission.permits.someone_lacks_a_descriptor() {
             return;
         }
         let new = || ListeningSet::new(self.acceptor.core(), &self.listeners).ok();
@@ -97,6 +99,9 @@ impl<'a> Seat<'a> {
     /// `EMFILE` and the like) are no error: `next` rests and tries again.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<AcceptEvent> {
         let deadline = timeout.and_then(|t| now().checked_add(t));
+        if let Some(lot) = self.acceptor.lot().cloned() {
+            return self.next_of(&lot, deadline);
+        }
         loop {
             // A stop may have come while no thread waited: look before each wait.
             if self.core().control.stopping() {
@@ -319,7 +324,7 @@ impl<'a> Seat<'a> {
     fn refuse_one(&mut self, listener: usize) -> Result<()> {
         match self.take(listener) {
             Ok(work) => {
-                refuse(self.core(), work, &io::Error::other("the connection limit is reached"));
+                refuse_at_limit(self.core(), work);
                 Ok(())
             }
             Err(e) => self.after_failure(listener, e),
@@ -355,6 +360,10 @@ impl<'a> Seat<'a> {
     fn core(&self) -> &Arc<Core> {
         self.acceptor.core()
     }
+}
+
+fn refuse_at_limit(core: &Arc<Core>, work: Work) {
+    refuse(core, work, &io::Error::other("the connection limit is reached"));
 }
 
 impl Drop for Seat<'_> {

@@ -54,6 +54,14 @@ pub trait ServingStrategy: Send {
         usize::MAX
     }
 
+    /// True if connections of a handler that serves request by request ([`per_request`](crate::per_request)) are parked
+    /// between two requests: without a thread, until input comes. A [`Seat`](super::Seat) then also gives connections
+    /// that came before, as a [`Request`] whose [`run`](Request::run) returns when the connection has ended or is
+    /// parked again. By default `false`: `run` returns when the connection has ended.
+    fn parks(&self) -> bool {
+        false
+    }
+
     /// Returns the descriptors that it needs besides one for each connection.
     #[doc(hidden)]
     fn descriptors(&self) -> usize {
@@ -89,6 +97,10 @@ impl<S: ServingStrategy + ?Sized> ServingStrategy for Box<S> {
 
     fn capacity(&self) -> usize {
         (**self).capacity()
+    }
+
+    fn parks(&self) -> bool {
+        (**self).parks()
     }
 
     fn descriptors(&self) -> usize {

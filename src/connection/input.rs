@@ -1,6 +1,6 @@
 //! The read buffer. It is made at the first read, and grows for a long frame.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::io::Read as _;
 use std::ops::Range;
@@ -11,6 +11,11 @@ use super::output::Output;
 use super::wire::{Buffered, Place, Wire};
 use crate::error::{text_of_peer, PeerFault};
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
+
+thread_local! {
+    /// The buffer of a connection that this thread has parked, for the next one that it takes up.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The bytes that were read and not yet consumed, and how far they were searched for a line end.
 #[derive(Debug)]
@@ -58,7 +63,6 @@ impl Input {
     }
 
     /// True if all that was read has been consumed.
-    #[cfg(feature = "__tls")]
     pub(super) fn is_empty(&self) -> bool {
         self.unread.is_empty()
     }
@@ -74,12 +78,50 @@ impl Input {
 
     /// Waits for more of a request, behind what is buffered of it. Fails if `limit` bytes are.
     pub(super) fn wait_for_more(&mut self, wire: &Wire, output: &RefCell<Output>, limit: usize) -> io::Result<()> {
-        if self.unread.data().len() >= limit {
-            return Err(too_long(limit));
-        }
+        self.check_length(limit)?;
         match self.unread.read_more(wire, output, Place::Within)? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a request")),
+            0 => Err(cut_off()),
             _ => Ok(()),
+        }
+    }
+
+    /// Takes what there is behind what is buffered, without a wait. `None` if there is nothing.
+    pub(super) fn take_in(
+        &mut self,
+        recv: impl FnOnce(&mut [u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<usize>> {
+        let taken = recv(self.unread.room())?;
+        self.unread.end += taken.unwrap_or(0);
+        Ok(taken)
+    }
+
+    /// Fails if `limit` bytes are buffered of a request that is not whole.
+    pub(super) fn check_length(&self, limit: usize) -> io::Result<()> {
+        if self.unread.data().len() < limit {
+            return Ok(());
+        }
+        let why = format!("a request of more than {limit} bytes, and not whole (max_request_length)");
+        Err(io::Error::new(io::ErrorKind::InvalidData, PeerFault::new(why)))
+    }
+
+    /// Gives the buffer to this thread's next connection, if all of it has been consumed.
+    pub(super) fn fold(&mut self) {
+        if self.is_empty() {
+            self.unread.rewind();
+            let buf = std::mem::take(&mut self.unread.buf);
+            if buf.len() == self.unread.size() {
+                let _ = SPARE.try_with(|spare| spare.set(buf));
+            }
+        }
+    }
+
+    /// Takes the buffer of a connection that this thread has parked.
+    pub(super) fn unfold(&mut self) {
+        if self.unread.buf.is_empty() {
+            let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+            if spare.len() == self.unread.size() {
+                self.unread.buf = spare;
+            }
         }
     }
 
@@ -241,10 +283,8 @@ impl Input {
     }
 }
 
-/// The error of a request that is longer than a server takes.
-fn too_long(limit: usize) -> io::Error {
-    let why = format!("a request of more than {limit} bytes, and not whole (max_request_length)");
-    io::Error::new(io::ErrorKind::InvalidData, PeerFault::new(why))
+pub(super) fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended within a request")
 }
 
 impl Unread {
@@ -342,22 +382,21 @@ impl Unread {
 
     /// Reads once into the free part of the buffer.
     fn read_more(&mut self, wire: &Wire, output: &RefCell<Output>, place: Place) -> io::Result<usize> {
-        self.make_room();
-        let n = wire.recv(output, &mut self.buf[self.end..], place)?;
+        let n = wire.recv(output, self.room(), place)?;
         self.end += n;
         Ok(n)
     }
 
     /// As [`read_more`](Self::read_more), without a wait. `None` if nothing has come.
     fn try_read_more(&mut self, wire: &Wire) -> io::Result<Option<usize>> {
-        self.make_room();
-        let n = wire.try_recv(&mut self.buf[self.end..], !self.partial)?;
+        let idle = !self.partial;
+        let n = wire.try_recv(self.room(), idle)?;
         self.end += n.unwrap_or(0);
         Ok(n)
     }
 
-    /// Makes, moves or grows the buffer, if it has no free part.
-    fn make_room(&mut self) {
+    /// Returns the free part of the buffer. The buffer is made, moved or grown first, if it has none.
+    fn room(&mut self) -> &mut [u8] {
         if self.is_empty() {
             self.rewind();
         }
@@ -372,6 +411,7 @@ impl Unread {
                 self.buf.resize(self.buf.len() * 2, 0);
             }
         }
+        &mut self.buf[self.end..]
     }
 
     fn scratch(&mut self) -> &mut [u8] {

@@ -22,6 +22,7 @@ mod halves;
 mod handover;
 mod input;
 mod output;
+mod parked;
 mod traits;
 mod wire;
 mod writer;
@@ -51,7 +52,8 @@ pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, ParentDeadline, StopNotice, Told, Wire};
+pub(crate) use wire::{Ending, Heard, ParentDeadline, StopNotice, Told, Wire};
+pub(crate) use writer::Poke;
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
@@ -446,17 +448,6 @@ impl Connection {
     /// interrupted.
     pub fn set_request_timeout(&mut self, limit: Option<Duration>) {
         self.wire.set_limit(Limit::Request, limit);
-    }
-
-    /// Fails if a handler that serves request by request has read nothing of its request. It would be called for ever.
-    pub(crate) fn check_progress(&mut self) -> io::Result<()> {
-        self.input.check_progress()
-    }
-
-    /// Waits for more of a request than is buffered.
-    pub(crate) fn wait_for_more(&mut self) -> io::Result<()> {
-        let limit = self.wire.server().core.settings.request_limit;
-        self.input.wait_for_more(&self.wire, &self.output, limit)
     }
 
     pub(crate) fn wire(&self) -> &Wire {

@@ -58,12 +58,27 @@ impl Output {
     }
 }
 
+impl Output {
+    /// Gives the buffer to this thread's next connection. It is empty, unless the connection ends.
+    pub(super) fn fold(&mut self) {
+        // A buffer that has grown is not kept: memory must not follow the largest reply ever.
+        let mut buf = std::mem::take(&mut self.buf);
+        if (1..=self.size).contains(&buf.capacity()) {
+            buf.clear();
+            let _ = SPARE.try_with(|spare| spare.set(buf));
+        }
+    }
+
+    /// Takes the buffer of this thread's last connection.
+    pub(super) fn unfold(&mut self) {
+        if self.buf.capacity() == 0 {
+            self.buf = SPARE.try_with(Cell::take).unwrap_or_default();
+        }
+    }
+}
+
 impl Drop for Output {
     fn drop(&mut self) {
-        // A buffer that has grown is not kept: memory must not follow the largest reply ever.
-        if self.buf.capacity() <= self.size {
-            self.buf.clear();
-            let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.buf)));
-        }
+        self.fold();
     }
 }

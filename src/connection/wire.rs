@@ -2,6 +2,7 @@
 
 mod bytes;
 mod event;
+mod parked;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use event::Buffered;
+pub(crate) use parked::Heard;
 pub(super) use read::Place;
 pub(crate) use told::{ParentDeadline, Told};
 
@@ -135,6 +137,8 @@ pub(crate) struct Wire {
     mailbox: OnceCell<Arc<Messages>>,
     /// Made at the first call of `waker` or `wait`.
     waits: OnceCell<Box<event::Waits>>,
+    /// When the wait of a parked connection is over.
+    parked_until: Cell<Option<Deadline>>,
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
     /// The session of TLS above the socket.
     pub(super) tls: OnceCell<Session>,
@@ -164,6 +168,7 @@ impl Wire {
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
             waits: OnceCell::new(),
+            parked_until: Cell::new(None),
             parent_deadline: OnceCell::new(),
             tls: accepted.tls.map_or_else(OnceCell::new, OnceCell::from),
             birth: accepted.birth,
@@ -413,7 +418,7 @@ impl Wire {
         worker.beats_every()
     }
 
-    fn drain_exceeded(&self) -> io::Error {
+    pub(crate) fn drain_exceeded(&self) -> io::Error {
         LimitExceeded { limit: Limit::Drain, after: self.server.core.settings.drain_timeout }.into()
     }
 

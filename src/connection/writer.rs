@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -94,7 +95,9 @@ impl ConnectionWriter {
         self.mailbox.send(message).map_err(|_| {
             self.mailbox.release(bytes); // it was closed in between
             SendError::Closed
-        })
+        })?;
+        self.mailbox.poke();
+        Ok(())
     }
 
     /// Queues a message and a line feed, as [`send`](Self::send) does.
@@ -162,6 +165,12 @@ fn cost(message: &[u8]) -> usize {
     message.len().saturating_add(OVERHEAD)
 }
 
+/// Where parked connections wait: none has a thread that would see its messages.
+pub(crate) trait Poke: fmt::Debug + Send + Sync {
+    /// Has the connection with this descriptor taken up, if it is parked.
+    fn poke(&self, fd: RawFd);
+}
+
 /// The queue between the writers and the thread that serves the connection.
 #[derive(Debug)]
 pub(super) struct Messages {
@@ -172,6 +181,10 @@ pub(super) struct Messages {
     waiting: AtomicUsize,
     lock: Mutex<()>,
     has_room: Condvar,
+    /// Set before the connection is parked for the first time.
+    lot: OnceLock<(Weak<dyn Poke>, RawFd)>,
+    /// True once `lot` is set.
+    parks: AtomicBool,
 }
 
 impl Messages {
@@ -182,6 +195,8 @@ impl Messages {
             waiting: AtomicUsize::new(0),
             lock: Mutex::new(()),
             has_room: Condvar::new(),
+            lot: OnceLock::new(),
+            parks: AtomicBool::new(false),
         })
     }
 
@@ -203,6 +218,23 @@ impl Messages {
         self.is_ended.store(true, SeqCst);
         self.close();
         self.mailbox.wake();
+        self.poke();
+    }
+
+    /// Notes where the connection is parked. Further messages have it taken up there.
+    pub(super) fn poke_by(&self, lot: impl FnOnce() -> Weak<dyn Poke>, fd: RawFd) {
+        self.lot.get_or_init(|| (lot(), fd));
+        // Before the look at the queue. A sender queues, then looks here: so one of the two sees the other.
+        self.parks.store(true, SeqCst);
+    }
+
+    fn poke(&self) {
+        if !self.parks.load(SeqCst) {
+            return;
+        }
+        if let Some((lot, fd)) = self.lot.get() {
+            lot.upgrade().into_iter().for_each(|lot| lot.poke(*fd));
+        }
     }
 
     /// True if a writer has ended the connection.

@@ -84,6 +84,18 @@ pub trait StreamRequestHandler: Send + Sync + 'static {
         Ok(())
     }
 
+    /// True if it is called for each request, as [`per_request`] says. Then it has sessions.
+    #[doc(hidden)]
+    fn is_per_request(&self) -> bool {
+        false
+    }
+
+    /// Makes the session of a connection.
+    #[doc(hidden)]
+    fn session(&self) -> Option<Box<dyn Session>> {
+        None
+    }
+
     /// Returns the number of descriptors that a connection takes.
     #[doc(hidden)]
     fn descriptors() -> usize
@@ -105,6 +117,14 @@ impl<H: StreamRequestHandler + ?Sized> StreamRequestHandler for Arc<H> {
 
     fn finish(&self, conn: &mut Connection) -> HandlerResult {
         (**self).finish(conn)
+    }
+
+    fn is_per_request(&self) -> bool {
+        (**self).is_per_request()
+    }
+
+    fn session(&self) -> Option<Box<dyn Session>> {
+        (**self).session()
     }
 }
 

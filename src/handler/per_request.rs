@@ -177,6 +177,14 @@ impl<M: MakeSession> StreamRequestHandler for PerRequest<M> {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
         run(&mut RequestLoop(self.0.make()), conn)
     }
+
+    fn is_per_request(&self) -> bool {
+        true
+    }
+
+    fn session(&self) -> Option<Box<dyn Session>> {
+        Some(Box::new(self.0.make()))
+    }
 }
 
 /// A session that has the thread of its connection to itself.

@@ -33,6 +33,7 @@ impl Admission {
 
 /// Marks an event loop as waiting for a permit. While the mark lives, each permit that comes back sets the
 /// gate's eventfd.
+#[derive(Debug)]
 pub(crate) struct AtGate(Arc<Core>);
 
 impl AtGate {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::admission::Admission;
 use super::control::Control;
 use super::hooks::{Hooks, VERIFIERS};
+use super::permits::Permits;
 use super::registry::{Registry, SlotState};
 use super::run::Run;
 use super::scoreboard::Scoreboard;
@@ -248,17 +249,19 @@ impl Core {
         workers.fold(own, |sum, state| sum.and(state.counters.totals()))
     }
 
-    fn active(&self) -> usize {
+    /// Adds a number of this server and of its workers.
+    fn sum(&self, number: fn(&Permits) -> usize) -> usize {
         let workers = self.scoreboard().into_iter().flat_map(|scoreboard| scoreboard.states());
         // A worker may have written anything.
-        let active = workers.map(|state| state.permits.active());
-        active.fold(self.admission.permits.active(), usize::saturating_add)
+        let numbers = workers.map(|state| number(&state.permits));
+        numbers.fold(number(&self.admission.permits), usize::saturating_add)
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let totals = self.totals();
         Stats {
-            active: self.active(),
+            active: self.sum(Permits::active),
+            parked: self.sum(Permits::parked),
             max_connections: self.admission.permits.limit(),
             accepted: totals.accepted,
             served: totals.served,

@@ -10,6 +10,8 @@ pub(crate) struct Permits {
     active: AtomicUsize,
     /// In a worker process: the active permits, and those that waiting threads have reserved.
     held: AtomicUsize,
+    /// Of the active connections, those that wait for a request without a thread.
+    parked: AtomicUsize,
     /// What the thread at the gate waits for: an [`Awaited`] as a number.
     awaited: AtomicU8,
 }
@@ -38,6 +40,20 @@ impl Permits {
 
     pub(crate) fn active(&self) -> usize {
         self.active.load(SeqCst)
+    }
+
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.load(SeqCst)
+    }
+
+    /// Counts a connection that is parked.
+    pub(crate) fn park(&self) {
+        self.parked.fetch_add(1, SeqCst);
+    }
+
+    /// Counts a connection that is parked no more. True if it was the last one.
+    pub(crate) fn unpark(&self) -> bool {
+        self.parked.fetch_sub(1, SeqCst) == 1
     }
 
     /// True if no other permit is free.
@@ -99,7 +115,7 @@ impl Permits {
 
     /// Resets all numbers for a new worker. The former worker has ended.
     pub(crate) fn clear(&self) {
-        [&self.limit, &self.active, &self.held].into_iter().for_each(|n| n.store(0, SeqCst));
+        [&self.limit, &self.active, &self.held, &self.parked].into_iter().for_each(|n| n.store(0, SeqCst));
         self.awaited.store(0, SeqCst);
     }
 

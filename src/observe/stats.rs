@@ -34,6 +34,9 @@ pub(crate) struct Counters {
 pub struct Stats {
     /// Connections that hold a permit now: they are being served, or being closed.
     pub active: usize,
+    /// Of the active, those that are parked: they wait for a request without a thread, as those of
+    /// [`per_request`](crate::per_request) do.
+    pub parked: usize,
     /// The most connections that are served at once.
     pub max_connections: usize,
     /// Connections taken from the kernel's queue.

@@ -35,14 +35,14 @@ use supervisor::Supervisor;
 pub use settings::{PreForking, WorkerExit};
 
 impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
-    fn connection_limits(&self) -> Result<(usize, usize)> {
+    fn connection_limits(&self, handler: &H) -> Result<(usize, usize)> {
         self.settings.check()?;
         check_system(true)?;
         if self.engine.has_workers() {
             let why = "a worker process has no workers of its own; give it an engine that serves";
             return Err(Error::setting("PreForking::new", why));
         }
-        let (each, most) = self.engine.connection_limits()?;
+        let (each, most) = self.engine.connection_limits(handler)?;
         Ok((self.settings.workers.saturating_mul(each), self.settings.workers.saturating_mul(most)))
     }
 
@@ -57,8 +57,8 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
         in_a_worker.max(of_a_master(workers))
     }
 
-    fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
-        let (each, most) = self.engine.connection_limits()?;
+    fn prepare(&self, bound: &Bound, follows: bool, handler: &H) -> Result<()> {
+        let (each, most) = self.engine.connection_limits(handler)?;
         let limit = (!follows).then(|| bound.core.admission.permits.limit());
         let scoreboard = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
@@ -67,7 +67,7 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
-        let (_, most) = self.engine.connection_limits()?;
+        let (_, most) = self.engine.connection_limits(handler)?;
         let Self { engine, settings } = self;
         let mut run = |bound: &Bound| {
             let _serving = bound.core.begin();
@@ -78,7 +78,7 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
 
     /// Serves one connection in a worker of its own. Returns when that worker has ended.
     fn run_once(&mut self, bound: &Bound, handler: &Arc<H>, timeout: Option<Duration>) -> Result<Single> {
-        let (_, most) = self.engine.connection_limits()?;
+        let (_, most) = self.engine.connection_limits(handler)?;
         let Self { engine, settings } = self;
         let mut run = |bound: &Bound| {
             let single = engine.run_once(bound, handler, timeout)?;

@@ -151,7 +151,7 @@ impl<S> ServerBuilder<S> {
             let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
             limits::raise_descriptors(wanted).map_err(Error::system("raise RLIMIT_NOFILE"))?;
         }
-        let (default, capacity) = self.strategy.connection_limits()?;
+        let (default, capacity) = self.strategy.connection_limits(&handler)?;
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
         self.check_descriptors(limit, capacity)?;
@@ -175,7 +175,7 @@ impl<S> ServerBuilder<S> {
             signals: None,
         };
         // From here on, a drop closes what was opened. Engines make no thread here: `PreForking` forks later.
-        server.strategy.prepare(&server.bound, self.max_connections.is_none())?;
+        server.strategy.prepare(&server.bound, self.max_connections.is_none(), &server.handler)?;
         server.install_signals()?;
         run_as.iter().try_for_each(RunAs::become_it)?;
         Ok(server)

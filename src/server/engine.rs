@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::drain::drain;
 use super::udp::Datagrams;
-use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy};
+use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy, OF_A_LOT};
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
 use crate::lifecycle::Core;
 use crate::listen::Listener;
 use crate::sync::left;
+use crate::sys::limits;
 
 /// The listeners of a server and its shared state.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Bound {
 pub trait Engine<H> {
     /// Returns the default connection limit, and the most connections that are possible.
     #[doc(hidden)]
-    fn connection_limits(&self) -> Result<(usize, usize)>;
+    fn connection_limits(&self, handler: &H) -> Result<(usize, usize)>;
 
     /// True if it runs worker processes. Then it cannot be the engine of a worker.
     #[doc(hidden)]
@@ -51,8 +52,8 @@ pub trait Engine<H> {
 
     /// Called when the server has been made. `follows` is true if the user has set no connection limit.
     #[doc(hidden)]
-    fn prepare(&self, bound: &Bound, follows: bool) -> Result<()> {
-        let _ = (bound, follows);
+    fn prepare(&self, bound: &Bound, follows: bool, handler: &H) -> Result<()> {
+        let _ = (bound, follows, handler);
         Ok(())
     }
 
@@ -77,13 +78,19 @@ pub enum Single {
 }
 
 impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
-    fn connection_limits(&self) -> Result<(usize, usize)> {
-        limits_of(self)
+    fn connection_limits(&self, handler: &H) -> Result<(usize, usize)> {
+        let (default, capacity) = limits_of(self)?;
+        Ok(match self.parks() && handler.is_per_request() {
+            // A parked connection needs a descriptor, and nothing else that is scarce.
+            true => (limits::descriptors().saturating_sub(64).max(1), usize::MAX),
+            false => (default, capacity),
+        })
     }
 
     /// Waits need none, if there is a lack: see `accept::Seat`.
     fn descriptors(&self, connections: usize) -> usize {
-        connections.saturating_mul(H::descriptors()) + ServingStrategy::descriptors(self)
+        let of_a_lot = if self.parks() { OF_A_LOT } else { 0 };
+        connections.saturating_mul(H::descriptors()) + ServingStrategy::descriptors(self) + of_a_lot
     }
 
     fn run(&mut self, bound: &Bound, handler: &Arc<H>) -> Result<u64> {
@@ -97,7 +104,7 @@ impl<H: StreamRequestHandler, S: ServingStrategy> Engine<H> for S {
 
 /// `Datagrams<H>` is no `StreamRequestHandler`, so both implementations can stand side by side.
 impl<H: DatagramRequestHandler, S: ServingStrategy> Engine<Datagrams<H>> for S {
-    fn connection_limits(&self) -> Result<(usize, usize)> {
+    fn connection_limits(&self, _handler: &Datagrams<H>) -> Result<(usize, usize)> {
         limits_of(self)
     }
 
@@ -120,7 +127,9 @@ fn limits_of(strategy: &impl ServingStrategy) -> Result<(usize, usize)> {
 }
 
 fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Result<u64> {
-    let acceptor = Acceptor::new(&bound.core, &bound.listeners, service);
+    let acceptor = Acceptor::for_strategy(&bound.core, &bound.listeners, service, strategy)?;
+    let lot = acceptor.lot();
+    let _at_cut = lot.map(|lot| bound.core.waiting.enter(lot.clone()));
     let served = {
         let _here = Accepting::here();
         strategy.serve(&acceptor)
@@ -130,7 +139,9 @@ fn serve(strategy: &impl ServingStrategy, bound: &Bound, service: Service) -> Re
     if served.is_err() {
         bound.core.control.request_stop();
     }
-    let abandoned = drain(&bound.core, strategy).map_err(Error::system("drain"))?;
+    let abandoned = drain(&bound.core, strategy).map_err(Error::system("drain"));
+    lot.into_iter().for_each(|lot| lot.close());
+    let abandoned = abandoned?;
     served.map(|()| abandoned)
 }
 

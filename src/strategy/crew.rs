@@ -37,6 +37,9 @@ pub(crate) struct ThreadSettings {
     pub(crate) size: Option<usize>,
 }
 
+/// The most threads of a crew that grows, where connections are parked: the connection limit does not bound them.
+const MOST_WITH_A_LOT: usize = 1024;
+
 /// The largest stack, 1 TiB. More is a mistake: no thread would ever start.
 const LARGEST_STACK: usize = match 1_usize.checked_shl(40) {
     Some(size) => size,
@@ -67,9 +70,10 @@ impl ThreadSettings {
 }
 
 /// Serves with threads that accept themselves. If the server refuses at its limit, one thread must always be
-/// free to refuse: then it accepts, and hands each request over.
+/// free to refuse: then it accepts, and hands each request over. Where connections are parked, a thread is free between
+/// two requests, and refuses then.
 pub(crate) fn serve(settings: &ThreadSettings, by_hand_over: &dyn ServingStrategy, acceptor: &Acceptor) -> Result<()> {
-    if matches!(acceptor.core().settings.at_limit, AtLimit::Refuse(_)) {
+    if matches!(acceptor.core().settings.at_limit, AtLimit::Refuse(_)) && acceptor.lot().is_none() {
         return acceptor.run(by_hand_over);
     }
     let crew = Crew {
@@ -126,6 +130,7 @@ impl Crew {
             Ok(())
         };
         watch().map_err(failed)?;
+        self.end_parked();
         // A worker process that is stopped before it has a share of the limit: the queue still needs a thread.
         if self.members.load(SeqCst) == 0 {
             self.hire().unwrap_or_else(|e| core.monitor.report_resting_worker(&Error::system("start a thread")(e)));
@@ -141,7 +146,7 @@ impl Crew {
                     self.hire()?;
                 }
             }
-            None if self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full() => self.hire()?,
+            None if self.needs_waiting() => self.hire()?,
             None => {}
         }
         Ok(())
@@ -161,7 +166,38 @@ impl Crew {
     /// True if the member that has just taken a request must hire a successor: no member waits, and the limit
     /// allows another connection.
     fn needs_successor(&self) -> bool {
-        self.settings.size.is_none() && self.waiting.load(SeqCst) == 0 && !self.acceptor.core().admission.permits.full()
+        self.settings.size.is_none() && self.needs_waiting()
+    }
+
+    /// True if a crew that grows lacks a member that waits.
+    fn needs_waiting(&self) -> bool {
+        // A parked connection may have a request at any time, also at the limit.
+        let is_needed = match self.acceptor.lot() {
+            Some(_) => self.members.load(SeqCst) < MOST_WITH_A_LOT,
+            None => !self.acceptor.core().admission.permits.full(),
+        };
+        is_needed && self.waiting.load(SeqCst) == 0
+    }
+
+    /// Starts a thread that ends the parked connections at a stop, as all members may be busy. Without that thread, the
+    /// next member that is free ends them.
+    fn end_parked(self: &Arc<Self>) {
+        let Some(lot) = self.acceptor.lot().cloned() else { return };
+        let core = self.acceptor.core();
+        // From the stop on, a connection that has sent nothing is not parked.
+        if core.admission.permits.parked() == 0 {
+            return;
+        }
+        self.members.fetch_add(1, SeqCst);
+        core.run.workers.fetch_add(1, SeqCst);
+        let member = Member { crew: self.clone(), waits: false, quiet: true };
+        let started = self.settings.spawn(move || {
+            let _member = member;
+            let _ = lot.end_parked();
+        });
+        if let Err(e) = started {
+            core.monitor.report_resting_worker(&Error::system("start a thread")(e));
+        }
     }
 
     /// Takes a seat. `None` if the server has been dropped.
@@ -249,6 +285,11 @@ impl Member {
         }
         match self.crew.hire() {
             Ok(()) => Some(request),
+            // Its client has been served before, and is not refused. The supervisor tries again.
+            Err(_) if request.is_again() => {
+                self.crew.acceptor.core().control.wake_supervisor();
+                Some(request)
+            }
             Err(why) => {
                 self.start_waiting();
                 Rejected::new(request, why).refuse();

@@ -17,6 +17,10 @@ impl ServingStrategy for Sequential {
         Ok(())
     }
 
+    fn parks(&self) -> bool {
+        true
+    }
+
     fn max_connections(&self) -> Result<usize> {
         Ok(1)
     }

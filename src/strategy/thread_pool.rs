@@ -72,6 +72,10 @@ impl ServingStrategy for ThreadPool {
         self.threads
     }
 
+    fn parks(&self) -> bool {
+        true
+    }
+
     fn max_connections(&self) -> Result<usize> {
         self.settings.check()?;
         match self.threads {

@@ -82,6 +82,10 @@ impl ServingStrategy for Threading {
         crew::serve(&self.settings, self, acceptor)
     }
 
+    fn parks(&self) -> bool {
+        true
+    }
+
     fn max_connections(&self) -> Result<usize> {
         self.settings.check()?;
         if self.settings.spare == 0 {

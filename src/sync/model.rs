@@ -145,6 +145,10 @@ impl<T> SegQueue<T> {
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
     }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
 }
 
 /// Returns the time of the model. It moves only when a timed wait is over.

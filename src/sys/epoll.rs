@@ -9,6 +9,8 @@ use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::event::{replace, whole_millis};
 
+const ONCE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLONESHOT);
+
 /// An epoll set.
 #[derive(Debug)]
 pub(crate) struct Epoll(epoll::Epoll);
@@ -31,6 +33,17 @@ impl Epoll {
     /// Watches a descriptor for input. Of all the sets that watch it like this, only one is woken (`EPOLLEXCLUSIVE`).
     pub(crate) fn add_exclusive(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         self.add_for(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, token)
+    }
+
+    /// Watches a descriptor for input, or for its peer's end, and reports it once (`EPOLLONESHOT`). One thread has it to
+    /// itself then, until it [arms](Self::arm) the descriptor again.
+    pub(crate) fn add_once(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        self.add_for(fd, ONCE, token)
+    }
+
+    /// Watches a descriptor that was [added](Self::add_once) once more. If it is ready already, it is reported.
+    pub(crate) fn arm(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        self.modify(fd, ONCE, token)
     }
 
     pub(super) fn add_for(&self, fd: impl AsFd, flags: EpollFlags, token: u64) -> io::Result<()> {

@@ -10,6 +10,7 @@ use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::{self, EfdFlags};
 use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::number::LONGEST_WAIT;
 
@@ -37,6 +38,35 @@ impl EventFd {
     /// Replaces it, at the same number, by one that no other process has.
     pub(crate) fn renew(&self) -> io::Result<()> {
         replace(self.as_fd(), Self::new()?.as_fd())
+    }
+}
+
+/// A descriptor that becomes readable at a time.
+#[derive(Debug)]
+pub(crate) struct Timer(TimerFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
+    }
+
+    /// Makes it unreadable, and readable after this time; `None`: never.
+    pub(crate) fn set(&self, after: Option<Duration>) {
+        let _ = match after {
+            Some(after) => {
+                // Zero would mean never.
+                let after = TimeSpec::from_duration(after.clamp(Duration::from_nanos(1), LONGEST_WAIT));
+                self.0.set(Expiration::OneShot(after), TimerSetTimeFlags::empty())
+            }
+            None => self.0.unset(),
+        };
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each unsafe block has its note on why it is sound. Nothing here knows a type above the ground: what a
 //! signal handler turns or a child shares comes as a switch, a flag or a descriptor of its own.
 //!
-//! - waits: [`Epoll`] and [`EventFd`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
+//! - waits: [`Epoll`], [`EventFd`] and [`Timer`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
@@ -42,10 +42,10 @@ pub(crate) mod real {
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use epoll::Epoll;
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use event::{poll, EventFd};
+pub(crate) use event::{poll, EventFd, Timer};
 pub(crate) use event::{read_if_ready, Ready};
 pub use events::Events;
 #[cfg(all(test, shuttle))]
-pub(crate) use model::{poll, Epoll, EventFd};
+pub(crate) use model::{poll, Epoll, EventFd, Timer};
 pub(crate) use number::clamped;
 pub(crate) use poller::{Poller, Readiness};

@@ -6,9 +6,11 @@ mod kit;
 
 mod handlers;
 mod more;
+mod parked;
+mod stop;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use kit::{connect, Running};
 use socketserver::{Connection, HandlerResult, Next};
@@ -34,7 +36,13 @@ struct Talker(BufReader<TcpStream>);
 
 impl Talker {
     fn to(server: &Running) -> Self {
-        Self(BufReader::new(connect(server.addr())))
+        Self::at(server.addr())
+    }
+
+    fn at(addr: SocketAddr) -> Self {
+        let stream = connect(addr);
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
     }
 
     fn say(&mut self, text: &str) {

@@ -8,7 +8,7 @@ use crate::{Talker, ANY};
 use socketserver::{per_request, Connection, HandlerResult, Next, ServerBuilder};
 
 /// Answers a line once all of it has arrived, and never waits.
-fn whole_line(conn: &mut Connection) -> HandlerResult<Next> {
+pub fn whole_line(conn: &mut Connection) -> HandlerResult<Next> {
     if !conn.fill_buf()?.contains(&b'\n') {
         return Ok(Next::More);
     }

@@ -128,7 +128,7 @@ impl Wire {
 
     /// Reads without a wait when the server stops, in place of a wait for a request. A request that has
     /// arrived is still served.
-    fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn recv_last(&self, buf: &mut [u8]) -> io::Result<usize> {
         let arrived = self.recv_now(buf, true)?;
         self.note(|p| p.stopped = p.stopped || arrived.is_none());
         Ok(arrived.unwrap_or(0))
@@ -188,7 +188,7 @@ impl Wire {
         e
     }
 
-    fn turn(&self, idle: bool, from: SlotState, to: SlotState) -> bool {
+    pub(super) fn turn(&self, idle: bool, from: SlotState, to: SlotState) -> bool {
         !idle || self.slot.borrow().as_ref().is_some_and(|slot| slot.turn(from, to))
     }
 

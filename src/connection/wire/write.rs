@@ -5,12 +5,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::{check, would_wait, Deadline, StopNotice, Wire};
 use crate::config::Limit;
 use crate::connection::output::Output;
-use crate::connection::writer::{ConnectionWriter, Messages};
+use crate::connection::writer::{ConnectionWriter, Messages, Poke};
 use crate::sys::socket;
 
 impl Wire {
@@ -94,6 +94,16 @@ impl Wire {
         }
         let mailbox = self.mailbox.get().ok_or_else(|| io::Error::other("no mailbox"))?;
         Ok(ConnectionWriter::new(mailbox.clone(), self.server.core.settings.writer_capacity))
+    }
+
+    pub(in crate::connection) fn poke_by(&self, lot: impl FnOnce() -> Weak<dyn Poke>) {
+        if let Some(mailbox) = self.mailbox.get() {
+            mailbox.poke_by(lot, self.fd());
+        }
+    }
+
+    pub(in crate::connection) fn has_messages(&self) -> bool {
+        self.mailbox.get().is_some_and(|mailbox| mailbox.is_woken())
     }
 
     pub(in crate::connection) fn close_writers(&self) {

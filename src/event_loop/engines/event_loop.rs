@@ -17,7 +17,7 @@ use crate::server::{Bound, Engine, Single};
 pub(super) const OF_A_LOOP: usize = 2;
 
 impl<F: Factory + 'static> Engine<F> for EventLoop {
-    fn connection_limits(&self) -> Result<(usize, usize)> {
+    fn connection_limits(&self, _factory: &F) -> Result<(usize, usize)> {
         self.checked()?;
         Ok((Self::default_limit(), usize::MAX))
     }

@@ -152,7 +152,7 @@ impl EventLoops {
 }
 
 impl<F: Factory + Send + Sync + 'static> Engine<F> for EventLoops {
-    fn connection_limits(&self) -> Result<(usize, usize)> {
+    fn connection_limits(&self, _factory: &F) -> Result<(usize, usize)> {
         self.check()?;
         let taken = OF_A_LOOP * (self.loops - 1);
         Ok((EventLoop::default_limit().saturating_sub(taken).max(1), usize::MAX))

@@ -1,0 +1,141 @@
+//! Looks for a request without a wait. Between two looks the connection is parked, and no thread is its own.
+
+use std::io;
+use std::time::Instant;
+
+use super::{check, Wire};
+use crate::connection::input::{cut_off, Input};
+use crate::connection::output::Output;
+use crate::lifecycle::SlotState;
+
+/// The result of a look for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Input of a request is buffered.
+    Request,
+    /// The stream has ended, or the stop ends the connection.
+    End,
+    /// Nothing has come: park the connection.
+    Nothing,
+}
+
+impl Wire {
+    /// Looks for the first byte of a request. Output is sent before. `resumed` is true for a connection that was parked.
+    pub(in crate::connection) fn hear(
+        &self,
+        input: &mut Input,
+        output: &mut Output,
+        resumed: bool,
+    ) -> io::Result<Heard> {
+        let progress = self.progress.get();
+        if progress.ended {
+            return Ok(Heard::End);
+        }
+        if !resumed {
+            self.parked_until.set(self.read_deadline(true));
+            // Many pipelined requests are answered in one write: see `recv_ahead`.
+            if progress.read_full && !output.is_empty() {
+                if let Some(n) = self.take_in(input, true)? {
+                    return self.heard(n);
+                }
+            }
+        }
+        self.flush(output)?;
+        if self.is_ended_by_writer() {
+            return self.flush_mailbox(output).map(|()| Heard::End);
+        }
+        if self.is_stopping_idle(true) {
+            let n = input.take_in(|buf| self.recv_last(buf).map(Some))?;
+            return self.heard(n.unwrap_or(0));
+        }
+        if resumed || !progress.heard || self.may_have_more() {
+            if let Some(n) = self.take_in(input, true)? {
+                return self.heard(n);
+            }
+        }
+        check(self.parked_until.get())?;
+        Ok(Heard::Nothing)
+    }
+
+    /// Looks for more of a request. False if nothing has come.
+    pub(in crate::connection) fn hear_more(
+        &self,
+        input: &mut Input,
+        output: &mut Output,
+        resumed: bool,
+    ) -> io::Result<bool> {
+        if !resumed {
+            self.parked_until.set(self.read_deadline(false));
+        }
+        self.flush(output)?;
+        if self.is_ended_by_writer() {
+            return self.flush_mailbox(output).and_then(|()| Err(cut_off()));
+        }
+        if resumed || self.may_have_more() {
+            match self.take_in(input, false)? {
+                Some(0) => return self.heard(0).and_then(|_| Err(cut_off())),
+                Some(n) => return self.heard(n).map(|_| true),
+                None => {}
+            }
+        }
+        check(self.parked_until.get())?;
+        Ok(false)
+    }
+
+    /// True if more input may be there than the last read has brought. After a short read there is none, as a rule: then
+    /// the look is saved, and the kernel wakes the connection if there is some after all.
+    fn may_have_more(&self) -> bool {
+        // A session may hold what the kernel does not report. Once it has none, a read says so.
+        self.progress.get().read_full || self.tls.get().is_some()
+    }
+
+    fn take_in(&self, input: &mut Input, idle: bool) -> io::Result<Option<usize>> {
+        input.take_in(|buf| {
+            let taken = self.recv_now(buf, idle)?;
+            self.note(|p| p.read_full = taken == Some(buf.len()));
+            Ok(taken)
+        })
+    }
+
+    fn heard(&self, n: usize) -> io::Result<Heard> {
+        // The cut has shut the socket. The handler must not take that for the peer's end.
+        if n == 0 && self.control().is_cut() {
+            return Err(self.drain_exceeded());
+        }
+        self.note(|p| {
+            p.fresh &= n == 0;
+            p.heard |= n > 0;
+        });
+        Ok(if n == 0 { Heard::End } else { Heard::Request })
+    }
+
+    /// Notes that the connection is parked between two requests: from here on, a stop may end the wait. False if the
+    /// stop has come already.
+    pub(in crate::connection) fn rest(&self) -> bool {
+        self.turn(true, SlotState::Busy, self.waiting());
+        !self.is_stopping_idle(true)
+    }
+
+    /// Notes that the connection is taken up again. If the stop has ended the wait, it has shut the reading side.
+    pub(in crate::connection) fn rise(&self) {
+        let is_registered = self.slot.borrow().is_some();
+        if is_registered && !self.turn(true, self.waiting(), SlotState::Busy) {
+            self.note(|p| p.stopped = true);
+        }
+    }
+
+    /// Notes that the stop ends the parked connection.
+    pub(in crate::connection) fn stop_parked(&self) {
+        self.note(|p| p.stopped = true);
+    }
+
+    /// Returns the time at which a limit ends the wait of a parked connection.
+    pub(crate) fn parked_until(&self) -> Option<Instant> {
+        self.parked_until.get().map(|by| by.at)
+    }
+
+    /// True if a stop ends the connection, which is parked between two requests: nothing has come.
+    pub(crate) fn ends_at_stop(&self) -> bool {
+        self.is_stopping_idle(true) && !self.has_unread()
+    }
+}
