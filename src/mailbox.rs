@@ -124,7 +124,7 @@ impl<T> Mailbox<T> {
 
     /// True if a message has come since the last [`clear`](Self::clear).
     pub(crate) fn is_woken(&self) -> bool {
-        self.is_woken.load(SeqCst)
+        self.bell.is_woken()
     }
 
     /// As [`clear`](Self::clear), but without a system call if no message has come.

@@ -19,6 +19,17 @@ pub(crate) enum Heard {
     Nothing,
 }
 
+impl Heard {
+    /// Of a read that has brought this many bytes.
+    fn of(bytes: usize) -> Self {
+        if bytes == 0 {
+            Self::End
+        } else {
+            Self::Request
+        }
+    }
+}
+
 impl Wire {
     /// Looks for the first byte of a request. Output is sent before. `resumed` is true for a connection that was parked.
     pub(in crate::connection) fn hear(
@@ -36,7 +47,7 @@ impl Wire {
             // Many pipelined requests are answered in one write: see `recv_ahead`.
             if progress.read_full && !output.is_empty() {
                 if let Some(n) = self.take_in(input, true)? {
-                    return self.heard(n);
+                    return Ok(Heard::of(n));
                 }
             }
         }
@@ -45,12 +56,12 @@ impl Wire {
             return self.flush_mailbox(output).map(|()| Heard::End);
         }
         if self.is_stopping_idle(true) {
-            let n = input.take_in(|buf| self.recv_last(buf).map(Some))?;
-            return self.heard(n.unwrap_or(0));
+            let n = input.take_in(|buf| self.recv_last(buf).and_then(|n| self.note_read(n, buf.len())).map(Some))?;
+            return Ok(Heard::of(n.unwrap_or(0)));
         }
         if resumed || !progress.heard || self.may_have_more() {
             if let Some(n) = self.take_in(input, true)? {
-                return self.heard(n);
+                return Ok(Heard::of(n));
             }
         }
         check(self.parked_until.get())?;
@@ -73,8 +84,8 @@ impl Wire {
         }
         if resumed || self.may_have_more() {
             match self.take_in(input, false)? {
-                Some(0) => return self.heard(0).and_then(|_| Err(cut_off())),
-                Some(n) => return self.heard(n).map(|_| true),
+                Some(0) => return Err(cut_off()),
+                Some(_) => return Ok(true),
                 None => {}
             }
         }
@@ -90,23 +101,11 @@ impl Wire {
     }
 
     fn take_in(&self, input: &mut Input, idle: bool) -> io::Result<Option<usize>> {
-        input.take_in(|buf| {
-            let taken = self.recv_now(buf, idle)?;
-            self.note(|p| p.read_full = taken == Some(buf.len()));
-            Ok(taken)
-        })
-    }
-
-    fn heard(&self, n: usize) -> io::Result<Heard> {
-        // The cut has shut the socket. The handler must not take that for the peer's end.
-        if n == 0 && self.control().is_cut() {
-            return Err(self.drain_exceeded());
+        let taken = input.take_in(|buf| self.try_recv(buf, idle))?;
+        if taken.is_none() {
+            self.note(|p| p.read_full = false);
         }
-        self.note(|p| {
-            p.fresh &= n == 0;
-            p.heard |= n > 0;
-        });
-        Ok(if n == 0 { Heard::End } else { Heard::Request })
+        Ok(taken)
     }
 
     /// Notes that the connection is parked between two requests: from here on, a stop may end the wait. False if the

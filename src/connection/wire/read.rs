@@ -62,7 +62,7 @@ impl Wire {
         self.recv_now(buf, idle)?.map(|n| self.note_read(n, buf.len())).transpose()
     }
 
-    fn note_read(&self, n: usize, room: usize) -> io::Result<usize> {
+    pub(super) fn note_read(&self, n: usize, room: usize) -> io::Result<usize> {
         // The cut has shut the socket. The handler must not take that for the peer's end.
         if n == 0 && self.control().is_cut() {
             return Err(self.drain_exceeded());
