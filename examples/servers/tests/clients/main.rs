@@ -4,6 +4,7 @@
 mod support;
 
 mod dns;
+mod mail;
 mod redis_lite;
 
 use std::process::Stdio;
@@ -20,9 +21,9 @@ fn client(name: &str, args: &[&str]) -> Option<String> {
 
 /// Starts one of the servers on a free port.
 macro_rules! start {
-    ($name:literal $(, $arg:expr)*) => {{
+    ($name:literal $(, $arg:expr)* $(; $args:expr)?) => {{
         let command = std::process::Command::new(env!(concat!("CARGO_BIN_EXE_", $name)));
-        $crate::support::Server::start_command(command, "127.0.0.1:0", &[$($arg),*])
+        $crate::support::Server::start_command(command, "127.0.0.1:0", &[&[$($arg),*][..] $(, $args)?].concat())
     }};
 }
 use start;
