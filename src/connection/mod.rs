@@ -17,6 +17,7 @@
 
 mod datagram;
 mod event;
+mod exec;
 mod facts;
 mod halves;
 mod handover;

@@ -13,7 +13,7 @@
 //!   [`Reconnect`] if and when to try again, [`ConnectError`] and [`ConnectFailure`] what went wrong;
 //! - datagrams: [`DatagramProtocol`], [`DatagramTransport`];
 //! - the loop by itself: [`Reactor`], with a [`ReactorHandle`] for other threads ([`ReactorGone`] once it is dropped);
-//! - [`RateLimit`] of a connection.
+//! - [`RateLimit`] of a connection; [`TransportStream`], which parsers read from and write to.
 //!
 //! [The guide](crate::guide::event_loop) walks through them.
 
@@ -55,6 +55,7 @@ mod turn;
 pub use clients::connect::{Connect, Connector, ConnectorState};
 pub use clients::connect_error::{ConnectError, ConnectFailure};
 pub use clients::reconnect::Reconnect;
+pub use conns::stream::TransportStream;
 pub use engines::blocking::Blocking;
 pub use engines::loops::EventLoops;
 pub use primitives::group::Group;

@@ -287,3 +287,9 @@ fn a_line_over_the_limit_is_an_error_without_a_wait_too() {
     conn.read_exact(&mut [0; 70_000]).unwrap();
     drop(long.join().unwrap());
 }
+
+#[test]
+fn only_a_process_of_its_own_may_become_a_program() {
+    let (mut conn, _client) = Connection::pair().unwrap();
+    assert_eq!(conn.exec(&mut std::process::Command::new("true")).kind(), ErrorKind::Unsupported);
+}

@@ -30,6 +30,7 @@ mod send;
 mod server;
 mod shutdown;
 mod sockets;
+mod streams;
 mod switch;
 mod timers;
 mod tls;

@@ -69,6 +69,7 @@ const CASES: &[Case] = &[
     ("it_can_be_embedded_in_a_loop_of_one_s_own", embedded, is_served_by_the_loop),
     ("a_stream_of_lines_in_a_child_is_idle_between_them", with_a_sink, is_idle_between_lines),
     ("a_wait_in_a_child_ends_for_its_client_a_thread_and_the_stop", waiting_for_both, is_woken_by_both),
+    ("a_handler_may_become_a_program_that_is_served_by_its_exit_code", with_programs, programs_are_counted),
     ("a_protocol_is_served_in_a_child", with_a_protocol, serves_by_a_protocol),
     ("a_protocol_in_a_child_has_clients_and_work", with_clients, answers_by_a_client),
     ("a_factory_in_a_child_may_refuse", with_a_choosy_factory, is_refused_by_the_factory),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::net::Moved;
@@ -14,6 +14,8 @@ pub(crate) struct Told {
     /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
     /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
     pub(crate) deadline: AtomicU64,
+    /// True if the child becomes another program, whose exit code then counts.
+    pub(crate) executes: AtomicBool,
     /// The bytes that were read and written so far.
     pub(crate) read: AtomicU64,
     pub(crate) written: AtomicU64,
@@ -32,6 +34,11 @@ impl ParentDeadline {
         if millis != self.last.replace(millis) {
             self.place.deadline.store(millis, SeqCst);
         }
+    }
+
+    /// Notes if this process becomes another program.
+    pub(in crate::connection) fn note_program(&self, executes: bool) {
+        self.place.executes.store(executes, SeqCst);
     }
 
     pub(crate) fn set_moved(&self, moved: Moved) {

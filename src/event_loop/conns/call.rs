@@ -5,15 +5,16 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
 use crate::error::HandlerResult;
+use crate::event_loop::conns::stream::is_refused_write;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::conn::Conn;
 use crate::event_loop::state::context::Context;
-use crate::event_loop::state::lost::{LostReason, WriteError};
+use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Protocol;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::net::Addr;
-use crate::panics::{forget, panic_message};
+use crate::panics::{caught, forget, panic_message};
 
 impl State {
     /// Calls the connection's protocol. An error or a panic ends the connection. If the protocol has named a successor,
@@ -53,7 +54,7 @@ impl State {
         match result {
             Ok(Ok(done)) => return Some(done),
             // A refused write to a connection that is ending is no failure.
-            Ok(Err(e)) if !self.takes_output(id) && e.downcast_ref::<WriteError>().is_some() => forget(e),
+            Ok(Err(e)) if !self.takes_output(id) && caught(|| is_refused_write(&*e)) == Ok(true) => forget(e),
             Ok(Err(e)) => self.end(id, LostReason::Error(e)),
             Err(payload) => self.end(id, LostReason::Panic(take_message(payload))),
         }

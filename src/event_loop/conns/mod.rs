@@ -25,6 +25,7 @@ pub(crate) mod read;
 pub(crate) mod send;
 pub(crate) mod settle;
 pub(crate) mod socket;
+pub(crate) mod stream;
 pub(crate) mod switch;
 pub(crate) mod timers;
 #[cfg(feature = "__tls")]

@@ -89,6 +89,15 @@ impl State {
         }
     }
 
+    /// Sends a copy of a message to the members of a group in this loop, and returns to how many.
+    fn post_to_members(&mut self, group: Group, message: &(impl Any + Clone), except: Option<ConnId>) -> usize {
+        let members = self.groups.members(group).iter().filter(|id| Some(**id) != except);
+        let open: Vec<_> = members.copied().filter(|id| self.is_open(*id)).collect();
+        let posts = open.iter().map(|id| Deferred::Message(*id, Box::new(message.clone())));
+        self.queues.deferred.extend(posts);
+        open.len()
+    }
+
     fn inbox_limit(&self) -> usize {
         self.settings.max_queued.saturating_mul(ROOM)
     }
@@ -184,6 +193,66 @@ impl Context<'_> {
             return self.state.across(id, move |cx| cx.post(id, message));
         }
         self.post(id, message)
+    }
+
+    /// Sends a copy of `message` to each member of a group but `except`, as [`post_to`](Self::post_to) does, and returns
+    /// to how many. So a fact goes to a whole room, and each member makes its own output of it: for text that is the
+    /// same for all, [`broadcast`](Self::broadcast) is cheaper.
+    ///
+    /// The order is that in which the members joined. In each other loop one call does it. No limit counts messages.
+    ///
+    /// ```
+    /// use std::any::Any;
+    /// use socketserver::testing::TestLoop;
+    /// use socketserver::{Group, HandlerResult, Protocol, Transport};
+    ///
+    /// struct Member(Group);
+    ///
+    /// impl Protocol for Member {
+    ///     fn connection_made(&mut self, transport: &mut Transport<'_>) -> HandlerResult {
+    ///         transport.join(self.0);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn data_received(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         data: &[u8],
+    ///     ) -> HandlerResult {
+    ///         let me = transport.id();
+    ///         transport.post_to_group(self.0, data.to_vec(), Some(me));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn message(
+    ///         &mut self,
+    ///         transport: &mut Transport<'_>,
+    ///         message: Box<dyn Any>,
+    ///     ) -> HandlerResult {
+    ///         let text = message.downcast::<Vec<u8>>().map_err(|_| "what is this?")?;
+    ///         transport.send_line(&*text)
+    ///     }
+    /// }
+    ///
+    /// let (mut test, room) = (TestLoop::new()?, Group::new());
+    /// let [ada, bob] = [0, 1].map(|_| test.connect(Member(room)));
+    /// test.feed(ada, b"hello");
+    /// assert_eq!((test.output(ada), test.output(bob)), (vec![], b"hello\n".to_vec()));
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn post_to_group(&mut self, group: Group, message: impl Any + Clone + Send, except: Option<ConnId>) -> usize {
+        let mut reached = 0;
+        for (number, members) in self.state.loops.group.members_elsewhere(self.state.loops.number, group) {
+            let message = message.clone();
+            let post = move |cx: &mut Context<'_>| {
+                cx.state.post_to_members(group, &message, except);
+            };
+            if self.state.loops.group.inbox(number).send(Box::new(post)).is_ok() {
+                let is_there = except.is_some_and(|id| id.home() == self.state.loops.group.home(number));
+                reached += members.saturating_sub(usize::from(is_there));
+            }
+        }
+        self.state.post_to_members(group, &message, except) + reached
     }
 
     /// Closes another connection, as its own [`close`](crate::Transport::close) would; `false` if it is gone or

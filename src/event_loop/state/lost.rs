@@ -152,3 +152,15 @@ impl fmt::Display for WriteError {
 }
 
 impl std::error::Error for WriteError {}
+
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe) for a connection that is being closed, else
+/// [`Other`](std::io::ErrorKind::Other), with the [`WriteError`] inside.
+impl From<WriteError> for std::io::Error {
+    fn from(e: WriteError) -> Self {
+        let kind = match e {
+            WriteError::Closed => std::io::ErrorKind::BrokenPipe,
+            WriteError::QueueFull(_) => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, e)
+    }
+}

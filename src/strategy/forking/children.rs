@@ -220,6 +220,8 @@ impl Children {
             (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => {
                 end_by(verdict, text, reason)
             }
+            // The handler has become a program. For the program, 0 is success.
+            (Status::Exited(0), None) if child.slot.told.executes.load(SeqCst) => ChildEnd::Served,
             (Status::Exited(code), _) => ChildEnd::Exited(code),
             // Nobody can know the exit code. The child's own words are left.
             (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
