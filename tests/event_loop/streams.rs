@@ -111,12 +111,12 @@ impl Protocol for Told {
     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
         let me = t.id();
         let reached = t.post_to_group(self.0, data.len(), Some(me));
-        Ok(write!(t, "reached {reached}\n")?)
+        Ok(writeln!(t, "reached {reached}")?)
     }
 
     fn message(&mut self, t: &mut Transport<'_>, message: Box<dyn std::any::Any>) -> HandlerResult {
         let n = message.downcast::<usize>().map_err(|_| "no number")?;
-        Ok(write!(t, "told {n}\n")?)
+        Ok(writeln!(t, "told {n}")?)
     }
 }
 
