@@ -20,7 +20,9 @@ impl Connection {
     /// use std::process::Command;
     /// use socketserver::{handler, Connection, Forking, ServerBuilder};
     ///
-    /// let cat = handler(|conn: &mut Connection| Err(conn.exec(&mut Command::new("cat")).into()));
+    /// let cat = handler(|conn: &mut Connection| {
+    ///     Err(conn.exec(&mut Command::new("cat")).into())
+    /// });
     /// let mut server = ServerBuilder::new()
     ///     .strategy(Forking::new())
     ///     .bind("127.0.0.1:1234", cat)?;
@@ -30,8 +32,8 @@ impl Connection {
     ///
     /// # Errors
     /// Why the program could not be started. [`Unsupported`](io::ErrorKind::Unsupported) with another strategy, where it
-    /// would replace the server: there, start the program by [`Command::spawn`]. The same kind under TLS, of which the
-    /// program knows nothing. [`InvalidInput`](io::ErrorKind::InvalidInput) if the handler has read ahead what the program
+    /// would replace the server: there, start the program by [`Command::spawn`]. The same kind under TLS, because the
+    /// program would read ciphertext. [`InvalidInput`](io::ErrorKind::InvalidInput) if the handler has read ahead what the program
     /// would miss: read nothing before.
     pub fn exec(&mut self, command: &mut Command) -> io::Error {
         match self.become_program(command) {
