@@ -7,18 +7,26 @@ use std::io::{BufRead, Write};
 
 use common::any::{STRATEGY, WORKERS};
 use common::tls::TLS;
-use socketserver::{factory, handler, Connection, HandlerResult, Protocol, ServerBuilder, Transport};
+use socketserver::{
+    factory, handler, per_request, Connection, HandlerResult, Next, Protocol, ServerBuilder, Transport,
+};
 
 const GREETING: &[u8] = b"Hello from the server, what can I do for you?\r\n";
 
-/// Sends back what is in the read buffer, until the client ends the stream or the server stops.
+/// Sends back what is in the read buffer.
 fn echo(conn: &mut Connection) -> HandlerResult {
+    let (mut input, mut output) = conn.halves();
+    let data = input.fill_buf()?;
+    output.write_all(data)?;
+    let n = data.len();
+    input.consume(n);
+    Ok(())
+}
+
+/// The same until the client ends the stream or the server stops.
+fn echo_all(conn: &mut Connection) -> HandlerResult {
     while conn.next_request()? {
-        let (mut input, mut output) = conn.halves();
-        let data = input.fill_buf()?;
-        output.write_all(data)?;
-        let n = data.len();
-        input.consume(n);
+        echo(conn)?;
     }
     Ok(())
 }
@@ -55,9 +63,14 @@ fn main() -> socketserver::Result<()> {
         other => common::fail(format!("--mode {other}: it is echo or greet")),
     };
     let heap = vec![1_u8; args.get::<usize>("heap").unwrap_or(0) << 20];
-    let echo = handler(move |conn| if greets { Ok(conn.write_all(GREETING)?) } else { echo(conn) });
     let builder = ServerBuilder::new().handle_signals().read_buffer(args.get("buf").unwrap_or(8192));
-    let mut server = args.bind(args.tls(args.limits(builder)), echo, factory(move |_peer| Echo { greets }))?;
+    let (builder, protocol) = (args.tls(args.limits(builder)), factory(move |_peer| Echo { greets }));
+    let mut server = match args.serves_requests() {
+        true if greets => common::fail("--as request: nobody asks for a greeting"),
+        true => args.bind(builder, per_request(|conn| echo(conn).map(|()| Next::Request)), protocol)?,
+        false if greets => args.bind(builder, handler(|conn| Ok(conn.write_all(GREETING)?)), protocol)?,
+        false => args.bind(builder, handler(echo_all), protocol)?,
+    };
     common::listening(server.local_addr());
     let report = server.serve_forever()?;
     common::report(&report);

@@ -10,7 +10,7 @@ use common::any::{STRATEGY, WORKERS};
 use common::tls::TLS;
 use common::trouble::{answer, Answer, Facts};
 use socketserver::event_loop::{Eof, FramedTransport, TimerId, WriteError};
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, PeerFault};
+use socketserver::{factory, lines, per_request, Connection, HandlerResult, LineReceiver, Next, PeerFault};
 use socketserver::{ServerBuilder, StreamRequestHandler, Transport};
 
 /// For most strategies.
@@ -20,27 +20,31 @@ struct Torture {
 
 impl StreamRequestHandler for Torture {
     fn handle(&self, conn: &mut Connection) -> HandlerResult {
-        while conn.next_request()? {
-            let Some(line) = conn.next_line()? else { break };
-            let facts = Facts { master: self.master, peer: conn.peer_addr(), stats: conn.server().stats() };
-            match answer(&line, &facts)? {
-                Answer::Line(text) => conn.send_line(text)?,
-                Answer::Sleep(time) => {
-                    sleep(time);
-                    conn.send_line("slept")?;
-                }
-                Answer::Big { bytes, closes } => {
-                    big(conn, bytes)?;
-                    if closes {
-                        break;
-                    }
-                }
-                Answer::Close => break,
-                Answer::Shutdown => conn.server().shutdown(),
-            }
-        }
+        while conn.next_request()? && serve(conn, self.master)? == Next::Request {}
         Ok(())
     }
+}
+
+/// Serves one request.
+fn serve(conn: &mut Connection, master: u32) -> HandlerResult<Next> {
+    let Some(line) = conn.next_line()? else { return Ok(Next::Close) };
+    let facts = Facts { master, peer: conn.peer_addr(), stats: conn.server().stats() };
+    match answer(&line, &facts)? {
+        Answer::Line(text) => conn.send_line(text)?,
+        Answer::Sleep(time) => {
+            sleep(time);
+            conn.send_line("slept")?;
+        }
+        Answer::Big { bytes, closes } => {
+            big(conn, bytes)?;
+            if closes {
+                return Ok(Next::Close);
+            }
+        }
+        Answer::Close => return Ok(Next::Close),
+        Answer::Shutdown => conn.server().shutdown(),
+    }
+    Ok(Next::Request)
 }
 
 const CHUNK: &[u8] = &[b'x'; 65536];
@@ -142,7 +146,10 @@ fn main() -> socketserver::Result<()> {
     if let Some(limit) = args.millis("verify-timeout") {
         builder = builder.verify_timeout(limit);
     }
-    let mut server = args.bind(builder, Torture { master }, protocol)?;
+    let mut server = match args.serves_requests() {
+        true => args.bind(builder, per_request(move |conn| serve(conn, master)), protocol)?,
+        false => args.bind(builder, Torture { master }, protocol)?,
+    };
     common::listening(server.local_addr());
     let report = server.serve_forever()?;
     common::report(&report);

@@ -18,7 +18,8 @@ pub const STRATEGY: &[Usage] = &[
     ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
     ("observe yes", "print what an observer is told of each connection, and measure times for STATS"),
     ("run-as USER", "the user to become once it listens: USER or USER:GROUP"),
-    ("as A", "handler or protocol: what serves with a strategy other than an event loop [handler]"),
+    ("as A", "what serves with a strategy other than an event loop: handler, protocol, or request, a handler for each request \
+              (torture_server, echo_server) [handler]"),
 ];
 
 /// Options of worker processes.
@@ -110,6 +111,11 @@ impl Args {
         Ok(())
     }
 
+    /// True if the handler is to be called for each request.
+    pub fn serves_requests(&self) -> bool {
+        self.choice("as", "handler") == "request"
+    }
+
     /// The same in worker processes, which serve as `--inner` says.
     pub fn bind_preforking(
         &self,
@@ -137,9 +143,9 @@ impl Args {
         S: Engine<H> + Engine<Blocking<F>> + 'static,
     {
         match self.choice("as", "handler") {
-            "handler" => any(builder.bind(&self.addr, handler)?),
+            "handler" | "request" => any(builder.bind(&self.addr, handler)?),
             "protocol" => any(builder.bind(&self.addr, Blocking(factory))?),
-            other => fail(format!("--as {other}: it is handler or protocol")),
+            other => fail(format!("--as {other}: it is handler, request or protocol")),
         }
     }
 

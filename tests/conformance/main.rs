@@ -121,6 +121,30 @@ strategies! {
         name: "preforking", args: &["--inner", "event-loops"],
         concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
     };
+    request_sequential: Traits {
+        name: "sequential", args: &["--as", "request"],
+        concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
+    };
+    request_threading: Traits {
+        name: "threading", args: &["--as", "request"],
+        concurrent: true, same_process: true, thread_each: false, idle_threads: 1 + 16,
+    };
+    request_thread_pool: Traits {
+        name: "thread-pool", args: &["--as", "request"],
+        concurrent: true, same_process: true, thread_each: false, idle_threads: 1 + 4,
+    };
+    request_forking: Traits {
+        name: "forking", args: &["--as", "request"],
+        concurrent: true, same_process: false, thread_each: true, idle_threads: 1,
+    };
+    request_preforking: Traits {
+        name: "preforking", args: &["--as", "request"],
+        concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
+    };
+    request_preforking_pool: Traits {
+        name: "preforking", args: &["--as", "request", "--inner", "thread-pool"],
+        concurrent: true, same_process: false, thread_each: false, idle_threads: 1,
+    };
     protocol_sequential: Traits {
         name: "sequential", args: &["--as", "protocol"],
         concurrent: false, same_process: true, thread_each: false, idle_threads: 1,
