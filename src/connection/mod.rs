@@ -53,7 +53,7 @@ pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};
 pub(crate) use output::warm_up;
-pub(crate) use wire::{Ending, Heard, ParentDeadline, StopNotice, Told, Wire};
+pub(crate) use wire::{Ending, Heard, Look, ParentDeadline, Patience, StopNotice, Told, Wire};
 pub(crate) use writer::Poke;
 pub use writer::{ConnectionWriter, SendError};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Weak;
 
-use super::{Connection, Heard, Poke};
+use super::{Connection, Heard, Look, Patience, Poke};
 
 impl Connection {
     /// Fails if a handler that serves request by request has read nothing of its request. It would be called for ever.
@@ -16,16 +16,15 @@ impl Connection {
         self.input.wait_for_more(&self.wire, &self.output, self.request_limit())
     }
 
-    /// As [`next_request`](Self::next_request), but without a wait. `resumed` is true for a connection that was parked
-    /// in this wait.
-    pub(crate) fn hear(&mut self, resumed: bool) -> io::Result<Heard> {
+    /// As [`next_request`](Self::next_request), but without a wait, or with a short one.
+    pub(crate) fn hear(&mut self, patience: &mut Patience, look: Look) -> io::Result<Heard> {
         let Self { input, output, wire } = self;
-        if !resumed {
+        if look != Look::Resumed {
             wire.mark_requests();
             wire.between_requests();
         }
         let heard = match input.is_empty() {
-            true => wire.hear(input, output.get_mut(), resumed),
+            true => wire.hear(input, output.get_mut(), patience, look),
             false => Ok(Heard::Request),
         };
         // After an error too, or the request limit would be off for good.
@@ -36,10 +35,10 @@ impl Connection {
     }
 
     /// As [`wait_for_more`](Self::wait_for_more), but without a wait. False if nothing has come.
-    pub(crate) fn hear_more(&mut self, resumed: bool) -> io::Result<bool> {
+    pub(crate) fn hear_more(&mut self, patience: &mut Patience, resumed: bool) -> io::Result<bool> {
         self.input.check_length(self.request_limit())?;
         let Self { input, output, wire } = self;
-        wire.hear_more(input, output.get_mut(), resumed)
+        wire.hear_more(input, output.get_mut(), patience, resumed)
     }
 
     fn request_limit(&self) -> usize {

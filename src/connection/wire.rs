@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use event::Buffered;
-pub(crate) use parked::Heard;
+pub(crate) use parked::{Heard, Look, Patience};
 pub(super) use read::Place;
 pub(crate) use told::{ParentDeadline, Told};
 
@@ -137,8 +137,6 @@ pub(crate) struct Wire {
     mailbox: OnceCell<Arc<Messages>>,
     /// Made at the first call of `waker` or `wait`.
     waits: OnceCell<Box<event::Waits>>,
-    /// When the wait of a parked connection is over.
-    parked_until: Cell<Option<Deadline>>,
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
     /// The session of TLS above the socket.
     pub(super) tls: OnceCell<Session>,
@@ -168,7 +166,6 @@ impl Wire {
             armed_write: Cell::new(None),
             mailbox: OnceCell::new(),
             waits: OnceCell::new(),
-            parked_until: Cell::new(None),
             parent_deadline: OnceCell::new(),
             tls: accepted.tls.map_or_else(OnceCell::new, OnceCell::from),
             birth: accepted.birth,

@@ -19,10 +19,12 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
+
 use crate::connection::Poke;
 use crate::lifecycle::{Core, WakeAtCut};
 use crate::listen::Listener;
-use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::sync::SegQueue;
 use crate::sys::process::Private;
 use crate::sys::{Epoll, EventFd, Timer};
@@ -53,6 +55,8 @@ pub(crate) struct Lot {
     poked: SegQueue<RawFd>,
     bell: Private<EventFd>,
     listening: Listening,
+    /// The number of threads that wait.
+    waiting: CachePadded<AtomicUsize>,
     /// Wakes all threads: a stop has nothing left for them to wait for.
     leave: Private<EventFd>,
     /// True once a thread has seen the stop.
@@ -88,6 +92,7 @@ impl Lot {
             poked: SegQueue::new(),
             bell: event_fd()?,
             listening: Listening::default(),
+            waiting: CachePadded::new(AtomicUsize::new(0)),
             leave: event_fd()?,
             is_stopping: AtomicBool::new(false),
             rounds: AtomicUsize::new(0),
@@ -106,7 +111,10 @@ impl Lot {
 
     /// Waits for the next event, for at most `timeout`.
     pub(super) fn wait(&self, timeout: Option<Duration>, listeners: &[Listener]) -> io::Result<Event> {
-        Ok(match self.set.wait(timeout)? {
+        self.waiting.fetch_add(1, SeqCst);
+        let token = self.set.wait(timeout);
+        self.waiting.fetch_sub(1, SeqCst);
+        Ok(match token? {
             None | Some(STOP | STOP_NOW | LEAVE) => Event::Other,
             Some(GATE) => {
                 self.core.control.gate.clear();
@@ -121,6 +129,11 @@ impl Lot {
             Some(token) if token >= LISTENER => Event::Listener((token - LISTENER) as usize),
             Some(fd) => self.take(fd as RawFd).map_or(Event::Other, Event::Visit),
         })
+    }
+
+    /// True if a thread waits for work.
+    fn has_waiting(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
     }
 
     /// Takes the next connection that was poked. While others are left, the bell goes on ringing.

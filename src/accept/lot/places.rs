@@ -73,8 +73,7 @@ impl Lot {
             let lot: Weak<Self> = Arc::downgrade(self);
             lot
         });
-        let until = visit.connection().wire().parked_until();
-        let until = until.map_or(NEVER, |at| self.core.control.millis(at) + 1);
+        let until = visit.until().map_or(NEVER, |at| self.core.control.millis(at) + 1);
         let (mut shard, index) = self.places.shard(fd);
         // Under the lock: a sender queues first, and looks here then. So does the end of the run.
         if visit.connection().has_messages() {

@@ -10,7 +10,7 @@ use super::places::NotParked;
 use super::Lot;
 use crate::admit::Permit;
 use crate::config::{FIRST_LOOK, LAST_LOOK};
-use crate::connection::{Connection, Heard};
+use crate::connection::{Connection, Heard, Look, Patience};
 use crate::error::HandlerResult;
 use crate::finish;
 use crate::handler::{Next, Session, StreamRequestHandler};
@@ -25,6 +25,9 @@ pub(in crate::accept) struct Visit {
     /// `None` until `setup` has succeeded, and after `finish`.
     session: Option<Box<dyn Session>>,
     permit: Permit,
+    patience: Patience,
+    /// How many more waits for a request begin with a short one, on this thread: see [`look`].
+    short_waits: u8,
     /// True if the lot's set has the descriptor.
     is_known: bool,
     /// True if it was parked, and has not been looked at since.
@@ -42,7 +45,16 @@ impl Visit {
         lot: &Arc<Lot>,
     ) {
         let (is_known, is_resumed, is_within) = (false, false, false);
-        let mut visit = Box::new(Self { connection, session: None, permit, is_known, is_resumed, is_within });
+        let mut visit = Box::new(Self {
+            connection,
+            session: None,
+            permit,
+            patience: Patience::default(),
+            short_waits: SHORT_WAITS,
+            is_known,
+            is_resumed,
+            is_within,
+        });
         let set_up = visit.contained(|visit| {
             if let Some(mut session) = handler.session() {
                 session.setup(&mut visit.connection)?;
@@ -61,7 +73,7 @@ impl Visit {
         loop {
             let mut parks = false;
             let outcome = self.contained(|visit| {
-                parks = visit.serve()?;
+                parks = visit.serve(lot)?;
                 Ok(())
             });
             if !parks || !matches!(outcome, Outcome::Served) {
@@ -82,8 +94,8 @@ impl Visit {
     }
 
     /// Serves the requests that have come. True if the connection is to be parked, false if it ends.
-    fn serve(&mut self) -> HandlerResult<bool> {
-        let Self { connection, is_resumed, is_within, .. } = self;
+    fn serve(&mut self, lot: &Lot) -> HandlerResult<bool> {
+        let Self { connection, patience, short_waits, is_resumed, is_within, .. } = self;
         let Some(session) = &mut self.session else { return Ok(false) };
         loop {
             let resumed = std::mem::take(is_resumed);
@@ -91,11 +103,11 @@ impl Visit {
                 connection.rise(!*is_within);
             }
             if *is_within {
-                if !connection.hear_more(resumed)? {
+                if !connection.hear_more(patience, resumed)? {
                     return Ok(true);
                 }
             } else {
-                match connection.hear(resumed)? {
+                match connection.hear(patience, look(resumed, short_waits, lot))? {
                     Heard::Request => {}
                     Heard::End => return Ok(false),
                     Heard::Nothing => return Ok(true),
@@ -186,6 +198,11 @@ impl Visit {
         &self.connection
     }
 
+    /// Returns the time at which a limit ends its wait.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.patience.ends()
+    }
+
     pub(in crate::accept) fn core(&self) -> &Arc<Core> {
         self.permit.core()
     }
@@ -194,6 +211,24 @@ impl Visit {
         self.connection.as_fd().as_raw_fd()
     }
 }
+
+/// Returns how a connection looks for a request. A new client sends its first request soon, and often its last one: then
+/// to be parked costs more than the request. So the thread waits for a moment, unless no other thread waits for work.
+fn look(resumed: bool, short_waits: &mut u8, lot: &Lot) -> Look {
+    if resumed {
+        return Look::Resumed;
+    }
+    let may_wait = *short_waits > 0 && lot.has_waiting();
+    *short_waits = short_waits.saturating_sub(1);
+    if may_wait {
+        Look::Soon
+    } else {
+        Look::Now
+    }
+}
+
+/// For the first request, and for the end after it.
+const SHORT_WAITS: u8 = 2;
 
 /// Ends parked connections because the server stops. Their peers' kernels must have acknowledged all output before the
 /// close: see `finish::plan`. All are waited for together.

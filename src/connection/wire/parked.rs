@@ -1,12 +1,39 @@
 //! Looks for a request without a wait. Between two looks the connection is parked, and no thread is its own.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{check, Wire};
+use super::{check, would_wait, Deadline, StopNotice, Wire};
+use crate::config::Limit;
 use crate::connection::input::{cut_off, Input};
 use crate::connection::output::Output;
 use crate::lifecycle::SlotState;
+use crate::sys::socket;
+
+/// How long a connection waits for input, however often it is parked meanwhile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Patience(Option<Deadline>);
+
+impl Patience {
+    /// Returns the time at which a limit ends the wait.
+    pub(crate) fn ends(self) -> Option<Instant> {
+        self.0.map(|by| by.at)
+    }
+}
+
+/// How a connection looks for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// At once.
+    Now,
+    /// For a millisecond or a few: the kernel counts these waits by its ticks.
+    Soon,
+    /// After it was parked, in the same wait.
+    Resumed,
+}
+
+/// The wait of [`Look::Soon`].
+const SOON: Duration = Duration::from_millis(1);
 
 /// The result of a look for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +58,20 @@ impl Heard {
 }
 
 impl Wire {
-    /// Looks for the first byte of a request. Output is sent before. `resumed` is true for a connection that was parked.
+    /// Looks for the first byte of a request. Output is sent before.
     pub(in crate::connection) fn hear(
         &self,
         input: &mut Input,
         output: &mut Output,
-        resumed: bool,
+        patience: &mut Patience,
+        look: Look,
     ) -> io::Result<Heard> {
         let progress = self.progress.get();
         if progress.ended {
             return Ok(Heard::End);
         }
-        if !resumed {
-            self.parked_until.set(self.read_deadline(true));
+        if look != Look::Resumed {
+            patience.0 = self.read_deadline(true);
             // Many pipelined requests are answered in one write: see `recv_ahead`.
             if progress.read_full && !output.is_empty() {
                 if let Some(n) = self.take_in(input, true)? {
@@ -59,12 +87,16 @@ impl Wire {
             let n = input.take_in(|buf| self.recv_last(buf).and_then(|n| self.note_read(n, buf.len())).map(Some))?;
             return Ok(Heard::of(n.unwrap_or(0)));
         }
-        if resumed || !progress.heard || self.may_have_more() {
+        if look == Look::Soon && self.mailbox.get().is_none() && self.notice == StopNotice::ByRegistry {
+            if let Some(n) = self.take_in_soon(input)? {
+                return Ok(Heard::of(n));
+            }
+        } else if look == Look::Resumed || !progress.heard || self.may_have_more() {
             if let Some(n) = self.take_in(input, true)? {
                 return Ok(Heard::of(n));
             }
         }
-        check(self.parked_until.get())?;
+        check(patience.0)?;
         Ok(Heard::Nothing)
     }
 
@@ -73,10 +105,11 @@ impl Wire {
         &self,
         input: &mut Input,
         output: &mut Output,
+        patience: &mut Patience,
         resumed: bool,
     ) -> io::Result<bool> {
         if !resumed {
-            self.parked_until.set(self.read_deadline(false));
+            patience.0 = self.read_deadline(false);
         }
         self.flush(output)?;
         if self.is_ended_by_writer() {
@@ -89,7 +122,7 @@ impl Wire {
                 None => {}
             }
         }
-        check(self.parked_until.get())?;
+        check(patience.0)?;
         Ok(false)
     }
 
@@ -98,6 +131,22 @@ impl Wire {
     fn may_have_more(&self) -> bool {
         // A session may hold what the kernel does not report. Once it has none, a read says so.
         self.progress.get().read_full || self.tls.get().is_some()
+    }
+
+    /// As [`take_in`](Self::take_in), but it waits for a moment.
+    fn take_in_soon(&self, input: &mut Input) -> io::Result<Option<usize>> {
+        self.arm(&self.armed_read, Deadline::new(Instant::now(), Limit::Read, SOON), socket::set_read_timeout)?;
+        let taken = input.take_in(|buf| match self.recv_bytes(buf, true) {
+            Ok(n) => self.note_read(n, buf.len()).map(Some),
+            Err(e) if would_wait(&e) => Ok(None),
+            Err(e) if self.is_end_between(&e, true) => Ok(Some(0)),
+            Err(e) => Err(self.read_failed(e)),
+        })?;
+        self.note(|p| {
+            p.ended = taken == Some(0);
+            p.read_full &= taken.is_some();
+        });
+        Ok(taken)
     }
 
     fn take_in(&self, input: &mut Input, idle: bool) -> io::Result<Option<usize>> {
@@ -126,11 +175,6 @@ impl Wire {
     /// Notes that the stop ends the parked connection.
     pub(in crate::connection) fn stop_parked(&self) {
         self.note(|p| p.stopped = true);
-    }
-
-    /// Returns the time at which a limit ends the wait of a parked connection.
-    pub(crate) fn parked_until(&self) -> Option<Instant> {
-        self.parked_until.get().map(|by| by.at)
     }
 
     /// True if a stop ends the connection, which is parked between two requests: nothing has come.
