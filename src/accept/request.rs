@@ -240,22 +240,24 @@ impl Request {
         judge: impl FnOnce(&Outcome, bool) -> T,
     ) -> Option<T> {
         let Some(Parts::New { work, permit, .. }) = self.0.take() else { return None };
-        let core = permit.core().clone();
         // The permit is the parent's: the parent gives it back when this child ends.
-        std::mem::forget(permit);
+        let permit = std::mem::ManuallyDrop::new(permit);
+        let core = permit.core();
         let server = ServerHandle { core: core.clone() };
         Some(match work {
             Work::Connection(accepted, handler) => {
                 let mut connection = Connection::new(accepted, server, StopNotice::ByPolling);
                 connection.wire().share_deadlines(told);
-                let outcome = handled(&core, || handler::run(&mut &*handler, &mut connection));
+                let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
                 connection.wire().share_no_deadline();
-                finish::finish_in_child(&core, connection, outcome, judge)
+                // The child exits next: a count that goes down would only copy a page.
+                std::mem::forget(handler);
+                finish::finish_in_child(core, connection, outcome, judge)
             }
             Work::Datagram(packet, handler) => {
                 let mut datagram = Datagram::new(*packet, server);
-                let outcome = handled(&core, || handler.handle(&mut datagram));
-                finish::finish_in_child(&core, datagram, outcome, judge)
+                let outcome = handled(core, || handler.handle(&mut datagram));
+                finish::finish_in_child(core, datagram, outcome, judge)
             }
         })
     }

@@ -469,6 +469,14 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Gives the socket of a connection that has ended, in a child that exits next. Nothing else is dropped: that
+    /// would only copy the parent's memory.
+    pub(crate) fn into_socket(self) -> Option<Socket> {
+        std::mem::ManuallyDrop::new(self).wire.socket.take()
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         let _ = self.flush_last();

@@ -11,10 +11,13 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Registers the destructor of this thread's spare buffer. A forking parent does so once. Otherwise every
-/// child would, at the price of a dozen page faults in the dynamic linker.
+/// The size of a forking parent's spare buffer, in bytes. A longer output is allocated by the child.
+const WARM: usize = 1024;
+
+/// Makes this thread's spare buffer, and registers its destructor. A forking parent does so once. Otherwise every
+/// child would, at the price of page faults in the allocator and in the dynamic linker.
 pub(crate) fn warm_up() {
-    SPARE.with(|_| ());
+    SPARE.with(|spare| spare.set(Vec::with_capacity(WARM)));
 }
 
 /// The bytes that were written and not yet sent.

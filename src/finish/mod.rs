@@ -31,6 +31,9 @@ pub(crate) trait Conversation {
 
     /// Takes what observers are told.
     fn account(&mut self) -> Account;
+
+    /// Closes the socket in a child that exits next, whose memory needs no care.
+    fn close_in_child(self);
 }
 
 impl Conversation for Connection {
@@ -51,6 +54,10 @@ impl Conversation for Connection {
     fn account(&mut self) -> Account {
         self.take_account()
     }
+
+    fn close_in_child(self) {
+        self.into_socket().into_iter().for_each(|socket| crate::sys::close(socket.into()));
+    }
 }
 
 impl Conversation for Datagram {
@@ -70,6 +77,11 @@ impl Conversation for Datagram {
 
     fn account(&mut self) -> Account {
         self.take_account()
+    }
+
+    /// The socket is the server's.
+    fn close_in_child(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -95,8 +107,8 @@ pub(crate) fn finish_in_child<T>(
 ) -> T {
     let outcome = conversation.end(core, outcome);
     let judged = judge(&outcome, conversation.has_lost_peer());
-    // The child exits next: its memory needs no care.
     std::mem::forget(outcome);
+    conversation.close_in_child();
     judged
 }
 

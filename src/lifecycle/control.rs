@@ -79,8 +79,7 @@ impl Control {
         let Some(pipes) = self.made_pipes() else { return };
         self.with_master().for_each(|control| control.enter_child(wishes.clone(), pipes.clone()));
         let masters = self.master.iter().filter_map(|master| master.made_pipes()).map(|pipes| pipes.stop());
-        let kept: Vec<_> = masters.chain(pipes.of_children()).chain(shared).collect();
-        process::close_private(&kept);
+        process::close_private(masters.chain(pipes.of_children()).chain(shared));
     }
 
     /// Makes this the master's control in a worker.
@@ -95,7 +94,7 @@ impl Control {
         [Some(self), self.master.as_deref()].into_iter().flatten()
     }
 
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Private<EventFd>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Private<EventFd>> + Clone {
         self.eventfds().into_iter().chain([&self.gate]).chain(&self.recall)
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -72,6 +72,15 @@ impl Socket {
         match self {
             Self::Tcp(s) => socket::set_keep_alive(s.as_fd(), time),
             Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(s) => s.into(),
+            Socket::Unix(s) => s.into(),
         }
     }
 }

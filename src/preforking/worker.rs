@@ -244,7 +244,7 @@ fn become_worker_process(
         core.control.descriptors().map(AsFd::as_fd).chain(of_workers.into_iter().flat_map(|p| p.of_children()));
     let listeners = bound.listeners.iter().map(AsFd::as_fd);
     let pipes = words.iter().chain([lifeline]).map(AsFd::as_fd);
-    process::close_private(&eventfds.chain(listeners).chain(pipes).collect::<Vec<_>>());
+    process::close_private(eventfds.chain(listeners).chain(pipes));
     drop(words);
     core.reserve.iter().for_each(|reserve| reserve.fill());
 

@@ -21,7 +21,7 @@ impl Epoll {
     }
 
     /// Replaces it, at the same number, by an empty set that no other process has.
-    pub(super) fn renew(&self) -> io::Result<()> {
+    pub(crate) fn renew(&self) -> io::Result<()> {
         replace(self.as_fd(), Self::new()?.as_fd())
     }
 

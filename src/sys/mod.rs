@@ -6,8 +6,9 @@
 //! - waits: [`Epoll`], [`EventFd`] and [`Timer`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
+//! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
-//!   [`shared`] (memory in common with children), [`wishes`] (what children ask for), [`limits`] of descriptors,
+//!   [`shared`] (memory in common with children), [`window`] (of which each sees a part), [`wishes`] (what children ask for), [`limits`] of descriptors,
 //!   [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master).
@@ -24,11 +25,13 @@ mod number;
 mod poller;
 pub(crate) mod process;
 pub(crate) mod queue;
+mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stop_switch;
 pub(crate) mod watch;
+pub(crate) mod window;
 pub(crate) mod wishes;
 pub(crate) mod worker;
 
@@ -49,3 +52,4 @@ pub use events::Events;
 pub(crate) use model::{poll, Epoll, EventFd, Timer};
 pub(crate) use number::clamped;
 pub(crate) use poller::{Poller, Readiness};
+pub(crate) use raw::close;

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, siginfo_t};
-use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{pthread_sigmask, SigSet, SigmaskHow, Signal};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{fork, ForkResult, Pid};
+use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use super::number::{clamped, LONGEST_WAIT};
+use super::raw::{self, Answer};
+use super::shared::{Shareable, SharedRef};
+use super::window::Window;
 
 /// The number of this process.
 pub(crate) fn id() -> i32 {
@@ -28,8 +31,19 @@ pub(crate) fn limit() -> Option<u64> {
     most.into_iter().chain(own.map(|(soft, _)| clamped(soft, u64::MAX))).min()
 }
 
-/// Returns the number of threads of this process. One `stat`, so it can be asked before every fork.
+/// Returns the number of threads of this process. It can be asked before every fork.
 pub(crate) fn threads() -> io::Result<u64> {
+    // Of a process with one thread this changes nothing; of others it is refused (unshare(2)). It costs a tenth of a
+    // `stat` in `/proc`. A sandbox may refuse it to all: then count.
+    // SAFETY: unshare takes an integer.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+        return Ok(1);
+    }
+    count_threads()
+}
+
+/// As [`threads`], by `/proc`.
+pub(crate) fn count_threads() -> io::Result<u64> {
     // A directory has two links of its own and one for each folder in it: a folder is a thread.
     Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
@@ -37,35 +51,43 @@ pub(crate) fn threads() -> io::Result<u64> {
 /// The signals of a child. Handlers are the parent's, so they go. SIGCHLD is at its default, so that the
 /// child's own children can be waited for. Some are left to the parent: where the server handles SIGINT, for
 /// one, since a terminal sends it to all.
-#[derive(Debug, Clone)]
+///
+/// Sets of bits: a child that follows no pointer has no page to map for it.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ChildSignals {
-    reset: Vec<Signal>,
-    leave: Vec<Signal>,
+    reset: u64,
+    leave: u64,
+    left: Answer,
 }
 
 impl ChildSignals {
-    /// Makes the list from the handlers there are now. Handlers of faults stay: they concern the process they
+    /// Makes the sets from the handlers there are now. Handlers of faults stay: they concern the process they
     /// happen in alone (the standard library's reports a stack overflow). What this process leaves to its own
     /// parent, its children do too.
     pub(crate) fn of_this_process(leave: &[Signal]) -> Self {
         let faults = [Signal::SIGSEGV, Signal::SIGBUS];
-        let leave = leave.to_vec();
         let unwaited = disposition(Signal::SIGCHLD) == Some(libc::SIG_IGN);
         let stays = [libc::SIG_DFL, libc::SIG_IGN, leave_to_the_parent as *const () as libc::sighandler_t];
         let is_handled = |s: &Signal| disposition(*s).is_some_and(|now| !stays.contains(&now));
         let handled = Signal::iterator().filter(|s| !faults.contains(s) && !leave.contains(s)).filter(is_handled);
-        let reset = handled.chain(unwaited.then_some(Signal::SIGCHLD)).collect();
-        Self { reset, leave }
+        let bits = |signals: &mut dyn Iterator<Item = Signal>| signals.fold(0, |bits, signal| bits | 1 << signal as u64);
+        let reset = bits(&mut handled.chain(unwaited.then_some(Signal::SIGCHLD)));
+        let flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_SIGINFO;
+        let left = leave.first().map_or_else(Answer::default, |signal| {
+            Answer::by(*signal as i32, leave_to_the_parent as *const () as usize, flags)
+        });
+        Self { reset, leave: bits(&mut leave.iter().copied()), left }
     }
 
-    fn apply(&self) {
-        let set = |signal: Signal, to: SigHandler, flags: SaFlags| {
-            // SAFETY: a default signal runs no code, and `leave_to_the_parent` is async-signal-safe.
-            let _ = unsafe { sigaction(signal, &SigAction::new(to, flags, SigSet::empty())) };
-        };
-        self.reset.iter().for_each(|signal| set(*signal, SigHandler::SigDfl, SaFlags::empty()));
-        let (empty, flags) = (SigHandler::SigAction(leave_to_the_parent), SaFlags::SA_RESTART | SaFlags::SA_ONSTACK);
-        self.leave.iter().for_each(|signal| set(*signal, empty, flags));
+    #[inline(always)]
+    fn apply(self) {
+        for (mut signals, answer) in [(self.reset, Answer::default()), (self.leave, self.left)] {
+            while signals != 0 {
+                // SAFETY: a default signal runs no code, and `leave_to_the_parent` is async-signal-safe.
+                unsafe { answer.set(signals.trailing_zeros() as i32) };
+                signals &= signals - 1;
+            }
+        }
     }
 }
 
@@ -95,24 +117,34 @@ pub(super) fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
 ///
 /// The caller has made sure that this process has no other threads, or has the user's promise that they do no
 /// harm.
+#[inline(always)]
 pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> io::Result<Pid> {
     // Else what is buffered would be written twice.
     let _ = io::stdout().flush();
+    let signals = *signals;
     // No signal reaches the child before its handlers are reset, so none runs the parent's handler there.
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: single-threaded, or the user's promise (`allow_threads`): the child may run any code.
-    let forked = unsafe { fork() };
-    if let Ok(ForkResult::Child) = forked {
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
         signals.apply();
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        raw::unblock_signals();
         exit(body());
     }
+    let forked = Errno::result(forked).map(Pid::from_raw);
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    match forked? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => exit(0),
-    }
+    Ok(forked?)
+}
+
+/// As [`fork_child`], with what the window shows.
+pub(crate) fn fork_child_with<T: Shareable + 'static>(
+    signals: &ChildSignals,
+    window: &Window<T>,
+    body: impl FnOnce(&SharedRef<T>) -> i32,
+) -> io::Result<Pid> {
+    // The child never comes back, so it never drops the window.
+    fork_child(signals, || body(&window.shown()))
 }
 
 /// Has the kernel kill this child when its parent's thread ends. That thread must be the parent's only one.
@@ -125,7 +157,7 @@ pub(crate) fn die_with(parent: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// The descriptors of each [`Private`] of this process.
+/// The descriptors of each [`Private`] of this process, in order.
 static PRIVATE: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
 /// A descriptor that no child keeps, from its making to its close.
@@ -134,7 +166,10 @@ pub(crate) struct Private<T: AsFd = OwnedFd>(T);
 
 impl<T: AsFd> Private<T> {
     pub(crate) fn new(fd: T) -> Self {
-        PRIVATE.lock().push(fd.as_fd().as_raw_fd());
+        let number = fd.as_fd().as_raw_fd();
+        let mut private = PRIVATE.lock();
+        let place = private.partition_point(|other| *other < number);
+        private.insert(place, number);
         Self(fd)
     }
 }
@@ -156,41 +191,51 @@ impl<T: AsFd> AsFd for Private<T> {
 impl<T: AsFd> Drop for Private<T> {
     /// Before it is closed: from then on the number may be another file's.
     fn drop(&mut self) {
-        let fd = self.0.as_fd().as_raw_fd();
-        PRIVATE.lock().retain(|other| *other != fd);
+        let mut private = PRIVATE.lock();
+        if let Ok(place) = private.binary_search(&self.0.as_fd().as_raw_fd()) {
+            private.remove(place);
+        }
     }
 }
 
 /// Closes the parents' private descriptors in a child, but for some. Neighbours go in one call, if the kernel
 /// has it.
-pub(crate) fn close_private(but: &[BorrowedFd<'_>]) {
-    let kept: Vec<RawFd> = but.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut private = PRIVATE.lock();
-    let (own, mut fds): (Vec<_>, Vec<_>) = private.drain(..).partition(|fd| kept.contains(fd));
+pub(crate) fn close_private<'a>(but: impl Iterator<Item = BorrowedFd<'a>> + Clone) {
+    // In place: memory that is allocated here would be copied for the child.
+    let mut run: Option<(RawFd, RawFd)> = None;
     // What it keeps is nothing for its own children either.
-    *private = own;
-    drop(private);
-    fds.sort_unstable();
-    let mut rest = fds.as_slice();
-    while let Some(first) = rest.first() {
-        let length = (1..rest.len()).find(|i| rest[*i] != first + *i as RawFd).unwrap_or(rest.len());
-        let (run, others) = rest.split_at(length);
-        // SAFETY: close_range takes three integers; these descriptors are used no more in this process.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, *first, *first + length as RawFd - 1, 0) };
-        if closed != 0 {
-            for fd in run {
-                let _ = nix::unistd::close(*fd);
-            }
+    PRIVATE.lock().retain(|fd| {
+        let keeps = but.clone().any(|kept| kept.as_raw_fd() == *fd);
+        if !keeps {
+            run = match run {
+                Some((first, last)) if last + 1 == *fd => Some((first, *fd)),
+                Some((first, last)) => {
+                    close_all(first, last);
+                    Some((*fd, *fd))
+                }
+                None => Some((*fd, *fd)),
+            };
         }
-        rest = others;
+        keeps
+    });
+    run.into_iter().for_each(|(first, last)| close_all(first, last));
+}
+
+#[inline(always)]
+fn close_all(first: RawFd, last: RawFd) {
+    // SAFETY: these are private descriptors, used no more in this process.
+    if unsafe { raw::close_range(first, last) }.is_err() {
+        (first..=last).for_each(|fd| {
+            let _ = nix::unistd::close(fd);
+        });
     }
 }
 
 /// Ends the process without destructors and `atexit` functions, which are the parent's.
+#[inline(always)]
 fn exit(code: i32) -> ! {
     let _ = io::stdout().flush();
-    // SAFETY: `_exit` may be called at any time, and does not return.
-    unsafe { libc::_exit(code) }
+    raw::exit(code)
 }
 
 /// Opens a descriptor that becomes readable when the child ends.

@@ -139,12 +139,12 @@ impl<T: Shareable> Shared<T> {
         }
     }
 
-    /// Makes memory that a child sees only as far as [`let_go`] keeps it.
-    pub(crate) fn unseen() -> io::Result<Self> {
+    /// Makes memory that a child sees only if [`let_go`] keeps it.
+    pub(super) fn unseen() -> io::Result<Self> {
         Self::from((map_once(Self::length())?, View::Nothing))
     }
 
-    fn length() -> NonZeroUsize {
+    pub(super) fn length() -> NonZeroUsize {
         NonZeroUsize::new(std::mem::size_of::<T>()).unwrap_or(NonZeroUsize::MIN)
     }
 
@@ -222,7 +222,7 @@ fn map_twice(length: NonZeroUsize) -> io::Result<(NonNull<c_void>, NonNull<c_voi
 const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(0x10);
 
 /// Rounds up to whole pages.
-fn pages(length: usize) -> usize {
+pub(super) fn pages(length: usize) -> usize {
     length.next_multiple_of(page())
 }
 
@@ -268,14 +268,33 @@ unsafe impl<T: Shareable> Sync for Shared<T> {}
 /// A part of a value in shared memory. It keeps the whole mapping alive.
 pub(crate) struct SharedRef<T: 'static> {
     part: NonNull<T>,
-    _whole: Arc<dyn Send + Sync>,
+    /// `None`: the mapping is there for as long as the process.
+    _whole: Option<Arc<dyn Send + Sync>>,
 }
 
 impl<T: Sync> SharedRef<T> {
     pub(crate) fn new<U: Shareable + 'static>(whole: &Arc<Shared<U>>, part: impl FnOnce(&U) -> &T) -> Self {
-        Self { part: NonNull::from(part(whole)), _whole: whole.clone() }
+        Self::within(whole, NonNull::from(part(whole)))
+    }
+}
+
+impl<T> SharedRef<T> {
+    /// A part of memory that lives as long as `whole` does.
+    pub(super) fn within(whole: &Arc<impl Send + Sync + 'static>, part: NonNull<T>) -> Self {
+        Self { part, _whole: Some(whole.clone()) }
     }
 
+    /// A part of memory that is mapped for as long as the process lives.
+    pub(super) fn of_lasting(part: NonNull<T>) -> Self {
+        Self { part, _whole: None }
+    }
+
+    pub(super) fn address(&self) -> NonNull<c_void> {
+        self.part.cast()
+    }
+}
+
+impl<T: Sync> SharedRef<T> {
     /// A part of this part.
     pub(crate) fn map<P: Sync>(&self, part: impl FnOnce(&T) -> &P) -> SharedRef<P> {
         SharedRef { part: NonNull::from(part(self)), _whole: self._whole.clone() }

@@ -19,6 +19,7 @@ use nix::sys::stat::{fchmod, Mode};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::number::{clamped, LONGEST_WAIT};
+use super::raw;
 
 pub(crate) use nix::sys::socket::SockType;
 
@@ -234,10 +235,10 @@ pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
 pub(crate) fn send(fd: RawFd, first: &[u8], second: &[u8], wait: bool) -> io::Result<usize> {
     let flags = MsgFlags::MSG_NOSIGNAL | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
     if second.is_empty() {
-        return Ok(sock::send(fd, first, flags)?);
+        return raw::send(fd, first, flags.bits());
     }
     if first.is_empty() {
-        return Ok(sock::send(fd, second, flags)?);
+        return raw::send(fd, second, flags.bits());
     }
     let parts = [IoSlice::new(first), IoSlice::new(second)];
     Ok(sock::sendmsg::<()>(fd, &parts, &[], flags, None)?)
@@ -310,18 +311,13 @@ pub(crate) fn shut_both(fd: RawFd) -> io::Result<()> {
 
 /// Bytes that the peer has sent and nobody has read yet.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut n: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one c_int through the pointer, which is valid for the call.
-    nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, std::ptr::addr_of_mut!(n)) })?;
-    Ok(usize::try_from(n).unwrap_or(0))
+    raw::ask(fd.as_raw_fd(), libc::FIONREAD)
 }
 
 /// Bytes that we have sent and the peer has not acknowledged (SIOCOUTQ). Zero once the connection is gone: the kernel
 /// keeps its number after a reset, and nobody will acknowledge those bytes.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut n: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ (the number of TIOCOUTQ) writes one c_int through the pointer, which is valid for the call.
-    nix::errno::Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, std::ptr::addr_of_mut!(n)) })?;
+    let n = raw::ask(fd.as_raw_fd(), libc::TIOCOUTQ)?;
     let is_gone = || sock::getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN);
-    Ok(if n > 0 && is_gone() { 0 } else { usize::try_from(n).unwrap_or(0) })
+    Ok(if n > 0 && is_gone() { 0 } else { n })
 }

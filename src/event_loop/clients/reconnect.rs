@@ -100,7 +100,9 @@ impl Reconnect {
             return Some(Duration::ZERO); // times an infinite factor, it would be NaN
         }
         let most = self.max_delay.min(NEVER);
-        let grown = self.initial_delay.min(most).as_secs_f64() * self.factor.powf(f64::from(retries));
+        // `powf` is in libm, whose five mappings each fork of a program would copy.
+        let factor = self.factor.powi(i32::try_from(retries).unwrap_or(i32::MAX));
+        let grown = self.initial_delay.min(most).as_secs_f64() * factor;
         let shortened = grown.min(most.as_secs_f64()) * (1.0 - self.jitter * chance());
         Some(Duration::try_from_secs_f64(shortened).map_or(most, |delay| delay.min(most)))
     }

@@ -26,7 +26,8 @@ use crate::observe::{Account, ChildEnd, GreetingFailure, StopPhase};
 use crate::proxy::ProxyHeader;
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
-use crate::sys::{signal, Epoll};
+use crate::sys::window::Window;
+use crate::sys::{fork, signal, Epoll};
 
 /// The timer's token. A child's is its process number.
 const TIMER: u64 = u64::MAX;
@@ -77,9 +78,13 @@ pub(super) struct Children {
     core: Arc<Core>,
     all: HashMap<u64, Child>,
     slots: NewSlots,
+    /// What a child sees of the slots: its own.
+    window: Window<ChildSlot>,
     timer: Private<Timer>,
     /// When the timer is due.
     due: Cell<Option<Instant>>,
+    /// The mark of the process whose children these are.
+    parent: u64,
 }
 
 impl Children {
@@ -87,7 +92,14 @@ impl Children {
         let timer = Private::new(Timer::new()?);
         watch.add(&timer, TIMER)?;
         watch.add(core.control.pipes()?.bell(), BELL)?;
-        Ok(Self { core: core.clone(), all: HashMap::new(), slots: NewSlots::default(), timer, due: Cell::new(None) })
+        let (all, slots, window) = (HashMap::new(), NewSlots::default(), Window::new()?);
+        let (due, parent) = (Cell::new(None), fork::this_process());
+        Ok(Self { core: core.clone(), all, slots, window, timer, due, parent })
+    }
+
+    /// True if this process was forked from the one whose children these are. It has not their slots.
+    pub(super) fn are_of_another(&self) -> bool {
+        !fork::is_this_process(self.parent)
     }
 
     /// Forks a child for the request. The parent keeps the permit. It closes its copy of the socket without
@@ -96,7 +108,7 @@ impl Children {
         &mut self,
         watch: &Epoll,
         request: Request,
-        fork: impl FnOnce(&mut Option<Request>, &SharedRef<ChildSlot>) -> io::Result<Pid>,
+        fork: impl FnOnce(&mut Option<Request>, &Window<ChildSlot>) -> io::Result<Pid>,
     ) -> Result<(), Rejected> {
         // After a stop, the pipe for it is made anew.
         let slot = match self.core.control.pipes().and_then(|_| self.slots.take()) {
@@ -108,7 +120,7 @@ impl Children {
             slot.told.deadline.store(self.core.control.millis(Instant::now() + limit), SeqCst);
         }
         let mut request = Some(request);
-        let forked = fork(&mut request, &slot);
+        let forked = self.window.show(&slot).and_then(|()| fork(&mut request, &self.window));
         match (forked, request) {
             (Ok(pid), Some(request)) => {
                 let Some(Kept { peer, mut birth, permit }) = request.keep_permit() else { return Ok(()) };
@@ -140,7 +152,10 @@ impl Children {
                 signal::child_begins(child.pid.as_raw());
                 child.pidfd = Some(Private::new(fd));
                 self.all.insert(token, child);
-                self.arm_timer();
+                // A timer that is due already is due before this child can be late.
+                if self.core.settings.limits.request.is_some() && self.due.get().is_none() {
+                    self.arm_timer();
+                }
             }
             // It has ended already, and somebody else has waited for it (or SIGCHLD is ignored).
             Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => self.account_for(child, Status::Gone),

@@ -13,7 +13,7 @@ mod child;
 mod children;
 mod slots;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -73,7 +73,7 @@ pub struct Forking {
     watch: OnceCell<Private<Epoll>>,
     /// Made at the first fork of a run: asking for the dispositions of all signals costs more than the rest
     /// of a fork's bookkeeping.
-    signals: RefCell<Option<ChildSignals>>,
+    signals: Cell<Option<ChildSignals>>,
 }
 
 impl Default for Forking {
@@ -91,7 +91,7 @@ impl Forking {
             threads_allowed: false,
             children: RefCell::new(None),
             watch: OnceCell::new(),
-            signals: RefCell::new(None),
+            signals: Cell::new(None),
         }
     }
 
@@ -153,18 +153,28 @@ impl Forking {
             Err(why) => return Err(Rejected::new(request, why)),
         };
         let Some(children) = children.as_mut() else { return Ok(()) };
-        let mut signals = self.signals.borrow_mut();
-        let signals = signals.get_or_insert_with(|| {
+        let signals = self.signals.get().unwrap_or_else(|| {
             // What the parent has touched once, a child need not resolve: the destructor of a thread-local
             // alone costs it a dozen page faults in the dynamic linker.
             warm_up();
             let left_to_the_parent: &[Signal] = if signal::are_handled() { &[Signal::SIGINT] } else { &[] };
             ChildSignals::of_this_process(left_to_the_parent)
         });
+        self.signals.set(Some(signals));
         let parent = process::id();
-        children.fork(watch, request, |request, slot| {
-            process::fork_child(signals, || child::run(request, slot, self, parent))
+        children.fork(watch, request, |request, window| {
+            process::fork_child_with(&signals, window, |slot| child::run(request, slot, self, parent))
         })
+    }
+
+    /// Forgets the children of the process that this one was forked from, without their destructors.
+    fn forget_children_of_another(&self) -> io::Result<()> {
+        let mut children = self.children.borrow_mut();
+        if children.as_ref().is_some_and(Children::are_of_another) {
+            std::mem::forget(children.take());
+            self.watch()?.renew()?;
+        }
+        Ok(())
     }
 
     /// Makes what is needed before there can be children, once.
@@ -186,7 +196,7 @@ pub(crate) fn check_system(counts_threads: bool) -> Result<()> {
     let act = "watch child processes by pidfd; Linux 5.4 or later can, if the sandbox allows it (pidfd_open)";
     process::check_pidfds().map_err(Error::system(act))?;
     if counts_threads {
-        process::threads().map_err(Error::system(COUNT_THREADS))?;
+        process::count_threads().map_err(Error::system(COUNT_THREADS))?;
     }
     Ok(())
 }
@@ -208,10 +218,11 @@ impl ServingStrategy for Forking {
 
     fn serve(&self, acceptor: &Acceptor) -> Result<()> {
         self.check_threads()?;
+        self.forget_children_of_another().map_err(Error::system("watch for events"))?;
         self.prepare(acceptor.core(), &mut self.children.borrow_mut())
             .map_err(Error::system("prepare to watch children"))?;
         // The program may have other handlers than at the last run.
-        *self.signals.borrow_mut() = None;
+        self.signals.set(None);
         acceptor.run(self)
     }
 

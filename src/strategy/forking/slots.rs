@@ -15,7 +15,8 @@ use crate::connection::Told;
 use crate::net::Moved;
 use crate::observe::GreetingFailure;
 use crate::proxy::ProxyHeader;
-use crate::sys::shared::{OnPages, Shareable, Shared, SharedRef};
+use crate::sys::shared::{OnPages, Shareable, SharedRef};
+use crate::sys::window::Apart;
 use crate::sys::wishes::Wishes;
 
 /// As many slots as are mapped at once.
@@ -198,6 +199,9 @@ struct Slots([OnPages<ChildSlot>; AT_ONCE]);
 // SAFETY: plain atomics, all of them.
 #[allow(unsafe_code)]
 unsafe impl Shareable for Slots {}
+// SAFETY: plain atomics, all of them.
+#[allow(unsafe_code)]
+unsafe impl Shareable for ChildSlot {}
 
 /// The slots that no child has had.
 #[derive(Debug, Default)]
@@ -206,8 +210,8 @@ pub(super) struct NewSlots(Vec<SharedRef<ChildSlot>>);
 impl NewSlots {
     pub(super) fn take(&mut self) -> std::io::Result<SharedRef<ChildSlot>> {
         if self.0.is_empty() {
-            let slots = Arc::new(Shared::<Slots>::unseen()?);
-            self.0.extend((0..AT_ONCE).map(|index| SharedRef::new(&slots, |slots| &*slots.0[index])));
+            let slots = Arc::new(Apart::<Slots>::new()?);
+            self.0.extend((0..AT_ONCE).map(|index| slots.part(|slots| &*slots.0[index])));
         }
         self.0.pop().ok_or_else(|| std::io::Error::other("no slot"))
     }
