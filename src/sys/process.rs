@@ -70,7 +70,8 @@ impl ChildSignals {
         let stays = [libc::SIG_DFL, libc::SIG_IGN, leave_to_the_parent as *const () as libc::sighandler_t];
         let is_handled = |s: &Signal| disposition(*s).is_some_and(|now| !stays.contains(&now));
         let handled = Signal::iterator().filter(|s| !faults.contains(s) && !leave.contains(s)).filter(is_handled);
-        let bits = |signals: &mut dyn Iterator<Item = Signal>| signals.fold(0, |bits, signal| bits | 1 << signal as u64);
+        let bits =
+            |signals: &mut dyn Iterator<Item = Signal>| signals.fold(0, |bits, signal| bits | 1 << signal as u64);
         let reset = bits(&mut handled.chain(unwaited.then_some(Signal::SIGCHLD)));
         let flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_SIGINFO;
         let left = leave.first().map_or_else(Answer::default, |signal| {

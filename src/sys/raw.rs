@@ -63,7 +63,11 @@ pub(super) unsafe fn call(number: c_long, args: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller's promise.
     let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if answer == -1 { -(nix::errno::Errno::last_raw() as isize) } else { answer as isize }
+    if answer == -1 {
+        -(nix::errno::Errno::last_raw() as isize)
+    } else {
+        answer as isize
+    }
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@ mod support;
 mod activation;
 mod addresses;
 mod chat;
+mod costs;
 mod datagram_examples;
 mod deploy;
 mod examples;

@@ -358,7 +358,7 @@ fn signal_groups<'a>(signal: &str, servers: impl Iterator<Item = &'a Server>) {
 }
 
 /// The standard library sends SIGKILL only; the shell sends them all.
-fn kill(signal: &str, to: &str) -> bool {
+pub fn kill(signal: &str, to: &str) -> bool {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -s \"$0\" -- \"$1\"", signal, to]).stderr(Stdio::null());
     command.status().unwrap().success()

@@ -143,3 +143,10 @@ pub fn unread(local: u16, remote: u16) -> Option<usize> {
 pub fn unread_on(ports: &[u16]) -> usize {
     sockets().iter().filter(|s| !s.listens && ports.contains(&s.local)).map(|s| s.received).sum()
 }
+
+/// The page faults of a process so far, and those of its children that have ended (`minflt` and `cminflt` of proc(5)).
+pub fn faults(pid: u32) -> (u64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat[stat.rfind(')').unwrap()..].split(' ').collect();
+    (fields[8].parse().unwrap(), fields[9].parse().unwrap())
+}

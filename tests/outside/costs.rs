@@ -1,0 +1,135 @@
+//! What a connection costs, in numbers that no clock and no other job changes: system calls and page faults.
+//!
+//! Each number is the difference between a long run and a short one, for each further connection.
+
+use std::collections::HashMap;
+use std::process::Command;
+
+use crate::support::{example, kill, procfs, tool, until, Client, Server};
+
+const FEW: usize = 10;
+const MANY: usize = 60;
+
+/// The calls of one connection, by name, of all processes of the server together.
+struct Calls(HashMap<String, f64>);
+
+impl Calls {
+    fn of(strategy: &str, serve: impl Fn(&str)) -> Self {
+        let [few, many] = [FEW, MANY].map(|count| count_calls(strategy, count, &serve));
+        let each = |(name, calls): (String, usize)| {
+            let more = calls as f64 - few.get(&name).copied().unwrap_or_default() as f64;
+            (name, more / (MANY - FEW) as f64)
+        };
+        Self(many.into_iter().map(each).collect())
+    }
+
+    fn count(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    fn sum(&self) -> f64 {
+        self.0.values().sum()
+    }
+}
+
+/// What strace counts in a whole run with so many connections, one after the other.
+fn count_calls(strategy: &str, connections: usize, serve: impl Fn(&str)) -> HashMap<String, usize> {
+    let log = std::env::temp_dir().join(format!("socketserver-costs-{strategy}-{}", std::process::id()));
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-f", "-c", "-o"]).arg(&log).arg(example("echo_server"));
+    let args = ["--strategy", strategy, "--mode", "greet", "--workers", "1"];
+    let mut server = Server::start_command(strace, "127.0.0.1:0", &args);
+    (0..connections).for_each(|_| serve(server.addr()));
+    let pid = procfs::descendants(server.pid())[0];
+    kill("TERM", &pid.to_string());
+    server.ended();
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    let calls = text.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        Some(((*fields.last()?).to_owned(), fields.get(3)?.parse().ok()?))
+    });
+    // `fcntl`: in a debug build, the standard library looks at each descriptor that it closes.
+    calls.filter(|(name, _): &(String, usize)| !["total", "fcntl"].contains(&&**name)).collect()
+}
+
+fn greet(addr: &str) {
+    assert!(!Client::connect(addr).until_closed().is_empty());
+}
+
+#[test]
+fn a_greeting_takes_five_calls_on_one_thread() {
+    if tool("strace").is_none() {
+        return;
+    }
+    for strategy in ["sequential", "event-loop"] {
+        let calls = Calls::of(strategy, greet);
+        for name in ["epoll_wait", "accept4", "sendto", "ioctl", "close"] {
+            assert!((0.9..1.3).contains(&calls.count(name)), "{strategy}: {name} in {:?}", calls.0);
+        }
+        assert!(calls.sum() < 5.6, "{strategy}: {:?}", calls.0);
+    }
+}
+
+/// Other threads may be woken for nothing now and then. But none of them does more than look.
+#[test]
+fn a_greeting_takes_no_other_calls_on_threads() {
+    if tool("strace").is_none() {
+        return;
+    }
+    for strategy in ["threading", "thread-pool", "preforking"] {
+        let calls = Calls::of(strategy, greet);
+        for name in ["sendto", "ioctl", "close"] {
+            assert!((0.9..1.3).contains(&calls.count(name)), "{strategy}: {name} in {:?}", calls.0);
+        }
+        let waits = calls.count("epoll_wait") + calls.count("accept4");
+        assert!(calls.sum() - waits < 4.5, "{strategy}: {:?}", calls.0);
+    }
+}
+
+#[test]
+fn a_forked_greeting_takes_few_calls() {
+    if tool("strace").is_none() {
+        return;
+    }
+    let calls = Calls::of("forking", greet);
+    for name in ["clone", "sendto", "ioctl"] {
+        assert!((0.9..1.3).contains(&calls.count(name)), "{name} in {:?}", calls.0);
+    }
+    // To change its mappings is the dearest thing that a young process can do.
+    assert!(calls.count("mremap") < 2.2, "{:?}", calls.0);
+    assert!(calls.count("mmap") + calls.count("munmap") + calls.count("mprotect") < 0.5, "{:?}", calls.0);
+    assert_eq!(calls.count("statx"), 0.0, "{:?}", calls.0);
+    assert!(calls.sum() < 30.0, "{:?}", calls.0);
+}
+
+/// The page faults of parent and child for each connection.
+fn faults(strategy: &str) -> (f64, f64) {
+    let server = Server::start("echo_server", &["--strategy", strategy, "--mode", "greet"]);
+    let serve = |connections| {
+        (0..connections).for_each(|_| greet(server.addr()));
+        until("no child is left", || procfs::descendants(server.pid()).is_empty());
+        procfs::faults(server.pid())
+    };
+    serve(MANY);
+    let ((parent, children), (parent_then, children_then)) = (serve(FEW), serve(MANY));
+    let each = |then: u64, before: u64| (then - before) as f64 / MANY as f64;
+    (each(parent_then, parent), each(children_then, children))
+}
+
+/// The text of a program without optimization lies in more places than that of a release, so the child has more.
+#[test]
+fn a_forked_greeting_takes_few_faults() {
+    let (parent, child) = faults("forking");
+    assert!(parent < 10.5, "the parent has {parent}");
+    let bound = if cfg!(debug_assertions) { 80.0 } else { 25.0 };
+    assert!(child < bound, "the child has {child}");
+}
+
+#[test]
+fn a_greeting_on_threads_takes_no_faults() {
+    for strategy in ["sequential", "event-loop", "threading", "thread-pool"] {
+        let (parent, _) = faults(strategy);
+        assert!(parent < 0.5, "{strategy}: {parent}");
+    }
+}
