@@ -8,7 +8,7 @@
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
-//!   [`shared`] (memory in common with children), [`window`] (of which each sees a part), [`wishes`] (what children ask for), [`limits`] of descriptors,
+//!   [`shared`] (memory in common with children), [`window`] (each sees a part of it), [`wishes`] (what children ask for), [`limits`] of descriptors,
 //!   [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master).

@@ -1,4 +1,4 @@
-//! [`Apart`] and [`Window`]: memory of a parent, of which each forked child sees one part.
+//! [`Apart`] and [`Window`]: memory of a parent. Each forked child sees one part of it.
 //!
 //! A child must neither read nor write what its siblings tell their parent. It could unmap that memory, but to change
 //! its mappings is the dearest thing that a young process can do. So the parent's mapping is not forked at all
@@ -99,3 +99,5 @@ impl<T: Shareable + 'static> Window<T> {
 
 // SAFETY: the value alone on its pages is what it is without them.
 unsafe impl<T: Shareable> Shareable for OnPages<T> {}
+// SAFETY: as many such values, and nothing else.
+unsafe impl<T: Shareable, const N: usize> Shareable for [T; N] {}

@@ -193,12 +193,8 @@ fn read(from: &[AtomicU64; 3]) -> Option<SocketAddr> {
     }
 }
 
-#[derive(Debug)]
-struct Slots([OnPages<ChildSlot>; AT_ONCE]);
+type Slots = [OnPages<ChildSlot>; AT_ONCE];
 
-// SAFETY: plain atomics, all of them.
-#[allow(unsafe_code)]
-unsafe impl Shareable for Slots {}
 // SAFETY: plain atomics, all of them.
 #[allow(unsafe_code)]
 unsafe impl Shareable for ChildSlot {}
@@ -211,7 +207,7 @@ impl NewSlots {
     pub(super) fn take(&mut self) -> std::io::Result<SharedRef<ChildSlot>> {
         if self.0.is_empty() {
             let slots = Arc::new(Apart::<Slots>::new()?);
-            self.0.extend((0..AT_ONCE).map(|index| slots.part(|slots| &*slots.0[index])));
+            self.0.extend((0..AT_ONCE).map(|index| slots.part(|slots| &*slots[index])));
         }
         self.0.pop().ok_or_else(|| std::io::Error::other("no slot"))
     }
