@@ -5,6 +5,7 @@ mod support;
 
 mod dns;
 mod mail;
+mod mqtt;
 mod redis_lite;
 
 use std::process::Stdio;
