@@ -1,6 +1,6 @@
 //! Servers of datagrams on a thread of their own, and clients that never wait for ever.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -92,7 +92,7 @@ pub fn send(client: &UdpSocket, text: impl AsRef<[u8]>) {
 /// The next datagram, as text.
 pub fn next(client: &UdpSocket) -> String {
     let mut buf = vec![0; 1 << 16];
-    let n = client.recv(&mut buf).expect("a datagram");
+    let n = uninterrupted(|| client.recv(&mut buf)).expect("a datagram");
     String::from_utf8_lossy(&buf[..n]).into_owned()
 }
 
@@ -114,7 +114,17 @@ pub fn unix_client(path: &Path, server: &Path) -> UnixDatagram {
 
 pub fn next_unix(client: &UnixDatagram) -> Vec<u8> {
     let mut buf = vec![0; 1 << 18];
-    let n = client.recv(&mut buf).expect("a datagram");
+    let n = uninterrupted(|| client.recv(&mut buf)).expect("a datagram");
     buf.truncate(n);
     buf
+}
+
+/// A receive with a time limit ends with `EINTR` when another test of this process raises a signal, see signal(7).
+fn uninterrupted(mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match receive() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
