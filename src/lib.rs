@@ -313,6 +313,7 @@ mod mailbox;
 mod offload;
 mod panics;
 mod privileges;
+mod sources;
 mod sync;
 #[allow(unsafe_code)] // the only place for unsafe acts, see its head
 mod sys;
@@ -325,7 +326,7 @@ mod tls;
 #[cfg(all(test, shuttle))]
 mod model;
 
-pub use config::{AtLimit, Limit};
+pub use config::{AtLimit, Limit, PerSource};
 pub use connection::{Connection, Datagram};
 pub use error::{Error, HandlerResult, PeerFault, Result};
 pub use event_loop::{
@@ -338,10 +339,12 @@ pub use handler::{
 pub use lifecycle::{Incoming, ServerHandle};
 pub use net::{Addr, Address};
 pub use observe::{
-    Closed, ConnectionOutcome, Failure, GreetingCounts, GreetingFailure, Observer, Opened, Report, Stats, Times,
+    Closed, ConnectionOutcome, Failure, GreetingCounts, GreetingFailure, Observer, Opened, Report, SourceCounts, Stats,
+    Times,
 };
 pub use preforking::PreForking;
 pub use server::{ServerBuilder, TcpServer, UdpServer, UnixDatagramServer, UnixServer};
+pub use sources::SourceRefusal;
 pub use strategy::{Forking, Sequential, ThreadPool, Threading};
 #[cfg(feature = "__tls")]
 pub use tls::{TlsConfig, TlsInfo};

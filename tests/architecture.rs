@@ -23,6 +23,7 @@ const FLOORS: &[&str] = &[
     "sys",
     "tls",
     "config",
+    "sources",
     "net",
     "selectors",
     "mailbox",
@@ -66,7 +67,7 @@ const LOOP_FLOORS: &[&str] = &[
 const OUTSIDE: &[&str] = &["lib", "guide", "model"];
 
 /// `unsafe` outside of `src/sys`: markers beside their types, one with a block for the model.
-const UNSAFE_OUTSIDE_SYS: usize = 6;
+const UNSAFE_OUTSIDE_SYS: usize = 7;
 
 /// Words of riddles in comments, docs and the guide. It may only fall.
 const RIDDLE_COUNT: usize = 8;

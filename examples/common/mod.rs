@@ -17,7 +17,7 @@ use std::process::exit;
 use std::str::FromStr;
 use std::time::Duration;
 
-use socketserver::{Addr, Report, ServerBuilder};
+use socketserver::{Addr, PerSource, Report, ServerBuilder};
 
 /// An option and its argument, and what it says.
 pub type Usage = (&'static str, &'static str);
@@ -31,6 +31,8 @@ pub const LIMITS: &[Usage] = &[
     ("write-timeout MS", "longest wait for a client that takes nothing [30000]"),
     ("request-timeout MS", "longest request in all"),
     ("handshake-timeout MS", "longest wait for a proxy's header and for TLS [10000]"),
+    ("per-source N", "connections that one source, an address or a /64 of IPv6, has at once"),
+    ("rate N", "connections that one source may make in a second"),
     ("proxy-from CIDR[,CIDR]", "networks of proxies, whose connections begin with a PROXY header; others are refused"),
 ];
 
@@ -118,6 +120,16 @@ impl Args {
         }
         if let Some(limit) = self.millis("handshake-timeout") {
             builder = builder.handshake_timeout(limit);
+        }
+        if self.has("per-source") || self.has("rate") {
+            let mut limits = PerSource::new();
+            if let Some(most) = self.get("per-source") {
+                limits = limits.at_once(most);
+            }
+            if let Some(most) = self.get("rate") {
+                limits = limits.rate(most, Duration::from_secs(1));
+            }
+            builder = builder.per_source(limits);
         }
         if let Some(networks) = self.options.get("proxy-from") {
             builder = builder.proxy_protocol(networks.split(',').collect::<Vec<_>>());

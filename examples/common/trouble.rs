@@ -116,6 +116,9 @@ fn json(s: &Stats) -> String {
         ("p99_us", s.times.p99.as_micros() as u64),
         ("p999_us", s.times.p999.as_micros() as u64),
         ("longest_us", s.times.longest.as_micros() as u64),
+        ("source_at_once", s.sources.at_once),
+        ("source_rate", s.sources.rate),
+        ("source_uncounted", s.sources.uncounted),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, n)| format!("\"{name}\": {n}")).collect();
     format!("{{{}}}", fields.join(", "))

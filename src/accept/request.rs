@@ -23,6 +23,7 @@ use crate::lifecycle::{Core, ServerHandle};
 use crate::net::{Accepted, Addr, Arrival, Birth, DatagramSocket, Packet, PeerCredentials};
 use crate::observe::{contain, InHandler, Outcome};
 use crate::proxy::ProxyHeader;
+use crate::sources::SourceRefusal;
 use crate::sync::thread_local;
 use crate::sys::shared::SharedRef;
 
@@ -118,15 +119,27 @@ impl Request {
         matches!(self.0, Some(Parts::Again(..)))
     }
 
+    /// As [`new`](Self::new), and counts a connection for its source. `None`: it was refused for that.
+    pub(super) fn admit(work: Work, permit: Permit) -> Option<Self> {
+        let mut request = Self::new(work, permit);
+        let Some(Parts::New { work: Work::Connection(accepted, _), permit, .. }) = &mut request.0 else {
+            return Some(request);
+        };
+        let Err(why) = permit.admit_source(accepted) else { return Some(request) };
+        if let Some(Parts::New { work, permit, .. }) = request.0.take() {
+            finish::refuse_source(permit.core(), work, why);
+        }
+        None
+    }
+
     /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, count. An
     /// error of the handler is logged and counted, and a panic too: `run` always returns.
     pub fn run(mut self) {
-        let (mut work, permit, lot) = match self.0.take() {
+        let (mut work, mut permit, lot) = match self.0.take() {
             Some(Parts::New { work, permit, lot }) => (work, permit, lot),
             Some(Parts::Again(visit, lot)) => return visit.run(&lot),
             None => return,
         };
-        let core = permit.core();
 
         // On the thread that accepts, no other thread could wake this connection at a stop. So it polls the
         // stop itself, at the price of a `ppoll` for each wait. On any other thread the registry wakes it,
@@ -134,10 +147,13 @@ impl Request {
         let notice = if Accepting::is_here() { StopNotice::ByPolling } else { StopNotice::ByRegistry };
 
         // Behind a proxy, the client's address comes first: the hook and the handler see it.
-        if let Err(why) = greet(core, &mut work, notice == StopNotice::ByPolling) {
-            return finish::refuse_ungreeted(core, work, &why);
+        if let Err(why) = greet(permit.core(), &mut work, notice == StopNotice::ByPolling) {
+            return finish::refuse_ungreeted(permit.core(), work, &why);
         }
-
+        if let Err(why) = admit_client(&mut permit, &work) {
+            return finish::refuse_source(permit.core(), work, why);
+        }
+        let core = permit.core();
         core.tell_opened(&mut work);
 
         // The hook is asked before there is a `Connection`: it may outlive its time limit, and must not hold
@@ -185,6 +201,11 @@ impl Request {
             Parts::New { work, .. } => work.proxy_header().map(|header| &**header),
             Parts::Again(visit, _) => visit.connection().proxy_header(),
         }
+    }
+
+    /// True if a proxy has sent a header.
+    pub(crate) fn has_come_by_proxy(&self) -> bool {
+        self.proxy_header().is_some()
     }
 
     pub(crate) fn core(&self) -> Option<&Arc<Core>> {
@@ -284,6 +305,14 @@ impl Request {
 fn greet(core: &Core, work: &mut Work, accepting: bool) -> Result<(), GreetingError> {
     match (work, &core.settings.proxy_protocol) {
         (Work::Connection(accepted, _), Some(proxies)) => greeting::meet_proxy(core, accepted, proxies, accepting),
+        _ => Ok(()),
+    }
+}
+
+/// Counts the connection for the client that its proxy has named. Any other one was counted when it was accepted.
+fn admit_client(permit: &mut Permit, work: &Work) -> Result<(), SourceRefusal> {
+    match work {
+        Work::Connection(accepted, _) if accepted.proxy.is_some() => permit.admit_source(accepted),
         _ => Ok(()),
     }
 }

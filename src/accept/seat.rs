@@ -288,7 +288,7 @@ impl<'a> Seat<'a> {
                 // An accept has worked: the next failure begins with the shortest rest again.
                 self.core().backoff.is_over();
                 permit.engage();
-                Ok(Some(Request::new(work, permit)))
+                Ok(Request::admit(work, permit))
             }
             Err(e) => {
                 permit.give_back_unused();
@@ -297,7 +297,7 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// Accepts one connection that was queued at the stop. `None` if none is left.
+    /// Accepts one connection that was queued at the stop. `None` if none is left, or it was refused for its source.
     fn accept_queued(&mut self, mut permit: Permit) -> Result<Option<Request>> {
         for index in 0..self.listeners.len() {
             if !self.acceptor.shared.queued.take(index) {
@@ -306,7 +306,7 @@ impl<'a> Seat<'a> {
             match self.take(index) {
                 Ok(work) => {
                     permit.engage();
-                    return Ok(Some(Request::new(work, permit)));
+                    return Ok(Request::admit(work, permit));
                 }
                 Err(e) => {
                     self.acceptor.shared.queued.note_failure(index, &e);

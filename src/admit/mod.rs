@@ -7,6 +7,7 @@
 
 mod gate;
 mod permit;
+mod source;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::lifecycle::Core;
+use crate::sources::Stay;
 
 /// The right to serve one connection. It is dropped when the handler has returned and the connection is
 /// closed. The drop gives it back, after a panic too.
@@ -13,6 +14,8 @@ pub(crate) struct Permit {
     used: bool,
     /// True if it counts as active.
     counts: bool,
+    /// The connection's place among those of its source, if it is counted there.
+    stay: Option<Stay>,
 }
 
 impl Permit {
@@ -34,7 +37,7 @@ impl Permit {
         } else {
             permits.take().then_some(())?;
         }
-        Some(Self { core: core.clone(), used: true, counts: !is_worker })
+        Some(Self { core: core.clone(), used: true, counts: !is_worker, stay: None })
     }
 
     /// Counts the permit as active, because the connection has come.
@@ -42,6 +45,11 @@ impl Permit {
         if !std::mem::replace(&mut self.counts, true) {
             self.core.admission.permits.engage();
         }
+    }
+
+    /// Keeps the connection's stay at its source, and gives it back in the end.
+    pub(super) fn keep_stay(&mut self, stay: Stay) {
+        self.stay = Some(stay);
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -60,6 +68,9 @@ impl Drop for Permit {
         // In a forked child the permit is the parent's: the parent gives it back when the child ends.
         if core.control.in_child() {
             return;
+        }
+        if let (Some(stay), Some(sources)) = (self.stay, &core.admission.sources) {
+            sources.leave(stay);
         }
         if self.counts {
             core.admission.permits.give_back_active();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
+use super::per_source::PerSource;
 use crate::error::{Error, Result};
 use crate::proxy::ProxyProtocol;
 use crate::tls::TlsConfig;
@@ -75,6 +76,7 @@ pub(crate) struct ServerSettings {
     /// The networks whose connections begin with a PROXY header.
     pub(crate) proxy_protocol: Option<Arc<ProxyProtocol>>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) per_source: Option<PerSource>,
 }
 
 impl Default for ServerSettings {
@@ -106,12 +108,13 @@ impl Default for ServerSettings {
             proxy_protocol: None,
             // A client sends its part at once. Over a bad line, a lost packet is sent again a few times.
             handshake_timeout: Duration::from_secs(10),
+            per_source: None,
         }
     }
 }
 
 /// The longest time limit: 68 years. A longer one is a mistake, or an overflow.
-const LONGEST: Duration = Duration::from_secs(1 << 31);
+pub(super) const LONGEST: Duration = Duration::from_secs(1 << 31);
 /// The largest buffer or line: 1 GiB.
 const LARGEST: usize = 1 << 30;
 
@@ -125,6 +128,7 @@ impl ServerSettings {
         check_needed_time("verify_timeout", self.verify_timeout)?;
         check_needed_time("handshake_timeout", self.handshake_timeout)?;
         self.proxy_protocol.iter().try_for_each(|proxies| proxies.check())?;
+        self.per_source.iter().try_for_each(PerSource::check)?;
         check_size("max_line_length", self.line_limit)?;
         check_size("max_request_length", self.request_limit)?;
         check_size("read_buffer", self.read_buffer)?;

@@ -16,6 +16,7 @@ use crate::greeting::GreetingError;
 use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::{Account, ConnectionOutcome, Outcome};
+use crate::sources::SourceRefusal;
 use crate::tls::{ALERT_ACCESS_DENIED, ALERT_INTERNAL_ERROR};
 
 /// A connection or a datagram, as its end needs it.
@@ -163,4 +164,15 @@ pub(crate) fn refuse_unverified(core: &Core, arrived: impl Arrival, why: &io::Er
 fn account_of(mut arrived: impl Arrival) -> Account {
     let proxy = arrived.proxy_header().cloned();
     Account { birth: std::mem::take(arrived.birth()), proxy, ..Account::default() }
+}
+
+/// Closes a client that was refused for its source, without a message. A client of TLS reads an alert.
+pub(crate) fn refuse_source(core: &Core, arrived: impl Arrival, why: SourceRefusal) {
+    let peer = arrived.peer().clone();
+    if core.settings.tls.is_some() {
+        arrived.say(&ALERT_ACCESS_DENIED);
+    }
+    let account = account_of(arrived);
+    core.monitor.report_source(&peer, why);
+    core.monitor.tell_closed(account, &peer, ConnectionOutcome::Refused, || Some(why));
 }

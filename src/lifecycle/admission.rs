@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::permits::Permits;
+use crate::sources::Sources;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::Mutex;
 use crate::sys::shared::SharedRef;
@@ -18,11 +19,13 @@ pub(crate) struct Admission {
     loops_at_gate: AtomicUsize,
     /// The most connections that the strategy can serve at once, whatever the limit is.
     pub(crate) capacity: usize,
+    /// `Some` if the server limits its sources.
+    pub(crate) sources: Option<Sources>,
 }
 
 impl Admission {
     pub(super) fn new(permits: SharedRef<Permits>, capacity: usize) -> Self {
-        Self { permits, gate: Mutex::new(()), loops_at_gate: AtomicUsize::new(0), capacity }
+        Self { permits, gate: Mutex::new(()), loops_at_gate: AtomicUsize::new(0), capacity, sources: None }
     }
 
     /// True if an event loop waits for a permit.

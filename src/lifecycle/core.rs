@@ -20,6 +20,7 @@ use crate::listen::{AcceptBackoff, ReserveFd};
 use crate::net::{Addr, Arrival, Birth};
 use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase, TimeCounters, Times, Unheard};
 use crate::offload::Offload;
+use crate::sources::Sources;
 use crate::sync::now;
 use crate::sys::shared::{Shared, SharedRef};
 use crate::sys::signal;
@@ -71,8 +72,10 @@ impl Core {
         state.permits.set_limit(limit.min(capacity));
         let control = Control::new(state.map(|state| &state.stop), None)?;
         let reserve = matches!(settings.at_limit, AtLimit::Refuse(_)).then(ReserveFd::new);
+        let sources = settings.per_source.as_ref().map(Sources::new).transpose()?;
         let (settings, hooks) = (Arc::new(settings), Arc::new(hooks));
-        let core = Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve);
+        let mut core = Self::with(settings, hooks, &state, capacity, control, ServerId::new(), reserve);
+        core.admission.sources = sources;
         Ok(Arc::new(Self { memory: Some(whole), ..core }))
     }
 
@@ -88,6 +91,7 @@ impl Core {
         let mut core = Self::with(settings, hooks, &state, capacity, control, master.monitor.server, reserve);
         // The first error is printed once for all workers.
         core.monitor.unheard = master.monitor.unheard.clone();
+        core.admission.sources = master.admission.sources.as_ref().map(Sources::for_worker);
         let _ = core.role.set(Role::Worker(worker));
         Ok(Arc::new(core))
     }
@@ -275,6 +279,7 @@ impl Core {
             accept_errors: totals.accept_errors,
             greetings: totals.greetings,
             times: self.times(),
+            sources: totals.sources,
         }
     }
 
@@ -322,6 +327,7 @@ impl Core {
             switch.tell_who_serves();
             self.memory.iter().try_for_each(|memory| memory.renew(|old, own| own.carry_on(old)))?;
             self.scoreboard().into_iter().try_for_each(|shared| shared.renew_memory())?;
+            self.admission.sources.iter().try_for_each(Sources::renew)?;
             self.control.renew_eventfds()?;
         }
         switch.own();

@@ -14,6 +14,7 @@ mod observer;
 mod outcome;
 #[cfg(feature = "testing")]
 mod roll;
+mod sources;
 mod stats;
 mod throttle;
 mod times;
@@ -28,6 +29,7 @@ pub(crate) use monitor::{ChildEnd, Monitor, StopPhase};
 pub(crate) use observer::{Account, Observers};
 pub use observer::{Closed, ConnectionOutcome, Observer, Opened};
 pub(crate) use outcome::{contain, Cause, NotServed, Outcome};
+pub use sources::SourceCounts;
 pub(crate) use stats::Counters;
 pub use stats::{Report, Stats};
 pub(crate) use times::TimeCounters;

@@ -23,6 +23,7 @@ use crate::config::Limit;
 use crate::error::Error;
 use crate::net::Addr;
 use crate::panics::caught;
+use crate::sources::SourceRefusal;
 use crate::sys::shared::SharedRef;
 
 /// The error of a handler.
@@ -70,6 +71,8 @@ pub(crate) enum ChildEnd {
     Refused(io::ErrorKind, String),
     /// Its greeting failed.
     NotGreeted(GreetingFailure, String),
+    /// It was refused for its source.
+    NotAdmitted(SourceRefusal),
     Exited(i32),
     Killed {
         signal: &'static str,
@@ -143,6 +146,19 @@ impl Monitor {
         let said_no = error.kind() == io::ErrorKind::PermissionDenied;
         let level = if said_no { Level::Info } else { Level::Warn };
         self.report_throttled(Kind::Unverified { said_no }, level, &Failure::Refused { peer, error });
+    }
+
+    /// Counts and reports a connection that was refused for its source. The log has a line a second and no more, even
+    /// at `debug`: such refusals come in floods.
+    pub(crate) fn report_source(&self, peer: &Addr, why: SourceRefusal) {
+        self.count(self.counters.sources.of(why));
+        self.count_refused(peer);
+        let error = why.into();
+        let failure = Failure::Refused { peer, error: &error };
+        if let Some(left_out) = self.throttle.pass(Kind::Source(why), (Level::Debug, target(&failure))) {
+            self.log(&failure, Level::Debug, left_out);
+        }
+        self.tell_hook(&failure);
     }
 
     /// Counts and reports a connection that was closed while it was greeted.
@@ -299,6 +315,9 @@ impl Monitor {
         if let ChildEnd::NotGreeted(reason, text) = end {
             return self.report_not_greeted(peer, *reason, &io::Error::other(text.as_str()));
         }
+        if let ChildEnd::NotAdmitted(why) = end {
+            return self.report_source(peer, *why);
+        }
         self.count_end(peer, phase);
         let failed = |cause, text: &String| {
             self.report_failed(peer, cause, &*Box::<UserError>::from(text.as_str()));
@@ -311,7 +330,7 @@ impl Monitor {
             ChildEnd::Disconnected(text) => failed(Cause::Peer, text),
             ChildEnd::AtFault(text) => failed(Cause::PeerFault, text),
             ChildEnd::Panicked(message) => self.count_panic(peer, message),
-            ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) => {}
+            ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) | ChildEnd::NotAdmitted(_) => {}
             ChildEnd::Exited(code) => {
                 self.count(&counters.failed);
                 self.count(&counters.crashed);
@@ -403,7 +422,16 @@ impl Monitor {
     }
 
     fn report_with(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
+        self.log(failure, level, left_out);
+        self.tell_hook(failure);
+    }
+
+    #[allow(clippy::unused_self)]
+    fn log(&self, failure: &Failure<'_>, level: Level, left_out: u64) {
         log_line(level, target(failure), format_args!("{failure}{}", More(left_out)));
+    }
+
+    fn tell_hook(&self, failure: &Failure<'_>) {
         let Some(hook) = &self.handle_error else { return };
         // A hook that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);

@@ -315,6 +315,7 @@ impl Monitor {
             ChildEnd::Panicked(text) => (To::Panicked, Some(text)),
             ChildEnd::Refused(_, text) => (To::Refused, Some(text)),
             ChildEnd::NotGreeted(reason, text) => ((*reason).into(), Some(text)),
+            ChildEnd::NotAdmitted(why) => return self.tell_closed(account, peer, To::Refused, || Some(why)),
             ChildEnd::Exited(code) => {
                 return self.tell_closed(account, peer, To::Crashed, || Some(format!("exited with {code}")))
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::greeting::{GreetingCounters, GreetingCounts};
+use super::sources::{SourceCounters, SourceCounts};
 use super::times::{TimeCounters, Times};
 
 /// The counters of a server, by the outcome of each connection.
@@ -23,6 +24,7 @@ pub(crate) struct Counters {
     pub(crate) forced: AtomicU64,
     pub(crate) greetings: GreetingCounters,
     pub(crate) times: TimeCounters,
+    pub(crate) sources: SourceCounters,
 }
 
 /// A server's counters at one moment, since it was bound. [`ServerHandle::stats`](crate::ServerHandle::stats)
@@ -66,6 +68,8 @@ pub struct Stats {
     pub greetings: GreetingCounts,
     /// How long connections took. Only a server with an [`Observer`](crate::Observer) measures it.
     pub times: Times,
+    /// Of the refused, those that were refused for their source.
+    pub sources: SourceCounts,
 }
 
 impl fmt::Display for Stats {
@@ -111,6 +115,8 @@ pub struct Report {
     pub abandoned: u64,
     /// Of the disconnected and the refused, those that ended before their handler, while they were greeted.
     pub greetings: GreetingCounts,
+    /// Of the refused, those that were refused for their source.
+    pub sources: SourceCounts,
 }
 
 /// One line. Counts that are zero are left out, but for the first two:
@@ -141,6 +147,8 @@ impl fmt::Display for Report {
             ("forced", self.forced),
             ("abandoned", self.abandoned),
             ("failed greetings", self.greetings.all()),
+            ("refused by source", self.sources.refused()),
+            ("uncounted by source", self.sources.uncounted),
         ];
         let mut rest = rest.into_iter().filter(|(_, count)| *count > 0);
         rest.try_for_each(|(name, count)| write!(f, ", {name} {count}"))
@@ -165,6 +173,7 @@ impl Counters {
             forced: self.forced.load(Relaxed),
             abandoned: 0,
             greetings: self.greetings.totals(),
+            sources: self.sources.totals(),
         }
     }
 
@@ -184,6 +193,7 @@ impl Counters {
         self.forced.store(to.forced, Relaxed);
         self.greetings.reset(to.greetings);
         self.times.reset();
+        self.sources.reset(to.sources);
     }
 }
 
@@ -221,6 +231,7 @@ impl Report {
             forced: self.forced.saturating_add(other.forced),
             abandoned: self.abandoned.saturating_add(other.abandoned),
             greetings: self.greetings.with(other.greetings, u64::saturating_add),
+            sources: self.sources.with(other.sources, u64::saturating_add),
         }
     }
 
@@ -241,6 +252,7 @@ impl Report {
             forced: self.forced.saturating_sub(before.forced),
             abandoned: self.abandoned,
             greetings: self.greetings.with(before.greetings, u64::saturating_sub),
+            sources: self.sources.with(before.sources, u64::saturating_sub),
         }
     }
 }

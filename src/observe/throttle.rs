@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::greeting::GreetingFailure;
+use crate::sources::SourceRefusal;
 use crate::sync::{now, Mutex};
 
 /// A kind of event, counted together. Their number is bounded: by the error numbers, the signals, the hooks and the workers.
@@ -23,6 +24,8 @@ pub(crate) enum Kind {
     Unverified { said_no: bool },
     /// A connection whose greeting failed, by the reason.
     Greeting(GreetingFailure),
+    /// A connection that was refused for its source.
+    Source(SourceRefusal),
     /// A worker that cannot wait, or cannot be started.
     Worker,
     /// A callback that holds up a loop.
@@ -60,6 +63,8 @@ impl std::fmt::Display for Kind {
             Self::Unverified { said_no: true } => f.write_str("connections refused by verify_request"),
             Self::Unverified { said_no: false } => f.write_str("connections without an answer of verify_request"),
             Self::Greeting(reason) => reason.fmt(f),
+            Self::Source(SourceRefusal::AtOnce) => f.write_str("connections beyond what their source may have at once"),
+            Self::Source(SourceRefusal::Rate) => f.write_str("connections of sources that connect too fast"),
             Self::Worker => f.write_str("workers that had to rest"),
             Self::Stalled => f.write_str("slow callbacks"),
             Self::Failed => f.write_str("errors of handlers"),

@@ -15,6 +15,7 @@ use crate::observe::Report;
 use crate::panics::caught;
 use crate::preforking::settings::PreForkingSettings;
 use crate::server::Bound;
+use crate::sources::Sources;
 use crate::sys::process::{self, ChildSignals, Private};
 use crate::sys::shared::{let_go, SharedRef};
 use crate::sys::worker::{become_worker, pipe, set_name, WorkerSwitches};
@@ -236,7 +237,8 @@ fn become_worker_process(
     // Let go of memory, but for what this worker writes. Keep its own eventfds, the master's pipes for workers,
     // the listeners, and the two pipes. A copy of another worker's lifeline, for one, would hide the master's
     // death from that worker.
-    let_go(&[role.slot.on_pages(), role.queue_counts().on_pages()])
+    let sources = core.admission.sources.iter().map(Sources::on_pages);
+    let_go(&[role.slot.on_pages(), role.queue_counts().on_pages()].into_iter().chain(sources).collect::<Vec<_>>())
         .map_err(Error::system("let go of the memory of the master"))?;
     let words = role.pipe.lock();
     let of_workers = role.master.control.become_masters(&role.slot.map(|slot| &slot.wishes));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerBuilder;
+use crate::config::PerSource;
 use crate::proxy::ProxyProtocol;
 #[cfg(feature = "__tls")]
 use crate::tls::TlsConfig;
@@ -57,6 +58,43 @@ impl<S> ServerBuilder<S> {
     /// not count. Defaults to 10 s. Zero is an error when the server is bound.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.settings.handshake_timeout = limit;
+        self
+    }
+
+    /// Limits how many connections one source has, and how fast it connects: see [`PerSource`]. The limits are exact,
+    /// over all threads, loops and processes of the server. A connection beyond them is closed without a message (a
+    /// client of TLS reads an alert), and counted by its reason in [`Stats::sources`](crate::Stats::sources). It is
+    /// told to [`handle_error`](Self::handle_error); the log has a line a second, at `debug`. Defaults to no limits.
+    ///
+    /// The source is that of the client, so behind a [proxy](Self::proxy_protocol) it is known once the header has
+    /// come, before [`verify_request`](Self::verify_request). Without a proxy it is known at once, and a refusal
+    /// starts no thread and no process. Connections over Unix sockets have no source, nor has one that a proxy makes
+    /// for itself; datagrams have one that anybody can forge. They are not counted.
+    /// [The guide](crate::guide::exposing#one-source-of-many) says what to set.
+    ///
+    /// ```
+    /// use std::io::read_to_string;
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use socketserver::{handler, PerSource, ServerBuilder};
+    ///
+    /// let hourly = PerSource::new().at_once(20).rate(1, Duration::from_secs(3600));
+    /// let mut server = ServerBuilder::new()
+    ///     .per_source(hourly)
+    ///     .bind_tcp("127.0.0.1:0", handler(|conn| conn.send_line("hello")))?;
+    /// let (addr, handle) = (server.local_addr().socket_addr().unwrap(), server.handle());
+    /// let serving = std::thread::spawn(move || server.serve_forever());
+    ///
+    /// assert_eq!(read_to_string(TcpStream::connect(addr)?)?, "hello\n");
+    /// assert_eq!(read_to_string(TcpStream::connect(addr)?)?, ""); // too soon
+    ///
+    /// handle.shutdown();
+    /// let report = serving.join().unwrap()?;
+    /// assert_eq!((report.served, report.sources.rate), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn per_source(mut self, limits: PerSource) -> Self {
+        self.settings.per_source = Some(limits);
         self
     }
 

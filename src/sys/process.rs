@@ -24,6 +24,11 @@ pub(crate) fn id() -> i32 {
     Pid::this().as_raw()
 }
 
+/// The number of the process that has forked this one, or of the one that has taken its place at its death.
+pub(crate) fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
 /// Returns the most processes that this one's user may have, if the kernel or RLIMIT_NPROC limits them.
 pub(crate) fn limit() -> Option<u64> {
     let most = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
@@ -152,7 +157,7 @@ pub(crate) fn fork_child_with<T: Shareable + 'static>(
 pub(crate) fn die_with(parent: i32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died in between.
-    if nix::unistd::getppid().as_raw() != parent {
+    if self::parent() != parent {
         return Err(io::Error::other("the parent is dead already"));
     }
     Ok(())

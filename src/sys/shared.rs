@@ -125,9 +125,12 @@ impl Region {
     }
 }
 
+// SAFETY: a slice of atomics is nothing but atomics.
+unsafe impl<T: Shareable> Shareable for [T] {}
+
 /// A value that this process writes, and that children which are forked later read. Zeroed at first.
 #[derive(Debug)]
-pub(crate) struct Shared<T: Shareable>(NonNull<T>);
+pub(crate) struct Shared<T: Shareable + ?Sized>(NonNull<T>);
 
 impl<T: Shareable> Shared<T> {
     pub(crate) fn new() -> io::Result<Self> {
@@ -154,8 +157,7 @@ impl<T: Shareable> Shared<T> {
             // SAFETY: the new mapping is page-aligned and long enough, and nobody else knows of it yet.
             unsafe { memory.cast().write(first) };
         }
-        let start = memory.as_ptr() as usize;
-        REGIONS.lock().push(Region { memory: start..start + pages(Self::length().get()), view });
+        note(memory, Self::length(), view);
         Ok(Self(memory.cast()))
     }
 
@@ -164,7 +166,36 @@ impl<T: Shareable> Shared<T> {
     pub(crate) fn renew(&self, carry: impl FnOnce(&T, &T)) -> io::Result<()> {
         let fresh = Self::new()?;
         carry(self, &fresh);
-        let length = pages(Self::length().get());
+        self.give_place(fresh)
+    }
+}
+
+impl<T: Shareable> Shared<[T]> {
+    /// Makes a slice that a child sees only as far as [`let_go`] keeps it.
+    pub(crate) fn unseen_slice(count: usize) -> io::Result<Self> {
+        let bytes = count.checked_mul(std::mem::size_of::<T>()).and_then(NonZeroUsize::new);
+        let length = bytes.ok_or(io::ErrorKind::InvalidInput)?;
+        let memory = map_once(length)?;
+        note(memory, length, View::Nothing);
+        Ok(Self(NonNull::slice_from_raw_parts(memory.cast(), count)))
+    }
+
+    /// Gives this process memory of its own at the same place: zeroes.
+    pub(crate) fn renew_slice(&self) -> io::Result<()> {
+        self.give_place(Self::unseen_slice(self.len())?)
+    }
+}
+
+impl<T: Shareable + ?Sized> Shared<T> {
+    /// Returns the pages that the value lies on, for [`let_go`].
+    pub(crate) fn on_pages(&self) -> Range<usize> {
+        let start = self.0.cast::<c_void>().as_ptr() as usize;
+        start..start + pages(std::mem::size_of_val(&**self))
+    }
+
+    /// Puts fresh memory of the same length here.
+    fn give_place(&self, fresh: Self) -> io::Result<()> {
+        let (length, start) = (self.on_pages().len(), self.on_pages().start);
         // In one step: at every moment there is a value of atomics, as other processes could have written it.
         move_to(fresh.0.cast(), length, self.0.cast())?;
         // The new memory comes with its own view.
@@ -173,7 +204,7 @@ impl<T: Shareable> Shared<T> {
             let at = regions.iter().position(|region| region.memory.start == start)?;
             Some(regions.swap_remove(at))
         };
-        let (old, new) = (take(self.0.as_ptr() as usize), take(fresh.0.as_ptr() as usize));
+        let (old, new) = (take(start), take(fresh.on_pages().start));
         std::mem::forget(fresh);
         if let (Some(old), Some(new)) = (old, new) {
             if let Some(view) = old.view.address() {
@@ -184,6 +215,12 @@ impl<T: Shareable> Shared<T> {
         }
         Ok(())
     }
+}
+
+/// Enters memory into the list of all memory that is shared.
+fn note(memory: NonNull<c_void>, length: NonZeroUsize, view: View) {
+    let start = memory.as_ptr() as usize;
+    REGIONS.lock().push(Region { memory: start..start + pages(length.get()), view });
 }
 
 /// Moves a mapping of this module to the place of another one, which goes.
@@ -236,7 +273,7 @@ fn page() -> usize {
     PAGE.load(Relaxed)
 }
 
-impl<T: Shareable> Deref for Shared<T> {
+impl<T: Shareable + ?Sized> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -246,9 +283,9 @@ impl<T: Shareable> Deref for Shared<T> {
     }
 }
 
-impl<T: Shareable> Drop for Shared<T> {
+impl<T: Shareable + ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
-        let start = self.0.as_ptr() as usize;
+        let start = self.0.cast::<c_void>().as_ptr() as usize;
         let mut regions = REGIONS.lock();
         // A child has let go of it.
         let Some(at) = regions.iter().position(|region| region.memory.start == start) else { return };
@@ -261,9 +298,9 @@ impl<T: Shareable> Drop for Shared<T> {
 }
 
 // SAFETY: the pointer is the only owner of the mapping, and T is Sync.
-unsafe impl<T: Shareable> Send for Shared<T> {}
+unsafe impl<T: Shareable + ?Sized> Send for Shared<T> {}
 // SAFETY: only shared references to a Sync value are given out.
-unsafe impl<T: Shareable> Sync for Shared<T> {}
+unsafe impl<T: Shareable + ?Sized> Sync for Shared<T> {}
 
 /// A part of a value in shared memory. It keeps the whole mapping alive.
 pub(crate) struct SharedRef<T: 'static> {

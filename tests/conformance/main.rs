@@ -13,6 +13,7 @@ mod leaks;
 mod limits;
 mod observer;
 mod proxy;
+mod sources;
 mod stop;
 mod unread;
 
@@ -78,6 +79,8 @@ macro_rules! strategies {
                     the_log_names_the_client_behind_a_proxy a_stop_ends_greetings_at_once
                     cuts_a_slow_header_at_the_handshake_limit a_mute_crowd_holds_up_nobody
                     the_request_limit_begins_after_the_header;
+                sources: a_source_has_no_more_at_once_than_it_may a_source_that_connects_too_fast_is_refused
+                    behind_a_proxy_the_client_is_the_source a_unix_socket_has_no_sources;
                 stop: lets_a_request_in_flight_finish ends_idle_clients_at_once cuts_half_a_request_at_the_drain_limit
                     serves_clients_in_the_queue stops_from_within_a_handler stops_at_once_when_nothing_runs
                     a_second_sigterm_ends_a_spinning_handler a_second_sigint_ends_a_spinning_handler

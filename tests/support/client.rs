@@ -1,12 +1,12 @@
 //! A client with the standard library's sockets: nothing of the crate under test takes part.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{bind, connect, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn};
 
 use super::{procfs, until, LIMIT};
 
@@ -42,6 +42,23 @@ impl Client {
             }
         };
         let client = Self { socket: BufReader::new(socket) };
+        client.wait_at_most(LIMIT);
+        client
+    }
+
+    /// As [`connect`](Self::connect), from another IPv4 address of this machine: all of 127.0.0.0/8 are.
+    pub fn connect_from(source: &str, addr: &str) -> Self {
+        let kind = (AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC);
+        let socket = socket(kind.0, kind.1, kind.2, None).unwrap();
+        // The port is chosen at the connect, so that a crowd does not run out of ports.
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).unwrap();
+        let v4 = |text: String| SockaddrIn::from(text.parse::<SocketAddrV4>().unwrap());
+        bind(socket.as_raw_fd(), &v4(format!("{source}:0"))).unwrap();
+        connect(socket.as_raw_fd(), &v4(addr.to_owned())).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        let client = Self { socket: BufReader::new(Socket::Tcp(stream)) };
         client.wait_at_most(LIMIT);
         client
     }

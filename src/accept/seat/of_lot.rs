@@ -67,7 +67,7 @@ impl Seat<'_> {
                 core.backoff.is_over();
                 permit.engage();
                 lot.listen(&self.listeners, index);
-                return Ok(Some(Request::new(work, permit).with_lot(lot)));
+                return Ok(Request::admit(work, permit).map(|request| request.with_lot(lot)));
             }
             (Ok(work), None) => {
                 lot.listen(&self.listeners, index);

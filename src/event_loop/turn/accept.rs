@@ -19,7 +19,7 @@ use crate::event_loop::state::conn::{Conn, Origin};
 use crate::event_loop::state::ports::{AcceptedOn, Port};
 use crate::event_loop::state::work::TimerTask;
 use crate::event_loop::state::State;
-use crate::finish::refuse;
+use crate::finish::{self, refuse};
 use crate::lifecycle::AtGate;
 use crate::listen::Listener;
 use crate::net::{Accepted, Arrival};
@@ -185,8 +185,12 @@ impl State {
         }
     }
 
-    /// Serves a connection, or asks `verify_request` about it first.
-    pub(crate) fn verify(&mut self, accepted_on: AcceptedOn, mut accepted: Accepted, permit: Permit) {
+    /// Serves a connection. First it counts it for its source, and asks `verify_request` about it.
+    pub(crate) fn verify(&mut self, accepted_on: AcceptedOn, mut accepted: Accepted, mut permit: Permit) {
+        // Here the client is known, also behind a proxy.
+        if let Err(why) = permit.admit_source(&accepted) {
+            return finish::refuse_source(&self.core, accepted, why);
+        }
         self.core.tell_opened(&mut accepted);
         if self.core.hooks.verify_request.is_some() {
             self.await_verdict(accepted_on, accepted, permit);

@@ -12,6 +12,7 @@ use crate::lifecycle::LostWith;
 use crate::observe::log_line;
 use crate::preforking::worker::{State, Worker, AFTER_THE_DRAIN};
 use crate::preforking::WorkerExit;
+use crate::sources::Sources;
 use crate::sys::process::{self, Status};
 use crate::sys::signal;
 
@@ -37,6 +38,7 @@ impl Supervisor<'_> {
             _ => LostWith::Crashed,
         };
         let connections = worker.slot.settle(lost_with, &worker.counted);
+        worker.core.admission.sources.iter().for_each(Sources::settle);
         if in_order {
             self.abandoned = self.abandoned.saturating_add(worker.slot.result());
         }

@@ -2,16 +2,22 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use super::slots::{ChildSlot, Verdict};
+use super::slots::{Answer, ChildSlot, Verdict};
 use super::Forking;
 use crate::accept::Request;
+use crate::config::LAST_LOOK;
 use crate::greeting::GreetingError;
-use crate::observe::{Cause, Outcome};
+use crate::lifecycle::Core;
+use crate::observe::{Cause, GreetingFailure, Outcome};
 use crate::panics::caught;
 use crate::sys::limits::restore_descriptors;
 use crate::sys::process;
 use crate::sys::shared::{let_go, SharedRef};
+
+/// The first pause of a child that waits for its parent's answer. The parent usually answers before that.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
 
 /// Serves the connection. Returns the exit code.
 ///
@@ -26,7 +32,7 @@ pub(super) fn run(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, st
 }
 
 fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &Forking, parent: i32) -> Verdict {
-    let Some(core) = request.as_ref().and_then(Request::core) else { return Verdict::Failed };
+    let Some(core) = request.as_ref().and_then(Request::core).cloned() else { return Verdict::Failed };
 
     // Let go of memory and descriptors, before any code of the user's runs. The reply to a datagram
     // leaves from the server's socket, so that socket stays.
@@ -56,7 +62,7 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
 
     // From here on the request belongs to the child, but for its permit.
     let Some(mut request) = request.take() else { return Verdict::Failed };
-    if let Err(verdict) = let_in(&mut request, slot) {
+    if let Err(verdict) = let_in(&core, &mut request, slot, parent) {
         // The permit is the parent's. Dropped here, it would count as given back.
         request.keep_permit();
         return verdict;
@@ -69,8 +75,9 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
     judged.unwrap_or(Verdict::Failed)
 }
 
-/// Does what comes before the handler: the proxy's header, `verify_request`, and TLS. Writes why the client is not let in.
-fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
+/// Does what comes before the handler: the proxy's header, admission, `verify_request`, and TLS. Writes why the client is
+/// not let in.
+fn let_in(core: &Core, request: &mut Request, slot: &ChildSlot, parent: i32) -> Result<(), Verdict> {
     let not_greeted = |why: GreetingError| {
         slot.set_reason(why.reason);
         slot.set_verdict(Verdict::NotGreeted, &why.error.to_string());
@@ -78,6 +85,9 @@ fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
     };
     request.greet_in_child(&slot.told.deadline).map_err(not_greeted)?;
     tell_greeted(request, slot);
+    if request.has_come_by_proxy() && core.admission.sources.is_some() {
+        await_answer(core, slot, parent)?;
+    }
     request.verify_in_child(&slot.told.deadline).map_err(|why| {
         let verdict = match why.kind() {
             io::ErrorKind::PermissionDenied => Verdict::Refused,
@@ -94,8 +104,33 @@ fn let_in(request: &mut Request, slot: &ChildSlot) -> Result<(), Verdict> {
 fn tell_greeted(request: &Request, slot: &ChildSlot) {
     let Some(core) = request.core().filter(|core| core.settings.proxy_protocol.is_some()) else { return };
     slot.set_greeted(request.proxy_header());
-    if core.monitor.measures() {
+    if core.monitor.measures() || core.admission.sources.is_some() {
         core.control.made_pipes().into_iter().for_each(|pipes| pipes.ring());
+    }
+}
+
+/// Waits for the parent, which has been told of the client: whether it is admitted for its source.
+fn await_answer(core: &Core, slot: &ChildSlot, parent: i32) -> Result<(), Verdict> {
+    let until = Instant::now() + core.settings.handshake_timeout;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match slot.answer() {
+            Some(Answer::Admitted) => return Ok(()),
+            Some(Answer::Refused) => {
+                slot.set_verdict(Verdict::NotAdmitted, "");
+                return Err(Verdict::NotAdmitted);
+            }
+            // Without a parent there are no counts, and no further clients.
+            None if process::parent() != parent => return Ok(()),
+            None => {}
+        }
+        if Instant::now() >= until || core.control.is_cut() {
+            slot.set_reason(GreetingFailure::TimedOut);
+            slot.set_verdict(Verdict::NotGreeted, "its process has not heard whether its source is admitted");
+            return Err(Verdict::NotGreeted);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 

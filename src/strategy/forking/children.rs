@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::slots::{ChildSlot, NewSlots, Verdict};
+use super::slots::{Answer, ChildSlot, NewSlots, Verdict};
 use crate::accept::{Kept, Rejected, Request};
 use crate::admit::Permit;
 use crate::config::Limit;
 use crate::lifecycle::{Core, ServerHandle};
 use crate::net::{Addr, Birth};
 use crate::observe::{Account, ChildEnd, GreetingFailure, StopPhase};
-use crate::proxy::ProxyHeader;
+use crate::proxy::{ProxyHeader, Trust};
+use crate::sources::SourceRefusal;
 use crate::sys::process::{self, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::window::Window;
@@ -53,20 +54,27 @@ struct Child {
     /// Given back when the child has ended, however it ends. In the child, a drop of it would free nothing
     /// here.
     permit: Permit,
+    /// Why its client was not admitted.
+    refused: Option<SourceRefusal>,
 }
 
 impl Child {
-    /// Takes over, once, what the child has been told by a proxy, and tells the observers.
+    /// Takes over, once, what the child has been told by a proxy: admits the client, and tells the observers.
     fn meet(&mut self, core: &Core) {
         if self.proxy.is_some() || !self.slot.is_greeted() {
             return;
         }
-        if let Some(mut header) = self.slot.header() {
+        // A child that has no proxy may claim to have one, once a hostile client has taken it over.
+        let proxies = core.settings.proxy_protocol.as_ref();
+        let is_proxy = proxies.is_some_and(|proxies| proxies.trust(self.peer.ip()) == Trust::Proxy);
+        if let Some(mut header) = self.slot.header().filter(|_| is_proxy) {
             header.received(self.peer.socket_addr(), Duration::ZERO);
             if let Some(client) = header.client() {
                 let proxy = std::mem::replace(&mut self.peer, Addr::Ip(client));
                 core.monitor.note_client(&proxy, &self.peer);
+                self.refused = self.permit.admit_client(client.ip()).err();
             }
+            self.slot.set_answer(if self.refused.is_some() { Answer::Refused } else { Answer::Admitted });
             self.proxy = Some(Arc::new(header));
         }
         core.monitor.tell_opened(&mut self.birth, &self.peer, self.proxy.as_deref());
@@ -130,7 +138,7 @@ impl Children {
                 }
                 self.watch_child(
                     watch,
-                    Child { pidfd: None, pid, peer, birth, proxy: None, slot, ending: None, permit },
+                    Child { pidfd: None, pid, peer, birth, proxy: None, slot, ending: None, permit, refused: None },
                 );
                 Ok(())
             }
@@ -226,26 +234,12 @@ impl Children {
         // Its last wish may not have been heard yet.
         self.fulfil(&child);
         child.meet(&self.core);
-        let reason = child.slot.reason();
-        let limit = child.ending.map(|(limit, _)| limit);
-        let end = match (status, child.slot.verdict()) {
-            (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
-            // A verdict counts only with its own exit code. Another code means that something has called
-            // `exit`.
-            (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => {
-                end_by(verdict, text, reason)
-            }
-            // The handler has become a program. For the program, 0 is success.
-            (Status::Exited(0), None) if child.slot.told.executes.load(SeqCst) => ChildEnd::Served,
-            (Status::Exited(code), _) => ChildEnd::Exited(code),
-            // Nobody can know the exit code. The child's own words are left.
-            (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
-            (Status::Gone, None) => {
-                ChildEnd::Failed("its process ended without a report, and other code waited for it first".to_owned())
-            }
+        let end = match child.refused {
+            Some(why) => ChildEnd::NotAdmitted(why),
+            None => end_of(&child, status),
         };
         self.core.monitor.report_child_end(&child.peer, &end, self.phase_of(&end));
-        let was_handled = !matches!(end, ChildEnd::Refused(..) | ChildEnd::NotGreeted(..));
+        let was_handled = !matches!(end, ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) | ChildEnd::NotAdmitted(_));
         let account = Account {
             birth: child.birth,
             moved: child.slot.moved(),
@@ -335,6 +329,26 @@ impl Drop for Children {
     }
 }
 
+/// Returns how a child has ended, by its status and its own words.
+fn end_of(child: &Child, status: Status) -> ChildEnd {
+    let reason = child.slot.reason();
+    let limit = child.ending.map(|(limit, _)| limit);
+    match (status, child.slot.verdict()) {
+        (Status::Killed(signal), _) => ChildEnd::Killed { signal, limit },
+        // A verdict counts only with its own exit code. Another code means that something has called
+        // `exit`.
+        (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => end_by(verdict, text, reason),
+        // The handler has become a program. For the program, 0 is success.
+        (Status::Exited(0), None) if child.slot.told.executes.load(SeqCst) => ChildEnd::Served,
+        (Status::Exited(code), _) => ChildEnd::Exited(code),
+        // Nobody can know the exit code. The child's own words are left.
+        (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
+        (Status::Gone, None) => {
+            ChildEnd::Failed("its process ended without a report, and other code waited for it first".to_owned())
+        }
+    }
+}
+
 fn end_by(verdict: Verdict, text: String, reason: GreetingFailure) -> ChildEnd {
     match verdict {
         Verdict::Served => ChildEnd::Served,
@@ -347,5 +361,7 @@ fn end_by(verdict: Verdict, text: String, reason: GreetingFailure) -> ChildEnd {
         Verdict::Unanswered => ChildEnd::Refused(io::ErrorKind::TimedOut, text),
         Verdict::Unasked => ChildEnd::Refused(io::ErrorKind::Other, text),
         Verdict::NotGreeted => ChildEnd::NotGreeted(reason, text),
+        // The parent knows that it has refused the client, and why.
+        Verdict::NotAdmitted => ChildEnd::Failed(text),
     }
 }

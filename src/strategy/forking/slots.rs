@@ -35,6 +35,8 @@ pub(crate) struct ChildSlot {
     /// the IP address, then the family (4 or 6) above the port.
     client: [AtomicU64; 3],
     destination: [AtomicU64; 3],
+    /// An [`Answer`] as a number. 0: none yet.
+    answer: AtomicU32,
     /// A [`Verdict`] as a number. 0: none yet.
     verdict: AtomicU32,
     /// The place of the reason in [`GreetingFailure::ALL`], for [`Verdict::NotGreeted`].
@@ -42,6 +44,15 @@ pub(crate) struct ChildSlot {
     length: AtomicU32,
     text: [AtomicU8; TEXT],
     pub(super) wishes: Wishes,
+}
+
+/// The parent's answer to a child whose client a proxy has named: whether the client is admitted for its source. Only the
+/// parent counts sources: a child that a hostile client has taken over could cheat them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Answer {
+    Admitted = 1,
+    Refused = 2,
 }
 
 /// How a handler has ended, in the child's own judgement.
@@ -65,10 +76,12 @@ pub(crate) enum Verdict {
     NotGreeted = 10,
     /// The peer has sent what cannot be served.
     AtFault = 11,
+    /// The parent has refused the client for its source.
+    NotAdmitted = 12,
 }
 
 impl Verdict {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Served,
         Self::Failed,
         Self::TimedOut,
@@ -80,6 +93,7 @@ impl Verdict {
         Self::Unasked,
         Self::NotGreeted,
         Self::AtFault,
+        Self::NotAdmitted,
     ];
 
     /// Returns the exit code of the child. The guide lists them.
@@ -92,7 +106,7 @@ impl Verdict {
             Self::TimedOut => 111,
             Self::Disconnected => 112,
             Self::Unbound => 113,
-            Self::Refused | Self::Unanswered | Self::Unasked | Self::NotGreeted => 114,
+            Self::Refused | Self::Unanswered | Self::Unasked | Self::NotGreeted | Self::NotAdmitted => 114,
         }
     }
 }
@@ -140,6 +154,16 @@ impl ChildSlot {
     pub(super) fn reason(&self) -> GreetingFailure {
         let place = self.reason.load(SeqCst) as usize;
         GreetingFailure::ALL.get(place).copied().unwrap_or(GreetingFailure::System)
+    }
+
+    pub(super) fn set_answer(&self, answer: Answer) {
+        self.answer.store(answer as u32, SeqCst);
+    }
+
+    /// Returns the parent's answer. `None`: it is still to come.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        let number = self.answer.load(SeqCst);
+        [Answer::Admitted, Answer::Refused].into_iter().find(|answer| *answer as u32 == number)
     }
 
     /// Writes what a proxy has told, once it is known, and that a client without a proxy is let on.
