@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A rate. Times are nanoseconds since the epoch of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// The time that one connection takes of the source's allowance.
+    /// The part of the source's allowance that each connection takes.
     gap: u64,
     /// The whole allowance.
     period: u64,

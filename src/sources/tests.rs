@@ -76,7 +76,7 @@ fn a_rate_holds_for_each_source() {
     assert_eq!(comes("192.0.2.1", 1011), Err(SourceRefusal::Rate));
 }
 
-/// X4: a million sources, in a table with room for two thousand.
+/// X4: a million sources, in a table with room for two thousand. They evict nobody else's connection.
 #[test]
 fn a_flood_of_sources_evicts_nobody_who_is_connected() {
     let sources = sources(PerSource::new().at_once(2).rate(2, Duration::from_secs(3600)).memory(SMALL));
