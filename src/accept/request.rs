@@ -135,7 +135,7 @@ impl Request {
     /// Serves the request on this thread: `verify_request`, `setup`, `handle`, `finish`, close, count. An
     /// error of the handler is logged and counted, and a panic too: `run` always returns.
     pub fn run(mut self) {
-        let (mut work, mut permit, lot) = match self.0.take() {
+        let (work, mut permit, lot) = match self.0.take() {
             Some(Parts::New { work, permit, lot }) => (work, permit, lot),
             Some(Parts::Again(visit, lot)) => return visit.run(&lot),
             None => return,
@@ -147,12 +147,7 @@ impl Request {
         let notice = if Accepting::is_here() { StopNotice::ByPolling } else { StopNotice::ByRegistry };
 
         // Behind a proxy, the client's address comes first: the hook and the handler see it.
-        if let Err(why) = greet(permit.core(), &mut work, notice == StopNotice::ByPolling) {
-            return finish::refuse_ungreeted(permit.core(), work, &why);
-        }
-        if let Err(why) = admit_client(&mut permit, &work) {
-            return finish::refuse_source(permit.core(), work, why);
-        }
+        let Some(mut work) = meet(work, &mut permit, notice == StopNotice::ByPolling) else { return };
         let core = permit.core();
         core.tell_opened(&mut work);
 
@@ -307,6 +302,19 @@ fn greet(core: &Core, work: &mut Work, accepting: bool) -> Result<(), GreetingEr
         (Work::Connection(accepted, _), Some(proxies)) => greeting::meet_proxy(core, accepted, proxies, accepting),
         _ => Ok(()),
     }
+}
+
+/// Waits for the header of a proxy, and counts the connection for the client that it names. `None`: it was refused.
+fn meet(mut work: Work, permit: &mut Permit, accepting: bool) -> Option<Work> {
+    if let Err(why) = greet(permit.core(), &mut work, accepting) {
+        finish::refuse_ungreeted(permit.core(), work, &why);
+        return None;
+    }
+    if let Err(why) = admit_client(permit, &work) {
+        finish::refuse_source(permit.core(), work, why);
+        return None;
+    }
+    Some(work)
 }
 
 /// Counts the connection for the client that its proxy has named. Any other one was counted when it was accepted.
