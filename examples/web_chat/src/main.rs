@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use broker::Broker;
 use common::{fail, Args, Usage};
-use ports::Ports;
+use ports::{Kind, Ports};
 use room::Room;
 use socketserver::server::Engine;
 use socketserver::{EventLoop, Group, Report, Result, ServerBuilder, Threading, TlsConfig};
@@ -66,10 +66,10 @@ fn main() -> Result<()> {
 fn serve<H, S: Engine<H>>(builder: ServerBuilder<S>, args: &Args, ports: &Ports, chat: H) -> Result<Report> {
     let mut server = builder.bind(&args.addr, chat)?;
     let addrs: Vec<_> = server.local_addrs().cloned().collect();
-    if let [_, lines] = &addrs[..] {
-        ports.set_lines(lines);
-    }
-    addrs.iter().for_each(common::listening);
+    ports.set_page(&addrs[0]);
+    let lines = addrs.iter().find(|addr| ports.kind(addr) == Kind::Lines);
+    let lines = lines.unwrap_or_else(|| fail("--lines wants a port that is not the page's"));
+    [&addrs[0], lines].into_iter().for_each(common::listening);
     server.serve_forever()
 }
 

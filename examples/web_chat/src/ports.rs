@@ -11,26 +11,25 @@ pub enum Kind {
     Lines,
 }
 
-/// The address of the port for lines, once it is bound.
+/// The address of the page, once it is bound.
 #[derive(Default)]
 pub struct Ports(OnceLock<Addr>);
 
 impl Ports {
-    pub fn set_lines(&self, addr: &Addr) {
+    pub fn set_page(&self, addr: &Addr) {
         let _ = self.0.set(addr.clone()); // the first one stays
     }
 
-    /// What a connection is for, by the address of its end here. Of an IP address the port decides: the server may
-    /// listen on all addresses.
+    /// What a connection is for, by the address of its end here. Of an IP address the port decides: a name may stand for
+    /// several addresses, and a server may listen on all.
     pub fn kind(&self, local: &Addr) -> Kind {
-        let is_lines = self.0.get().is_some_and(|lines| match (lines.port(), local.port()) {
-            (Some(lines), Some(local)) => lines == local,
-            _ => lines == local,
+        let is_page = self.0.get().is_none_or(|page| match (page.port(), local.port()) {
+            (Some(page), Some(local)) => page == local,
+            _ => page == local,
         });
-        if is_lines {
-            Kind::Lines
-        } else {
-            Kind::Page
+        match is_page {
+            true => Kind::Page,
+            false => Kind::Lines,
         }
     }
 }

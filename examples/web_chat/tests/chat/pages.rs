@@ -2,6 +2,7 @@
 
 use super::browser::{Browser, Page};
 use super::guests::{Chat, STRATEGIES};
+use super::support::pki::Pki;
 
 fn joins(page: &Page<'_>, name: &str) {
     page.until("document.querySelector('.on') !== null");
@@ -146,3 +147,63 @@ const TALK: &[(&str, &str)] = &[
     ("Grace", "Where do I read how it works?"),
     ("Ada", "Begin with room.rs, then on_loop.rs: https://docs.rs/socketserver has the rest."),
 ];
+
+#[test]
+fn https_serves_the_page_and_leaves_the_lines_as_they_are() {
+    let (Some(browser), Some(pki)) = (Browser::start(), Pki::make()) else { return };
+    for strategy in STRATEGIES {
+        let tls = pki.options();
+        let args: Vec<&str> = ["--strategy", strategy].into_iter().chain(tls.iter().map(String::as_str)).collect();
+        let mut chat = Chat::start(&args);
+        let page = browser.open(&format!("https://{}/", chat.server.addr()), 1200, 800);
+        joins(&page, "anna");
+        let mut ben = chat.liner("ben");
+        page.until_log_has("ben has joined");
+        page.enter("hello by TLS");
+        assert_eq!(ben.line(), "anna: hello by TLS");
+        let numbers = browser.open(&format!("https://{}/stats", chat.server.addr()), 1200, 800);
+        numbers.until("document.querySelectorAll('#tiles b')[1].textContent === '2'");
+        chat.server.term().well_within(super::support::AT_ONCE);
+        page.until_log_has("The server has stopped");
+    }
+}
+
+#[test]
+fn what_members_say_and_call_themselves_is_text_and_runs_nowhere() {
+    let Some(browser) = Browser::start() else { return };
+    let chat = Chat::start(&[]);
+    let page = browser.open(&chat.page(), 1200, 800);
+    joins(&page, "anna");
+    let mut ben = chat.liner("<img src=x onerror=window.hit=1>");
+    page.until_log_has("<img src=x onerror=window.hit=1> has joined");
+    for text in ["<script>window.hit=1</script>", "<b>bold</b>", "javascript:window.hit=1 https://x/\"onclick=hit"] {
+        ben.send(format!("{text}\n"));
+        page.until_log_has(text);
+    }
+    // All links are of the web, and the page may load nothing from elsewhere.
+    assert_eq!(page.eval("[...document.querySelectorAll('#log a')].map(a => a.href).join()"), "https://x/");
+    assert_eq!(page.eval("fetch('https://127.0.0.1:1/').then(() => 'loaded', () => 'refused')"), "refused");
+    assert_eq!(page.eval("document.querySelectorAll('#log b:not(.by b), #log img, #log script').length"), 0);
+    assert_eq!(page.eval("window.hit === undefined"), true);
+}
+
+#[test]
+fn a_reader_who_has_scrolled_away_stays_there_and_the_log_has_an_end() {
+    let Some(browser) = Browser::start() else { return };
+    let chat = Chat::start(&[]);
+    let page = browser.open(&chat.page(), 390, 844);
+    joins(&page, "anna");
+    let mut ben = chat.liner("ben");
+    let lines: String = (1..=600).map(|n| format!("line {n} of many\n")).collect();
+    ben.send(lines);
+    page.until_log_has("line 600 of many");
+    assert_eq!(page.eval("document.querySelector('#log').children.length"), 500);
+    page.until("(log => log.scrollTop + log.clientHeight > log.scrollHeight - 5)(document.querySelector('#log'))");
+    page.eval("document.querySelector('#log').scrollTop = 1000");
+    page.until("document.querySelector('#log').scrollTop === 1000");
+    ben.send("one more\n");
+    page.until("!document.querySelector('#latest').hidden");
+    page.eval("document.querySelector('#latest').click()");
+    page.until("document.querySelector('#latest').hidden && document.activeElement.id === 'text'");
+    page.no_errors();
+}
