@@ -1,6 +1,7 @@
 //! The variant on one thread: an event loop. A connection is a [`Protocol`] that takes over from another: HTTP first,
 //! then a member or a watcher.
 
+use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::http::{self, Answer, Heads, LONGEST_HEAD};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
 use crate::room::{Effect, Room, Seat, STOPPING};
-use crate::ws::{self, End, Socket};
+use crate::ws::{self, Next, Socket};
 
 /// What all connections share. A clone is a handful of pointers.
 #[derive(Clone)]
@@ -158,24 +159,37 @@ impl Protocol for Member {
     }
 
     fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
-        let heard = self.socket.hear(data);
-        for text in heard.texts {
-            let effect = self.seat.hear(&text);
-            if let Some(reply) = self.chat.apply(t, &self.seat, self.chat.frames, effect) {
-                t.write(&ws::text_frame(&reply))?;
+        let mut stream = t.stream(data);
+        loop {
+            match self.socket.next(&mut stream) {
+                Next::Says(text) => {
+                    let effect = self.seat.hear(&text);
+                    let reply = self.chat.apply(stream.transport(), &self.seat, self.chat.frames, effect);
+                    if let Some(reply) = reply {
+                        stream.write_all(&ws::text_frame(&reply))?;
+                    }
+                }
+                Next::Waits => return Ok(()),
+                Next::Leaves => {
+                    t.close();
+                    return Ok(());
+                }
+                Next::Errs(why) => return Err(PeerFault::new(why).into()),
             }
         }
-        t.write(&heard.output)?;
-        match heard.end {
-            None => {}
-            Some(End::Closed) => t.close(),
-            Some(End::Fault(why)) => return Err(PeerFault::new(why).into()),
-        }
-        Ok(())
     }
 
     fn shutting_down(&mut self, t: &mut Transport<'_>) -> HandlerResult {
-        Ok(t.write(&self.socket.going_away())?)
+        t.leave(self.chat.frames); // nothing may follow the close: a browser would take it for a fault
+        self.socket.go_away(&mut t.stream(b""));
+        t.request_begins(); // not idle until the member has answered: an idle connection is closed at once
+        t.set_timer(ws::GOODBYE);
+        Ok(())
+    }
+
+    fn timer(&mut self, t: &mut Transport<'_>, _timer: TimerId) -> HandlerResult {
+        t.close();
+        Ok(())
     }
 
     fn connection_lost(&mut self, cx: &mut Context<'_>, _why: &Lost) {

@@ -2,11 +2,11 @@
 //! [`ConnectionWriter`]s.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use socketserver::connection::{ConnectionWriter, SendError};
+use socketserver::connection::{ConnectionWriter, Event, SendError};
 use socketserver::framing::FrameError;
 use socketserver::{Connection, HandlerResult, PeerFault, StreamRequestHandler, TlsConfig};
 
@@ -14,7 +14,7 @@ use crate::http::{self, Answer, Heads};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
 use crate::room::{Room, Seat, STOPPING};
-use crate::ws::{self, End, Socket};
+use crate::ws::{self, Next, Socket};
 
 /// One for all connections.
 pub struct Chat {
@@ -157,26 +157,31 @@ impl Chat {
         conn.set_idle_timeout(None); // a chat may be silent for hours
         conn.set_request_timeout(None);
         let (mut socket, mut place, writer) = (Socket::new(), self.place(true), conn.writer()?);
-        while conn.next_request()? {
-            let input = conn.fill_buf()?;
-            let (heard, taken) = (socket.hear(input), input.len());
-            conn.consume(taken);
-            for text in heard.texts {
-                place.hear(&writer, &text)?;
+        let mut is_stopping = false;
+        loop {
+            let event = match is_stopping {
+                false => Some(conn.wait()?),
+                true => conn.wait_timeout(ws::GOODBYE)?,
+            };
+            if event == Some(Event::Stopping) {
+                is_stopping = true;
+                // Nothing may follow the close: a browser would take it for a fault.
+                self.members.lock().remove(&place.seat.number());
+                conn.flush()?;
+                socket.go_away(&mut conn.nonblocking());
             }
-            if !heard.output.is_empty() {
-                writer.send(heard.output)?;
+            loop {
+                match socket.next(&mut conn.nonblocking()) {
+                    Next::Says(text) => place.hear(&writer, &text)?,
+                    Next::Waits => break,
+                    Next::Leaves => return Ok(()),
+                    Next::Errs(why) => return Err(PeerFault::new(why).into()),
+                }
             }
-            match heard.end {
-                None => {}
-                Some(End::Closed) => return Ok(()),
-                Some(End::Fault(why)) => return Err(PeerFault::new(why).into()),
+            if matches!(event, Some(Event::End) | None) {
+                return Ok(());
             }
         }
-        if conn.is_stopping() {
-            writer.send(socket.going_away())?;
-        }
-        Ok(())
     }
 
     /// A member with `nc`.

@@ -1,8 +1,11 @@
 //! WebSocket (RFC 6455) without I/O, by `tungstenite`: the upgrade, what arrives, and frames for many members.
+//! A [`Socket`] works on any stream that never waits: the loop lends one, and so does a connection of a thread.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tungstenite::error::ProtocolError;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
@@ -13,6 +16,10 @@ use crate::http::Head;
 
 /// Longest message of a member, in bytes.
 const LONGEST: usize = 16 << 10;
+
+/// How long a stop waits for a member's answer to its 1001. A browser whose answer finds no connection takes the end for
+/// a loss.
+pub const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The answer that makes a WebSocket of the connection; or the status and the reason of a refusal.
 pub fn upgrade(head: &Head) -> Result<String, (&'static str, &'static str)> {
@@ -45,21 +52,15 @@ pub fn text_frame(text: &str) -> Arc<[u8]> {
 /// One member's WebSocket.
 pub struct Socket(WebSocketContext);
 
-/// What has become of the bytes that have arrived.
-pub struct Heard {
-    /// The member's messages.
-    pub texts: Vec<Utf8Bytes>,
-    /// What is to be sent: pongs, and the answer to a close.
-    pub output: Vec<u8>,
-    /// Why no more is to be read.
-    pub end: Option<End>,
-}
-
-pub enum End {
-    /// The member has said goodbye.
-    Closed,
-    /// The member has broken the protocol, and is told so.
-    Fault(String),
+/// What a member does next.
+pub enum Next {
+    Says(Utf8Bytes),
+    /// Nothing until more arrives.
+    Waits,
+    /// It has gone, in order or not.
+    Leaves,
+    /// It has broken the protocol, and is told so.
+    Errs(String),
 }
 
 impl Socket {
@@ -73,39 +74,39 @@ impl Socket {
         Self(WebSocketContext::new(Role::Server, Some(config)))
     }
 
-    /// Takes all that has arrived.
-    pub fn hear(&mut self, input: &[u8]) -> Heard {
-        let mut pipe = Pipe { input, output: Vec::new() };
-        let mut texts = Vec::new();
-        let end = loop {
-            match self.0.read(&mut pipe) {
-                Ok(Message::Text(text)) => texts.push(text),
+    /// Takes the next message from a stream that never waits. Answers to pings and closes go into the stream.
+    pub fn next(&mut self, stream: &mut (impl Read + Write)) -> Next {
+        loop {
+            match self.0.read(stream) {
+                Ok(Message::Text(text)) => return Next::Says(text),
                 Ok(Message::Binary(_)) => {
-                    let _ = self.0.close(&mut pipe, because(CloseCode::Unsupported)); // a Vec takes all
-                    break Some(End::Fault("a member sends binary messages".to_owned()));
+                    self.close(stream, CloseCode::Unsupported);
+                    return Next::Errs("a member sends binary messages".to_owned());
                 }
                 Ok(_) => {}
-                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => break None,
-                Err(Error::ConnectionClosed) => break Some(End::Closed),
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => return Next::Waits,
+                Err(Error::ConnectionClosed | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                    return Next::Leaves;
+                }
                 Err(fault) => {
-                    let _ = self.0.close(&mut pipe, because(code_of(&fault)));
-                    break Some(End::Fault(fault.to_string()));
+                    self.close(stream, code_of(&fault));
+                    return Next::Errs(fault.to_string());
                 }
             }
-        };
-        Heard { texts, output: pipe.output, end }
+        }
     }
 
-    /// The frame that tells a member of the server's stop.
-    pub fn going_away(&mut self) -> Vec<u8> {
-        let mut pipe = Pipe { input: &[], output: Vec::new() };
-        let _ = self.0.close(&mut pipe, because(CloseCode::Away)); // a Vec takes all
-        pipe.output
+    /// Tells a member of the server's stop.
+    pub fn go_away(&mut self, stream: &mut (impl Read + Write)) {
+        self.close(stream, CloseCode::Away);
     }
-}
 
-fn because(code: CloseCode) -> Option<CloseFrame> {
-    Some(CloseFrame { code, reason: Utf8Bytes::default() })
+    fn close(&mut self, stream: &mut (impl Read + Write), code: CloseCode) {
+        let frame = CloseFrame { code, reason: Utf8Bytes::default() };
+        if let Err(e) = self.0.close(stream, Some(frame)) {
+            log::debug!("a member was not told why its connection ends: {e}");
+        }
+    }
 }
 
 fn code_of(fault: &Error) -> CloseCode {
@@ -113,30 +114,5 @@ fn code_of(fault: &Error) -> CloseCode {
         Error::Capacity(_) => CloseCode::Size,
         Error::Utf8(_) => CloseCode::Invalid,
         _ => CloseCode::Protocol,
-    }
-}
-
-/// A stream for `tungstenite` that never waits.
-struct Pipe<'a> {
-    input: &'a [u8],
-    output: Vec<u8>,
-}
-
-impl Read for Pipe<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.input.is_empty() {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false => self.input.read(buf),
-        }
-    }
-}
-
-impl Write for Pipe<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
