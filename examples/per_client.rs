@@ -28,11 +28,13 @@ impl Observer for PerClient {
 fn main() -> socketserver::Result<()> {
     let args = common::args("Tells each client how many connections every client has.", &[common::LIMITS]);
     let clients = Arc::new(PerClient::default());
-    let observer = clients.clone();
-    let tells = handler(move |conn| conn.send_line(format!("{:?}", clients.0.lock().unwrap())));
-    let mut server = args.limits(ServerBuilder::new().handle_signals().observer(observer)).bind(&args.addr, tells)?;
+    let builder = args.limits(ServerBuilder::new().handle_signals().observer(clients.clone()));
+    let tells = handler(move |conn| {
+        conn.send_line(format!("{:?}", clients.0.lock().unwrap()))?;
+        Ok(conn.next_line().map(drop)?) // stays until the client says something or leaves
+    });
+    let mut server = builder.bind(&args.addr, tells)?;
     common::listening(server.local_addr());
-    let report = server.serve_forever()?;
-    common::report(&report);
+    common::report(&server.serve_forever()?);
     Ok(())
 }

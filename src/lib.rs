@@ -213,7 +213,8 @@
 //! They are Python's, as settings. [`verify_request`](ServerBuilder::verify_request) decides whether a connection is
 //! served, and may be slow. The serving thread calls [`service_actions`](ServerBuilder::service_actions) now and then.
 //! [`handle_timeout`](ServerBuilder::handle_timeout) is called when a [`handle_request`](TcpServer::handle_request) has
-//! waited in vain, and [`handle_error`](ServerBuilder::handle_error) when something goes wrong. A panic in a hook is
+//! waited in vain, and [`handle_error`](ServerBuilder::handle_error) when something goes wrong. An [`Observer`] is told of
+each connection when it opens and when it closes: for an access log, or metrics. A panic in a hook is
 //! logged and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of Python's names.
 //!
 //! # Stopping

@@ -21,6 +21,7 @@ impl Observer for Observed {
              micros={micros} age={}",
             age.as_micros()
         );
+        #[cfg(any(feature = "tls", feature = "tls-ring"))]
         if let Some(tls) = closed.tls {
             let alpn = tls.alpn.as_deref().map(String::from_utf8_lossy);
             let (name, resumed) = (&tls.server_name, tls.resumed);

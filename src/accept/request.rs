@@ -26,6 +26,7 @@ use crate::proxy::ProxyHeader;
 use crate::sources::SourceRefusal;
 use crate::sync::thread_local;
 use crate::sys::shared::SharedRef;
+use crate::tls::{Session, TlsInfo};
 
 /// An admitted connection or datagram, with its permit and its handler. [`run`](Self::run) serves it on the
 /// calling thread.
@@ -190,6 +191,12 @@ impl Request {
         }
     }
 
+    /// Returns what TLS has agreed upon, if observers are told of it.
+    pub(crate) fn tls(&self) -> Option<TlsInfo> {
+        let Parts { work: Work::Connection(accepted, _), permit } = self.0.as_ref()? else { return None };
+        accepted.tls.as_ref().filter(|_| permit.core().monitor.measures()).map(Session::info)
+    }
+
     /// Returns what a proxy has told.
     pub(crate) fn proxy_header(&self) -> Option<&ProxyHeader> {
         match self.0.as_ref()? {
@@ -253,7 +260,7 @@ impl Request {
     pub(crate) fn run_in_child<T>(
         mut self,
         told: SharedRef<Told>,
-        judge: impl FnOnce(&Outcome, bool) -> T,
+        judge: impl FnOnce(&Outcome, bool, Option<TlsInfo>) -> T,
     ) -> Option<T> {
         let Some(Parts::New { work, permit, .. }) = self.0.take() else { return None };
         // The permit is the parent's: the parent gives it back when this child ends.

@@ -17,7 +17,7 @@ use crate::lifecycle::Core;
 use crate::net::{Addr, Arrival};
 use crate::observe::{Account, ConnectionOutcome, Outcome};
 use crate::sources::SourceRefusal;
-use crate::tls::{ALERT_ACCESS_DENIED, ALERT_INTERNAL_ERROR};
+use crate::tls::{TlsInfo, ALERT_ACCESS_DENIED, ALERT_INTERNAL_ERROR};
 
 /// A connection or a datagram, as its end needs it.
 pub(crate) trait Conversation {
@@ -104,10 +104,12 @@ pub(crate) fn finish_in_child<T>(
     core: &Arc<Core>,
     mut conversation: impl Conversation,
     outcome: Outcome,
-    judge: impl FnOnce(&Outcome, bool) -> T,
+    judge: impl FnOnce(&Outcome, bool, Option<TlsInfo>) -> T,
 ) -> T {
     let outcome = conversation.end(core, outcome);
-    let judged = judge(&outcome, conversation.has_lost_peer());
+    let lost = conversation.has_lost_peer();
+    let tls = core.monitor.measures().then(|| conversation.account()).and_then(|account| account.tls);
+    let judged = judge(&outcome, lost, tls);
     std::mem::forget(outcome);
     conversation.close_in_child();
     judged

@@ -157,6 +157,12 @@ impl Scoreboard {
     }
 }
 
+#[cfg(test)]
+#[test]
+fn the_slot_of_a_worker_takes_one_page() {
+    assert!(std::mem::size_of::<WorkerSlot>() <= 4096, "{} bytes", std::mem::size_of::<WorkerSlot>());
+}
+
 /// How a worker ended that left connections unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LostWith {

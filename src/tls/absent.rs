@@ -22,6 +22,16 @@ pub(crate) enum TlsClientConfig {}
 #[derive(Debug, Clone)]
 pub(crate) enum TlsInfo {}
 
+impl TlsInfo {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        match *self {}
+    }
+
+    pub(crate) fn from_bytes(_bytes: &[u8]) -> Option<Self> {
+        None
+    }
+}
+
 /// A session that cannot exist.
 #[derive(Debug)]
 pub(crate) enum Session {}

@@ -16,6 +16,7 @@ mod forking;
 mod frozen;
 mod injected;
 mod notify;
+mod observers;
 mod port_forward;
 mod preforking;
 mod privileges;

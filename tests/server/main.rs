@@ -13,6 +13,7 @@ mod floods;
 mod handlers;
 mod hooks;
 mod lifecycle;
+mod observers;
 mod proxy;
 mod regressions;
 mod single_stops;

@@ -67,7 +67,9 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
         request.keep_permit();
         return verdict;
     }
-    let judged = request.run_in_child(slot.map(|slot| &slot.told), |outcome, lost| {
+    let judged = request.run_in_child(slot.map(|slot| &slot.told), |outcome, lost, tls| {
+        // It may have begun within the conversation.
+        tls.into_iter().for_each(|info| slot.set_tls(&info));
         let (verdict, text) = judge(outcome, lost);
         slot.set_verdict(verdict, &text);
         verdict
@@ -97,7 +99,9 @@ fn let_in(core: &Core, request: &mut Request, slot: &ChildSlot, parent: i32) -> 
         slot.set_verdict(verdict, &why.to_string());
         verdict
     })?;
-    request.secure_in_child(&slot.told.deadline).map_err(not_greeted)
+    request.secure_in_child(&slot.told.deadline).map_err(not_greeted)?;
+    request.tls().into_iter().for_each(|info| slot.set_tls(&info));
+    Ok(())
 }
 
 /// Tells the parent, which has accepted a proxy, of the client: for its log, and at once if it has observers.

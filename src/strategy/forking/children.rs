@@ -240,13 +240,8 @@ impl Children {
         };
         self.core.monitor.report_child_end(&child.peer, &end, self.phase_of(&end));
         let was_handled = !matches!(end, ChildEnd::Refused(..) | ChildEnd::NotGreeted(..) | ChildEnd::NotAdmitted(_));
-        let account = Account {
-            birth: child.birth,
-            moved: child.slot.moved(),
-            proxy: child.proxy,
-            was_handled,
-            ..Account::default()
-        };
+        let (birth, moved, tls) = (child.birth, child.slot.moved(), child.slot.tls());
+        let account = Account { birth, moved, proxy: child.proxy, was_handled, tls };
         self.core.monitor.tell_child_end(account, &child.peer, &end);
         // Last: when nothing is in progress, everything is counted.
         drop(child.permit);

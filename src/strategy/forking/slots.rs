@@ -18,11 +18,14 @@ use crate::proxy::ProxyHeader;
 use crate::sys::shared::{OnPages, Shareable, SharedRef};
 use crate::sys::window::Apart;
 use crate::sys::wishes::Wishes;
+use crate::tls::TlsInfo;
 
 /// As many slots as are mapped at once.
 const AT_ONCE: usize = 16;
 /// The longest text, in bytes.
 const TEXT: usize = 204;
+/// The longest result of a handshake, in bytes.
+const TLS: usize = 2 + 3 * 255;
 
 /// The part of one child.
 #[derive(Debug)]
@@ -41,8 +44,9 @@ pub(crate) struct ChildSlot {
     verdict: AtomicU32,
     /// The place of the reason in [`GreetingFailure::ALL`], for [`Verdict::NotGreeted`].
     reason: AtomicU32,
-    length: AtomicU32,
-    text: [AtomicU8; TEXT],
+    text: Text<TEXT>,
+    /// What TLS has agreed upon, as bytes.
+    tls: Text<TLS>,
     pub(super) wishes: Wishes,
 }
 
@@ -127,10 +131,7 @@ impl ChildSlot {
         while !text.is_char_boundary(length) {
             length -= 1;
         }
-        for (to, from) in self.text.iter().zip(&text.as_bytes()[..length]) {
-            to.store(*from, SeqCst);
-        }
-        self.length.store(length as u32, SeqCst);
+        self.text.set(&text.as_bytes()[..length]);
         // Last: a child that dies within this has no verdict.
         self.verdict.store(verdict as u32, SeqCst);
     }
@@ -140,9 +141,17 @@ impl ChildSlot {
         // A child may write wild. What is no verdict is none, and no length goes beyond the text.
         let number = self.verdict.load(SeqCst);
         let verdict = Verdict::ALL.into_iter().find(|v| *v as u32 == number)?;
-        let length = (self.length.load(SeqCst) as usize).min(TEXT);
-        let text: Vec<u8> = self.text[..length].iter().map(|b| b.load(SeqCst)).collect();
-        Some((verdict, String::from_utf8_lossy(&text).into_owned()))
+        Some((verdict, String::from_utf8_lossy(&self.text.get()).into_owned()))
+    }
+
+    /// Writes what TLS has agreed upon.
+    pub(super) fn set_tls(&self, info: &TlsInfo) {
+        self.tls.set(&info.to_bytes());
+    }
+
+    /// Returns what TLS has agreed upon, without certificates.
+    pub(super) fn tls(&self) -> Option<TlsInfo> {
+        TlsInfo::from_bytes(&self.tls.get())
     }
 
     /// Writes why the greeting failed. The verdict follows.
@@ -189,6 +198,25 @@ impl ChildSlot {
         let version = facts as u8 & 3;
         let addresses = read(&self.client).zip(read(&self.destination));
         (version > 0).then(|| ProxyHeader::relayed(version, facts & LOCAL != 0, addresses))
+    }
+}
+
+/// Bytes of a length up to `N`.
+#[derive(Debug)]
+struct Text<const N: usize> {
+    length: AtomicU32,
+    bytes: [AtomicU8; N],
+}
+
+impl<const N: usize> Text<N> {
+    fn set(&self, bytes: &[u8]) {
+        self.bytes.iter().zip(bytes).for_each(|(to, from)| to.store(*from, SeqCst));
+        self.length.store(bytes.len().min(N) as u32, SeqCst);
+    }
+
+    fn get(&self) -> Vec<u8> {
+        let length = (self.length.load(SeqCst) as usize).min(N);
+        self.bytes[..length].iter().map(|byte| byte.load(SeqCst)).collect()
     }
 }
 
