@@ -214,7 +214,7 @@
 //! served, and may be slow. The serving thread calls [`service_actions`](ServerBuilder::service_actions) now and then.
 //! [`handle_timeout`](ServerBuilder::handle_timeout) is called when a [`handle_request`](TcpServer::handle_request) has
 //! waited in vain, and [`handle_error`](ServerBuilder::handle_error) when something goes wrong. An [`Observer`] is told of
-each connection when it opens and when it closes: for an access log, or metrics. A panic in a hook is
+//! each connection when it opens and when it closes: for an access log, or metrics. A panic in a hook is
 //! logged and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of Python's names.
 //!
 //! # Stopping

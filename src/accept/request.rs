@@ -193,7 +193,7 @@ impl Request {
 
     /// Returns what TLS has agreed upon, if observers are told of it.
     pub(crate) fn tls(&self) -> Option<TlsInfo> {
-        let Parts { work: Work::Connection(accepted, _), permit } = self.0.as_ref()? else { return None };
+        let Parts::New { work: Work::Connection(accepted, _), permit, .. } = self.0.as_ref()? else { return None };
         accepted.tls.as_ref().filter(|_| permit.core().monitor.measures()).map(Session::info)
     }
 

@@ -36,7 +36,7 @@ use crate::tls::TlsInfo;
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// use std::sync::Arc;
-/// use socketserver::{handler, Closed, Observer, ServerBuilder};
+/// use socketserver::{handler, Closed, Observer, Sequential, ServerBuilder};
 ///
 /// #[derive(Default)]
 /// struct Sent(AtomicU64);
@@ -49,12 +49,12 @@ use crate::tls::TlsInfo;
 /// let sent = Arc::new(Sent::default());
 /// let mut server = ServerBuilder::new()
 ///     .observer(sent.clone())
+///     .strategy(Sequential)
 ///     .bind_tcp("127.0.0.1:0", handler(|conn| conn.send_line("hello")))?;
 /// let address = server.local_addr().socket_addr().unwrap();
 /// let client = std::net::TcpStream::connect(address)?;
 /// server.handle_request(None)?;
 /// assert_eq!(std::io::read_to_string(client)?, "hello\n");
-/// # drop(server);
 /// assert_eq!(sent.0.load(Relaxed), 6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
