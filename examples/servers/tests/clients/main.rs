@@ -4,6 +4,7 @@
 mod support;
 
 mod dns;
+mod inetd;
 mod mail;
 mod mqtt;
 mod redis_lite;
