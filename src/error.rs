@@ -154,6 +154,11 @@ pub enum Error {
         /// What is wrong with it.
         fault: TlsFault,
     },
+    /// The program could not be [started anew](crate::ServerHandle::restart). This process serves on.
+    Restart {
+        /// The reason: what the successor has met, or why there is none.
+        why: String,
+    },
     /// [`ServerHandle::wait`](crate::ServerHandle::wait) was called in a handler of the same server. It would
     /// wait for itself.
     WaitInHandler,
@@ -286,6 +291,7 @@ impl fmt::Display for Error {
             ),
             #[cfg(feature = "__tls")]
             Self::TlsFile { path, fault } => write!(f, "cannot use {} for TLS: {fault}", path.display()),
+            Self::Restart { why } => write!(f, "cannot restart: {why}"),
             Self::WaitInHandler => {
                 f.write_str("a handler cannot wait for the end of its own server; call shutdown() and return")
             }
@@ -308,7 +314,11 @@ impl std::error::Error for Error {
             Self::TlsFile { fault: TlsFault::Unreadable(source), .. } => Some(source),
             #[cfg(feature = "__tls")]
             Self::TlsFile { .. } => None,
-            Self::Setting { .. } | Self::Workers { .. } | Self::Threads { .. } | Self::WaitInHandler => None,
+            Self::Setting { .. }
+            | Self::Workers { .. }
+            | Self::Threads { .. }
+            | Self::Restart { .. }
+            | Self::WaitInHandler => None,
         }
     }
 }

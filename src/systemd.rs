@@ -25,6 +25,8 @@ const STARTING: u8 = 0;
 const READY: u8 = 1;
 const RELOADING: u8 = 2;
 const STOPPING: u8 = 3;
+const RESTARTING: u8 = 4;
+const HANDED_OVER: u8 = 5;
 
 /// The connection to a service manager.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Notifier {
     pub(crate) every: Duration,
     has_watchdog: bool,
     told: AtomicU8,
+    /// What a successor needs to report as this process does.
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Notifier {
@@ -53,10 +57,13 @@ impl Notifier {
             let name = name.as_bytes().escape_ascii();
             io::Error::new(e.kind(), format!("NOTIFY_SOCKET is {name}: {e}"))
         })?;
+        // Without `WATCHDOG_PID`, which is this process: the time is for the one that has the variable.
+        let environment = [("NOTIFY_SOCKET", Some(name)), ("WATCHDOG_USEC", usec.clone())];
+        let environment = environment.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let watchdog = watchdog(std::process::id(), usec, pid);
         let every = watchdog.map_or(REPORT_EVERY, |time| time / 2).max(Duration::from_millis(1));
         let (socket, told) = (Private::new(socket), AtomicU8::new(STARTING));
-        Ok(Some(Self { socket, every, has_watchdog: watchdog.is_some(), told }))
+        Ok(Some(Self { socket, every, has_watchdog: watchdog.is_some(), told, environment }))
     }
 
     /// The server accepts. Told once, and again after a reload.
@@ -77,20 +84,54 @@ impl Notifier {
 
     /// The server begins to stop. A server that serves again later is ready again.
     pub(crate) fn stopping(&self, status: impl Display) {
-        if self.told.swap(STOPPING, SeqCst) != STOPPING {
+        if !self.is_over() && self.told.swap(STOPPING, SeqCst) != STOPPING {
             self.send(format_args!("STOPPING=1\nSTATUS={status}"));
         }
     }
 
+    /// A successor is started. [`serves_on`](Self::serves_on) or [`handed_over`](Self::handed_over) ends it.
+    pub(crate) fn restarting(&self) {
+        if self.told.compare_exchange(READY, RESTARTING, SeqCst, SeqCst).is_ok() {
+            self.send(format_args!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=restarting", monotonic_usec()));
+        }
+    }
+
+    /// There is no successor.
+    pub(crate) fn serves_on(&self, status: impl Display) {
+        if self.told.compare_exchange(RESTARTING, READY, SeqCst, SeqCst).is_ok() {
+            self.send(format_args!("READY=1\nSTATUS={status}"));
+        }
+    }
+
+    /// A successor serves. The manager hears it from this process, which has been the main one so far, and nothing
+    /// more of this process.
+    pub(crate) fn handed_over(&self, pid: u32) {
+        self.told.store(HANDED_OVER, SeqCst);
+        self.send(format_args!("MAINPID={pid}\nREADY=1\nSTATUS=process {pid} serves"));
+    }
+
+    /// Returns the variables that this process has unset.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        self.environment.clone()
+    }
+
+    fn is_over(&self) -> bool {
+        self.told.load(SeqCst) == HANDED_OVER
+    }
+
     /// A new run begins.
     pub(crate) fn starting(&self) {
-        self.told.store(STARTING, SeqCst);
+        if !self.is_over() {
+            self.told.store(STARTING, SeqCst);
+        }
     }
 
     /// The server lives, and this is how it does.
     pub(crate) fn alive(&self, status: impl Display) {
         let watchdog = if self.has_watchdog { "WATCHDOG=1\n" } else { "" };
-        self.send(format_args!("{watchdog}STATUS={status}"));
+        if !self.is_over() {
+            self.send(format_args!("{watchdog}STATUS={status}"));
+        }
     }
 
     /// A manager that does not read, or is gone, is no reason to wait or to fail: it has its own time limits.

@@ -33,6 +33,7 @@ pub const LIMITS: &[Usage] = &[
     ("handshake-timeout MS", "longest wait for a proxy's header and for TLS [10000]"),
     ("per-source N", "connections that one source, an address or a /64 of IPv6, has at once"),
     ("rate N", "connections that one source may make in a second"),
+    ("restart-timeout MS", "longest start of the process that takes over after SIGUSR2 [60000]"),
     ("proxy-from CIDR[,CIDR]", "networks of proxies, whose connections begin with a PROXY header; others are refused"),
 ];
 
@@ -131,6 +132,7 @@ impl Args {
             }
             builder = builder.per_source(limits);
         }
+        builder = builder.restartable(self.millis("restart-timeout").unwrap_or(Duration::from_secs(60)));
         if let Some(networks) = self.options.get("proxy-from") {
             builder = builder.proxy_protocol(networks.split(',').collect::<Vec<_>>());
         }

@@ -16,7 +16,7 @@ mod seat;
 mod strategy;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
 use crossbeam::queue::SegQueue;
@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 use crate::hooks::Pace;
 use crate::lifecycle::{Core, ServerHandle, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
+use crate::sys::process::Private;
+use crate::sys::Epoll;
 
 use listening_set::ListeningSet;
 pub(crate) use lot::{Lot, OF_A_LOT};
@@ -135,7 +137,11 @@ impl Acceptor {
     /// # Errors
     /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the thread cannot wait.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
-        let mut seat = self.seat_for(strategy)?;
+        let beside = self.beside(strategy).map_err(failed_to_wait)?;
+        let mut seat = match &beside {
+            Some(set) => self.seat_watching(set.as_fd())?,
+            None => self.seat_for(strategy)?,
+        };
         let mut actions = Pace::begin(self.core());
         loop {
             match seat.next(actions.left())? {
@@ -156,6 +162,16 @@ impl Acceptor {
             strategy.service_actions();
             actions.act();
         }
+    }
+
+    /// Returns what the thread in `serve_forever` watches beside the listeners, if the server can be restarted: the
+    /// restarts and the strategy's descriptor.
+    fn beside<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> io::Result<Option<Private<Epoll>>> {
+        let Some(restarts) = self.core().restarts() else { return Ok(None) };
+        let set = Private::new(Epoll::new()?);
+        set.add(restarts.watch(), 0)?;
+        strategy.wake_fd().map_or(Ok(()), |fd| set.add(fd, 0))?;
+        Ok(Some(set))
     }
 
     /// Returns the server's handle.

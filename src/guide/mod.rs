@@ -48,6 +48,10 @@ pub mod exposing {}
 #[doc(alias = "Docker")]
 #[doc(alias = "cluster")]
 #[doc(alias = "rolling restart")]
+#[doc(alias = "SIGUSR2")]
+#[doc(alias = "zero downtime")]
+#[doc(alias = "hot restart")]
+#[doc(alias = "deploy")]
 pub mod beyond {}
 
 #[doc = include_str!("defaults.md")]

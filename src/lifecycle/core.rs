@@ -2,23 +2,27 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use log::Level;
 
 use super::admission::Admission;
 use super::control::Control;
 use super::hooks::{Hooks, VERIFIERS};
 use super::permits::Permits;
 use super::registry::{Registry, SlotState};
+use super::restart::Restarts;
 use super::run::Run;
 use super::scoreboard::Scoreboard;
 use super::shared_state::SharedState;
 use super::waiting::Waiting;
 use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
-use crate::listen::{AcceptBackoff, ReserveFd};
+use crate::listen::{note_served, AcceptBackoff, ReserveFd};
 use crate::net::{Addr, Arrival, Birth};
-use crate::observe::{Monitor, Report, ServerId, Stats, StopPhase, TimeCounters, Times, Unheard};
+use crate::observe::{log_line, Monitor, Report, ServerId, Stats, StopPhase, TimeCounters, Times, Unheard};
 use crate::offload::Offload;
 use crate::sources::Sources;
 use crate::sync::now;
@@ -44,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) backoff: AcceptBackoff,
     /// A descriptor to refuse with. Only a server that refuses at its limits has one.
     pub(crate) reserve: Option<ReserveFd>,
+    /// The number of sockets of a former process that are to be served.
+    taken_over: AtomicUsize,
     /// The threads that call `verify_request`.
     pub(crate) verifying: Offload,
     /// The threads that wait for a verdict of `verify_request`.
@@ -122,6 +128,7 @@ impl Core {
             run: Run::default(),
             backoff: AcceptBackoff::default(),
             reserve,
+            taken_over: AtomicUsize::new(0),
             verifying: Offload::new("verify", VERIFIERS),
             waiting: Waiting::default(),
             blocking: Offload::new("blocking", 10),
@@ -293,8 +300,13 @@ impl Core {
         TimeCounters::together(std::iter::once(&self.monitor.counters().times).chain(workers))
     }
 
-    /// Tells the master of a worker process, or the service manager, once, that this server accepts.
+    /// Tells the master of a worker process, a former process, or the service manager, once, that this server
+    /// accepts.
     pub(crate) fn report_ready(&self) {
+        // Every turn of a loop comes here, so the usual case is one read.
+        if self.taken_over.load(Relaxed) > 0 {
+            self.report_taken_over();
+        }
         match (self.worker(), &self.hooks.notifier) {
             (Some(worker), _) => worker.report_ready(),
             (None, Some(notifier)) => notifier.ready(|| self.stats()),
@@ -307,8 +319,54 @@ impl Core {
         self.notifier().into_iter().for_each(|notifier| notifier.alive(self.stats()));
     }
 
-    /// Tells the service manager, once, that this server stops.
+    /// Tells a former process, once, that the sockets which it has handed over are served.
+    fn report_taken_over(&self) {
+        let missing = match self.taken_over.swap(0, SeqCst) {
+            0 => return,
+            sockets => note_served(sockets),
+        };
+        self.keep_listeners(false);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            let text = format_args!("the former process goes on until this one serves {missing} too");
+            log_line(Level::Warn, "socketserver::restart", text);
+        }
+    }
+
+    /// Notes that this number of sockets comes from a former process, which waits until they are served.
+    pub(crate) fn has_taken_over(&self, sockets: usize) {
+        self.taken_over.fetch_add(sockets, SeqCst);
+    }
+
+    /// Returns the restarts of this process, if this server takes part in them. A worker process does not.
+    pub(crate) fn restarts(&self) -> Option<&'static Restarts> {
+        self.hooks.restarts.filter(|_| !self.is_worker())
+    }
+
+    /// Has the sockets outlive this process, whatever it dies of: another one has them too.
+    pub(crate) fn keep_listeners(&self, keep: bool) {
+        self.scoreboard().into_iter().for_each(|scoreboard| scoreboard.keep_listeners(keep));
+    }
+
+    pub(super) fn is_restarting(&self) {
+        self.keep_listeners(true);
+        self.notifier().into_iter().for_each(Notifier::restarting);
+    }
+
+    pub(super) fn restart_has_failed(&self) {
+        self.notifier().into_iter().for_each(|notifier| notifier.serves_on(self.stats()));
+    }
+
+    /// Leaves the sockets to a successor, which serves, and drains.
+    pub(super) fn hand_over(&self, pid: u32) {
+        self.notifier().into_iter().for_each(|notifier| notifier.handed_over(pid));
+        self.control.is_to_be_succeeded();
+        self.control.request_stop();
+    }
+
+    /// Tells the service manager, once, that this server stops. A successor that does not serve yet is given up.
     pub(crate) fn report_stopping(&self) {
+        self.restarts().into_iter().for_each(Restarts::abandon);
         self.notifier().into_iter().for_each(|notifier| notifier.stopping(self.stats()));
     }
 
@@ -331,6 +389,7 @@ impl Core {
             self.control.renew_eventfds()?;
         }
         switch.own();
+        self.restarts().map_or(Ok(()), Restarts::serve_here)?;
         signal::take_over(switch)?;
         Ok(is_new_process)
     }
@@ -344,6 +403,7 @@ impl Core {
         }
         self.notifier().into_iter().for_each(Notifier::starting);
         self.run.begin();
+        self.restarts().into_iter().for_each(Restarts::begin_to_drive);
         Serving(self.clone())
     }
 
@@ -361,6 +421,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         // The stop counts as obeyed before `wait` returns: a later `serve_forever` must start afresh.
         self.0.control.end();
+        self.0.restarts().into_iter().for_each(Restarts::end_to_drive);
         self.0.run.end();
     }
 }

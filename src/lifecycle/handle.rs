@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::restart::Restarts;
 use super::scoreboard::check_count;
 use crate::config::check_limit;
 use crate::error::{Error, Result};
@@ -127,6 +128,51 @@ impl ServerHandle {
         Ok(())
     }
 
+    /// Replaces this process without a loss: starts the program anew, and returns when the new process serves.
+    /// Returns its process number. It is for a new version of the program, or a new configuration.
+    ///
+    /// The new process is the successor. It gets the same arguments, the present environment and working directory,
+    /// and the listening sockets of all servers that are [restartable](crate::ServerBuilder::restartable). It binds
+    /// the same addresses as ever, and a bind takes the socket that is there already. When all of them are served,
+    /// this process drains, and its `serve_forever` returns. Until then it serves on. SIGUSR2 does the same.
+    ///
+    /// `restart` waits: a handler on a thread may call it. [`request_restart`](Self::request_restart) does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Restart`] with the reason, which is logged too; this process serves on:
+    /// - the successor could not be started, has ended before it was ready, or was not ready within its time;
+    /// - another restart is under way, or no restartable server is in `serve_forever`;
+    /// - the call would wait for itself: on the thread that serves, in a child or in a worker process;
+    /// - this is process 1 of a container.
+    ///
+    /// [`Error::Setting`] if the server is not restartable.
+    pub fn restart(&self) -> Result<u32> {
+        let restarts = self.restarts("restart")?;
+        if self.core.is_worker() || self.core.control.in_child() {
+            let why = "this process is a child of the server, and cannot wait for it; call request_restart";
+            return Err(Error::Restart { why: why.to_owned() });
+        }
+        restarts.restart()
+    }
+
+    /// Asks for a [restart](Self::restart), and does not wait for it. Call it from anywhere: a callback of an event
+    /// loop, a child, a worker process. The log has the outcome.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the server is not restartable.
+    pub fn request_restart(&self) -> Result<()> {
+        let restarts = self.restarts("request_restart")?;
+        if !self.core.server().control.wish(Wish::Restart) {
+            restarts.request();
+        }
+        Ok(())
+    }
+
+    fn restarts(&self, name: &'static str) -> Result<&'static Restarts> {
+        let restarts = self.core.server().hooks.restarts;
+        restarts.ok_or_else(|| Error::setting(name, "this server was not made with ServerBuilder::restartable"))
+    }
+
     /// Does what a child has asked for, as far as it makes sense: the child may have written anything.
     pub(crate) fn fulfil(&self, wish: Wish) {
         match wish {
@@ -137,6 +183,7 @@ impl ServerHandle {
             Wish::Limit(limit) => drop(self.set_max_connections(limit)),
             Wish::Workers(count) => drop(self.set_workers(count)),
             Wish::Reload => drop(self.reload()),
+            Wish::Restart => drop(self.request_restart()),
             Wish::ErrorSaid => drop(self.core.server().monitor.unheard.note()),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::ServerHandle;
+use super::restart::Restarts;
 use crate::config::check_needed_time;
 use crate::error::Result;
 use crate::net::{Addr, PeerCredentials};
@@ -22,6 +23,8 @@ pub(crate) struct Hooks {
     pub(crate) handle_timeout: Option<Box<dyn Fn() + Send + Sync>>,
     /// The service manager, if the server reports to one.
     pub(crate) notifier: Option<Notifier>,
+    /// The restarts of this process, if the server takes part in them.
+    pub(crate) restarts: Option<&'static Restarts>,
 }
 
 impl Hooks {

@@ -1,7 +1,8 @@
 //! The state of one server over its life, from `bind` to the end of the drain.
 //!
 //! [`Core`] holds its parts: [`Control`] (stop and pause), [`Admission`](admission::Admission) (permits),
-//! `Registry` (live connections), `Run` (is it serving), `Hooks`, and the role of a worker process.
+//! `Registry` (live connections), `Run` (is it serving), `Hooks`, and the role of a worker process. [`Restarts`] are the
+//! process's.
 //! [`ServerHandle`] is what users hold of it. This folder accepts nothing, serves nothing and decides nothing
 //! about connections: the folders above do.
 //!
@@ -15,6 +16,7 @@ mod handle;
 mod hooks;
 mod permits;
 mod registry;
+mod restart;
 mod run;
 mod scoreboard;
 mod shared_state;
@@ -31,6 +33,7 @@ pub(crate) use hooks::VERIFIERS;
 pub(crate) use hooks::{Actions, Hooks};
 pub(crate) use permits::Awaited;
 pub(crate) use registry::{ConnectionSlot, SlotState};
+pub(crate) use restart::Restarts;
 pub(crate) use scoreboard::{check_count, of_a_master, LostWith, Scoreboard, WorkerSlot, MOST_WORKERS, OF_A_WORKER};
 pub(crate) use waiting::WakeAtCut;
 pub(crate) use worker_role::{WorkerRole, READY};

@@ -24,7 +24,7 @@ pub(crate) const MOST_WORKERS: usize = 512;
 /// The memory of a server with worker processes. Each process writes its own part, and reads all.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
-    board: Shared<Board>,
+    board: Arc<Shared<Board>>,
     /// The connections that the kernel's queues held at the stop, and that are still served. All workers write
     /// here: each takes from the count what it accepts.
     pub(crate) queued: Arc<Shared<QueueCounts>>,
@@ -46,6 +46,8 @@ struct Board {
     most_each: AtomicUsize,
     /// Slots from this index on have never been used.
     used: AtomicUsize,
+    /// True if the listeners stay open when the master dies: another process has them too.
+    keeps_listeners: AtomicBool,
     /// True for each slot that a worker has, or gets soon.
     taken: [AtomicBool; SLOTS],
 }
@@ -85,7 +87,7 @@ impl Scoreboard {
         board.asked.store(limit.unwrap_or(0), SeqCst);
         board.each.store(each, SeqCst);
         board.most_each.store(most, SeqCst);
-        Ok(Arc::new(Self { board, queued: Arc::new(queued), slots: Arc::new(slots) }))
+        Ok(Arc::new(Self { board: Arc::new(board), queued: Arc::new(queued), slots: Arc::new(slots) }))
     }
 
     /// Gives this process memory of its own, which goes on with the settings.
@@ -108,6 +110,16 @@ impl Scoreboard {
 
     pub(crate) fn generation(&self) -> u64 {
         self.board.generation.load(SeqCst)
+    }
+
+    /// Sets whether the listeners stay open when the master dies.
+    pub(crate) fn keep_listeners(&self, keep: bool) {
+        self.board.keeps_listeners.store(keep, SeqCst);
+    }
+
+    /// Returns the flag that says whether the listeners stay open when the master dies. Workers read it.
+    pub(crate) fn keeps_listeners(&self) -> SharedRef<AtomicBool> {
+        SharedRef::new(&self.board, |board| &board.keeps_listeners)
     }
 
     pub(crate) fn reload(&self) {

@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::sys::socket::UnixAddr;
 
 use super::file::{bind_at, Access, SocketFile};
+use super::handover;
 use super::inherited;
 use super::listener::Listener;
 use crate::error::{Error, Result, USE};
@@ -61,6 +62,23 @@ pub(crate) fn bind(address: &Address, options: BindOptions) -> Result<Vec<Listen
     let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: address.to_string(), source };
     // For a Unix socket without a name, the kernel would choose a name that no client knows.
     address.check().map_err(|e| failed(("listen on", e)))?;
+    let name = handover::name(address, options.kind);
+    let mut listeners = match handover::take(&name).map_err(|e| failed((TAKE_OVER, e)))? {
+        Some(handed) => {
+            let taken_over = handed.into_iter().map(|handed| Listener::take_over(address, handed, options));
+            taken_over.collect::<std::result::Result<_, _>>().map_err(failed)?
+        }
+        None => bind_anew(address, options)?,
+    };
+    listeners.iter_mut().for_each(|listener| listener.is_bound_as(&name));
+    Ok(listeners)
+}
+
+/// The act of taking over a socket of a former process, as an error names it.
+const TAKE_OVER: &str = "take over";
+
+fn bind_anew(address: &Address, options: BindOptions) -> Result<Vec<Listener>> {
+    let failed = |(act, source): (Act, io::Error)| Error::Listen { act, address: address.to_string(), source };
     match address {
         Address::Tcp(text) => {
             let resolved = resolve(text).map_err(|e| failed(("resolve", e)))?;

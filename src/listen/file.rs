@@ -112,6 +112,24 @@ impl SocketFile {
     pub(super) fn serve_here(&self) {
         self.lock.serve_here();
     }
+
+    /// Returns the descriptors for a successor: those of the lock and of the folder. Empty if the file at this name
+    /// is another one by now.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let is_ours = self.place.id().is_ok_and(|id| id == self.id);
+        let lock = self.lock.as_fd().filter(|_| is_ours);
+        lock.into_iter().flat_map(|lock| [lock, self.place.folder.as_fd()]).collect()
+    }
+
+    /// Takes over the file of a former process, by these descriptors. `None` if it had none any more.
+    pub(super) fn taken_over(path: &Path, descriptors: Vec<OwnedFd>) -> Outcome<Option<Self>> {
+        let Ok([lock, folder]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Ok(None) };
+        let failed = |e: Errno| ("take over", e.into());
+        let place = Arc::new(Place { folder: Private::new(folder), name: name_of(path)? });
+        let id = place.id().map_err(failed)?;
+        let lock = Lock::taken_over(&place, lock).map_err(failed)?;
+        Ok(Some(Self { place, id, lock }))
+    }
 }
 
 impl Drop for SocketFile {
@@ -156,7 +174,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn of(path: &Path) -> Outcome<Self> {
-        let name = path.file_name().ok_or_else(|| ("bind", invalid("the path names no file")))?.to_owned();
+        let name = name_of(path)?;
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -164,6 +182,11 @@ impl Place {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let folder = nix::fcntl::open(folder, flags, Mode::empty()).map_err(|e| ("open the folder of", e.into()))?;
         Ok(Self { folder: Private::new(folder), name })
+    }
+
+    /// Returns the identity of what stands at this name.
+    fn id(&self) -> nix::Result<Id> {
+        Ok(Id::of(&fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?))
     }
 
     /// Opens the file at this name. While it is open, its inode number is not given to another file. No link
@@ -199,6 +222,10 @@ impl Place {
             Err(e) => Err(("find out who listens on", e)),
         }
     }
+}
+
+fn name_of(path: &Path) -> Outcome<OsString> {
+    Ok(path.file_name().ok_or_else(|| ("bind", invalid("the path names no file")))?.to_owned())
 }
 
 fn not_a_socket(kind: SFlag) -> Option<&'static str> {

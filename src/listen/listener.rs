@@ -10,9 +10,11 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 
+use super::bind::BindOptions;
 use super::file::SocketFile;
+use super::handover::Handed;
 use crate::error::USE;
-use crate::net::{Accepted, Addr, DatagramSocket, Packet, Socket};
+use crate::net::{Accepted, Addr, Address, DatagramSocket, Packet, Socket};
 use crate::sys::datagram;
 use crate::sys::process::Private;
 use crate::sys::queue;
@@ -38,6 +40,10 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     /// True if the program has made the socket, and may go on to use it.
     adopted: bool,
+    /// What a successor knows it by. All listeners of one bind have the same.
+    bound_as: Option<Arc<str>>,
+    /// True if a former process has handed it over.
+    handed_over: bool,
     /// True if accepting on it has failed for good.
     lost: AtomicBool,
     /// Failures that a test has set.
@@ -66,6 +72,8 @@ impl Listener {
             local,
             file,
             adopted: false,
+            bound_as: None,
+            handed_over: false,
             lost: AtomicBool::new(false),
             #[cfg(feature = "testing")]
             script: None,
@@ -115,6 +123,48 @@ impl Listener {
         };
         this.adopted = true;
         Ok(this)
+    }
+
+    /// Takes over a socket of a former process, with its file. Its options are set anew.
+    pub(super) fn take_over(
+        address: &Address,
+        handed: Handed,
+        options: BindOptions,
+    ) -> std::result::Result<Self, (Act, io::Error)> {
+        let mut this = Self::adopt(handed.socket, options.kind)?;
+        this.handed_over = true;
+        match (address, &this.kind) {
+            // As when it was first given.
+            (Address::Descriptor(_), _) => return Ok(this),
+            (_, Kind::Tcp(listener)) => {
+                socket::set_inherited_options(&**listener, options.tcp)?;
+                socket::listen(&**listener, options.tcp.backlog)?;
+            }
+            (_, Kind::Unix(listener)) => socket::listen(&**listener, options.tcp.backlog)?,
+            (_, Kind::Datagrams(_)) => {}
+        }
+        this.adopted = false;
+        if let Address::Unix(path) = address {
+            this.file = SocketFile::taken_over(path, handed.file)?;
+        }
+        Ok(this)
+    }
+
+    /// Notes what a successor knows this listener by.
+    pub(super) fn is_bound_as(&mut self, name: &Arc<str>) {
+        self.bound_as = Some(name.clone());
+    }
+
+    pub(super) fn bound_as(&self) -> Option<&Arc<str>> {
+        self.bound_as.as_ref()
+    }
+
+    pub(super) fn file(&self) -> Option<&SocketFile> {
+        self.file.as_ref()
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over
     }
 
     pub(crate) fn is_adopted(&self) -> bool {

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,13 +37,19 @@ pub(super) struct Lock {
     left: bool,
 }
 
+/// Returns the name of the lock's file.
+fn name_beside(place: &Place) -> OsString {
+    let mut name = place.name.clone();
+    name.push(".lock");
+    name
+}
+
 /// The number of tries, if another process removes the lock file between our open and our lock.
 const TRIES: usize = 100;
 
 impl Lock {
     pub(super) fn take(place: &Arc<Place>) -> Outcome<Self> {
-        let mut name = place.name.clone();
-        name.push(".lock");
+        let name = name_beside(place);
         for _ in 0..TRIES {
             if let Some((file, id)) = lock(&place.folder, &name)? {
                 let (place, file) = (Arc::clone(place), Some(Private::new(file)));
@@ -51,6 +57,18 @@ impl Lock {
             }
         }
         Err((LOCK, Errno::EADDRINUSE.into()))
+    }
+
+    /// Takes over the lock of a former process, which has it too.
+    pub(super) fn taken_over(place: &Arc<Place>, file: OwnedFd) -> nix::Result<Self> {
+        let id = Id::of(&fstat(&file)?);
+        let (place, name, file) = (Arc::clone(place), name_beside(place), Some(Private::new(File::from(file))));
+        Ok(Self { place, name, id, file, forks: AtomicU64::new(fork::forks()), left: false })
+    }
+
+    /// Returns the descriptor of the lock.
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(|file| file.as_fd())
     }
 
     /// Notes that this process serves: other processes with the socket leave the file to it. It notes so by a

@@ -2,7 +2,8 @@
 //!
 //! The walk: [`bind()`] → `resolve` → `bind_at` (Unix files) → [`Listener`] → [`Listener::accept`] or
 //! [`Listener::receive`] → on failure [`AcceptError::of`] → [`AcceptBackoff::rest_after`]. [`QueuedAtStop`]
-//! counts the kernel's queues at a stop. [`accepted()`] takes a connection that another program has accepted. This folder does not wait and does not know permits: `accept` and
+//! counts the kernel's queues at a stop. [`accepted()`] takes a connection that another program has accepted; `handover` the
+//! sockets of a former process. This folder does not wait and does not know permits: `accept` and
 //! `admit` do.
 
 mod accept_error;
@@ -11,6 +12,7 @@ mod bind;
 #[cfg(feature = "testing")]
 mod failing;
 mod file;
+mod handover;
 mod inherited;
 mod listener;
 mod lock;
@@ -23,6 +25,7 @@ pub(crate) use bind::{bind, check_sockets, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
 pub(crate) use file::Access;
+pub(crate) use handover::{describe, note_served};
 pub(crate) use listener::Listener;
 pub(crate) use queued::{QueueCounts, QueuedAtStop, LISTENERS};
 pub(crate) use reserve::ReserveFd;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::{of_a_master, Awaited, Core, Scoreboard, OF_A_WORKER};
-use crate::listen::LISTENERS;
+use crate::listen::{Listener, LISTENERS};
 use crate::server::{Bound, Engine, Single};
 use crate::strategy::forking::{check_system, COUNT_THREADS};
 use crate::sys::{self, process};
@@ -62,6 +62,8 @@ impl<H, E: Engine<H>> Engine<H> for PreForking<E> {
         let limit = (!follows).then(|| bound.core.admission.permits.limit());
         let scoreboard = Scoreboard::for_server(self.settings.workers, limit, each, most)
             .map_err(Error::system("map memory for the workers"))?;
+        // Until all workers serve, the former process has these sockets too.
+        scoreboard.keep_listeners(bound.listeners.iter().any(Listener::is_handed_over));
         bound.core.become_master(scoreboard);
         Ok(())
     }

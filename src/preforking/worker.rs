@@ -251,7 +251,11 @@ fn become_worker_process(
     core.reserve.iter().for_each(|reserve| reserve.fill());
 
     // Obey signals, and the master's death. A listener that somebody else has made goes on after it.
-    let switches = WorkerSwitches { stop: core.control.switch().clone(), successor: role.successor.clone() };
+    let switches = WorkerSwitches {
+        stop: core.control.switch().clone(),
+        successor: role.successor.clone(),
+        keeps_listeners: role.scoreboard.keeps_listeners(),
+    };
     let listeners: Vec<_> = bound.listeners.iter().map(|l| (l.as_fd(), !l.is_adopted())).collect();
     become_worker(switches, &listeners, lifeline).map_err(Error::system("watch for the master's death"))?;
 

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::Level;
 
@@ -12,10 +13,10 @@ use super::engine::{Bound, Engine};
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::TcpServer;
 use crate::accept::ServingStrategy;
-use crate::config::check_limit;
+use crate::config::{check_limit, check_needed_time};
 use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
-use crate::lifecycle::Core;
+use crate::lifecycle::{Core, Restarts};
 use crate::listen::{bind, check_sockets, BindOptions, Listener};
 use crate::net::Address;
 use crate::observe::log_line;
@@ -145,6 +146,7 @@ impl<S> ServerBuilder<S> {
     {
         self.settings.check()?;
         self.hooks.check()?;
+        let restarts = self.restarts()?;
         let run_as = self.run_as.as_deref().map(RunAs::named).transpose()?;
         // Before the strategy is asked: its default limit depends on the descriptors.
         if self.raises_descriptor_limit {
@@ -161,12 +163,14 @@ impl<S> ServerBuilder<S> {
         if self.notifies_systemd {
             hooks.notifier = reach_manager();
         }
+        hooks.restarts = restarts.map(|(restarts, _)| restarts);
         let core =
             Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
         // The program that has passed a socket keeps it, and starts another one when this ends.
         if listeners.iter().any(Listener::is_adopted) {
             core.control.is_to_be_succeeded();
         }
+        core.has_taken_over(listeners.iter().filter(|listener| listener.is_handed_over()).count());
         let mut server = TcpServer {
             bound: Bound { core, listeners: Arc::new(listeners) },
             handler: Arc::new(handler),
@@ -176,6 +180,9 @@ impl<S> ServerBuilder<S> {
         };
         // From here on, a drop closes what was opened. Engines make no thread here: `PreForking` forks later.
         server.strategy.prepare(&server.bound, self.max_connections.is_none(), &server.handler)?;
+        if let Some((restarts, limit)) = restarts {
+            restarts.add(&server.bound.core, &server.bound.listeners, limit);
+        }
         server.install_signals()?;
         run_as.iter().try_for_each(RunAs::become_it)?;
         Ok(server)
@@ -211,6 +218,19 @@ impl<S> ServerBuilder<S> {
         Ok(listeners)
     }
 
+    /// Returns the restarts of this process, if the server is to take part in them, and the time for each.
+    fn restarts(&self) -> Result<Option<(&'static Restarts, Duration)>> {
+        let Some(limit) = self.restart_limit else { return Ok(None) };
+        check_needed_time("restartable", limit)?;
+        if !self.adopted.is_empty() {
+            let why =
+                "the successor would bind a socket of from_listener itself, in vain; give its address, or fd:NUMBER";
+            return Err(Error::setting("restartable", why));
+        }
+        let restarts = Restarts::of_this_process().map_err(Error::system("prepare for restarts"))?;
+        Ok(Some((restarts, limit)))
+    }
+
     /// Checks that the process may open what the server needs: a server that has said that it listens must be able
     /// to serve.
     fn check_descriptors<H>(&self, limit: usize, capacity: usize) -> Result<()>
@@ -222,7 +242,10 @@ impl<S> ServerBuilder<S> {
         let connections = if capacity == usize::MAX { 1 } else { limit.min(capacity) };
         // A Unix socket has its lock and its folder open.
         let of_each = |address: &Address| if matches!(address, Address::Unix(_)) { 3 } else { 1 };
-        let own = OF_A_CORE + usize::from(self.notifies_systemd) + self.more.iter().map(of_each).sum::<usize>();
+        let own = OF_A_CORE
+            + usize::from(self.notifies_systemd)
+            + if self.restart_limit.is_some() { OF_RESTARTS } else { 0 }
+            + self.more.iter().map(of_each).sum::<usize>();
         let needed = own.saturating_add(self.strategy.descriptors(connections));
         if self.raises_descriptor_limit && capacity != usize::MAX {
             limits::raise_descriptors(needed.saturating_add(64)).map_err(Error::system("raise RLIMIT_NOFILE"))?;
@@ -238,6 +261,9 @@ impl<S> ServerBuilder<S> {
         Err(Error::setting("max_connections", why))
     }
 }
+
+/// The descriptors by which a process waits for restarts, and a set that watches them.
+const OF_RESTARTS: usize = 4;
 
 /// The descriptors of a server's wake-ups, and the one that it refuses with.
 const OF_A_CORE: usize = 5;

@@ -13,6 +13,7 @@ mod builder;
 mod drain;
 mod engine;
 mod greeting;
+mod process;
 mod serve_one;
 mod udp;
 
@@ -30,6 +31,7 @@ use crate::net::{Addr, Address};
 use crate::observe::{log_line, Report};
 use crate::strategy::Threading;
 use crate::sys::master::MasterSignals;
+use crate::sys::restart::RestartSignal;
 use crate::sys::{limits, signal};
 
 pub use bind::ListeningSocket;
@@ -105,6 +107,7 @@ pub struct TcpServer<H, S = Threading> {
 struct Signals {
     _stop: signal::Guard,
     _master: Option<MasterSignals>,
+    _restart: Option<RestartSignal>,
 }
 
 /// A server on a Unix socket (Python's `UnixStreamServer`). It is another name for [`TcpServer`]: the address
@@ -339,7 +342,9 @@ impl<H, S> TcpServer<H, S> {
             let stop = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
             let master = self.strategy.has_workers().then(MasterSignals::install).transpose();
             let master = master.map_err(Error::system("handle SIGHUP, SIGTTIN and SIGTTOU"))?;
-            self.signals = Some(Signals { _stop: stop, _master: master });
+            let restart = self.bound.core.restarts().map(|_| RestartSignal::install()).transpose();
+            let restart = restart.map_err(Error::system("handle SIGUSR2"))?;
+            self.signals = Some(Signals { _stop: stop, _master: master, _restart: restart });
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::accept::{AcceptEvent, Acceptor, Rejected, Request, Seat, ServingStrat
 use crate::config::AtLimit;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
+use crate::lifecycle::Restarts;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{thread, Mutex};
 use crate::sys;
@@ -123,7 +124,8 @@ impl Crew {
                 });
                 // No event reports that threads can be started again, so that is tried by the clock.
                 let retry = retry.into_iter().chain(actions.left()).min();
-                let wait = [Some(core.control.events.as_fd()), Some(core.control.stop_fd())];
+                let restarts = core.restarts().map(Restarts::watch);
+                let wait = [Some(core.control.events.as_fd()), Some(core.control.stop_fd()), restarts];
                 sys::poll(wait, None, retry)?;
                 actions.act();
             }

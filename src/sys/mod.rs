@@ -9,9 +9,9 @@
 //! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
 //!   [`shared`] (memory in common with children), [`window`] (each sees a part of it), [`wishes`] (what children ask for), [`limits`] of descriptors,
-//!   [`inherited`] ones;
+//!   [`inherited`] ones, a [`successor`];
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
-//!   worker processes), [`master`] (those of their master).
+//!   worker processes), [`master`] (those of their master), [`restart`] (SIGUSR2).
 
 pub(crate) mod datagram;
 mod epoll;
@@ -26,10 +26,12 @@ mod poller;
 pub(crate) mod process;
 pub(crate) mod queue;
 mod raw;
+pub(crate) mod restart;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stop_switch;
+pub(crate) mod successor;
 pub(crate) mod watch;
 pub(crate) mod window;
 pub(crate) mod wishes;

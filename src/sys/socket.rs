@@ -63,14 +63,21 @@ pub(crate) fn listen_tcp(addr: SocketAddr, options: TcpOptions) -> Result<OwnedF
     if let (AddressFamily::Inet6, Some(only)) = (family, options.only_v6) {
         set("set IPV6_V6ONLY on", sock::setsockopt(&fd, sockopt::Ipv6V6Only, &only))?;
     }
-    set("set TCP_NODELAY on", sock::setsockopt(&fd, sockopt::TcpNoDelay, &options.no_delay))?;
-    set("set SO_KEEPALIVE on", sock::setsockopt(&fd, sockopt::KeepAlive, &options.keep_alive))?;
-    if let (true, Some(time)) = (options.keep_alive, options.keep_alive_time) {
-        set("set TCP_KEEPIDLE on", bound_silence(&fd, time))?;
-    }
+    set_inherited_options(&fd, options)?;
     sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(|e| ("bind", e.into()))?;
     listen(&fd, options.backlog)?;
     Ok(fd)
+}
+
+/// Sets the options that accepted sockets inherit. They may be set at any time.
+pub(crate) fn set_inherited_options(fd: &impl AsFd, options: TcpOptions) -> Result<(), (Act, io::Error)> {
+    let set = |act: Act, done: nix::Result<()>| done.map_err(|e| (act, io::Error::from(e)));
+    set("set TCP_NODELAY on", sock::setsockopt(fd, sockopt::TcpNoDelay, &options.no_delay))?;
+    set("set SO_KEEPALIVE on", sock::setsockopt(fd, sockopt::KeepAlive, &options.keep_alive))?;
+    match (options.keep_alive, options.keep_alive_time) {
+        (true, Some(time)) => set("set TCP_KEEPIDLE on", bound_silence(fd, time)),
+        _ => Ok(()),
+    }
 }
 
 /// Probes that a peer may leave unanswered.
@@ -186,7 +193,7 @@ pub(crate) fn is_connected(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Lets clients connect.
-pub(crate) fn listen(fd: &OwnedFd, backlog: i32) -> Result<(), (Act, io::Error)> {
+pub(crate) fn listen(fd: &impl AsFd, backlog: i32) -> Result<(), (Act, io::Error)> {
     let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);
     sock::listen(fd, backlog).map_err(|e| ("listen on", e.into()))
 }

@@ -27,6 +27,7 @@ pub(crate) enum Wish {
     /// The number of worker processes.
     Workers(usize),
     Reload,
+    Restart,
     /// The first error of the run has been printed.
     ErrorSaid,
 }
@@ -41,6 +42,7 @@ pub(crate) struct Wishes {
     limit: Twice,
     workers: Twice,
     reload: Twice,
+    restart: Twice,
     error_said: Twice,
 }
 
@@ -79,6 +81,7 @@ impl Wishes {
             Wish::Limit(limit) => self.limit.set(limit),
             Wish::Workers(count) => self.workers.set(count),
             Wish::Reload => self.reload.set(1),
+            Wish::Restart => self.restart.set(1),
             Wish::ErrorSaid => self.error_said.set(1),
         }
     }
@@ -89,6 +92,7 @@ impl Wishes {
         self.limit.take(|limit| fulfil(Wish::Limit(limit)));
         self.workers.take(|count| fulfil(Wish::Workers(count)));
         self.reload.take(|_| fulfil(Wish::Reload));
+        self.restart.take(|_| fulfil(Wish::Restart));
         self.error_said.take(|_| fulfil(Wish::ErrorSaid));
         self.pause.take(|level| fulfil(if level == 1 { Wish::Pause } else { Wish::Resume }));
         self.stop.take(|level| fulfil(if level == 1 { Wish::Stop } else { Wish::StopNow }));
@@ -96,7 +100,9 @@ impl Wishes {
 
     /// True if the parent has yet to fulfil a wish, other than that for a stop.
     fn are_pending(&self) -> bool {
-        [&self.pause, &self.limit, &self.workers, &self.reload, &self.error_said].into_iter().any(Twice::is_set)
+        [&self.pause, &self.limit, &self.workers, &self.reload, &self.restart, &self.error_said]
+            .into_iter()
+            .any(Twice::is_set)
     }
 
     /// Waits until the parent has fulfilled the wishes, but not long: it may be busy.

@@ -12,7 +12,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -52,6 +52,8 @@ impl SuccessorWish {
 pub(crate) struct WorkerSwitches {
     pub(crate) stop: Arc<StopSwitch>,
     pub(crate) successor: SuccessorWish,
+    /// True if the listeners stay open when the master dies.
+    pub(crate) keeps_listeners: SharedRef<AtomicBool>,
 }
 
 /// The worker that this process is.
@@ -77,7 +79,7 @@ extern "C" fn on_worker_signal(number: c_int) {
     if let Some(worker) = unsafe { WORKER.load(SeqCst).as_ref() } {
         if number == libc::SIGIO {
             if master_is_dead() {
-                let_go_of_listeners();
+                let_go_of_listeners(worker.keeps_listeners.load(SeqCst));
                 worker.stop.request_stop();
             }
         } else {
@@ -95,8 +97,8 @@ fn master_is_dead() -> bool {
     ready == 1 && fd.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
-fn let_go_of_listeners() {
-    let shut = SHUT.load(SeqCst);
+fn let_go_of_listeners(keep: bool) {
+    let shut = if keep { 0 } else { SHUT.load(SeqCst) };
     for (place, fd) in LISTENERS.iter().map(|fd| fd.load(SeqCst)).take_while(|fd| *fd >= 0).enumerate() {
         // Shut, the socket listens for no process any more, not even for one that is stopped. Replaced by
         // another file, the descriptor lets go of the address, so that it is free while the orphans finish.

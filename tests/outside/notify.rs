@@ -49,6 +49,18 @@ impl Manager {
         Server::start_command(command, "127.0.0.1:0", &["--strategy", strategy, "--workers", "2", "--notify", "yes"])
     }
 
+    /// The messages that have come and were not heard.
+    fn all_so_far(&self) -> String {
+        self.socket.set_nonblocking(true).unwrap();
+        let (mut buffer, mut text) = ([0; 4096], String::new());
+        while let Ok(n) = self.socket.recv(&mut buffer) {
+            text += &String::from_utf8_lossy(&buffer[..n]);
+            text.push('\n');
+        }
+        self.socket.set_nonblocking(false).unwrap();
+        text
+    }
+
     /// The next message that has this line.
     fn hears(&self, line: &str) -> Vec<String> {
         let mut buffer = [0; 4096];
@@ -141,4 +153,49 @@ fn a_server_whose_manager_is_not_there_warns_and_serves() {
         assert_eq!(server.ask("ECHO hello"), "hello");
         assert_eq!(server.term().code(), Some(0));
     }
+}
+
+#[test]
+fn a_restart_is_a_reload_with_a_new_main_process() {
+    for strategy in ["sequential", "threading", "forking", "preforking", "event-loop"] {
+        let manager = Manager::at_a_path();
+        let mut server = manager.start(strategy, Some(Duration::from_secs(4)));
+        manager.hears("READY=1");
+        server.signal("USR2");
+        let begins = manager.hears("RELOADING=1");
+        assert!(begins.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{strategy}: {begins:?}");
+        // The new process reports READY too. A manager does not hear it before the old one has named it.
+        let old = server.pid();
+        let of_the_old = loop {
+            let said = manager.hears("READY=1");
+            if said.iter().any(|line| line.ends_with(" serves")) {
+                break said;
+            }
+        };
+        let new = of_the_old.iter().find_map(|line| line.strip_prefix("MAINPID=")).unwrap().to_owned();
+        assert_ne!(new, old.to_string());
+        assert!(of_the_old.contains(&format!("STATUS=process {new} serves")), "{strategy}: {of_the_old:?}");
+        assert_eq!(server.ended().code(), Some(0));
+        assert!(!manager.all_so_far().contains("STOPPING=1"), "{strategy}: the service does not stop");
+        // The watchdog goes over.
+        manager.hears("WATCHDOG=1");
+        assert!(Command::new("kill").args(["-TERM", &new]).status().unwrap().success());
+        manager.hears("STOPPING=1");
+    }
+}
+
+#[test]
+fn a_restart_that_fails_ends_the_reload() {
+    let manager = Manager::at_a_path();
+    let folder = Folder::new();
+    let program = folder.path("server");
+    std::fs::copy(example("torture_server"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.env("NOTIFY_SOCKET", &manager.name);
+    let server = Server::start_command(command, "127.0.0.1:0", &["--notify", "yes"]);
+    manager.hears("READY=1");
+    std::fs::remove_file(&program).unwrap();
+    server.signal("USR2");
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
 }

@@ -18,6 +18,7 @@ use crate::event_loop::state::context::Context;
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::stop::Drain;
 use crate::event_loop::state::State;
+use crate::lifecycle::Restarts;
 use crate::observe::log_line;
 use crate::sys::Readiness;
 
@@ -29,9 +30,13 @@ impl State {
         // An earlier run may have left them watched.
         self.poller.remove(control.stop_fd());
         self.poller.remove(&control.now);
+        // The first loop of a server starts its successor.
+        let restarts = self.core.restarts().filter(|_| self.loops.number == 0).map(Restarts::watch);
+        restarts.into_iter().for_each(|restarts| self.poller.remove(restarts));
         self.poller
             .add(control.stop_fd(), read, token::STOP)
             .and_then(|()| self.poller.add(&control.now, read, token::NOW))
+            .and_then(|()| restarts.map_or(Ok(()), |restarts| self.poller.add(restarts, read, token::RESTART)))
             .map_err(Error::system("watch for the stop"))
     }
 

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::event_loop::primitives::token;
 use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
+use crate::lifecycle::Restarts;
 use crate::panics::forget;
 use crate::sys::Readiness;
 
@@ -85,6 +86,7 @@ impl State {
                 (token::NOW, _) => self.poller.remove(&self.core.control.now),
                 (token::GATE, _) => self.hear_gate(),
                 (token::INBOX, _) => self.run_sent_calls(),
+                (token::RESTART, _) => self.core.restarts().into_iter().for_each(Restarts::step),
                 (socket, _) if socket >= token::DATAGRAMS => self.receive(socket),
                 (port, _) if port >= token::PORTS => self.accept(port)?,
                 (greeting, _) if greeting >= token::GREETINGS => self.hear_greeting(greeting),

@@ -25,14 +25,15 @@ use log::Level;
 use crate::config::AFTER_A_LATE_WAKE_UP;
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
-use crate::lifecycle::{check_count, Core, Scoreboard, ServerHandle, MOST_WORKERS};
+use crate::lifecycle::{check_count, Core, Restarts, Scoreboard, ServerHandle, MOST_WORKERS};
 use crate::observe::log_line;
 use crate::preforking::settings::PreForkingSettings;
 use crate::preforking::starts::Starts;
 use crate::preforking::worker::{Run, State, Worker, AFTER_THE_DRAIN};
 use crate::server::Bound;
 use crate::sys::process::{ChildSignals, Private};
-use crate::sys::{self, master, signal, Epoll};
+use crate::sys::{self, master, restart, signal, Epoll};
+use crate::systemd::Notifier;
 
 /// Permits come back without a sign to the master. While it waits for some, it looks this often.
 const CHECK_AGAIN: Duration = Duration::from_millis(20);
@@ -98,6 +99,7 @@ impl<'a> Supervisor<'a> {
         left.extend(signals.iter().flat_map(|_| master::MASTER_SIGNALS));
         // Until the worker has a handler of its own.
         left.push(Signal::SIGTERM);
+        left.extend(restart::handled());
         let generation = scoreboard.generation();
         Ok(Self {
             bound,
@@ -173,22 +175,22 @@ impl<'a> Supervisor<'a> {
         Ok(Some(answer).filter(|n| *n > 0))
     }
 
-    /// Tells the service manager when all workers are ready, and when a reload begins.
+    /// Tells the service manager and a former process when all workers are ready, and when a reload begins.
     fn report_state(&self) {
-        let Some(notifier) = self.core().notifier() else { return };
         let generation = self.scoreboard.generation();
         let is_current =
             |index| self.workers.iter().any(|w| w.index == index && w.is_ready() && w.generation == generation);
         if (0..self.scoreboard.wanted()).all(is_current) {
             self.core().report_ready();
         } else if self.workers.iter().any(|w| w.generation < generation) {
-            notifier.reloading();
+            self.core().notifier().into_iter().for_each(Notifier::reloading);
         }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         let began = Instant::now();
-        let wait = [Some(self.core().control.events.as_fd()), Some(self.watch.as_fd())];
+        let restarts = self.core().restarts().map(Restarts::watch);
+        let wait = [Some(self.core().control.events.as_fd()), Some(self.watch.as_fd()), restarts];
         sys::poll(wait, None, timeout).map(drop).map_err(Error::system("wait for workers"))?;
         // A master that was stopped or frozen (and its workers with it, perhaps) knows nothing of their
         // hearts.

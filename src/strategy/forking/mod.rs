@@ -27,7 +27,7 @@ use crate::connection::warm_up;
 use crate::error::{Error, Result};
 use crate::lifecycle::Core;
 use crate::sys::process::{self, ChildSignals, Private};
-use crate::sys::{signal, Epoll};
+use crate::sys::{restart, signal, Epoll};
 
 use children::Children;
 
@@ -157,8 +157,9 @@ impl Forking {
             // What the parent has touched once, a child need not resolve: the destructor of a thread-local
             // alone costs it a dozen page faults in the dynamic linker.
             warm_up();
-            let left_to_the_parent: &[Signal] = if signal::are_handled() { &[Signal::SIGINT] } else { &[] };
-            ChildSignals::of_this_process(left_to_the_parent)
+            let interrupt = signal::are_handled().then_some(Signal::SIGINT);
+            let left_to_the_parent: Vec<_> = interrupt.into_iter().chain(restart::handled()).collect();
+            ChildSignals::of_this_process(&left_to_the_parent)
         });
         self.signals.set(Some(signals));
         let parent = process::id();
