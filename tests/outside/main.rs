@@ -15,6 +15,7 @@ mod examples;
 mod forking;
 mod frozen;
 mod injected;
+mod keep_alive;
 mod notify;
 mod observers;
 mod port_forward;
