@@ -54,7 +54,7 @@
 //! |---|---|---|---|
 //! | [`Sequential`] | work of the accepting thread | 1 | tests, tools with one client |
 //! | [`Threading`] | a thread, kept for the next connection | 1024, or `RLIMIT_NOFILE` less 64 if that is lower | most servers; connections that stay |
-//! | [`ThreadPool`] | one of N threads (16), idle clients included | N | short connections |
+//! | [`ThreadPool`] | one of N threads (16), idle clients included | N | short connections; with [`per_request()`], thousands of clients that stay |
 //! | [`Forking`] | a process | 128 | handlers that must not harm each other |
 //! | [`PreForking<E>`](PreForking) | what `E` makes of it, in one of N worker processes | N times `E`'s | servers that must outlive a crash, a leak, a hang of their own code |
 //! | [`EventLoop`] | a [`Protocol`], on one thread for all | `RLIMIT_NOFILE` less 64 | thousands of connections, mostly idle; chats and broadcasts |
@@ -73,6 +73,10 @@
 //! [`StreamRequestHandler`] has `setup`, `handle` and `finish`, with `&self`: one value serves all connections, many at
 //! once. [`handler()`] makes a handler of a closure. [`per_connection()`] gives each connection a fresh value with `&mut self`
 //! methods ([`StreamRequestHandlerMut`]), as Python does. `?` takes any error.
+//!
+//! [`per_request()`] and [`sessions()`] make a handler that is called once for each request. Between two requests its
+//! connection has no thread: four threads serve ten thousand clients that seldom speak
+//! ([which one to write](guide::choosing#requests-or-connections)).
 //!
 //! # The connection
 //!

@@ -102,6 +102,18 @@ impl Limits {
         self.idle.map_or((Limit::Read, self.read), |idle| (Limit::Idle, idle))
     }
 
+    /// Returns the length of a limit.
+    pub(crate) fn get(&self, limit: Limit) -> Option<Duration> {
+        match limit {
+            Limit::Idle => self.idle.flatten(),
+            Limit::Read => self.read,
+            Limit::Write => self.write,
+            Limit::Request => self.request,
+            Limit::Total => self.total,
+            Limit::Handshake | Limit::Drain => None,
+        }
+    }
+
     pub(crate) fn set(&mut self, limit: Limit, value: Option<Duration>) {
         match limit {
             Limit::Idle => self.idle = Some(value),

@@ -20,7 +20,8 @@ pub enum AtLimit {
     /// The client is accepted, sent this message, and closed. The message goes as far as the socket takes it
     /// at once. What the client has sent by then is read and thrown away, up to 64 KiB: with unread input, the
     /// close would be a reset. One thread must always be free to refuse, at the price of a hand-over for each connection.
-    /// [`Sequential`](crate::Sequential) has no thread to spare: its clients wait with either policy.
+    /// [`Sequential`](crate::Sequential) has no thread to spare: its clients wait with either policy. Where connections are
+    /// parked ([`per_request`](crate::per_request)), a client is refused as soon as a thread is free.
     Refuse(Vec<u8>),
 }
 

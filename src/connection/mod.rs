@@ -418,7 +418,8 @@ impl Connection {
 
     /// Returns a handle for other threads to write with. It is a bounded queue. This thread sends the queue
     /// when it flushes, when it waits for the peer, and at the end. From the first call on, each wait costs
-    /// one more system call.
+    /// one more system call, and the connection one more descriptor. A message takes up a connection that is parked
+    /// ([`per_request`](crate::per_request)), and is sent.
     ///
     /// # Errors
     /// If the system has no descriptor left for the wake-up.

@@ -73,6 +73,14 @@ impl<M> fmt::Debug for PerRequest<M> {
 /// It is called when the first byte of a request has arrived. Between two requests the connection is idle: a stop
 /// or the [idle limit](crate::ServerBuilder::idle_timeout) ends it there.
 ///
+/// With [`ThreadPool`](crate::ThreadPool), [`Threading`](crate::Threading), [`Sequential`](crate::Sequential), and
+/// [`PreForking`](crate::PreForking) over them, an idle connection is parked: it has no thread and no buffers. Each
+/// request is served by any free thread, and holds it to the end: set a
+/// [`request_timeout`](crate::ServerBuilder::request_timeout). With [`Forking`](crate::Forking),
+/// [`handle_request`](crate::TcpServer::handle_request) and strategies of your own (see
+/// [`parks`](crate::strategy::ServingStrategy::parks)) a connection keeps its process or thread.
+/// [The guide](crate::guide::choosing#requests-or-connections) says more.
+///
 /// ```
 /// use socketserver::{per_request, Next, TcpServer, ThreadPool};
 ///

@@ -24,6 +24,8 @@ pub(crate) enum SlotState {
     Cut = 2,
     /// Waiting for its first request. A stop spares this wait if another process goes on with the sockets.
     New = 3,
+    /// Waiting for a request without a thread. A drain ends the wait in the lot, and needs no system call for it.
+    Parked = 4,
 }
 
 /// The slot of one connection. Slots are used again.

@@ -112,7 +112,8 @@ impl<S> ServerBuilder<S> {
 
     /// Sets the most connections that are served at once. The limit is exact. A `ThreadPool` never serves
     /// more than it has threads. Defaults to the strategy's own limit: 1 for `Sequential`, the threads of a
-    /// `ThreadPool`; for `Threading` 1024, or `RLIMIT_NOFILE` less 64, whichever is lower.
+    /// `ThreadPool`; for `Threading` 1024, or `RLIMIT_NOFILE` less 64, whichever is lower. With a handler of
+    /// requests ([`per_request`](crate::per_request)) it is `RLIMIT_NOFILE` less 64 for these three.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
         self

@@ -10,9 +10,12 @@ use crate::error::{Error, Result};
 /// the next.
 ///
 /// The queue is the kernel's: a client beyond the last thread waits, connected, until a thread is free. So a
-/// pool suits short connections. A client that stays (a chat, HTTP keep-alive) holds its thread: N threads
-/// are N connections. [`idle_timeout`](crate::ServerBuilder::idle_timeout) frees the thread of an idle
-/// client.
+/// pool suits short connections. A client that stays (a chat) holds its thread: N threads are N connections.
+/// [`idle_timeout`](crate::ServerBuilder::idle_timeout) frees the thread of an idle client.
+///
+/// With a handler of requests ([`per_request`](crate::per_request)) a thread serves a request, and the connection is
+/// parked until the next one. Then N threads serve as many connections as there are descriptors, by default up to
+/// `RLIMIT_NOFILE` less 64.
 ///
 /// A panic ends its connection only. An abort, a segfault or a stack overflow ends the process.
 #[derive(Debug)]

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// If no thread can be started, the connection in hand is refused, and its thread waits on: the server stays
 /// reachable.
 ///
+/// With a handler of requests ([`per_request`](crate::per_request)) each request has a thread, of 1024 at most, and the
+/// connection is parked until the next one. The default limit is then `RLIMIT_NOFILE` less 64.
+///
 /// A panic ends its connection only. An abort, a segfault or a stack overflow ends the process. Unlike
 /// Python's `ThreadingMixIn`, it has a limit, and its stop ends.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod procfs;
 #[path = "../programs/mod.rs"]
 mod programs;
 mod protocols;
+mod requests;
 mod starts;
 
 use std::collections::HashSet;
@@ -25,10 +26,11 @@ use std::time::{Duration, Instant};
 
 use programs::{until, Case, Program};
 use socketserver::event_loop::{Peer, TimerId};
-use socketserver::handler::HandlerFn;
+use socketserver::handler::{HandlerFn, PerRequest, RequestFn};
 use socketserver::server::Engine;
 use socketserver::{
-    factory, handler, Blocking, Connection, Error, EventLoop, EventLoops, Forking, HandlerResult, PreForking,
+    factory, handler, per_request, Blocking, Connection, Error, EventLoop, EventLoops, Forking, HandlerResult, Next,
+    PreForking,
 };
 use socketserver::{Protocol, Sequential, ServerBuilder, ServerHandle, ThreadPool, Threading, Transport};
 
@@ -36,6 +38,7 @@ use hearts::*;
 use masters::*;
 use places::*;
 use protocols::*;
+use requests::*;
 use starts::*;
 
 const CASES: &[Case] = &[
@@ -91,6 +94,12 @@ const CASES: &[Case] = &[
         become_ready_after_the_stop,
     ),
     ("loops_that_are_not_ready_at_the_stop_serve_the_queue", asleep_loops, become_ready_after_the_stop),
+    ("parked_connections_meet_a_reload_and_other_numbers_of_workers", parking_pools, parks_over_a_reload),
+    (
+        "a_parked_connection_of_a_worker_that_ends_alone_has_its_first_request",
+        recycled_requests,
+        first_requests_are_served,
+    ),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];

@@ -3,11 +3,14 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod handlers;
 mod more;
 mod parked;
 mod stop;
+mod tls;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

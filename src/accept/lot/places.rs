@@ -26,8 +26,6 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Place {
     /// The time at which a limit ends its wait, in milliseconds of the server.
     until: u64,
-    /// True if somebody has had it taken up.
-    is_poked: bool,
     visit: Option<Box<Visit>>,
 }
 
@@ -36,8 +34,8 @@ pub(super) struct Places([CachePadded<Mutex<Vec<Place>>>; SHARDS]);
 
 /// Why a connection is not parked.
 pub(super) enum NotParked {
-    /// Another thread has sent a message through it.
-    HasMessages,
+    /// Another thread has sent a message through it, or the stop ends it.
+    Wanted,
     /// The run is over: nobody would take it up.
     Over,
     /// The system refuses.
@@ -53,8 +51,7 @@ impl Places {
     /// True if a connection is parked there, and nobody else has had it taken up.
     pub(super) fn mark_poked(&self, fd: RawFd) -> bool {
         let (mut shard, index) = self.shard(fd);
-        let place = shard.get_mut(index).filter(|place| place.visit.is_some());
-        place.is_some_and(|place| !std::mem::replace(&mut place.is_poked, true))
+        shard.get_mut(index).and_then(|place| place.visit.as_mut()).is_some_and(|visit| visit.mark_poked())
     }
 
     /// Calls `each` with each parked connection of one shard: its descriptor, and its limit.
@@ -75,19 +72,22 @@ impl Lot {
         });
         let until = visit.until().map_or(NEVER, |at| self.core.control.millis(at) + 1);
         let (mut shard, index) = self.places.shard(fd);
-        // Under the lock: a sender queues first, and looks here then. So does the end of the run.
+        // Under the lock: a sender queues first, and looks here then. So do a stop, and the end of the run.
         if visit.connection().has_messages() {
-            return Err((visit, NotParked::HasMessages));
+            return Err((visit, NotParked::Wanted));
         }
         if self.is_over.load(SeqCst) {
             return Err((visit, NotParked::Over));
         }
+        if visit.is_stopping() {
+            return Err((visit, NotParked::Wanted));
+        }
         if shard.len() <= index {
-            shard.resize_with(index + 1, || Place { until: NEVER, is_poked: false, visit: None });
+            shard.resize_with(index + 1, || Place { until: NEVER, visit: None });
         }
         self.core.admission.permits.park();
         let place = &mut shard[index];
-        (place.until, place.is_poked) = (until, false);
+        place.until = until;
         let visit = place.visit.insert(visit);
         // Under the lock too: the thread that takes the connection up may close its descriptor.
         if let Err(e) = visit.watch(&self.set, fd as u64) {
@@ -143,7 +143,7 @@ impl Lot {
             self.places.for_each(shard, |fd, place| {
                 if place.until > now {
                     next = next.min(place.until);
-                } else if !std::mem::replace(&mut place.is_poked, true) {
+                } else if place.visit.as_mut().is_some_and(|visit| visit.mark_poked()) {
                     self.ring_for(fd);
                 }
             });

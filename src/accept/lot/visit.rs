@@ -32,6 +32,8 @@ pub(in crate::accept) struct Visit {
     is_known: bool,
     /// True if it was parked, and has not been looked at since.
     is_resumed: bool,
+    /// True if somebody has had it taken up while it is parked.
+    is_poked: bool,
     /// True if a request has begun, and its handler has asked for more of it.
     is_within: bool,
 }
@@ -44,16 +46,16 @@ impl Visit {
         permit: Permit,
         lot: &Arc<Lot>,
     ) {
-        let (is_known, is_resumed, is_within) = (false, false, false);
         let mut visit = Box::new(Self {
             connection,
             session: None,
             permit,
             patience: Patience::default(),
             short_waits: SHORT_WAITS,
-            is_known,
-            is_resumed,
-            is_within,
+            is_known: false,
+            is_resumed: false,
+            is_poked: false,
+            is_within: false,
         });
         let set_up = visit.contained(|visit| {
             if let Some(mut session) = handler.session() {
@@ -80,12 +82,12 @@ impl Visit {
                 return self.end(outcome);
             }
             let between = !self.is_within;
-            self.is_resumed = true;
+            (self.is_resumed, self.is_poked) = (true, false);
             // The stop may have come: then one more look.
             if self.connection.rest(between) {
                 match lot.park(self) {
                     Ok(()) => return,
-                    Err((visit, NotParked::HasMessages)) => self = visit,
+                    Err((visit, NotParked::Wanted)) => self = visit,
                     Err((visit, NotParked::Over)) => return visit.stop(),
                     Err((visit, NotParked::Failed(e))) => return visit.end(Outcome::Failed(e.into())),
                 }
@@ -172,6 +174,16 @@ impl Visit {
     /// Ends a parked connection that a strategy could not serve.
     pub(in crate::accept) fn give_up(self: Box<Self>, why: &io::Error) {
         self.end(Outcome::Failed(io::Error::new(why.kind(), why.to_string()).into()));
+    }
+
+    /// True if nobody has had it taken up before.
+    pub(super) fn mark_poked(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_poked, true)
+    }
+
+    /// True if a stop has come that ends it between two requests.
+    pub(super) fn is_stopping(&self) -> bool {
+        !self.is_within && self.connection.wire().is_stopping_idle(true)
     }
 
     /// True if a stop ends it, because nothing has come.

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{check, would_wait, Deadline, StopNotice, Wire};
-use crate::config::Limit;
+use super::{would_wait, Deadline, StopNotice, Wire};
+use crate::config::{Limit, LimitExceeded};
 use crate::connection::input::{cut_off, Input};
 use crate::connection::output::Output;
 use crate::lifecycle::SlotState;
@@ -12,12 +12,16 @@ use crate::sys::socket;
 
 /// How long a connection waits for input, however often it is parked meanwhile.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Patience(Option<Deadline>);
+pub(crate) struct Patience(Option<(Instant, Limit)>);
 
 impl Patience {
+    fn until(by: Option<Deadline>) -> Self {
+        Self(by.map(|by| (by.at, by.why.limit)))
+    }
+
     /// Returns the time at which a limit ends the wait.
     pub(crate) fn ends(self) -> Option<Instant> {
-        self.0.map(|by| by.at)
+        self.0.map(|(at, _)| at)
     }
 }
 
@@ -71,7 +75,7 @@ impl Wire {
             return Ok(Heard::End);
         }
         if look != Look::Resumed {
-            patience.0 = self.read_deadline(true);
+            *patience = Patience::until(self.read_deadline(true));
             // Many pipelined requests are answered in one write: see `recv_ahead`.
             if progress.read_full && !output.is_empty() {
                 if let Some(n) = self.take_in(input, true)? {
@@ -96,7 +100,7 @@ impl Wire {
                 return Ok(Heard::of(n));
             }
         }
-        check(patience.0)?;
+        self.check_patience(*patience)?;
         Ok(Heard::Nothing)
     }
 
@@ -109,7 +113,7 @@ impl Wire {
         resumed: bool,
     ) -> io::Result<bool> {
         if !resumed {
-            patience.0 = self.read_deadline(false);
+            *patience = Patience::until(self.read_deadline(false));
         }
         self.flush(output)?;
         if self.is_ended_by_writer() {
@@ -122,7 +126,7 @@ impl Wire {
                 None => {}
             }
         }
-        check(patience.0)?;
+        self.check_patience(*patience)?;
         Ok(false)
     }
 
@@ -157,18 +161,38 @@ impl Wire {
         Ok(taken)
     }
 
+    /// Fails if the wait has lasted for its limit.
+    fn check_patience(&self, patience: Patience) -> io::Result<()> {
+        match patience.0 {
+            Some((at, limit)) if at <= Instant::now() => {
+                let after = self.limits.get().get(limit).unwrap_or_default();
+                Err(LimitExceeded { limit, after }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Notes that the connection is parked between two requests: from here on, a stop may end the wait. False if the
     /// stop has come already.
     pub(in crate::connection) fn rest(&self) -> bool {
-        self.turn(true, SlotState::Busy, self.waiting());
+        self.turn(true, SlotState::Busy, self.parked());
         !self.is_stopping_idle(true)
     }
 
     /// Notes that the connection is taken up again. If the stop has ended the wait, it has shut the reading side.
     pub(in crate::connection) fn rise(&self) {
         let is_registered = self.slot.borrow().is_some();
-        if is_registered && !self.turn(true, self.waiting(), SlotState::Busy) {
+        if is_registered && !self.turn(true, self.parked(), SlotState::Busy) {
             self.note(|p| p.stopped = true);
+        }
+    }
+
+    /// Returns the registry state of a parked connection. At a stop its lot ends it, unless it is spared: then the
+    /// registry does once the server stops too.
+    fn parked(&self) -> SlotState {
+        match self.waiting() {
+            SlotState::New => SlotState::New,
+            _ => SlotState::Parked,
         }
     }
 

@@ -192,7 +192,7 @@ impl Wire {
         !idle || self.slot.borrow().as_ref().is_some_and(|slot| slot.turn(from, to))
     }
 
-    pub(super) fn is_stopping_idle(&self, idle: bool) -> bool {
+    pub(crate) fn is_stopping_idle(&self, idle: bool) -> bool {
         idle && self.control().stopping() && !self.is_spared()
     }
 
