@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -170,7 +171,7 @@ impl Request {
                     return Visit::begin(connection, &*handler, permit, &lot);
                 }
                 let outcome = handled(core, || handler::run(&mut &*handler, &mut connection));
-                finish::finish(core, connection, outcome);
+                return finish::finish_connection(&core.clone(), connection, outcome, permit);
             }
             Work::Datagram(packet, handler) => {
                 let mut datagram = Datagram::new(*packet, server);
@@ -195,6 +196,16 @@ impl Request {
     pub(crate) fn tls(&self) -> Option<TlsInfo> {
         let Parts::New { work: Work::Connection(accepted, _), permit, .. } = self.0.as_ref()? else { return None };
         accepted.tls.as_ref().filter(|_| permit.core().monitor.measures()).map(Session::info)
+    }
+
+    /// Returns the socket of a connection, for options and for looks at it. `None` for a datagram, which has no socket of
+    /// its own. What is read from it, its handler misses.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self.0.as_ref()? {
+            Parts::New { work: Work::Connection(accepted, _), .. } => Some(accepted.socket.as_fd()),
+            Parts::New { work: Work::Datagram(..), .. } => None,
+            Parts::Again(visit, _) => Some(visit.connection().wire().as_fd()),
+        }
     }
 
     /// Returns what a proxy has told.

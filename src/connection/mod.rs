@@ -3,6 +3,7 @@
 //! Most code needs only [`Connection`] and [`Datagram`], which are at the crate's root too. Look here for:
 //! - the handle that other threads write through ([`ConnectionWriter`]), whose queue may refuse with
 //!   [`SendError`];
+//! - a connection that goes on without its handler ([`Detached`]);
 //! - waiting for the peer and for other threads at once ([`Event`], [`ConnectionWaker`]);
 //! - the two directions of a connection ([`ReadHalf`], [`WriteHalf`]);
 //! - the process at the other end of a Unix socket ([`PeerCredentials`]);
@@ -16,6 +17,7 @@
 // last step is `recv_watching`.
 
 mod datagram;
+mod detached;
 mod event;
 mod exec;
 mod facts;
@@ -49,6 +51,8 @@ use crate::tls::{injected, Session, TlsConfig, TlsInfo};
 pub use crate::config::{LimitExceeded, LingeringClose};
 pub use crate::net::PeerCredentials;
 pub use datagram::{Datagram, DatagramTooLong};
+pub use detached::Detached;
+pub(crate) use detached::Home;
 pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};

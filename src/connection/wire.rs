@@ -135,7 +135,7 @@ pub(crate) struct Wire {
     armed_write: Cell<Option<Duration>>,
     /// Made at the first call of `writer`: only then do waits pay for it.
     mailbox: OnceCell<Arc<Messages>>,
-    /// Made at the first call of `waker` or `wait`.
+    /// Made at the first call of `waker`, `wait` or `detach`.
     waits: OnceCell<Box<event::Waits>>,
     pub(super) parent_deadline: OnceCell<ParentDeadline>,
     /// The session of TLS above the socket.
@@ -247,6 +247,16 @@ impl Wire {
     #[cfg(test)]
     pub(super) fn is_registered(&self) -> bool {
         self.slot.borrow().is_some()
+    }
+
+    /// Takes the entry in the registry, for a connection that leaves its handler.
+    pub(super) fn take_slot(&self) -> Option<Arc<ConnectionSlot>> {
+        self.slot.take()
+    }
+
+    /// Takes what observers are told of the beginning. The number stays.
+    pub(super) fn take_birth(&mut self) -> Birth {
+        Birth { id: self.birth.id, record: self.birth.record.take() }
     }
 
     /// Leaves the registry. Call it before the socket is closed.

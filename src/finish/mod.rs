@@ -10,6 +10,7 @@ pub(crate) mod plan;
 use std::io;
 use std::sync::Arc;
 
+use crate::admit::Permit;
 use crate::config::AtLimit;
 use crate::connection::{Connection, Datagram};
 use crate::greeting::GreetingError;
@@ -84,6 +85,18 @@ impl Conversation for Datagram {
     fn close_in_child(self) {
         std::mem::forget(self);
     }
+}
+
+/// Ends the part of a handler. Its connection closes, unless it goes on elsewhere. Last, the permit comes back.
+pub(crate) fn finish_connection(core: &Arc<Core>, connection: Connection, outcome: Outcome, permit: Permit) {
+    let Some(berth) = connection.berth() else {
+        finish(core, connection, outcome);
+        return drop(permit);
+    };
+    // It is counted when it ends. What its handler did is reported all the same.
+    core.monitor.report_uncounted_end(connection.wire().peer(), false, &outcome);
+    berth.keep(permit);
+    crate::panics::forget(outcome);
 }
 
 /// Flushes, closes, counts and reports, whatever the handler did.

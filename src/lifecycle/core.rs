@@ -17,6 +17,7 @@ use super::restart::Restarts;
 use super::run::Run;
 use super::scoreboard::Scoreboard;
 use super::shared_state::SharedState;
+use super::stop_calls::StopCalls;
 use super::waiting::Waiting;
 use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) verifying: Offload,
     /// The threads that wait for a verdict of `verify_request`.
     pub(crate) waiting: Waiting,
+    /// What tells the stop to connections that have left their handlers.
+    pub(crate) stop_calls: StopCalls,
     /// The threads for the blocking work of event loops. All loops of a server share them: a pool is there
     /// for its bound, and with `Blocking` each connection has a loop.
     pub(crate) blocking: Offload,
@@ -131,6 +134,7 @@ impl Core {
             taken_over: AtomicUsize::new(0),
             verifying: Offload::new("verify", VERIFIERS),
             waiting: Waiting::default(),
+            stop_calls: StopCalls::default(),
             blocking: Offload::new("blocking", 10),
             lookups: Offload::new("resolver", 10),
             settings,
@@ -247,6 +251,7 @@ impl Core {
         let (first, first_of_all) = self.control.first_to_wake(self.spares_newcomers());
         if first {
             self.registry.wake(SlotState::Idle);
+            self.stop_calls.call();
         }
         if first_of_all {
             self.registry.wake(SlotState::New);

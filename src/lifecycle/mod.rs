@@ -20,6 +20,7 @@ mod restart;
 mod run;
 mod scoreboard;
 mod shared_state;
+mod stop_calls;
 mod waiting;
 mod worker_role;
 
@@ -35,5 +36,6 @@ pub(crate) use permits::Awaited;
 pub(crate) use registry::{ConnectionSlot, SlotState};
 pub(crate) use restart::Restarts;
 pub(crate) use scoreboard::{check_count, of_a_master, LostWith, Scoreboard, WorkerSlot, MOST_WORKERS, OF_A_WORKER};
+pub(crate) use stop_calls::StopCall;
 pub(crate) use waiting::WakeAtCut;
 pub(crate) use worker_role::{WorkerRole, READY};

@@ -9,6 +9,7 @@ mod script;
 mod support;
 
 mod across;
+mod adopt;
 mod callbacks;
 mod clients;
 mod context;

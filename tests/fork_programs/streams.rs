@@ -88,7 +88,13 @@ pub fn with_programs() {
                 writeln!(conn, "{line:?}")?;
                 Command::new("cat")
             }
-            5 => exit(0), // no program
+            5 => {
+                conn.flush()?;
+                let refused = conn.detach().map_err(|e| e.kind()).err();
+                writeln!(conn, "{refused:?}")?;
+                conn.flush()?;
+                exit(0) // no program
+            }
             _ => Command::new("cat"),
         };
         Err(conn.exec(&mut command).into())
@@ -111,7 +117,7 @@ pub fn with_programs() {
 }
 
 pub fn programs_are_counted(program: &mut Program) {
-    for answer in ["first a line", "first ", "first ", "first Some(\"a line\")", ""] {
+    for answer in ["first a line", "first ", "first ", "first Some(\"a line\")", "first Some(Unsupported)"] {
         let mut client = TcpStream::connect(&program.addr).unwrap();
         client.write_all(b"a line\nand one\n").unwrap();
         let mut got = String::new();

@@ -239,7 +239,11 @@ struct Choosy {
 impl ServingStrategy for Choosy {
     fn process_request(&self, request: Request) -> Result<(), Rejected> {
         match self.seen.fetch_add(1, SeqCst) % 3 {
-            0 => drop(thread::spawn(move || request.run())),
+            0 => {
+                let socket = request.socket().expect("a connection has one").try_clone_to_owned().unwrap();
+                assert_eq!(TcpStream::from(socket).peer_addr().ok(), request.peer_addr().socket_addr());
+                drop(thread::spawn(move || request.run()));
+            }
             1 => drop(request),
             _ => return Err(Rejected::new(request, io::Error::other("no room"))),
         }

@@ -115,7 +115,11 @@ impl Visit {
                     Heard::Nothing => return Ok(true),
                 }
             }
-            match session.request(connection)? {
+            let next = session.request(connection)?;
+            if connection.is_detached() {
+                return Ok(false);
+            }
+            match next {
                 Next::Request => {
                     connection.check_progress()?;
                     *is_within = false;
@@ -155,8 +159,7 @@ impl Visit {
     /// Closes and counts. Last, the permit comes back.
     fn close(self: Box<Self>, outcome: Outcome) {
         let Self { connection, permit, .. } = *self;
-        finish::finish(permit.core(), connection, outcome);
-        drop(permit);
+        finish::finish_connection(&permit.core().clone(), connection, outcome, permit);
     }
 
     /// Ends a parked connection that has sent nothing, because the server stops.

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use super::{Deadline, Wire};
 use crate::config::Limit;
+use crate::connection::detached::Berth;
 use crate::connection::event::{ConnectionWaker, Event};
 use crate::connection::output::Output;
 use crate::mailbox::Bell;
 use crate::tls::Session;
 
-/// What the waits of a connection remember. Made at the first one.
+/// What few connections have: what their waits remember, and that they have left their handler.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     /// Made at the first call of `waker`: only then do waits pay for it.
@@ -25,6 +26,8 @@ pub(super) struct Waits {
     was_woken: Cell<bool>,
     /// True if the handler was told of the stop.
     knows_stop: Cell<bool>,
+    /// Set once the connection has left its handler.
+    berth: OnceCell<Arc<Berth>>,
 }
 
 /// What the read buffer has, as a wait begins.
@@ -47,6 +50,16 @@ impl Wire {
         Ok(ConnectionWaker::new(bell.clone()))
     }
 
+    /// Makes the place for the permit of a connection that leaves its handler.
+    pub(in crate::connection) fn make_berth(&self) -> &Arc<Berth> {
+        self.waits().berth.get_or_init(Arc::default)
+    }
+
+    /// Returns the place for the permit, if the connection has left its handler.
+    pub(in crate::connection) fn berth(&self) -> Option<&Arc<Berth>> {
+        self.waits.get()?.berth.get()
+    }
+
     fn waits(&self) -> &Waits {
         self.waits.get_or_init(Box::default)
     }
@@ -61,6 +74,9 @@ impl Wire {
         until: Option<Instant>,
         read: impl FnMut() -> io::Result<Option<usize>>,
     ) -> io::Result<Option<Event>> {
+        if self.socket.is_none() {
+            return Err(io::ErrorKind::NotConnected.into()); // there would be nothing to wait for
+        }
         let waits = self.waits();
         let idle = buffered != Buffered::Part;
         if idle {

@@ -18,6 +18,7 @@ use crate::event_loop::state::solo::SoloEnd;
 use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::finish::plan::{plan, Close, Facts};
+use crate::lifecycle::Core;
 use crate::observe::Outcome;
 use crate::panics::forget;
 
@@ -114,9 +115,11 @@ impl State {
         conn.out.clear(&mut self.buffers.spares);
         let happened = self.is_solo(id).then(|| conn.happened());
         self.release_parts(id, &mut conn);
-        let account = self.core.monitor.observes().then(|| conn.take_account());
-        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
+        let core = conn.entry.home.as_ref().map_or(&self.core, |home| &home.core);
+        let account = core.monitor.observes().then(|| conn.take_account());
+        let Conn { entry: Entry { mut home, origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
+        home.iter_mut().for_each(|home| home.leave());
         // The socket is closed before the protocol hears of it.
         self.unwatch(&io);
         // Not so the socket of a solo connection: its owner closes that.
@@ -147,6 +150,10 @@ impl State {
             solo.ended = Some(SoloEnd { outcome, socket, happened });
             return;
         }
+        if let Some(mut home) = home {
+            home.report_end(is_broken || paused.at_eof, &outcome, account);
+            return forget(outcome);
+        }
         origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome, account);
         if let Outcome::Failed(e) = outcome {
             forget(e);
@@ -168,7 +175,7 @@ impl State {
     /// connection, which looks as if the peer had.
     pub(crate) fn reason_of_break(&self, id: ConnId, e: io::Error) -> LostReason {
         if self.is_cut_outside(id) {
-            let after = self.core.settings.drain_timeout;
+            let after = self.home_of(id).settings.drain_timeout;
             return LostReason::TimedOut(LimitExceeded { limit: Limit::Drain, after });
         }
         LostReason::Reset(e)
@@ -176,7 +183,14 @@ impl State {
 
     /// True if the registry of the server may have shut the socket.
     pub(crate) fn is_cut_outside(&self, id: ConnId) -> bool {
-        self.is_solo(id) && self.core.control.is_cut()
+        let has_home = self.conns.get(id).is_some_and(|conn| conn.entry.home.is_some());
+        (has_home || self.is_solo(id)) && self.home_of(id).control.is_cut()
+    }
+
+    /// Returns the server that has accepted the connection: this one, unless it was adopted.
+    fn home_of(&self, id: ConnId) -> &Core {
+        let home = self.conns.get(id).and_then(|conn| conn.entry.home.as_ref());
+        home.map_or(&self.core, |home| &home.core)
     }
 
     /// Watches a descriptor no more, because it is closed next.

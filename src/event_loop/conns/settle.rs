@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::event_loop::primitives::slab::ConnId;
-use crate::event_loop::state::conn::{Origin, Phase};
+use crate::event_loop::state::conn::{Conn, Origin, Phase};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::State;
 
@@ -47,7 +47,8 @@ impl State {
         self.settle_cold(id);
 
         // At a stop an idle connection ends here.
-        if self.stop.drain.is_some() {
+        let leaves = |conn: &Conn| conn.entry.home.as_ref().is_some_and(|home| home.is_stopping);
+        if self.stop.drain.is_some() || self.conns.get(id).is_some_and(leaves) {
             self.drain_one(id);
         }
 

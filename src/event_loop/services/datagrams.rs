@@ -49,7 +49,8 @@ impl State {
             return Err(Error::setting("listen_udp", why));
         }
         let addr = sockets.first().map_or(Addr::Unnamed, |socket| socket.local_addr().clone());
-        let port = Port { sockets, addr: addr.clone(), protocol: Some(protocol), started: false, connected: None };
+        let (protocol, timers) = (Some(protocol), Vec::new());
+        let port = Port { sockets, addr: addr.clone(), protocol, started: false, connected: None, timers };
         Ok(DatagramPort { place: self.datagrams.list.insert(port), addr })
     }
 
@@ -274,9 +275,12 @@ impl State {
 
     /// Calls `stop_protocol` once, and drops the protocol. A protocol that has not begun is not called.
     pub(crate) fn end_datagrams(&mut self, place: Place) {
-        let Some(Port { protocol: Some(mut protocol), started, .. }) = self.datagrams.list.remove(place) else {
+        let Some(Port { protocol: Some(mut protocol), started, timers, .. }) = self.datagrams.list.remove(place) else {
             return;
         };
+        for timer in timers {
+            self.cancel(timer);
+        }
         if started {
             self.call_free("stop_protocol", |cx| protocol.stop_protocol(cx));
         }
@@ -284,7 +288,7 @@ impl State {
     }
 
     /// Calls a protocol outside of a delivery. An error or a panic is reported.
-    fn call_datagrams(
+    pub(crate) fn call_datagrams(
         &mut self,
         place: Place,
         delivery: Delivery,

@@ -8,8 +8,10 @@
 //! `check_attempt` → `finish_attempt` → `serve_connected`; on failure `fail_attempt` → `plan_next_attempt`.
 
 pub(crate) mod across;
+pub(crate) mod adopt;
 pub(crate) mod attempt;
 pub(crate) mod clients;
+pub(crate) mod datagram_events;
 pub(crate) mod datagrams;
 pub(crate) mod files;
 pub(crate) mod offload;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
-use crate::connection::{Ending, Happened};
+use crate::connection::{Ending, Happened, Home};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::io::outbox::Outbox;
 use crate::event_loop::io::secured::Secured;
@@ -154,6 +154,9 @@ pub(crate) struct Conn {
 
 /// How the connection came into the loop.
 pub(crate) struct Entry {
+    /// The server that has accepted it, if that is another one. Dropped first: it leaves that server's registry before
+    /// the socket is closed.
+    pub(crate) home: Option<Box<Home>>,
     pub(crate) origin: Origin,
     /// Given back when the protocol is dropped.
     pub(crate) permit: Option<Permit>,
@@ -238,7 +241,7 @@ pub(crate) struct End {
 impl Conn {
     pub(crate) fn new(io: Io, peer: Addr, origin: Origin, permit: Option<Permit>, now: Instant) -> Self {
         Self {
-            entry: Entry { origin, permit, proxy: None, birth: Birth::default(), moved: Moved::default() },
+            entry: Entry { home: None, origin, permit, proxy: None, birth: Birth::default(), moved: Moved::default() },
             io,
             peer,
             protocol: None,

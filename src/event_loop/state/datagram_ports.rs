@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::event_loop::primitives::slab::Slab;
+use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::datagram_protocol::DatagramProtocol;
 use crate::listen::Listener;
 use crate::net::{Addr, DatagramSocket};
@@ -19,6 +20,7 @@ pub(crate) struct Port {
     pub(crate) started: bool,
     /// The number of the connected socket, and the kernel's name of its peer.
     pub(crate) connected: Option<(usize, Addr)>,
+    pub(crate) timers: Vec<TimerId>,
 }
 
 impl Port {

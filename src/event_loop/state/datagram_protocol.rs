@@ -1,11 +1,13 @@
 //! [`DatagramProtocol`], which a user writes for datagrams, and [`DatagramTransport`], which its callbacks are lent.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::HandlerResult;
 use crate::event_loop::primitives::slab::Place;
+use crate::event_loop::primitives::timers::TimerId;
 use crate::event_loop::state::context::Context;
 use crate::net::Addr;
 
@@ -69,6 +71,22 @@ pub trait DatagramProtocol {
     /// # Errors
     /// Whatever the protocol likes.
     fn connection_refused(&mut self, transport: &mut DatagramTransport<'_>) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Called when a timer of [`DatagramTransport::set_timer`] is due.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn timer(&mut self, transport: &mut DatagramTransport<'_>, timer: TimerId) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Called when a message was [posted](Context::post_to_port) to this socket.
+    ///
+    /// # Errors
+    /// Whatever the protocol likes.
+    fn message(&mut self, transport: &mut DatagramTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
         Ok(())
     }
 

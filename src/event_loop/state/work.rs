@@ -28,6 +28,8 @@ pub(crate) type SentCall = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 pub(crate) enum TimerTask {
     Call(Call),
     Protocol(ConnId),
+    /// A timer of this datagram socket.
+    Datagrams(Place),
     /// A client's time is over, or its next attempt is due.
     Connect(Connector),
     /// A limit of this connection may be over.
@@ -48,6 +50,7 @@ pub(crate) enum TimerTask {
 pub(crate) enum Deferred {
     Call(Call),
     Message(ConnId, Box<dyn Any>),
+    DatagramMessage(Place, Box<dyn Any>),
     Connect(Connector),
     /// The first client of a factory was made within a callback.
     Start(Rc<dyn Factory>),

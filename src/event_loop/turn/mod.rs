@@ -142,6 +142,7 @@ impl State {
                     self.mark(id);
                 }
                 Some(Deferred::Message(_, message)) => forget(message),
+                Some(Deferred::DatagramMessage(place, message)) => self.deliver_datagram_message(place, message),
                 Some(Deferred::Connect(connector)) => self.continue_connecting(connector),
                 Some(Deferred::Start(factory)) => self.start_factory(&factory),
                 Some(Deferred::Stop(factory)) => self.stop_factory(factory),

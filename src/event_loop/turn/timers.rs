@@ -66,6 +66,7 @@ impl State {
                 TimerTask::Greeting(place) => self.time_out_greeting(place),
                 TimerTask::Verify(key) => self.time_out_verdict(key),
                 TimerTask::Duty(duty) => self.perform(duty),
+                TimerTask::Datagrams(place) => self.fire_datagram_timer(place, timer),
                 TimerTask::Protocol(id) => {
                     if self.is_open(id) {
                         self.call(id, "timer", |p, t| p.timer(t, timer));

@@ -30,6 +30,7 @@ struct Spawning;
 
 impl ServingStrategy for Spawning {
     fn process_request(&self, request: Request) -> Result<(), Rejected> {
+        assert!(request.socket().is_none(), "a datagram has none of its own");
         std::thread::spawn(move || request.run());
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `test_udp`: datagrams. The loops here are turned by hand: on the loopback a datagram is there when its send returns.
 
+mod events;
 mod peers;
 mod turns;
 
