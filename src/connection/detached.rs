@@ -242,7 +242,7 @@ impl Detached {
         &self.peer
     }
 
-    /// Returns the input that was read ahead. Whoever goes on with the connection gets it first.
+    /// Returns the input that was read ahead. A loop that adopts the connection delivers it first.
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }

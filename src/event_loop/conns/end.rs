@@ -19,7 +19,7 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
-use crate::observe::Outcome;
+use crate::observe::{Account, Outcome};
 use crate::panics::forget;
 
 impl State {
@@ -115,8 +115,7 @@ impl State {
         conn.out.clear(&mut self.buffers.spares);
         let happened = self.is_solo(id).then(|| conn.happened());
         self.release_parts(id, &mut conn);
-        let core = conn.entry.home.as_ref().map_or(&self.core, |home| &home.core);
-        let account = core.monitor.observes().then(|| conn.take_account());
+        let account = self.take_account(&mut conn);
         let Conn { entry: Entry { mut home, origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
         home.iter_mut().for_each(|home| home.leave());
@@ -150,16 +149,19 @@ impl State {
             solo.ended = Some(SoloEnd { outcome, socket, happened });
             return;
         }
-        if let Some(mut home) = home {
-            home.report_end(is_broken || paused.at_eof, &outcome, account);
-            return forget(outcome);
+        match home {
+            Some(mut home) => home.report_end(is_broken || paused.at_eof, &outcome, account),
+            None => origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome, account),
         }
-        origin.report_end(&self.core, &lost.peer, is_broken || paused.at_eof, &outcome, account);
-        if let Outcome::Failed(e) = outcome {
-            forget(e);
-        }
+        forget(outcome);
         // A client may connect again.
         connector.into_iter().for_each(|connector| self.plan_after_loss(connector));
+    }
+
+    /// Takes what the observers of its server are told.
+    fn take_account(&self, conn: &mut Conn) -> Option<Account> {
+        let core = conn.entry.home.as_ref().map_or(&self.core, |home| &home.core);
+        core.monitor.observes().then(|| conn.take_account())
     }
 
     /// Notes that the loop has one connection less.
