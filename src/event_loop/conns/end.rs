@@ -19,7 +19,7 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 use crate::finish::plan::{plan, Close, Facts};
 use crate::lifecycle::Core;
-use crate::observe::{Account, Outcome};
+use crate::observe::Account;
 use crate::panics::forget;
 
 impl State {
