@@ -71,7 +71,7 @@ fn a_message_reaches_the_protocol_of_a_socket_after_the_callback() {
         assert!(cx.post_to_port(&to, "too late"), "it is open still");
         notes.add("callback");
     });
-    turns(&mut reactor, 2);
+    turns(&mut reactor, 3);
     assert_eq!(journal.take(), "callback message:hello message:stop stop");
     let to = port.clone();
     reactor.call_when_running(move |cx| assert!(!cx.post_to_port(&to, "gone")));
@@ -84,13 +84,13 @@ fn timers_end_with_their_socket() {
     let (mut reactor, journal) = (Reactor::new().unwrap(), Journal::default());
     let port = reactor.listen_udp(ANY, clock(&journal)).unwrap();
     let client = client_of(&port);
-    (0..40).for_each(|_| assert!(client.send(b"1").is_ok()));
+    (0..40).for_each(|_| assert!(client.send(b"50").is_ok()));
     turn(&mut reactor);
     let to = port.clone();
     reactor.call_when_running(move |cx| cx.stop_listening_udp(&to));
-    turn(&mut reactor);
+    turns(&mut reactor, 2);
     let set = std::time::Instant::now();
-    assert!(reactor.turn(Some(Duration::from_millis(30))).is_ok());
-    assert!(set.elapsed() >= Duration::from_millis(30), "no timer ends the wait");
+    assert!(reactor.turn(Some(Duration::from_millis(100))).is_ok());
+    assert!(set.elapsed() >= Duration::from_millis(100), "no timer ends the wait");
     assert_eq!(journal.take(), "stop");
 }
