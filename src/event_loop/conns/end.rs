@@ -114,9 +114,10 @@ impl State {
         let unsent = conn.out.len() + conn.cold.as_ref().map_or(0, |cold| cold.given_up);
         conn.out.clear(&mut self.buffers.spares);
         let happened = self.is_solo(id).then(|| conn.happened());
-        self.release_parts(id, &mut conn);
         let account = self.take_account(&mut conn);
-        let Conn { entry: Entry { mut home, origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
+        let mut home = conn.cold.as_mut().and_then(|cold| cold.home.take());
+        self.release_parts(id, &mut conn);
+        let Conn { entry: Entry { origin, permit, .. }, io, peer, protocol, paused, end, .. } = conn;
         let reason = end.reason;
         home.iter_mut().for_each(|home| home.leave());
         // The socket is closed before the protocol hears of it.
@@ -160,7 +161,7 @@ impl State {
 
     /// Takes what the observers of its server are told.
     fn take_account(&self, conn: &mut Conn) -> Option<Account> {
-        let core = conn.entry.home.as_ref().map_or(&self.core, |home| &home.core);
+        let core = conn.home().map_or(&self.core, |home| &home.core);
         core.monitor.observes().then(|| conn.take_account())
     }
 
@@ -185,13 +186,13 @@ impl State {
 
     /// True if the registry of the server may have shut the socket.
     pub(crate) fn is_cut_outside(&self, id: ConnId) -> bool {
-        let has_home = self.conns.get(id).is_some_and(|conn| conn.entry.home.is_some());
+        let has_home = self.conns.get(id).is_some_and(|conn| conn.home().is_some());
         (has_home || self.is_solo(id)) && self.home_of(id).control.is_cut()
     }
 
     /// Returns the server that has accepted the connection: this one, unless it was adopted.
     fn home_of(&self, id: ConnId) -> &Core {
-        let home = self.conns.get(id).and_then(|conn| conn.entry.home.as_ref());
+        let home = self.conns.get(id).and_then(Conn::home);
         home.map_or(&self.core, |home| &home.core)
     }
 

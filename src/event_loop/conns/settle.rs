@@ -47,7 +47,7 @@ impl State {
         self.settle_cold(id);
 
         // At a stop an idle connection ends here.
-        let leaves = |conn: &Conn| conn.entry.home.as_ref().is_some_and(|home| home.is_stopping);
+        let leaves = |conn: &Conn| conn.home().is_some_and(|home| home.is_stopping);
         if self.stop.drain.is_some() || self.conns.get(id).is_some_and(leaves) {
             self.drain_one(id);
         }

@@ -58,7 +58,7 @@ impl Context<'_> {
         (conn.entry.proxy, conn.entry.birth, conn.entry.moved) = (proxy, birth, moved);
         if home.is_some() {
             conn.limits.own = Some(Box::new(limits));
-            conn.entry.home = home;
+            conn.cold().home = home;
         }
         if !unread.is_empty() {
             conn.cold().leftover = unread;
@@ -75,7 +75,7 @@ impl State {
     /// Has the connection drained when the server stops that has accepted it.
     fn hear_stop_of_home(&mut self, id: ConnId) {
         let inbox = self.loops.inbox.clone();
-        let Some(home) = self.conns.get_mut(id).and_then(|conn| conn.entry.home.as_mut()) else { return };
+        let Some(home) = self.conns.get_mut(id).and_then(Conn::home_mut) else { return };
         home.is_stopping = home.at_stop(move || {
             // A loop that is gone has ended its connections.
             let _ = inbox.send(Box::new(move |cx| cx.state.drain_adopted(id)));
@@ -84,7 +84,7 @@ impl State {
 
     /// Drains one connection, because its server stops.
     fn drain_adopted(&mut self, id: ConnId) {
-        if let Some(home) = self.conns.get_mut(id).and_then(|conn| conn.entry.home.as_mut()) {
+        if let Some(home) = self.conns.get_mut(id).and_then(Conn::home_mut) {
             home.is_stopping = true;
             self.mark(id); // `settle` drains it
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::connection::Home;
 use crate::event_loop::primitives::rate::RateLimit;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::primitives::timers::TimerId;
@@ -24,6 +25,8 @@ pub(crate) struct ColdState {
     pub(crate) leftover: Vec<u8>,
     /// The number of readers that are sent, and for which `transfer_complete` is due.
     pub(crate) transfers: usize,
+    /// The server that has accepted the connection, if that is another one.
+    pub(crate) home: Option<Box<Home>>,
     /// The number of bytes that were dropped, because a reader or a send has failed.
     pub(crate) given_up: usize,
 }
@@ -31,6 +34,15 @@ pub(crate) struct ColdState {
 impl Conn {
     pub(crate) fn cold(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_with(Box::default)
+    }
+
+    /// Returns the server that has accepted the connection, if that is another one.
+    pub(crate) fn home(&self) -> Option<&Home> {
+        self.cold.as_ref()?.home.as_deref()
+    }
+
+    pub(crate) fn home_mut(&mut self) -> Option<&mut Home> {
+        self.cold.as_mut()?.home.as_deref_mut()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::admit::Permit;
 use crate::config::{Limit, LimitExceeded, Limits};
-use crate::connection::{Ending, Happened, Home};
+use crate::connection::{Ending, Happened};
 use crate::event_loop::clients::connect::Connector;
 use crate::event_loop::io::outbox::Outbox;
 use crate::event_loop::io::secured::Secured;
@@ -131,6 +131,8 @@ impl Origin {
 
 /// One connection of a loop.
 pub(crate) struct Conn {
+    /// Dropped first: a connection that was adopted leaves its server's registry before the socket is closed.
+    pub(crate) cold: Option<Box<ColdState>>,
     pub(crate) entry: Entry,
     pub(crate) io: Io,
     pub(crate) peer: Addr,
@@ -145,7 +147,6 @@ pub(crate) struct Conn {
     pub(crate) end: End,
     pub(crate) timers: Vec<TimerId>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) cold: Option<Box<ColdState>>,
     /// True if it is listed in `queues.dirty`, to be settled.
     pub(crate) dirty: bool,
     /// True if `shutting_down` was called.
@@ -154,9 +155,6 @@ pub(crate) struct Conn {
 
 /// How the connection came into the loop.
 pub(crate) struct Entry {
-    /// The server that has accepted it, if that is another one. Dropped first: it leaves that server's registry before
-    /// the socket is closed.
-    pub(crate) home: Option<Box<Home>>,
     pub(crate) origin: Origin,
     /// Given back when the protocol is dropped.
     pub(crate) permit: Option<Permit>,
@@ -241,7 +239,7 @@ pub(crate) struct End {
 impl Conn {
     pub(crate) fn new(io: Io, peer: Addr, origin: Origin, permit: Option<Permit>, now: Instant) -> Self {
         Self {
-            entry: Entry { home: None, origin, permit, proxy: None, birth: Birth::default(), moved: Moved::default() },
+            entry: Entry { origin, permit, proxy: None, birth: Birth::default(), moved: Moved::default() },
             io,
             peer,
             protocol: None,
