@@ -414,6 +414,6 @@ mod tests {
     fn its_parts_stay_small() {
         assert!(size_of::<Io>() <= 16, "{} bytes", size_of::<Io>());
         assert!(size_of::<Outbox>() <= 64, "{} bytes", size_of::<Outbox>());
-        assert!(size_of::<ColdState>() <= 232, "{} bytes", size_of::<ColdState>());
+        assert!(size_of::<ColdState>() <= 240, "{} bytes", size_of::<ColdState>());
     }
 }
