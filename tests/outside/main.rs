@@ -24,6 +24,7 @@ mod privileges;
 mod proxy;
 mod restart;
 mod scopes;
+mod sources;
 mod tls;
 mod unix_files;
 mod unix_peers;

@@ -32,6 +32,7 @@ mod loops_leaks;
 mod loops_logger;
 mod signals;
 mod sigpipe;
+mod slow_crowds;
 mod stalls;
 mod system_roots;
 mod thread_limit;

@@ -324,3 +324,17 @@ fn threads_are_gone_when_the_run_is_over() {
         server.stop();
     }
 }
+
+#[test]
+fn x12_a_program_of_a_handler_has_no_descriptor_of_the_server() {
+    let lists = handler(|conn| {
+        let mut ls = std::process::Command::new("ls");
+        let listed = ls.args(["-l", "/proc/self/fd"]).stdin(std::process::Stdio::null()).output()?;
+        conn.send_line(String::from_utf8_lossy(&listed.stdout).into_owned())
+    });
+    let server = serve(ServerBuilder::new().handle_signals().bind("127.0.0.1:0", lists).unwrap());
+    let _idle = server.connect();
+    let listed = server.ask("");
+    assert!(listed.contains("/dev/null"), "{listed}");
+    assert!(!listed.contains("socket:") && !listed.contains("anon_inode:"), "{listed}");
+}
