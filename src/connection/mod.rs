@@ -24,6 +24,7 @@ mod facts;
 mod halves;
 mod handover;
 mod input;
+mod items;
 mod output;
 mod parked;
 mod traits;

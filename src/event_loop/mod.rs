@@ -5,8 +5,8 @@
 //!
 //! - ids: [`ConnId`] of connections, [`TimerId`] of timers, [`ListeningPort`] and [`DatagramPort`] of sockets;
 //! - factories: [`Factory`], with the [`Peer`] that it decides about;
-//! - receivers of lines and of strings: [`LineReceiver`], [`StringReceiver`], their [`FramedTransport`], and what
-//!   [`lines()`] and [`strings()`] return;
+//! - receivers of lines, of strings and of parsed items: [`LineReceiver`], [`StringReceiver`], [`ItemReceiver`], their
+//!   [`FramedTransport`], and what [`lines()`], [`strings()`] and [`items()`] return;
 //! - ends and failures: [`Lost`] says which connection ended and [`LostReason`] why; [`WriteError`], [`QueueFull`],
 //!   [`BlockingError`], [`Eof`];
 //! - clients: [`Connect`] says where to connect to, [`Connector`] names the attempt, [`ConnectorState`] its state,
@@ -65,6 +65,7 @@ pub use primitives::timers::TimerId;
 pub use reactor::handle::{ReactorGone, ReactorHandle};
 pub use reactor::Reactor;
 pub use receivers::framed::{Framed, FramedTransport};
+pub use receivers::item_receiver::{items, ItemReceiver, Items};
 pub use receivers::line_receiver::LineReceiver;
 pub use receivers::lines::{lines, Lines};
 pub use receivers::string_receiver::{strings, StringReceiver, Strings};

@@ -1,6 +1,6 @@
 //! A buffer for streams that arrive in chunks.
 
-use super::{Decoded, Decoder, FrameError};
+use super::{Decoded, Decoder, FrameError, Parser, Parsing};
 
 /// A buffer for a stream. Chunks go in at the back, frames come out at the front.
 ///
@@ -73,6 +73,16 @@ impl FrameBuffer {
                 }
             }
         }
+    }
+
+    /// Takes the next item that `parser` makes, as [`next`](Self::next) takes a frame.
+    ///
+    /// # Errors
+    /// The parser's. Nothing is taken.
+    pub fn next_item<P: Parser>(&mut self, parser: &mut P) -> Result<Option<P::Item>, FrameError> {
+        let mut parsing = Parsing::new(parser);
+        self.next(&mut parsing)?;
+        Ok(parsing.into_item())
     }
 
     /// Returns the bytes that are not yet taken. At the end of the stream, they are a frame that was cut off.

@@ -70,6 +70,7 @@ mod error;
 mod line_end;
 mod lines;
 mod netstring;
+mod parser;
 mod prefix;
 mod terminated;
 #[cfg(test)]
@@ -82,6 +83,8 @@ pub use error::{FrameError, LineTooLong};
 pub use line_end::LineEnd;
 pub use lines::{LineDecoder, OverLong, Raw};
 pub use netstring::Netstrings;
+pub use parser::Parser;
+pub(crate) use parser::Parsing;
 pub use prefix::LengthPrefixed;
 pub use terminated::{Exactly, Terminated, Terminator};
 

@@ -8,6 +8,7 @@ mod line_talker;
 mod receiving;
 
 mod frames;
+mod items;
 mod line_receiver;
 mod lines;
 mod over_connections;

@@ -1,6 +1,6 @@
-//! Protocols of frames: lines and strings.
+//! Protocols of frames: lines, strings and parsed items.
 //!
-//! Here is `Framed`, a `Protocol` that turns chunks into calls of a `LineReceiver` or a `StringReceiver`. Where a frame
+//! Here is `Framed`, a `Protocol` that turns chunks into calls of a `LineReceiver`, a `StringReceiver` or an `ItemReceiver`. Where a frame
 //! begins and ends is decided in `crate::framing`, and nothing here knows `State`.
 //!
 //! The walk: `Framed::data_received` → `take` → `parse_chunk` → `Parser::step` → `Decoder::decode` → the receiver's
@@ -12,6 +12,7 @@
 //! kept comes before the end of the stream.
 
 pub(crate) mod framed;
+pub(crate) mod item_receiver;
 pub(crate) mod line_receiver;
 pub(crate) mod lines;
 pub(crate) mod string_receiver;
