@@ -23,11 +23,16 @@ use super::{Decoded, Decoder, Frame, FrameError};
 /// impl Parser for Resp {
 ///     type Item = Value;
 ///
-///     fn parse(&mut self, unread: &[u8]) -> Result<Option<(Value, usize)>, FrameError> {
+///     fn parse(
+///         &mut self,
+///         unread: &[u8],
+///     ) -> Result<Option<(Value, usize)>, FrameError> {
 ///         let Some(end) = unread.windows(2).position(|pair| pair == b"\r\n") else {
 ///             let (limit, len) = (1024, unread.len());
-///             let is_long = len > limit;
-///             return if is_long { Err(FrameError::TooLong { limit, len }) } else { Ok(None) };
+///             if len > limit {
+///                 return Err(FrameError::TooLong { limit, len });
+///             }
+///             return Ok(None);
 ///         };
 ///         let malformed = |_| FrameError::Malformed("not UTF-8");
 ///         let text = std::str::from_utf8(&unread[..end]).map_err(malformed)?;
