@@ -197,12 +197,12 @@ fn within(descriptors: u32, name: &str) -> Command {
 }
 
 const IN_A_LACK: [(&str, u32, &[&str]); 6] = [
-    ("threading", 20, &["--max-connections", "200"]),
-    ("thread-pool", 20, &["--workers", "8"]),
-    ("forking", 20, &["--max-connections", "200"]),
-    ("event-loop", 20, &["--max-connections", "200"]),
-    ("event-loops", 20, &["--workers", "2", "--max-connections", "200"]),
-    ("preforking", 48, &["--workers", "1", "--max-connections", "200"]),
+    ("threading", 23, &["--max-connections", "200"]),
+    ("thread-pool", 24, &["--workers", "8"]),
+    ("forking", 23, &["--max-connections", "200"]),
+    ("event-loop", 23, &["--max-connections", "200"]),
+    ("event-loops", 23, &["--workers", "2", "--max-connections", "200"]),
+    ("preforking", 51, &["--workers", "1", "--max-connections", "200"]),
 ];
 
 fn start_in_a_lack((strategy, descriptors, args): (&str, u32, &[&str])) -> Server {
@@ -270,7 +270,7 @@ fn too_few_descriptors_are_an_error_before_it_listens() {
     ] {
         for addr in ["127.0.0.1:0", &path] {
             let mut answers = Vec::new();
-            for descriptors in 6..=22 {
+            for descriptors in 6..=25 {
                 let mut command = within(descriptors, "torture_server");
                 command.args([addr, "--strategy", strategy]).args(args).stdin(Stdio::null());
                 let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -287,7 +287,7 @@ fn too_few_descriptors_are_an_error_before_it_listens() {
                 assert!(is_served.unwrap_or(is_clear), "{strategy} {addr} {descriptors}: {first}{said}");
                 answers.push(is_served.is_some());
             }
-            assert!(answers.is_sorted() && !answers[0] && answers[16], "{strategy} {addr}: {answers:?}");
+            assert!(answers.is_sorted() && !answers[0] && answers[19], "{strategy} {addr}: {answers:?}");
         }
     }
     std::fs::remove_dir_all(folder).unwrap();

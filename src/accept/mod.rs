@@ -23,7 +23,7 @@ use crossbeam::queue::SegQueue;
 
 use crate::error::{Error, Result};
 use crate::hooks::Pace;
-use crate::lifecycle::{Core, ServerHandle, WorkerRole};
+use crate::lifecycle::{Core, Restarts, ServerHandle, WorkerRole};
 use crate::listen::{Listener, QueuedAtStop};
 use crate::sys::process::Private;
 use crate::sys::Epoll;
@@ -138,9 +138,11 @@ impl Acceptor {
     /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the thread cannot wait.
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let beside = self.beside(strategy).map_err(failed_to_wait)?;
-        let mut seat = match &beside {
-            Some(set) => self.seat_watching(set.as_fd())?,
-            None => self.seat_for(strategy)?,
+        let restarts = self.core().restarts();
+        let mut seat = match (&beside, restarts) {
+            (Some(set), _) => self.seat_watching(set.as_fd())?,
+            (None, Some(restarts)) => self.seat_watching(restarts.watch())?,
+            (None, None) => self.seat_for(strategy)?,
         };
         let mut actions = Pace::begin(self.core());
         loop {
@@ -155,7 +157,8 @@ impl Acceptor {
                         }
                     }
                 }
-                AcceptEvent::Watched | AcceptEvent::Timeout => {}
+                AcceptEvent::Watched => restarts.into_iter().for_each(Restarts::step),
+                AcceptEvent::Timeout => {}
                 AcceptEvent::Stopped => return Ok(()),
             }
             // After every turn, whatever ended it: `Forking` reaps its children here.
@@ -164,13 +167,13 @@ impl Acceptor {
         }
     }
 
-    /// Returns what the thread in `serve_forever` watches beside the listeners, if the server can be restarted: the
-    /// restarts and the strategy's descriptor.
+    /// Makes a set of the restarts and the strategy's descriptor, if there are both. A seat watches one descriptor
+    /// beside the listeners.
     fn beside<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> io::Result<Option<Private<Epoll>>> {
-        let Some(restarts) = self.core().restarts() else { return Ok(None) };
+        let (Some(restarts), Some(fd)) = (self.core().restarts(), strategy.wake_fd()) else { return Ok(None) };
         let set = Private::new(Epoll::new()?);
         set.add(restarts.watch(), 0)?;
-        strategy.wake_fd().map_or(Ok(()), |fd| set.add(fd, 0))?;
+        set.add(fd, 0)?;
         Ok(Some(set))
     }
 

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::call;
-use crate::lifecycle::{Core, Restarts};
+use crate::lifecycle::Core;
 use crate::sync::left;
 
 /// What the serving thread does by the clock.
@@ -41,7 +41,6 @@ impl<'a> Pace<'a> {
 
     /// Does what is due.
     pub(crate) fn act(&mut self) {
-        self.core.restarts().into_iter().for_each(Restarts::step);
         for (due, duty) in self.due.iter_mut().zip(DUTIES) {
             if due.is_some_and(|due| due <= Instant::now()) {
                 perform(self.core, duty);

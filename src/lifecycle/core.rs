@@ -21,7 +21,7 @@ use super::stop_calls::StopCalls;
 use super::waiting::Waiting;
 use super::worker_role::WorkerRole;
 use crate::config::{AtLimit, ServerSettings};
-use crate::listen::{note_served, AcceptBackoff, ReserveFd};
+use crate::listen::{is_followed, note_served, AcceptBackoff, ReserveFd};
 use crate::net::{Addr, Arrival, Birth};
 use crate::observe::{log_line, Monitor, Report, ServerId, Stats, StopPhase, TimeCounters, Times, Unheard};
 use crate::offload::Offload;
@@ -227,10 +227,13 @@ impl Core {
     }
 
     /// True if a stop does not end a connection that has said nothing yet: others go on to accept from the same
-    /// sockets, and its client must not notice that this process ends. They are the other workers, or a successor.
+    /// sockets, and its client must not notice that this process ends. They are the other workers, a successor, or a
+    /// former process that this one was to succeed.
     pub(crate) fn spares_newcomers(&self) -> bool {
-        let server = &self.server().control;
-        (self.is_worker() && !server.stopping()) || server.is_succeeded()
+        let server = self.server();
+        let is_followed =
+            || server.scoreboard().map_or_else(is_followed, |shared| shared.keeps_listeners().load(SeqCst));
+        (self.is_worker() && !server.control.stopping()) || server.control.is_succeeded() || is_followed()
     }
 
     /// Returns what ends the wait of a connection that a stop has spared, before the drain limit: the stop of a

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::listen::{describe, Listener};
 use crate::observe::log_line;
 use crate::sys::process::{self, Private, Status, Timer};
-use crate::sys::restart::Request;
+use crate::sys::restart::{self, Request};
 use crate::sys::successor::{path_of_this_program, Heard, Successor};
 use crate::sys::Epoll;
 use crate::systemd::Notifier;
@@ -36,11 +36,9 @@ static RESTARTS: OnceLock<Restarts> = OnceLock::new();
 /// The restarts of one process.
 #[derive(Debug)]
 pub(crate) struct Restarts {
-    /// As it was when the first server was made.
-    program: PathBuf,
+    /// The path as it was when the first server was made. An error, if the system did not tell it then.
+    program: std::result::Result<PathBuf, String>,
     request: &'static Request,
-    /// Set for the end of what is waited for.
-    timer: Private<Timer>,
     /// Readable when `step` has something to do.
     watch: Private<Epoll>,
     state: Mutex<State>,
@@ -74,24 +72,32 @@ struct Restartable {
 #[derive(Debug)]
 enum Attempt {
     None,
-    /// A successor is to become ready within this time.
-    Starting(Successor, Duration),
+    /// A successor is to become ready.
+    Starting(Child),
     /// The attempt has failed, and the successor is on its way out.
-    Ending(Successor),
+    Ending(Child),
+}
+
+/// A successor, and the time that it has.
+#[derive(Debug)]
+struct Child {
+    successor: Successor,
+    timer: Private<Timer>,
+    /// The time to become ready.
+    limit: Duration,
 }
 
 impl Restarts {
     /// Returns the restarts of this process.
     pub(crate) fn of_this_process() -> io::Result<&'static Self> {
         if RESTARTS.get().is_none() {
-            process::check_pidfds()?;
-            let (program, request) = (path_of_this_program()?, Request::of_this_process()?);
-            let (timer, watch) = (Private::new(Timer::new()?), Private::new(Epoll::new()?));
+            let program = path_of_this_program().map_err(|e| format!("the path of the program is unknown: {e}"));
+            let request = Request::of_this_process()?;
+            let watch = Private::new(Epoll::new()?);
             watch.add(request, 0)?;
-            watch.add(&*timer, 0)?;
             let state =
                 State { attempt: Attempt::None, servers: Vec::new(), drivers: Vec::new(), count: 0, result: Ok(0) };
-            let _ = RESTARTS.set(Self { program, request, timer, watch, state: state.into(), ended: Condvar::new() });
+            let _ = RESTARTS.set(Self { program, request, watch, state: state.into(), ended: Condvar::new() });
         }
         RESTARTS.get().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -112,10 +118,9 @@ impl Restarts {
     /// Makes this process the one that is restarted, after a fork.
     pub(crate) fn serve_here(&self) -> io::Result<()> {
         if self.request.own()? {
+            restart::take_over()?;
             self.watch.renew()?;
-            self.timer.renew()?;
             self.watch.add(self.request, 0)?;
-            self.watch.add(&*self.timer, 0)?;
             self.state.lock().attempt = Attempt::None;
         }
         Ok(())
@@ -171,13 +176,13 @@ impl Restarts {
         match mem::replace(&mut state.attempt, Attempt::None) {
             Attempt::None if asked => self.begin(&mut state),
             Attempt::None => {}
-            Attempt::Starting(successor, limit) => {
+            Attempt::Starting(child) => {
                 refuse_another(asked);
-                self.follow(&mut state, successor, limit);
+                self.follow(&mut state, child);
             }
-            Attempt::Ending(successor) => {
+            Attempt::Ending(child) => {
                 refuse_another(asked);
-                self.end(&mut state, successor);
+                self.end(&mut state, child);
             }
         }
     }
@@ -185,11 +190,13 @@ impl Restarts {
     /// Ends an attempt that is under way, because a server stops. A successor that serves already takes over.
     pub(crate) fn abandon(&self) {
         let mut state = self.state.lock();
-        if let Attempt::Starting(successor, _) = mem::replace(&mut state.attempt, Attempt::None) {
-            match successor.hear() {
-                Heard::Ready => self.hand_over(&mut state, &successor),
-                _ => self.give_up(&mut state, successor, "this server stops"),
+        match mem::replace(&mut state.attempt, Attempt::None) {
+            Attempt::Starting(child) if child.successor.hear() == Heard::Ready => self.hand_over(&mut state, &child),
+            Attempt::Starting(child) => {
+                self.give_up(&mut state, child, "this server stops");
+                self.take_back(&mut state);
             }
+            other => state.attempt = other,
         }
     }
 
@@ -201,17 +208,18 @@ impl Restarts {
         servers.iter().for_each(|(core, _)| core.is_restarting());
         let more = servers.iter().find_map(|(core, _)| core.notifier().map(Notifier::environment)).unwrap_or_default();
         let (agreed, descriptors) = describe(servers.iter().flat_map(|(_, listeners)| listeners.iter()));
-        let started = match process::id() {
-            1 => Err("this is process 1, whose end would end its container: let the container be replaced".to_owned()),
-            _ => Successor::start(&self.program, &more, &agreed, &descriptors)
+        let started = match (process::id(), &self.program) {
+            (1, _) => Err("this is process 1, whose end ends its container: let the container be replaced".to_owned()),
+            (_, Err(why)) => Err(why.clone()),
+            (_, Ok(program)) => Successor::start(program, &more, &agreed, &descriptors)
                 .and_then(|successor| self.watch_over(successor, limit))
-                .map_err(|e| format!("cannot start {}: {e}", self.program.display())),
+                .map_err(|e| format!("cannot start {}: {e}", program.display())),
         };
         match started {
-            Ok(successor) => {
-                let text = format_args!("started process {}, which has {limit:?} to take over", successor.pid);
+            Ok(child) => {
+                let text = format_args!("started process {}, which has {limit:?} to take over", child.successor.pid);
                 log_line(Level::Info, TARGET, text);
-                state.attempt = Attempt::Starting(successor, limit);
+                state.attempt = Attempt::Starting(child);
             }
             Err(why) => {
                 self.take_back(state);
@@ -220,10 +228,17 @@ impl Restarts {
         }
     }
 
-    fn watch_over(&self, successor: Successor, limit: Duration) -> io::Result<Successor> {
-        let watched = self.watch.add(&successor.told, 0).and_then(|()| self.watch.add(&successor.ended, 0));
-        match watched.and_then(|()| self.timer.set(limit)) {
-            Ok(()) => Ok(successor),
+    fn watch_over(&self, successor: Successor, limit: Duration) -> io::Result<Child> {
+        let watch = || -> io::Result<_> {
+            let timer = Private::new(Timer::new()?);
+            self.watch.add(&successor.told, 0)?;
+            self.watch.add(&successor.ended, 0)?;
+            self.watch.add(&*timer, 0)?;
+            timer.set(limit)?;
+            Ok(timer)
+        };
+        match watch() {
+            Ok(timer) => Ok(Child { successor, timer, limit }),
             Err(e) => {
                 process::end_now(successor.pid);
                 Err(e)
@@ -232,55 +247,57 @@ impl Restarts {
     }
 
     /// Looks at a successor that is to become ready.
-    fn follow(&self, state: &mut State, successor: Successor, limit: Duration) {
-        match successor.hear() {
-            Heard::Ready => return self.hand_over(state, &successor),
+    fn follow(&self, state: &mut State, child: Child) {
+        // The time first: what came within it counts.
+        let is_late = child.timer.is_over();
+        match child.successor.hear() {
+            Heard::Ready => return self.hand_over(state, &child),
             Heard::Ended(status) => {
-                let why = format!("{} before it was ready; its own output has the reason", told(&successor, status));
-                self.forget(&successor);
+                let why = format!("{} before it was ready; its own output has the reason", told(&child, status));
+                self.forget(&child);
                 self.take_back(state);
                 return self.fail(state, why);
             }
             // Its end, or the time, comes next.
-            Heard::Silence => self.watch.remove(&successor.told),
+            Heard::Silence => self.watch.remove(&child.successor.told),
             Heard::Nothing => {}
         }
-        if self.timer.is_over() {
-            let why = format!("process {} was not ready within {limit:?}", successor.pid);
-            return self.give_up(state, successor, &why);
+        if is_late {
+            let why = format!("process {} was not ready within {:?}", child.successor.pid, child.limit);
+            return self.give_up(state, child, &why);
         }
-        state.attempt = Attempt::Starting(successor, limit);
+        state.attempt = Attempt::Starting(child);
     }
 
     /// Asks a successor to end. It may have accepted connections, so it has time to drain.
-    fn give_up(&self, state: &mut State, successor: Successor, why: &str) {
-        successor.signal(Signal::SIGTERM);
+    fn give_up(&self, state: &mut State, child: Child, why: &str) {
+        child.successor.signal(Signal::SIGTERM);
         // One that is stopped would not hear of it.
-        successor.signal(Signal::SIGCONT);
+        child.successor.signal(Signal::SIGCONT);
         let drain = state.servers.iter().filter_map(|server| server.core.upgrade());
         let drain = drain.map(|core| core.settings.drain_timeout).max().unwrap_or_default();
-        let _ = self.timer.set(drain.saturating_add(Duration::from_secs(1)));
-        self.watch.remove(&successor.told);
-        state.attempt = Attempt::Ending(successor);
+        let _ = child.timer.set(drain.saturating_add(Duration::from_secs(1)));
+        self.watch.remove(&child.successor.told);
+        state.attempt = Attempt::Ending(child);
         self.fail(state, why.to_owned());
     }
 
     /// Looks at a successor that is to end.
-    fn end(&self, state: &mut State, successor: Successor) {
-        if let Heard::Ended(_) = successor.hear() {
-            self.forget(&successor);
+    fn end(&self, state: &mut State, child: Child) {
+        if let Heard::Ended(_) = child.successor.hear() {
+            self.forget(&child);
             return self.take_back(state);
         }
-        if self.timer.is_over() {
-            successor.signal(Signal::SIGKILL);
+        if child.timer.is_over() {
+            child.successor.signal(Signal::SIGKILL);
         }
-        state.attempt = Attempt::Ending(successor);
+        state.attempt = Attempt::Ending(child);
     }
 
     /// The successor serves: all servers drain, and leave their sockets to it.
-    fn hand_over(&self, state: &mut State, successor: &Successor) {
-        self.forget(successor);
-        let pid = successor.pid.as_raw() as u32;
+    fn hand_over(&self, state: &mut State, child: &Child) {
+        self.forget(child);
+        let pid = child.successor.pid.as_raw() as u32;
         log_line(Level::Info, TARGET, format_args!("process {pid} serves now, and this one drains"));
         for (core, _) in state.servers.iter().filter(|server| server.is_given).filter_map(Restartable::both) {
             core.hand_over(pid);
@@ -306,10 +323,11 @@ impl Restarts {
         state.servers.iter_mut().for_each(|server| server.is_given = false);
     }
 
-    fn forget(&self, successor: &Successor) {
-        self.timer.unset();
-        self.watch.remove(&successor.told);
-        self.watch.remove(&successor.ended);
+    fn forget(&self, child: &Child) {
+        // Taken out before they are closed: a copy in another process would keep the entries alive.
+        self.watch.remove(&child.successor.told);
+        self.watch.remove(&child.successor.ended);
+        self.watch.remove(&*child.timer);
     }
 }
 
@@ -319,8 +337,8 @@ impl Restartable {
     }
 }
 
-fn told(successor: &Successor, status: Status) -> String {
-    let pid = successor.pid;
+fn told(child: &Child, status: Status) -> String {
+    let pid = child.successor.pid;
     match status {
         Status::Exited(code) => format!("process {pid} exited with {code}"),
         Status::Killed(signal) => format!("process {pid} was killed by {signal}"),

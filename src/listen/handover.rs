@@ -93,6 +93,11 @@ pub(crate) fn note_served(sockets: usize) -> Vec<String> {
     missing
 }
 
+/// True while a former process serves on, because this one does not serve all of its sockets.
+pub(crate) fn is_followed() -> bool {
+    matches!(&*GOT.lock(), Some(Ok(Some(_))))
+}
+
 impl Got {
     fn from_environment() -> io::Result<Option<Self>> {
         let Some(inheritance) = Inheritance::from_environment()? else { return Ok(None) };

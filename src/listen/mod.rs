@@ -25,7 +25,7 @@ pub(crate) use bind::{bind, check_sockets, resolve, BindOptions};
 #[cfg(feature = "testing")]
 pub use failing::{FailingListener, Failures};
 pub(crate) use file::Access;
-pub(crate) use handover::{describe, note_served};
+pub(crate) use handover::{describe, is_followed, note_served};
 pub(crate) use listener::Listener;
 pub(crate) use queued::{QueueCounts, QueuedAtStop, LISTENERS};
 pub(crate) use reserve::ReserveFd;

@@ -146,7 +146,7 @@ impl<S> ServerBuilder<S> {
     {
         self.settings.check()?;
         self.hooks.check()?;
-        let restarts = self.restarts()?;
+        self.check_restarts()?;
         let run_as = self.run_as.as_deref().map(RunAs::named).transpose()?;
         // Before the strategy is asked: its default limit depends on the descriptors.
         if self.raises_descriptor_limit {
@@ -157,6 +157,7 @@ impl<S> ServerBuilder<S> {
         let limit = self.max_connections.unwrap_or(default);
         check_limit(limit)?;
         self.check_descriptors(limit, capacity)?;
+        let restarts = self.restarts()?;
         // All settings are checked before the first socket: a mistake must not leave a bound address.
         let listeners = self.open(kind)?;
         let mut hooks = self.hooks;
@@ -218,15 +219,20 @@ impl<S> ServerBuilder<S> {
         Ok(listeners)
     }
 
-    /// Returns the restarts of this process, if the server is to take part in them, and the time for each.
-    fn restarts(&self) -> Result<Option<(&'static Restarts, Duration)>> {
-        let Some(limit) = self.restart_limit else { return Ok(None) };
+    fn check_restarts(&self) -> Result<()> {
+        let Some(limit) = self.restart_limit else { return Ok(()) };
         check_needed_time("restartable", limit)?;
         if !self.adopted.is_empty() {
             let why =
                 "the successor would bind a socket of from_listener itself, in vain; give its address, or fd:NUMBER";
             return Err(Error::setting("restartable", why));
         }
+        Ok(())
+    }
+
+    /// Returns the restarts of this process, if the server is to take part in them, and the time for each.
+    fn restarts(&self) -> Result<Option<(&'static Restarts, Duration)>> {
+        let Some(limit) = self.restart_limit else { return Ok(None) };
         let restarts = Restarts::of_this_process().map_err(Error::system("prepare for restarts"))?;
         Ok(Some((restarts, limit)))
     }
@@ -262,8 +268,8 @@ impl<S> ServerBuilder<S> {
     }
 }
 
-/// The descriptors by which a process waits for restarts, and a set that watches them.
-const OF_RESTARTS: usize = 4;
+/// The descriptors by which a process waits for restarts, and the set of an accepting thread that watches them.
+const OF_RESTARTS: usize = 3;
 
 /// The descriptors of a server's wake-ups, and the one that it refuses with.
 const OF_A_CORE: usize = 5;

@@ -126,7 +126,9 @@ impl Crew {
                 let retry = retry.into_iter().chain(actions.left()).min();
                 let restarts = core.restarts().map(Restarts::watch);
                 let wait = [Some(core.control.events.as_fd()), Some(core.control.stop_fd()), restarts];
-                sys::poll(wait, None, retry)?;
+                if sys::poll(wait, None, retry)?.has(2) {
+                    core.restarts().into_iter().for_each(Restarts::step);
+                }
                 actions.act();
             }
             Ok(())

@@ -355,11 +355,6 @@ impl Timer {
     pub(crate) fn is_over(&self) -> bool {
         nix::unistd::read(&self.0, &mut [0; 8]).is_ok()
     }
-
-    /// Replaces it, at the same number, by one that no other process has.
-    pub(crate) fn renew(&self) -> io::Result<()> {
-        super::event::replace(self.as_fd(), Self::new()?.as_fd())
-    }
 }
 
 impl AsFd for Timer {

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::libc::c_int;
+use nix::libc::{self, c_int};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use parking_lot::Mutex;
 
 use super::fork;
-use super::process::Private;
+use super::process::{disposition, Private};
 use super::signal::Unblocked;
 use super::EventFd;
 
@@ -87,6 +87,21 @@ extern "C" fn on_restart_signal(_number: c_int) {
     Errno::set_raw(errno);
 }
 
+fn handle() -> nix::Result<SigAction> {
+    let handler = SigHandler::Handler(on_restart_signal);
+    let action = SigAction::new(handler, SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
+    // SAFETY: the handler is async-signal-safe, see the head of this file.
+    unsafe { sigaction(SIGNAL, &action) }
+}
+
+/// Installs the handler again in a process that was forked since, if it has reset all handlers (daemon(7)).
+pub(crate) fn take_over() -> io::Result<()> {
+    if INSTALLED.lock().0 > 0 && disposition(SIGNAL) == Some(libc::SIG_DFL) {
+        handle()?;
+    }
+    Ok(())
+}
+
 static INSTALLED: Mutex<(usize, Option<SigAction>)> = Mutex::new((0, None));
 
 /// While this lives, SIGUSR2 asks for a restart. The last one to go restores the former handler.
@@ -100,10 +115,7 @@ impl RestartSignal {
         let unblocked = Unblocked::these(&[SIGNAL])?;
         let mut installed = INSTALLED.lock();
         if installed.0 == 0 {
-            let handler = SigHandler::Handler(on_restart_signal);
-            let action = SigAction::new(handler, SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SigSet::empty());
-            // SAFETY: the handler is async-signal-safe, see the head of this file.
-            installed.1 = Some(unsafe { sigaction(SIGNAL, &action) }?);
+            installed.1 = Some(handle()?);
         }
         installed.0 += 1;
         Ok(Self { _unblocked: unblocked })

@@ -24,7 +24,7 @@ fn e8_an_interrupted_wait_is_waited_again() {
 /// From the first connection's registration on, those before being the loop's own.
 #[test]
 fn e8_a_connection_that_cannot_be_watched_ends_and_no_other() {
-    let Some(server) = echo_with("inject=epoll_ctl:error=ENOSPC:when=12..13") else { return };
+    let Some(server) = echo_with("inject=epoll_ctl:error=ENOSPC:when=17..18") else { return };
     let (mut first, mut second) = (server.connect(), server.connect());
     assert_eq!((first.rest(), second.rest()), (String::new(), String::new()));
     server.until_logged("cannot watch the socket: No space left on device");

@@ -191,7 +191,9 @@ impl<'a> Supervisor<'a> {
         let began = Instant::now();
         let restarts = self.core().restarts().map(Restarts::watch);
         let wait = [Some(self.core().control.events.as_fd()), Some(self.watch.as_fd()), restarts];
-        sys::poll(wait, None, timeout).map(drop).map_err(Error::system("wait for workers"))?;
+        if sys::poll(wait, None, timeout).map_err(Error::system("wait for workers"))?.has(2) {
+            self.core().restarts().into_iter().for_each(Restarts::step);
+        }
         // A master that was stopped or frozen (and its workers with it, perhaps) knows nothing of their
         // hearts.
         let late = timeout.map_or(Duration::ZERO, |timeout| began.elapsed().saturating_sub(timeout));

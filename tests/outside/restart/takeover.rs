@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use super::{is_gone, master, signal, successor_of, STRATEGIES};
@@ -77,11 +78,29 @@ fn the_file_of_a_unix_socket_and_its_lock_go_over() {
 fn a_socket_that_was_passed_goes_over_again_and_again() {
     let listener = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let old = Server::start_with(listener, Command::new(example("torture_server")), "fd:0", &[]);
-    let mut new = old.pid();
+    assert_eq!(old.ask("ECHO hello"), "hello");
+    let (mut new, descriptors) = (old.pid(), procfs::fds(old.pid()));
     for _ in 0..3 {
         signal("USR2", new);
         new = successor_of(new, old.addr());
+        // The former process had the standard input besides, which it was given as.
+        until("it has no descriptor more", || procfs::fds(new) <= descriptors);
     }
+}
+
+#[test]
+fn a_server_of_datagrams_keeps_its_file() {
+    let folder = Folder::new();
+    let path = folder.path("s");
+    let mut old = Server::start_at(&format!("unix:{}", path.display()), "udp_server", &[]);
+    let client = UnixDatagram::bind(folder.path("client")).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    old.signal("USR2");
+    old.ended().well_within(AT_ONCE);
+    client.send_to(b"new", &path).unwrap();
+    let mut reply = [0; 16];
+    let n = client.recv(&mut reply).unwrap();
+    assert_eq!(&reply[..n], b"NEW\n");
 }
 
 #[test]
@@ -108,16 +127,16 @@ fn a_server_of_datagrams_keeps_its_port() {
 /// A worker of the old process outlives its master. From then on it must leave the socket alone.
 #[test]
 fn an_old_master_that_is_killed_harms_no_successor() {
-    let mut old = Server::start("torture_server", &["--strategy", "preforking", "--workers", "2"]);
-    let mut busy = old.connect();
-    busy.send_and_see_it_taken("SLEEP 1000");
+    let mut old = Server::start("torture_server", &["--strategy", "preforking", "--workers", "2", "--drain", "60000"]);
+    let mut mute = old.connect();
+    until("a worker accepts", || old.queued() == 0);
     old.signal("USR2");
     let new = successor_of(old.pid(), old.addr());
     let workers = procfs::descendants(old.pid()).into_iter().filter(|pid| *pid != new).collect::<Vec<_>>();
     old.signal("KILL");
     assert_eq!(old.ended().signal(), Some(9));
-    assert_eq!(busy.line(), "slept", "its worker lives");
-    drop(busy);
+    assert_eq!(mute.ask("ECHO hello"), "hello", "its worker lives");
+    drop(mute);
     until("the workers of the old process end", || {
         workers.iter().all(|pid| is_gone(*pid) || is_a_worker_of(*pid, new))
     });
