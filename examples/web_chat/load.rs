@@ -1,6 +1,7 @@
 //! Members of a chat, for measuring: `cargo run --release --example load -- STRATEGY MEMBERS RATE SECONDS [OPTION...]`.
 //! Starts the server with the options, lets MEMBERS join by WebSocket, and says RATE messages a second in all. With a
-//! RATE of 0 they have no names and say nothing. A message has the time at which it was said.
+//! RATE of 0 they have no names and say nothing. A message has the time at which it was said. SERVERS=N in the
+//! environment: so many servers, which want `--broker URL`.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
@@ -18,8 +19,7 @@ use socketserver::{factory, Context, HandlerResult, Protocol, Reactor, Transport
 const AT_ONCE: usize = 100;
 
 struct Run {
-    server: Child,
-    addr: String,
+    servers: Vec<(Child, String)>,
     members: usize,
     rate: usize,
     start: Instant,
@@ -37,7 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [strategy, members, rate, seconds, options @ ..] = &args[..] else {
         return Err("STRATEGY MEMBERS RATE SECONDS [OPTION...]".into());
     };
-    let (server, addr) = start_server(strategy, options)?;
+    let count = std::env::var("SERVERS").map_or(Ok(1), |n| n.parse())?;
+    let servers = (0..count).map(|_| start_server(strategy, options)).collect::<Result<Vec<_>, _>>()?;
     let run = Rc::new(Run {
         members: members.parse()?,
         rate: rate.parse()?,
@@ -47,9 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         said: Cell::new(0),
         delays: RefCell::default(),
         cpu_before: Cell::default(),
-        rss_before: Cell::new(memory_kib(server.id())),
-        server,
-        addr,
+        rss_before: Cell::new(sum(&servers, memory_kib)),
+        servers,
     });
     let seconds = Duration::from_secs_f64(seconds.parse()?);
     let mut reactor = Reactor::new()?;
@@ -57,9 +57,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     reactor.call_when_running(move |cx| arrive(cx, theirs, seconds));
     reactor.run()?;
     let mut run = Rc::into_inner(run).ok_or("the run is over, and somebody still has it")?;
-    run.server.kill()?;
-    run.server.wait()?;
+    for (server, _) in &mut run.servers {
+        server.kill()?;
+        server.wait()?;
+    }
     Ok(())
+}
+
+/// Of all servers.
+fn sum<T: std::iter::Sum>(servers: &[(Child, String)], of: fn(u32) -> T) -> T {
+    servers.iter().map(|(server, _)| of(server.id())).sum()
 }
 
 /// The server beside this program, and the address of its page.
@@ -69,9 +76,9 @@ fn start_server(strategy: &str, options: &[String]) -> Result<(Child, String), B
     let mut command = Command::new(&path);
     command.args(["127.0.0.1:0", "--strategy", strategy, "--max-connections", "20000"]).args(options);
     let mut server = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-    let addr = line.trim_end().strip_prefix("listening on ").ok_or("no address")?.to_owned();
+    // Both lines, the second is of the other port: without a reader the server could not print it.
+    let lines: Result<Vec<_>, _> = BufReader::new(server.stdout.take().ok_or("no output")?).lines().take(2).collect();
+    let addr = lines?.first().and_then(|line| line.strip_prefix("listening on ")).ok_or("no address")?.to_owned();
     Ok((server, addr))
 }
 
@@ -87,14 +94,14 @@ fn arrive(cx: &mut Context<'_>, run: Rc<Run>, seconds: Duration) {
         let (number, theirs) = (run.begun.get(), run.clone());
         run.begun.set(number + 1);
         let member = move |_: &Peer| Member { run: theirs.clone(), number, unread: FrameBuffer::new(1 << 20) };
-        cx.connect_tcp(run.addr.as_str(), factory(member));
+        cx.connect_tcp(run.servers[number % run.servers.len()].1.as_str(), factory(member));
     }
     cx.call_later(Duration::from_millis(5), move |cx| arrive(cx, run, seconds));
 }
 
 fn measure(cx: &mut Context<'_>, run: Rc<Run>, seconds: Duration) {
     run.delays.borrow_mut().clear();
-    run.cpu_before.set(processor_time(run.server.id()));
+    run.cpu_before.set(sum(&run.servers, processor_time));
     if run.rate > 0 {
         speak(cx, run.clone(), Instant::now(), seconds);
     }
@@ -114,7 +121,7 @@ fn speak(cx: &mut Context<'_>, run: Rc<Run>, begun: Instant, seconds: Duration) 
 }
 
 fn report(cx: &mut Context<'_>, run: &Run, seconds: Duration) {
-    let cpu = processor_time(run.server.id()) - run.cpu_before.get();
+    let cpu = sum(&run.servers, processor_time) - run.cpu_before.get();
     let mut delays = run.delays.borrow_mut();
     delays.sort_unstable();
     let (frames, expected) = (delays.len(), run.said.get() * (run.members - 1));
@@ -125,7 +132,7 @@ fn report(cx: &mut Context<'_>, run: &Run, seconds: Duration) {
         println!("processor: {:.2} us a frame", cpu.as_secs_f64() * 1e6 / frames as f64);
     }
     println!("processor: {:.1} ms in {:.0} s", cpu.as_secs_f64() * 1e3, seconds.as_secs_f64() + 2.0);
-    let (before, now) = (run.rss_before.get(), memory_kib(run.server.id()));
+    let (before, now) = (run.rss_before.get(), sum(&run.servers, memory_kib));
     let each = (now - before) as f64 / run.members as f64;
     println!("memory: {:.1} MiB, before the members {:.1}; {each:.2} KiB a member", mib(now), mib(before));
     cx.shutdown(Duration::ZERO);
@@ -205,6 +212,7 @@ impl Protocol for Member {
                     run.rate == 0
                 }
                 Some(news) => news.strip_suffix(" has joined") == Some(&self.number.to_string()),
+                None if text.starts_with('*') => false,
                 None => {
                     let said = text.split_once(": ").and_then(|(_, said)| said.trim_start().split(' ').next());
                     let at: u32 = said.unwrap_or_default().parse()?;

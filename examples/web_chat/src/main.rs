@@ -52,7 +52,9 @@ fn main() -> Result<()> {
             serve(builder, &args, &ports, chat)?
         }
         "threading" => {
-            let builder = builder.strategy(Threading::new()).writer_capacity(MOST_WAITING);
+            // Half of the buffers by default: a message is short, and a page is written past the buffer.
+            let builder = builder.read_buffer(4 << 10).write_buffer(4 << 10).writer_capacity(MOST_WAITING);
+            let builder = builder.strategy(Threading::new());
             let chat = on_threads::Chat::new(room.clone(), ports.clone(), tls);
             serve(builder, &args, &ports, chat)?
         }
