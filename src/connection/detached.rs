@@ -202,6 +202,7 @@ impl Connection {
         }
         self.flush()?;
         self.wire.close_writers();
+        self.flush()?; // a writer's last message may have come in between
         let Some(handed) = self.hand_over() else { return Err(io::ErrorKind::NotConnected.into()) };
         let (core, peer) = (self.server().core.clone(), self.wire.peer().clone());
         // A connection that watched the stop itself had no entry.
@@ -254,7 +255,7 @@ impl Detached {
         self
     }
 
-    /// Returns the socket, which is blocking, and the input that was read ahead. For the server the connection ends here,
+    /// Returns the socket, which is blocking and without a time limit, and the input that was read ahead. For the server the connection ends here,
     /// and counts as served.
     ///
     /// # Errors
@@ -265,6 +266,9 @@ impl Detached {
         if self.tls.get_mut().is_some() {
             return Err(self);
         }
+        // The handler's limits were armed there.
+        let _ = sys::socket::set_read_timeout(self.as_fd(), None);
+        let _ = sys::socket::set_write_timeout(self.as_fd(), None);
         Ok((self.socket.into(), self.unread))
     }
 

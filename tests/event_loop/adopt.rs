@@ -256,6 +256,7 @@ fn what_nobody_adopts_closes_and_counts() {
                 assert_eq!(detached.unread(), b"read ahead");
                 let (socket, unread) = detached.into_socket().map_err(|_| "under TLS?")?;
                 let mut stream = TcpStream::from(socket);
+                assert_eq!((stream.read_timeout()?, stream.write_timeout()?), (None, None));
                 stream.write_all(&unread)?;
                 assert_eq!(conn.detach().unwrap_err().kind(), ErrorKind::NotConnected, "once is enough");
                 assert!(conn.next_line().is_err() && conn.wait().is_err());
@@ -265,7 +266,7 @@ fn what_nobody_adopts_closes_and_counts() {
         }
         Ok(())
     });
-    let server = serve(ServerBuilder::new().bind_tcp("127.0.0.1:0", taken).unwrap());
+    let server = serve(ServerBuilder::new().idle_timeout(LONG).bind_tcp("127.0.0.1:0", taken).unwrap());
     assert_eq!(server.ask("drop\n"), "");
     assert_eq!(server.ask("fail\n"), "");
     assert_eq!(server.ask("take\nread ahead"), "read ahead");
