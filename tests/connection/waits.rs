@@ -87,20 +87,21 @@ fn what_is_left_is_told_again() {
 fn a_wait_sends_first_and_writers_are_served_meanwhile() {
     let (mut conn, mut client) = Connection::pair().unwrap();
     let (writer, waker) = (conn.writer().unwrap(), conn.waker().unwrap());
+    let (tell, told) = mpsc::channel();
     let serving = thread::spawn(move || {
         conn.write_all(b"hello\n").unwrap();
-        let events = [conn.wait().unwrap(), conn.wait().unwrap()];
-        (events, conn)
+        (0..2).for_each(|_| tell.send(conn.wait().unwrap()).unwrap());
+        conn
     });
     expect(&mut client, "hello\n");
     writer.send_line("news").unwrap();
     expect(&mut client, "news\n");
     waker.wake();
+    assert_eq!(told.recv_timeout(LONG), Ok(Event::Woken));
     writer.send_line("last").unwrap();
     writer.close();
-    let (events, conn) = serving.join().unwrap();
-    assert_eq!(events, [Event::Woken, Event::End]);
-    drop(conn);
+    assert_eq!(told.recv_timeout(LONG), Ok(Event::End));
+    drop(serving.join().unwrap());
     assert_eq!(read_all(&mut client), "last\n");
 }
 
