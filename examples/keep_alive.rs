@@ -91,8 +91,8 @@ fn parse(input: &[u8]) -> Result<Option<Head>, &'static str> {
         Some(_) => return Err("400 Bad Request"),
     };
     let says = |word: &str| {
-        let words = values("connection").flat_map(|value| value.split(|byte| *byte == b','));
-        words.into_iter().any(|value| value.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        let mut words = values("connection").filter_map(|value| std::str::from_utf8(value).ok());
+        words.any(|value| value.split(',').any(|said| said.trim().eq_ignore_ascii_case(word)))
     };
     let is_new = request.version == Some(1);
     Ok(Some(Head {

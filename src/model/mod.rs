@@ -13,6 +13,7 @@
 
 mod lifecycle;
 mod mailbox;
+mod parking;
 mod permits;
 mod serving;
 mod stopping;

@@ -36,7 +36,8 @@ struct Kernel {
 struct Set {
     id: usize,
     items: Vec<Item>,
-    asleep: Option<Arc<Sleeper>>,
+    /// In the order in which they fell asleep. Several threads may wait for one set.
+    asleep: Vec<Arc<Sleeper>>,
 }
 
 #[derive(Debug)]
@@ -44,6 +45,9 @@ struct Item {
     fd: RawFd,
     token: u64,
     exclusive: bool,
+    /// Whether it is reported once, and whether it may be now.
+    once: bool,
+    armed: bool,
     /// Whether it is on the ready list: to be looked at, it may not be ready any more.
     listed: bool,
 }
@@ -51,7 +55,7 @@ struct Item {
 impl Item {
     /// On the ready list, to be looked at once.
     fn new(fd: &impl AsFd, token: u64, exclusive: bool) -> Self {
-        Self { fd: fd.as_fd().as_raw_fd(), token, exclusive, listed: true }
+        Self { fd: fd.as_fd().as_raw_fd(), token, exclusive, once: false, armed: true, listed: true }
     }
 }
 
@@ -90,13 +94,29 @@ impl Kernel {
         }
         let mut one_woken = false;
         for set in &mut self.sets {
-            for item in set.items.iter_mut().filter(|item| item.fd == fd) {
+            let Set { items, asleep, .. } = set;
+            for item in items.iter_mut().filter(|item| item.fd == fd && item.armed) {
                 if item.exclusive && one_woken {
                     continue;
                 }
                 item.listed = true;
-                let woken = set.asleep.as_ref().is_some_and(|sleeper| sleeper.wake());
+                let woken = asleep.iter().any(|sleeper| sleeper.wake());
                 one_woken |= item.exclusive && woken;
+            }
+        }
+    }
+
+    /// A client has done something: whatever it has made ready is found, and wakes.
+    fn look_around(&mut self) {
+        for (_, sleeper) in &self.polling {
+            sleeper.wake();
+        }
+        for set in &mut self.sets {
+            let Set { items, asleep, .. } = set;
+            for item in items.iter_mut().filter(|item| item.once && item.armed && !item.listed && is_readable(item.fd))
+            {
+                item.listed = true;
+                let _ = asleep.iter().any(|sleeper| sleeper.wake());
             }
         }
     }
@@ -112,8 +132,20 @@ impl Set {
         let mut tokens = [0; 32];
         let ready = inner.ready(&mut tokens)?;
         self.items.iter_mut().for_each(|item| item.listed &= ready.contains(&item.token));
-        let listed: Vec<_> = self.items.iter().filter(|item| item.listed).collect();
-        Ok((!listed.is_empty()).then(|| listed[thread_rng().gen_range(0..listed.len())].token))
+        let listed: Vec<_> = (0..self.items.len()).filter(|index| self.items[*index].listed).collect();
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let item = &mut self.items[listed[thread_rng().gen_range(0..listed.len())]];
+        let token = item.token;
+        if item.once {
+            (item.armed, item.listed) = (false, false);
+        }
+        // As the kernel does: while more is ready, the next thread is woken for it.
+        if self.items.iter().any(|item| item.listed) {
+            let _ = self.asleep.iter().any(|sleeper| sleeper.wake());
+        }
+        Ok(Some(token))
     }
 }
 
@@ -166,7 +198,7 @@ impl Epoll {
         let mut kernel = KERNEL.lock();
         kernel.next_set += 1;
         let id = kernel.next_set;
-        kernel.sets.push(Set { id, items: Vec::new(), asleep: None });
+        kernel.sets.push(Set { id, items: Vec::new(), asleep: Vec::new() });
         Ok(Self { inner, id })
     }
 
@@ -184,10 +216,35 @@ impl Epoll {
         Ok(())
     }
 
+    pub(crate) fn add_once(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let mut kernel = KERNEL.lock();
+        self.inner.add(&fd, token)?;
+        // An earlier descriptor with this number has been closed.
+        let raw = fd.as_fd().as_raw_fd();
+        kernel.set(self.id).items.retain(|item| item.fd != raw);
+        kernel.set(self.id).items.push(Item { once: true, listed: false, ..Item::new(&fd, token, false) });
+        kernel.look_around();
+        Ok(())
+    }
+
+    pub(crate) fn arm(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let mut kernel = KERNEL.lock();
+        let item = kernel.set(self.id).items.iter_mut().find(|item| item.token == token);
+        item.into_iter().for_each(|item| item.armed = true);
+        kernel.look_around();
+        drop(fd);
+        Ok(())
+    }
+
     pub(crate) fn remove(&self, fd: impl AsFd) {
         let raw = fd.as_fd().as_raw_fd();
         KERNEL.lock().set(self.id).items.retain(|item| item.fd != raw);
         self.inner.remove(fd);
+    }
+
+    /// The model has one process.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        self.inner.renew()
     }
 
     pub(crate) fn ready<'a>(&self, tokens: &'a mut [u64; 32]) -> io::Result<&'a [u64]> {
@@ -202,9 +259,9 @@ impl Epoll {
                 return Ok(Some(token));
             }
             let sleeper = Arc::new(Sleeper::default());
-            kernel.set(self.id).asleep = Some(sleeper.clone());
+            kernel.set(self.id).asleep.push(sleeper.clone());
             let woken = sleeper.sleep(&mut kernel, until);
-            kernel.set(self.id).asleep = None;
+            kernel.set(self.id).asleep.retain(|other| !Arc::ptr_eq(other, &sleeper));
             if !woken {
                 return Ok(None);
             }
@@ -234,10 +291,38 @@ pub(crate) fn poll<const N: usize>(
     wait(&fds, timeout, look).map(Option::unwrap_or_default)
 }
 
+/// As the real one, but no time passes for it.
+#[derive(Debug)]
+pub(crate) struct Timer(real::EventFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        real::EventFd::new().map(Self)
+    }
+
+    pub(crate) fn set(&self, _after: Option<Duration>) {}
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Does what a client does to its socket, and wakes the threads that it is ready for.
+pub(crate) fn act(client: impl FnOnce()) {
+    let mut kernel = KERNEL.lock();
+    client();
+    kernel.look_around();
+}
+
+fn is_readable(fd: RawFd) -> bool {
+    recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+}
+
 /// For a blocking read.
 pub(crate) fn wait_readable(fd: RawFd) -> io::Result<()> {
-    let peek = || recv(fd, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
-    wait(&[fd], None, || Ok((peek() != Err(Errno::EAGAIN)).then_some(()))).map(drop)
+    wait(&[fd], None, || Ok(is_readable(fd).then_some(()))).map(drop)
 }
 
 /// Waits until `look` finds something, woken by changes of these descriptors. It looks once more when the

@@ -109,14 +109,13 @@ impl Seat<'_> {
         } else if let Some(request) = self.next_queued(lot)? {
             return Ok(Some(AcceptEvent::Request(request)));
         }
-        let queue_waits = self.queue_waits();
         let permits = &core.admission.permits;
         let is_left = || match drains {
             // A request that runs elsewhere may park its connection once more.
             true => permits.active() == 0,
             false => permits.parked() == 0,
         };
-        Ok(lot.is_left(|| !queue_waits && is_left()).then_some(AcceptEvent::Stopped))
+        Ok(lot.is_left(|| !self.queue_waits() && is_left()).then_some(AcceptEvent::Stopped))
     }
 
     /// Accepts a connection that was queued at the stop, if a permit is free.
