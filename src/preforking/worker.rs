@@ -16,7 +16,7 @@ use crate::panics::caught;
 use crate::preforking::settings::PreForkingSettings;
 use crate::server::Bound;
 use crate::sources::Sources;
-use crate::sys::process::{self, ChildSignals, Private};
+use crate::sys::process::{self, ChildSignals, PidFd, Private};
 use crate::sys::shared::{let_go, SharedRef};
 use crate::sys::worker::{become_worker, pipe, set_name, WorkerSwitches};
 
@@ -54,7 +54,7 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) pid: Pid,
     /// Readable when the process has ended.
-    pub(super) pidfd: Private,
+    pub(super) pidfd: PidFd,
     /// The reading end of what the worker writes: one byte when it is ready, then its last words.
     pub(super) pipe: Private,
     /// The writing end of a pipe in which nothing is ever written. The worker sees it close when the master
@@ -102,8 +102,8 @@ impl Worker {
 
         // The worker has the writing end. With a copy here, the pipe would never end.
         role.close_pipe();
-        let pidfd = match process::pidfd(pid) {
-            Ok(pidfd) => Private::new(pidfd),
+        let pidfd = match PidFd::open(pid) {
+            Ok(pidfd) => pidfd,
             Err(e) => {
                 process::end_now(pid);
                 return Err(e);

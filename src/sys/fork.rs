@@ -2,27 +2,23 @@
 //! act on.
 //!
 //! A process number is no answer alone: the kernel gives it to another process later, perhaps to a descendant that has a
-//! copy of the value. So a process is marked in a page that the kernel wipes in each child (`MADV_WIPEONFORK`).
+//! copy of the value. So a process is marked in memory that the kernel wipes in each child ([`wiped`](super::wiped)).
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Once, OnceLock};
+use std::sync::Once;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc;
-use nix::sys::mman::{madvise, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
 
-/// The mark of this process. It is not set before [`this_process`] was called, and no longer set in a child.
-static MARK: OnceLock<&'static AtomicU64> = OnceLock::new();
-/// Holds the mark if the system gives no page. A reused process number then deceives.
-static WITHOUT_A_PAGE: AtomicU64 = AtomicU64::new(0);
+use super::wiped::books;
 
 /// The lowest bits of a mark are the process number: Linux has none above 2^22.
 const OF_THE_NUMBER: u64 = (1 << 22) - 1;
 
 /// Returns the mark of this process. No process that came from it, or that it came from, has the same.
 pub(crate) fn this_process() -> u64 {
-    let mark = *MARK.get_or_init(|| wiped_page().unwrap_or(&WITHOUT_A_PAGE));
+    // If the system wipes no memory, a reused process number deceives.
+    let mark = &books().mark;
     loop {
         let found = mark.load(SeqCst);
         if is_ours(found) {
@@ -34,9 +30,9 @@ pub(crate) fn this_process() -> u64 {
     }
 }
 
-/// True if this is the process with this mark. Async-signal-safe.
+/// True if this is the process with this mark. Async-signal-safe once a mark has been made.
 pub(crate) fn is_this_process(mark: u64) -> bool {
-    is_ours(mark) && MARK.get().is_some_and(|own| own.load(SeqCst) == mark)
+    is_ours(mark) && books().mark.load(SeqCst) == mark
 }
 
 fn is_ours(mark: u64) -> bool {
@@ -45,16 +41,6 @@ fn is_ours(mark: u64) -> bool {
 
 fn number() -> u64 {
     u64::from(std::process::id()) & OF_THE_NUMBER
-}
-
-fn wiped_page() -> Option<&'static AtomicU64> {
-    let (length, access) = (NonZeroUsize::MIN, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
-    // SAFETY: a new mapping that nothing else uses, and that is never unmapped; the kernel picks the place.
-    let page = unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) }.ok()?;
-    // SAFETY: the page is ours alone. Without the advice (before Linux 4.14) it is copied, and the number must do.
-    let _ = unsafe { madvise(page, 1, MmapAdvise::MADV_WIPEONFORK) };
-    // SAFETY: it is page-aligned and zeroed, and lives as long as the process.
-    Some(unsafe { page.cast().as_ref() })
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);

@@ -9,7 +9,7 @@
 //! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
 //!   [`shared`] (memory in common with children), [`window`] (each sees a part of it), [`wishes`] (what children ask for), [`limits`] of descriptors,
-//!   [`inherited`] ones, a [`successor`];
+//!   [`inherited`] ones, a [`successor`], [`wiped`] (a parent's books);
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master), [`restart`] (SIGUSR2).
 
@@ -34,6 +34,7 @@ pub(crate) mod stop_switch;
 pub(crate) mod successor;
 pub(crate) mod watch;
 pub(crate) mod window;
+mod wiped;
 pub(crate) mod wishes;
 pub(crate) mod worker;
 

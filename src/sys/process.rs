@@ -18,6 +18,7 @@ use super::number::{clamped, LONGEST_WAIT};
 use super::raw::{self, Answer};
 use super::shared::{Shareable, SharedRef};
 use super::window::Window;
+use super::wiped::books;
 
 /// The number of this process.
 pub(crate) fn id() -> i32 {
@@ -127,7 +128,7 @@ pub(super) fn disposition(signal: Signal) -> Option<libc::sighandler_t> {
 pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> io::Result<Pid> {
     // Else what is buffered would be written twice.
     let _ = io::stdout().flush();
-    let signals = *signals;
+    let (signals, pidfds) = (*signals, books().pidfds.runs());
     // No signal reaches the child before its handlers are reset, so none runs the parent's handler there.
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
@@ -136,6 +137,8 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
     if forked == 0 {
         signals.apply();
         raw::unblock_signals();
+        pidfds.all().for_each(|(first, last)| close_all(first, last));
+        books().pidfds.forget();
         exit(body());
     }
     let forked = Errno::result(forked).map(Pid::from_raw);
@@ -204,6 +207,42 @@ impl<T: AsFd> Drop for Private<T> {
     }
 }
 
+/// The pidfd of a child. No child that this crate forks keeps it.
+#[derive(Debug)]
+pub(crate) enum PidFd {
+    /// In the books of this process.
+    Noted(OwnedFd),
+    /// Its number is too high for them.
+    Private(Private),
+}
+
+impl PidFd {
+    /// Opens a descriptor that becomes readable when the child ends.
+    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+        let fd = pidfd(pid)?;
+        let is_noted = books().pidfds.add(fd.as_raw_fd());
+        Ok(if is_noted { Self::Noted(fd) } else { Self::Private(Private::new(fd)) })
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Noted(fd) => fd.as_fd(),
+            Self::Private(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Drop for PidFd {
+    /// Before it is closed: from then on the number may be another file's.
+    fn drop(&mut self) {
+        if let Self::Noted(fd) = self {
+            books().pidfds.remove(fd.as_raw_fd());
+        }
+    }
+}
+
 /// Closes the parents' private descriptors in a child, but for some. Neighbours go in one call, if the kernel
 /// has it.
 pub(crate) fn close_private<'a>(but: impl Iterator<Item = BorrowedFd<'a>> + Clone) {
@@ -244,8 +283,7 @@ fn exit(code: i32) -> ! {
     raw::exit(code)
 }
 
-/// Opens a descriptor that becomes readable when the child ends.
-pub(crate) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: the kernel has just made this descriptor for us.

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::fork;
 use super::process::disposition;
 use super::stop_switch::{Ear, StopSwitch};
+use super::wiped::books;
 
 const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
@@ -36,9 +37,6 @@ static SEEN: AtomicBool = AtomicBool::new(false);
 static KEPT_BY: AtomicI32 = AtomicI32::new(0);
 /// The handlers that were there before. They are called after ours.
 static PREVIOUS: [Previous; 2] = [const { Previous::new() }; 2];
-
-/// The children that a second signal takes along. 0: none.
-static CHILDREN: [AtomicI32; 1024] = [const { AtomicI32::new(0) }; 1024];
 
 static INSTALLED: Mutex<Installed> = Mutex::new(Installed { users: 0, old: None, by: 0 });
 
@@ -112,7 +110,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     } else if ear == Ear::Obeys && SEEN.swap(true, SeqCst) {
         // A second signal means now, and nothing else may be able to run: a handler may spin, a lock may be
         // held. `_exit` needs neither. The status is 128 and the signal's number, as shells report it.
-        for pid in CHILDREN.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
+        for pid in books().children.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
             // SAFETY: kill takes two integers and is async-signal-safe; the child has not been waited for, so
             // the number is still its own.
             unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -167,7 +165,9 @@ fn forget_parent() {
     SEEN.store(false, SeqCst);
     // Another thread of the parent may have been inside at the fork.
     INSIDE.store(0, SeqCst);
-    CHILDREN.iter().for_each(|child| child.store(0, SeqCst));
+    // Zero in wiped memory: a write would only take a page of it.
+    let children = books().children.iter().filter(|child| child.load(SeqCst) != 0);
+    children.for_each(|child| child.store(0, SeqCst));
 }
 
 /// Takes the handlers over in a process that was forked since they were installed, and that serves from now on. A
@@ -197,12 +197,12 @@ pub(crate) fn take_over(switch: &StopSwitch) -> io::Result<()> {
 
 /// Notes a child that a second signal takes along. Beyond a thousand of them, the rest finish by themselves.
 pub(crate) fn child_begins(pid: i32) {
-    let _ = CHILDREN.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
+    let _ = books().children.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
 }
 
 /// Forgets a child. To be called before it is waited for: from then on its number may be another process's.
 pub(crate) fn child_ends(pid: i32) {
-    for child in &CHILDREN {
+    for child in &books().children {
         if child.compare_exchange(pid, 0, SeqCst, SeqCst).is_ok() {
             return;
         }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use crate::net::Moved;
 use crate::sys::shared::SharedRef;
@@ -14,11 +14,22 @@ pub(crate) struct Told {
     /// The time at which the request must have ended: milliseconds after the control's epoch. 0: no limit
     /// runs. By it the parent ends a child that spins, and none that rightly waits for its next request.
     pub(crate) deadline: AtomicU64,
-    /// True if the child becomes another program, whose exit code then counts.
-    pub(crate) executes: AtomicBool,
+    /// [`EXECUTES`] if the child becomes another program, whose exit code then counts. A child may write anything here,
+    /// so no other number means that, and it is not of type bool.
+    executes: AtomicU64,
     /// The bytes that were read and written so far.
     pub(crate) read: AtomicU64,
     pub(crate) written: AtomicU64,
+}
+
+/// No stray write looks like this.
+const EXECUTES: u64 = 0x5a17_ec5e_c0de_0001;
+
+impl Told {
+    /// True if the child has become another program, or was about to.
+    pub(crate) fn executes(&self) -> bool {
+        self.executes.load(SeqCst) == EXECUTES
+    }
 }
 
 /// In a forked child: the place where the parent reads when the request must have ended, and how far it has come.
@@ -38,7 +49,7 @@ impl ParentDeadline {
 
     /// Notes if this process becomes another program.
     pub(in crate::connection) fn note_program(&self, executes: bool) {
-        self.place.executes.store(executes, SeqCst);
+        self.place.executes.store(if executes { EXECUTES } else { 0 }, SeqCst);
     }
 
     pub(crate) fn set_moved(&self, moved: Moved) {

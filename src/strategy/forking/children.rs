@@ -25,7 +25,7 @@ use crate::net::{Addr, Birth};
 use crate::observe::{Account, ChildEnd, GreetingFailure, StopPhase};
 use crate::proxy::{ProxyHeader, Trust};
 use crate::sources::SourceRefusal;
-use crate::sys::process::{self, Private, Status, Timer};
+use crate::sys::process::{self, PidFd, Private, Status, Timer};
 use crate::sys::shared::SharedRef;
 use crate::sys::window::Window;
 use crate::sys::{fork, signal, Epoll};
@@ -42,7 +42,7 @@ const FROM_TERM_TO_KILL: Duration = Duration::from_millis(50);
 /// A living child.
 struct Child {
     /// Readable when it has ended. `None` only before it is watched.
-    pidfd: Option<Private>,
+    pidfd: Option<PidFd>,
     pid: Pid,
     peer: Addr,
     birth: Birth,
@@ -153,12 +153,12 @@ impl Children {
     /// Watches a new child. A child that cannot be watched is not left running.
     fn watch_child(&mut self, watch: &Epoll, mut child: Child) {
         let token = child.pid.as_raw() as u64;
-        let watched = process::pidfd(child.pid).and_then(|fd| watch.add(&fd, token).map(|()| fd));
+        let watched = PidFd::open(child.pid).and_then(|fd| watch.add(&fd, token).map(|()| fd));
         match watched {
             Ok(fd) => {
                 // A second SIGINT or SIGTERM takes it along.
                 signal::child_begins(child.pid.as_raw());
-                child.pidfd = Some(Private::new(fd));
+                child.pidfd = Some(fd);
                 self.all.insert(token, child);
                 // A timer that is due already is due before this child can be late.
                 if self.core.settings.limits.request.is_some() && self.due.get().is_none() {
@@ -334,7 +334,7 @@ fn end_of(child: &Child, status: Status) -> ChildEnd {
         // `exit`.
         (Status::Exited(code), Some((verdict, text))) if code == verdict.exit_code() => end_by(verdict, text, reason),
         // The handler has become a program. For the program, 0 is success.
-        (Status::Exited(0), None) if child.slot.told.executes.load(SeqCst) => ChildEnd::Served,
+        (Status::Exited(0), None) if child.slot.told.executes() => ChildEnd::Served,
         (Status::Exited(code), _) => ChildEnd::Exited(code),
         // Nobody can know the exit code. The child's own words are left.
         (Status::Gone, Some((verdict, text))) => end_by(verdict, text, reason),
