@@ -18,7 +18,7 @@ use super::number::{clamped, LONGEST_WAIT};
 use super::raw::{self, Answer};
 use super::shared::{Shareable, SharedRef};
 use super::window::Window;
-use super::wiped::books;
+use super::wiped::{books, forget_pidfds};
 
 /// The number of this process.
 pub(crate) fn id() -> i32 {
@@ -138,7 +138,7 @@ pub(crate) fn fork_child(signals: &ChildSignals, body: impl FnOnce() -> i32) -> 
         signals.apply();
         raw::unblock_signals();
         pidfds.all().for_each(|(first, last)| close_all(first, last));
-        books().pidfds.forget();
+        forget_pidfds();
         exit(body());
     }
     let forked = Errno::result(forked).map(Pid::from_raw);

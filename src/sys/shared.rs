@@ -18,8 +18,10 @@ use std::sync::Arc;
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::libc::{self, c_void};
 use nix::sys::memfd::{memfd_create, MFdFlags};
-use nix::sys::mman::{mmap, mmap_anonymous, mprotect, mremap, munmap, MRemapFlags, MapFlags, ProtFlags};
+use nix::sys::mman::{mmap, mmap_anonymous, mprotect, munmap, MapFlags, ProtFlags};
 use parking_lot::Mutex;
+
+use super::raw;
 
 /// A type of atomics only, for which all zeroes is a value and which needs no drop.
 ///
@@ -89,20 +91,30 @@ static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 /// If the system refuses a mapping. Some memory may be writable or not mapped at all then: the child must end.
 pub(crate) fn let_go(kept: &[Range<usize>]) -> io::Result<()> {
     // In place: memory that is allocated here would be copied for the child.
-    let mut result = Ok(());
-    REGIONS.lock().retain_mut(|region| {
+    let (mut result, mut regions) = (Ok(()), REGIONS.lock());
+    let mut place = 0;
+    while let Some(region) = regions.get_mut(place) {
         let all = region.memory.clone();
         let kept = kept.iter().find(|kept| all.contains(&kept.start)).cloned().unwrap_or(all.end..all.end);
+        if kept == all {
+            place += 1;
+            continue;
+        }
         for rest in [all.start..kept.start, kept.end..all.end] {
-            result = std::mem::replace(&mut result, Ok(())).and(region.part(rest).take_away());
+            result = result.and(region.part(rest).take_away());
         }
         *region = region.part(kept);
-        !region.memory.is_empty()
-    });
+        if region.memory.is_empty() {
+            regions.swap_remove(place);
+        } else {
+            place += 1;
+        }
+    }
     result
 }
 
 impl Region {
+    #[inline(always)]
     fn part(&self, memory: Range<usize>) -> Self {
         let view = match self.view {
             View::At(view) => View::At(view + (memory.start - self.memory.start)),
@@ -111,6 +123,7 @@ impl Region {
         Self { memory, view }
     }
 
+    #[inline(always)]
     fn take_away(self) -> io::Result<()> {
         let length = self.memory.len();
         let Some(place) = NonNull::new(self.memory.start as *mut c_void).filter(|_| length > 0) else { return Ok(()) };
@@ -224,11 +237,13 @@ fn note(memory: NonNull<c_void>, length: NonZeroUsize, view: View) {
 }
 
 /// Moves a mapping of this module to the place of another one, which goes.
+#[inline(always)]
 fn move_to(from: NonNull<c_void>, length: usize, place: NonNull<c_void>) -> io::Result<()> {
-    let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize;
+    let args = [from.as_ptr() as usize, length, length, flags, place.as_ptr() as usize, 0];
     // SAFETY: both ranges are whole pages of mappings of ours. Nothing refers to the first one, and what refers to the
     // second one finds atomics there as before.
-    unsafe { mremap(from, length, length, flags, Some(place)) }?;
+    raw::answer(unsafe { raw::call(libc::SYS_mremap, args) })?;
     Ok(())
 }
 

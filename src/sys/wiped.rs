@@ -33,6 +33,15 @@ pub(super) fn books() -> &'static Books {
     BOOKS.get_or_init(|| wiped().unwrap_or(&WITHOUT_MEMORY))
 }
 
+/// In a child, forgets the descriptors of its parent, if the system has not.
+#[inline(always)]
+pub(super) fn forget_pidfds() {
+    // Wiped memory is not even looked at: that alone would take a page of it.
+    if std::ptr::eq(books(), &WITHOUT_MEMORY) {
+        WITHOUT_MEMORY.pidfds.clear();
+    }
+}
+
 fn wiped() -> Option<&'static Books> {
     let length = NonZeroUsize::new(std::mem::size_of::<Books>())?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -88,12 +97,9 @@ impl Numbers {
         runs
     }
 
-    /// Forgets all, in a child whose memory was not wiped.
-    pub(super) fn forget(&self) {
-        let used = self.words.load(SeqCst);
-        if used > 0 {
-            self.bits[..used].iter().for_each(|word| word.store(0, SeqCst));
-        }
+    /// Forgets all.
+    fn clear(&self) {
+        self.bits[..self.words.load(SeqCst)].iter().for_each(|word| word.store(0, SeqCst));
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
         assert_eq!(runs(&numbers), [(3, 3), (60, 62), (64, 127), (129, 200), (1000, 1000)]);
         (2000..2100).step_by(2).for_each(|fd| assert!(numbers.add(fd)));
         assert_eq!(runs(&numbers).len(), 55, "beyond what the stack holds");
-        numbers.forget();
+        numbers.clear();
         assert_eq!(runs(&numbers), []);
     }
 }
