@@ -283,7 +283,8 @@ fn exit(code: i32) -> ! {
     raw::exit(code)
 }
 
-fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+/// Opens a descriptor that becomes readable when the process ends.
+pub(super) fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: the kernel has just made this descriptor for us.
