@@ -5,6 +5,7 @@ mod support;
 
 mod dns;
 mod inetd;
+mod irc;
 mod mail;
 mod mqtt;
 mod redis_lite;
