@@ -9,6 +9,7 @@ mod irc;
 mod mail;
 mod mqtt;
 mod redis_lite;
+mod tftp;
 
 use std::process::Stdio;
 
