@@ -17,4 +17,5 @@ mod observers;
 mod proxy;
 mod regressions;
 mod single_stops;
+mod sources;
 mod unix;
