@@ -160,10 +160,16 @@ impl Table {
 
     /// Gives back all stays of an owner that has died, and the locks that it held.
     pub(super) fn settle(&self, owner: u32) {
-        let all = (1..).map_while(NonZeroU32::new).map(Stay).take(self.sets.len() * WAYS);
-        for stay in all {
-            if let Some(entry) = self.entry(stay).filter(|entry| entry.owner == owner) {
-                self.settle_one(stay, entry);
+        for (number, set) in self.sets.iter().enumerate() {
+            for (index, word) in set.stays.iter().enumerate() {
+                // Few words are the owner's, and there are half a million.
+                if word.load(Relaxed) >> 32 != u64::from(owner) {
+                    continue;
+                }
+                let stay = NonZeroU32::new((number * WAYS + index) as u32 + 1).map(Stay);
+                if let Some((stay, entry)) = stay.and_then(|stay| Some((stay, self.entry(stay)?))) {
+                    self.settle_one(stay, entry);
+                }
             }
         }
         self.sets.iter().for_each(|set| set.lock.free(owner));

@@ -37,8 +37,10 @@ impl Supervisor<'_> {
             State::Leaving(_) if in_order => LostWith::Left,
             _ => LostWith::Crashed,
         };
+        // A worker that has given all permits back has given back what its clients had, too: no need to search for it.
+        let has_left = !in_order || worker.core.admission.permits.active() > 0;
         let connections = worker.slot.settle(lost_with, &worker.counted);
-        worker.core.admission.sources.iter().for_each(Sources::settle);
+        worker.core.admission.sources.iter().filter(|_| has_left).for_each(Sources::settle);
         if in_order {
             self.abandoned = self.abandoned.saturating_add(worker.slot.result());
         }
