@@ -221,18 +221,28 @@ pub(crate) struct Account {
 
 /// The observers of one server.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<dyn Observer>>);
+pub(crate) struct Observers {
+    all: Vec<Arc<dyn Observer>>,
+    /// The address of each connection's own end, if all have the same. That saves asking the kernel.
+    local: Option<Addr>,
+}
 
 impl Observers {
     pub(crate) fn add(&mut self, observer: impl Observer) {
-        self.0.push(Arc::new(observer));
+        self.all.push(Arc::new(observer));
+    }
+
+    /// Takes over where the server listens.
+    pub(crate) fn know(&mut self, mut listeners: impl Iterator<Item = Addr>) {
+        let only = listeners.next().filter(|_| listeners.next().is_none());
+        self.local = only.filter(|addr| !addr.ip().is_some_and(|ip| ip.is_unspecified()));
     }
 }
 
 impl Monitor {
     /// True if the time of connections is measured: somebody is to be told.
     pub(crate) fn measures(&self) -> bool {
-        !self.observers.0.is_empty()
+        !self.observers.all.is_empty()
     }
 
     /// True if this process tells somebody. A forked child tells nobody: its parent does.
@@ -242,6 +252,7 @@ impl Monitor {
 
     /// Makes the birth of a connection with this number.
     pub(crate) fn birth(&self, id: u64, local: impl FnOnce() -> Addr) -> Birth {
+        let local = || self.observers.local.clone().unwrap_or_else(local);
         let record = || BirthRecord { since: SystemTime::now(), at: now(), local: local(), is_told: false };
         Birth { id, record: self.observes().then(|| Box::new(record())) }
     }
@@ -333,7 +344,7 @@ impl Monitor {
     fn tell(&self, tell: impl Fn(&dyn Observer)) {
         // An observer that waits for the server's end gets an error: it would wait for itself.
         let _inside = InHandler::of(self.server);
-        for observer in &self.observers.0 {
+        for observer in &self.observers.all {
             if let Err(message) = caught(|| tell(&**observer)) {
                 self.report_hook_panic("observer", &message);
             }

@@ -191,6 +191,39 @@ fn a_protocol_knows_the_number_that_the_observer_is_told() {
     }
 }
 
+/// The own ends of connections.
+#[derive(Default)]
+struct Locals(Mutex<Vec<String>>);
+
+impl Observer for Locals {
+    fn closed(&self, closed: &Closed<'_>) {
+        self.0.lock().unwrap().push(closed.local.to_string());
+    }
+}
+
+/// One listener, one on all addresses, and two.
+#[test]
+fn an_observer_is_told_the_address_that_a_client_has_connected_to() {
+    for (address, more) in [("127.0.0.1:0", None), ("0.0.0.0:0", None), ("127.0.0.1:0", Some("127.0.0.2:0"))] {
+        let locals = Arc::new(Locals::default());
+        let builder = ServerBuilder::new().observer(locals.clone()).strategy(Sequential);
+        let builder = more.into_iter().fold(builder, ServerBuilder::listen);
+        let mut server = builder.bind_tcp(address, handler(|conn| conn.send_line("hello"))).unwrap();
+        let listening: Vec<_> = server.local_addrs().map(|addr| addr.socket_addr().unwrap()).collect();
+        let mut expected = Vec::new();
+        for mut to in listening {
+            if to.ip().is_unspecified() {
+                to.set_ip("127.0.0.3".parse().unwrap());
+            }
+            let mut client = connect(to);
+            assert!(server.handle_request(None).unwrap());
+            assert_eq!(read_all(&mut client), "hello\n");
+            expected.push(to.to_string());
+        }
+        assert_eq!(*locals.0.lock().unwrap(), expected);
+    }
+}
+
 /// The sizes of datagrams, and how they ended.
 struct Sizes(Mutex<Vec<(u64, u64, ConnectionOutcome)>>);
 
