@@ -9,6 +9,7 @@ use super::greeting::GreetingFailure;
 use super::inside::InHandler;
 use super::monitor::{ChildEnd, Monitor};
 use super::outcome::{Cause, Outcome};
+use crate::listen::Listener;
 use crate::net::{Addr, Birth, BirthRecord, Moved};
 use crate::panics::caught;
 use crate::proxy::ProxyHeader;
@@ -233,9 +234,10 @@ impl Observers {
     }
 
     /// Takes over where the server listens.
-    pub(crate) fn know(&mut self, mut listeners: impl Iterator<Item = Addr>) {
-        let only = listeners.next().filter(|_| listeners.next().is_none());
-        self.local = only.filter(|addr| !addr.ip().is_some_and(|ip| ip.is_unspecified()));
+    pub(crate) fn know(&mut self, listeners: &[Listener]) {
+        let [only] = listeners else { return };
+        let local = only.local_addr();
+        self.local = Some(local.clone()).filter(|_| !local.ip().is_some_and(|ip| ip.is_unspecified()));
     }
 }
 

@@ -164,9 +164,7 @@ impl<S> ServerBuilder<S> {
         if self.notifies_systemd {
             hooks.notifier = reach_manager();
         }
-        if kind == SockType::Stream {
-            hooks.observers.know(listeners.iter().map(|listener| listener.local_addr().clone()));
-        }
+        hooks.observers.know(&listeners);
         hooks.restarts = restarts.map(|(restarts, _)| restarts);
         let core =
             Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
