@@ -198,7 +198,7 @@ fn within(descriptors: u32, name: &str) -> Command {
 
 const IN_A_LACK: [(&str, u32, &[&str]); 6] = [
     ("threading", 23, &["--max-connections", "200"]),
-    ("thread-pool", 24, &["--workers", "8"]),
+    ("thread-pool", 25, &["--workers", "8"]),
     ("forking", 23, &["--max-connections", "200"]),
     ("event-loop", 23, &["--max-connections", "200"]),
     ("event-loops", 23, &["--workers", "2", "--max-connections", "200"]),
