@@ -109,6 +109,21 @@ fn every_request_is_served() {
     }
 }
 
+/// Both have spoken: a client of a socket that was adopted is spared until it does.
+#[test]
+fn what_has_come_before_a_stop_is_served() {
+    for strategy in strategies() {
+        check(move || {
+            let scene = start(strategy(), 10, None);
+            let clients = join_all([scene.client(&["one"]), scene.client(&["one", "two"])].into());
+            let tally = scene.tally.clone();
+            assert_eq!(scene.stop().served, 2);
+            assert_eq!(tally.counts().most, 3);
+            drop(clients);
+        });
+    }
+}
+
 /// The one thread is busy meanwhile.
 #[test]
 fn a_stop_ends_what_is_idle_while_all_threads_are_busy() {
