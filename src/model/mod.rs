@@ -138,17 +138,32 @@ struct Scene<S> {
     handle: ServerHandle,
 }
 
+/// A name of the abstract namespace, which nobody has had.
+fn new_name() -> (String, SocketAddr) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("socketserver-model-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    (name, address)
+}
+
 /// Where clients come in.
 #[derive(Debug, Clone)]
 pub(crate) struct Door(SocketAddr, RawFd);
 
 impl Door {
+    /// A door, and the socket behind it.
     pub(crate) fn open() -> (Self, UnixListener) {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("socketserver-model-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
-        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let (_, address) = new_name();
         let listener = UnixListener::bind_addr(&address).unwrap();
         (Self(address, listener.as_raw_fd()), listener)
+    }
+
+    /// A door, and a server that has bound its socket itself.
+    pub(crate) fn of<H, S: Engine<H>>(builder: ServerBuilder<S>, handler: H) -> (Self, TcpServer<H, S>) {
+        let (name, address) = new_name();
+        let server = builder.bind(format!("unix:@{name}"), handler).unwrap();
+        let listener = server.listeners().next().unwrap().as_raw_fd();
+        (Self(address, listener), server)
     }
 
     pub(crate) fn connect(&self) -> UnixStream {
@@ -158,7 +173,6 @@ impl Door {
 
 impl<S: Engine<Visit> + Send + 'static> Scene<S> {
     fn new(builder: ServerBuilder<S>, stay: Stay) -> Self {
-        let (door, listener) = Door::open();
         let tally = Arc::new(Tally::default());
         let theirs = tally.clone();
         let builder = builder.handle_error(move |failure| {
@@ -166,7 +180,7 @@ impl<S: Engine<Visit> + Send + 'static> Scene<S> {
                 theirs.change(|counts| counts.refused += 1);
             }
         });
-        let server = builder.from_listener(listener, Visit(tally.clone(), stay)).unwrap();
+        let (door, server) = Door::of(builder, Visit(tally.clone(), stay));
         let handle = server.handle();
         Self { server, door, tally, handle }
     }

@@ -55,12 +55,11 @@ struct Scene {
 }
 
 fn start(strategy: Box<dyn ServingStrategy>, limit: usize, writers: Option<&Writers>) -> Scene {
-    let (door, listener) = Door::open();
     let tally = Arc::new(Tally::default());
     let (theirs, writers) = (tally.clone(), writers.cloned());
     let handler = sessions(move || Talk { tally: theirs.clone(), writers: writers.clone() });
     let builder = ServerBuilder::new().strategy(strategy).max_connections(limit).drain_timeout(FOR_EVER);
-    let mut server = builder.from_listener(listener, handler).unwrap();
+    let (door, mut server) = Door::of(builder, handler);
     let handle = server.handle();
     Scene { door, tally, handle, serving: spawn(move || server.serve_forever().unwrap()) }
 }
@@ -109,7 +108,7 @@ fn every_request_is_served() {
     }
 }
 
-/// Both have spoken: a client of a socket that was adopted is spared until it does.
+/// Both have spoken: a stop sends the others away.
 #[test]
 fn what_has_come_before_a_stop_is_served() {
     for strategy in strategies() {
