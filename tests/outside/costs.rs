@@ -100,7 +100,7 @@ fn a_forked_greeting_takes_few_calls() {
     assert!(calls.count("mremap") < 2.2, "{:?}", calls.0);
     assert!(calls.count("mmap") + calls.count("munmap") + calls.count("mprotect") < 0.5, "{:?}", calls.0);
     assert_eq!(calls.count("statx"), 0.0, "{:?}", calls.0);
-    assert!(calls.sum() < 30.0, "{:?}", calls.0);
+    assert!(calls.sum() < 33.0, "{:?}", calls.0);
 }
 
 /// The page faults of parent and child for each connection.
@@ -121,7 +121,7 @@ fn faults(strategy: &str) -> (f64, f64) {
 #[test]
 fn a_forked_greeting_takes_few_faults() {
     let (parent, child) = faults("forking");
-    assert!(parent < 10.5, "the parent has {parent}");
+    assert!(parent < 12.0, "the parent has {parent}");
     let bound = if cfg!(debug_assertions) { 80.0 } else { 25.0 };
     assert!(child < bound, "the child has {child}");
 }
