@@ -80,6 +80,7 @@ fn main() -> socketserver::Result<()> {
     // A listener of its own: a crowd at the first one does not hold it up, and only the monitoring can reach it.
     let handle = server.handle();
     let builder = ServerBuilder::new().max_connections(10).request_timeout(Duration::from_secs(5));
+    let builder = builder.restartable(Duration::from_secs(60)); // all servers of a program are, or none
     let mut metrics =
         builder.bind(args.choice("metrics", "127.0.0.1:0"), handler(move |conn| scrape(conn, &handle)))?;
     println!("metrics on {}", metrics.local_addr());

@@ -380,6 +380,9 @@ impl Wire {
         let until = by.into_iter().chain(drain).min();
         let left = left(until).into_iter().chain(self.beat()).min();
         let ready = sys::poll([read, other, stop, messages], write, left)?;
+        if ready.has(2) && drain.is_none() {
+            control.note_lost_parent();
+        }
         if ready.has(3) {
             // The caller takes the messages next.
             self.mailbox.get().into_iter().for_each(|m| m.clear());

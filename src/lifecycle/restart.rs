@@ -139,7 +139,7 @@ impl Restarts {
             state.drivers.swap_remove(at);
         }
         if state.drivers.is_empty() && self.request.take() {
-            self.fail(&mut state, "this server has stopped".to_owned());
+            self.refuse(&mut state);
         }
     }
 
@@ -174,6 +174,8 @@ impl Restarts {
         let mut state = self.state.lock();
         let asked = self.request.take();
         match mem::replace(&mut state.attempt, Attempt::None) {
+            // Loops and masters come here in their drain, too.
+            Attempt::None if asked && state.servers.iter().any(Restartable::stops) => self.refuse(&mut state),
             Attempt::None if asked => self.begin(&mut state),
             Attempt::None => {}
             Attempt::Starting(child) => {
@@ -311,6 +313,13 @@ impl Restarts {
         self.finish(state, Err(why));
     }
 
+    /// Refuses a request that has come after a stop. The service manager knows of the stop.
+    fn refuse(&self, state: &mut State) {
+        let why = "this server has stopped".to_owned();
+        log_line(Level::Error, TARGET, format_args!("{}", Error::Restart { why: why.clone() }));
+        self.finish(state, Err(why));
+    }
+
     fn finish(&self, state: &mut State, result: std::result::Result<u32, String>) {
         state.count += 1;
         state.result = result;
@@ -334,6 +343,11 @@ impl Restarts {
 impl Restartable {
     fn both(&self) -> Option<(Arc<Core>, Arc<Vec<Listener>>)> {
         Some((self.core.upgrade()?, self.listeners.upgrade()?))
+    }
+
+    /// True if it drains.
+    fn stops(&self) -> bool {
+        self.core.upgrade().is_some_and(|core| core.control.stopping())
     }
 }
 

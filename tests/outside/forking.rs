@@ -140,6 +140,19 @@ fn f10_the_client_sees_the_end_when_its_child_ends() {
     assert!(killed.elapsed() < AT_ONCE, "the parent held the connection");
 }
 
+/// The descriptor of the stop stays readable then: each wait ended at once, for ever.
+#[test]
+fn a_child_whose_parent_is_killed_finishes_its_request_and_ends() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    let child = child_of(&mut client);
+    client.send("SLEEP 200\n");
+    signal("KILL", server.pid());
+    assert_eq!(client.line(), "slept");
+    assert!(client.until_closed().is_empty());
+    until("it ends", || matches!(procfs::state(child), None | Some('Z')));
+}
+
 #[test]
 fn f11_a_signal_to_a_child_is_not_the_parents() {
     let mut server = start(&[]);

@@ -1,6 +1,7 @@
 //! A successor that fails, ends, hangs or is interrupted leaves the old process serving, and the log has the reason.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -129,4 +130,28 @@ fn a_successor_that_is_killed_leaves_the_socket_and_its_file() {
     assert_eq!(master(&addr), old.pid());
     old.term().well_within(AT_ONCE);
     assert!(!folder.path("s").exists() && !folder.path("s.lock").exists());
+}
+
+/// Loops and masters look at signals in their drain, too.
+#[test]
+fn a_restart_that_is_asked_for_with_a_stop_or_after_it_is_refused() {
+    let is_left = |server: &Server| TcpStream::connect(server.addr()).is_ok();
+    for strategy in STRATEGIES {
+        let args = ["--strategy", strategy, "--workers", "2", "--drain", "60000"];
+        let mut server = Server::start("torture_server", &args);
+        ["STOP", "USR2", "TERM", "CONT"].into_iter().for_each(|name| server.signal(name));
+        server.ended().well_within(AT_ONCE);
+        until(&format!("{strategy}: nobody listens"), || !is_left(&server));
+
+        let mut server = Server::start("torture_server", &args);
+        let port = server.addr().rsplit(':').next().unwrap().parse().unwrap();
+        let mut client = server.connect();
+        client.send("SLEEP 300\n");
+        until("the request is taken", || server.queued() == 0 && procfs::unread_on(&[port]) == 0);
+        server.signal_and_see_it_taken("TERM");
+        server.signal("USR2");
+        assert_eq!(client.line(), "slept", "{strategy}");
+        server.ended().well_within(AT_ONCE);
+        until(&format!("{strategy}: nobody listens after the drain"), || !is_left(&server));
+    }
 }
