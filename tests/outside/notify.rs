@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::kit::{Folder, LONG};
-use crate::support::{example, until, Server};
+use crate::support::{example, install, until, Server};
 
 /// A service manager, as a server sees it.
 struct Manager {
@@ -193,7 +193,7 @@ fn a_restart_that_fails_ends_the_reload() {
     let manager = Manager::at_a_path();
     let folder = Folder::new();
     let program = folder.path("server");
-    std::fs::copy(example("torture_server"), &program).unwrap();
+    install(&example("torture_server"), &program);
     let mut command = Command::new(&program);
     command.env("NOTIFY_SOCKET", &manager.name);
     let server = Server::start_command(command, "127.0.0.1:0", &["--notify", "yes"]);

@@ -10,7 +10,7 @@ pub mod tls;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Index;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
@@ -51,6 +51,13 @@ pub fn comes_true(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
         }
         thread::sleep(Duration::from_millis(2)); // between two looks
     }
+}
+
+/// Copies a program, by a process of its own. While this one had it open for writing, another test might fork, and the
+/// program could not be started as long as that child has the descriptor.
+pub fn install(from: &Path, to: &Path) {
+    let copied = Command::new("install").args(["-m", "700"]).args([from, to]).status().unwrap();
+    assert!(copied.success(), "install {} {}", from.display(), to.display());
 }
 
 /// The executable of an example: Cargo puts examples next to the folder of the tests.

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{is_gone, master, signal, successor_of, STRATEGIES};
 use crate::kit::Folder;
-use crate::support::{example, procfs, until, Server, AT_ONCE};
+use crate::support::{example, install, procfs, until, Server, AT_ONCE};
 
 /// A program in a folder of its own, which a test replaces as a deploy does.
 struct Deployed {
@@ -24,18 +23,22 @@ impl Deployed {
         this
     }
 
-    /// Puts the real program there. A rename: a program that runs cannot be written to.
+    /// Puts the real program there.
     fn put_back(&self) {
-        let new = self.path.with_extension("new");
-        fs::copy(example("torture_server"), &new).unwrap();
-        fs::rename(new, &self.path).unwrap();
+        self.install(&example("torture_server"));
     }
 
     /// Puts a script there.
     fn put(&self, script: &str) {
+        let text = self.path.with_extension("text");
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        self.install(&text);
+    }
+
+    /// A rename: a program that runs cannot be written to.
+    fn install(&self, from: &Path) {
         let new = self.path.with_extension("new");
-        fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o700)).unwrap();
+        install(from, &new);
         fs::rename(new, &self.path).unwrap();
     }
 
