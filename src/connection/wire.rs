@@ -370,7 +370,7 @@ impl Wire {
         let control = self.control();
         let drain = self.server.core.drain_deadline();
         let stop = match drain {
-            None => Some(control.stop_fd()),
+            None => Some(control.stop_fd()).filter(|_| !control.has_lost_parent()),
             // After the stop `stop` stays readable. An idle wait ends; any other watches for the urgent stop.
             Some(_) if idle && !self.is_spared() => return Ok(Ready::default()),
             Some(_) if idle => self.server.core.end_of_grace(),

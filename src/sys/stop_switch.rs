@@ -71,8 +71,8 @@ pub(crate) struct StopSwitch {
     parent: Mutex<Option<Parent>>,
     /// In a forked child: the level that it has asked its parent for.
     asked: AtomicU8,
-    /// In a forked child: when it saw that its parent is gone, as in [`StopLevel::stopped_at`].
-    orphaned_at: AtomicU64,
+    /// In a forked child: true once it has seen that its parent is gone.
+    is_orphan: AtomicBool,
     /// What children have instead of the eventfds. Made before the first fork.
     pipes: OnceLock<Arc<ChildPipes>>,
     /// Readable from the request to stop until the next run, for all threads. Every wait includes it, by
@@ -98,8 +98,8 @@ impl StopSwitch {
         let (stop, now, events) = (event_fd()?, event_fd()?, event_fd()?);
         let owner = AtomicU64::new(fork::this_process());
         let (parent, asked, pipes) = (Mutex::new(None), AtomicU8::new(RUN), OnceLock::new());
-        let (in_child, orphaned_at) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Self { state, epoch, owner, in_child, parent, asked, orphaned_at, pipes, stop, now, events })
+        let (in_child, is_orphan) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { state, epoch, owner, in_child, parent, asked, is_orphan, pipes, stop, now, events })
     }
 
     /// True if the server is this process's: it was made here, or has been served here. False in a process that was
@@ -223,7 +223,7 @@ impl StopSwitch {
             self.asked.fetch_max(level, SeqCst);
             return;
         }
-        let nanos = self.nanos();
+        let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
         // Once is enough, but for a run that begins meanwhile. The state of a worker is in memory that the worker can
         // write, so it is not waited for.
         for _ in 0..16 {
@@ -246,22 +246,22 @@ impl StopSwitch {
         }
     }
 
-    /// The time after the epoch.
-    fn nanos(&self) -> u64 {
-        u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1)
-    }
-
     /// Call it if [`stop_fd`](Self::stop_fd) is readable. In a forked child it is also if the parent is gone, which has
-    /// told no stop. That is a stop too, or each wait of the child would end at once, for ever.
+    /// told no stop.
     pub(crate) fn note_lost_parent(&self) {
         // The parent tells a stop before it closes the pipe.
         if self.in_child() && self.state.stopped_at.load(SeqCst) == 0 {
-            let _ = self.orphaned_at.compare_exchange(0, self.nanos() + 1, SeqCst, SeqCst);
+            self.is_orphan.store(true, SeqCst);
         }
     }
 
+    /// True in a forked child whose parent is gone. No stop comes any more, and waits for it would end at once, for ever.
+    pub(crate) fn has_lost_parent(&self) -> bool {
+        self.is_orphan.load(SeqCst)
+    }
+
     pub(crate) fn stopping(&self) -> bool {
-        self.state.level.load(SeqCst) != RUN || self.asked.load(SeqCst) != RUN || self.orphaned_at.load(SeqCst) != 0
+        self.state.level.load(SeqCst) != RUN || self.asked.load(SeqCst) != RUN
     }
 
     /// True if the stop leaves connections no time.
@@ -273,10 +273,7 @@ impl StopSwitch {
     /// requested.
     pub(crate) fn drain_deadline(&self, limit: Duration) -> Option<Instant> {
         match (self.state.stopped_at.load(SeqCst), self.state.level.load(SeqCst)) {
-            (0, _) | (_, RUN) => match self.orphaned_at.load(SeqCst) {
-                0 => None,
-                at => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
-            },
+            (0, _) | (_, RUN) => None,
             (at, NOW) => Some(self.epoch + Duration::from_nanos(at - 1)),
             (at, _) => (self.epoch + Duration::from_nanos(at - 1)).checked_add(limit),
         }

@@ -140,17 +140,19 @@ fn f10_the_client_sees_the_end_when_its_child_ends() {
     assert!(killed.elapsed() < AT_ONCE, "the parent held the connection");
 }
 
-/// The descriptor of the stop stays readable then: each wait ended at once, for ever.
+/// The descriptor of the stop stays readable then, and each wait ended at once, for ever.
 #[test]
-fn a_child_whose_parent_is_killed_finishes_its_request_and_ends() {
+fn a_child_whose_parent_is_killed_rests_while_it_waits_for_its_client() {
     let server = start(&[]);
     let mut client = server.connect();
     let child = child_of(&mut client);
-    client.send("SLEEP 200\n");
     signal("KILL", server.pid());
-    assert_eq!(client.line(), "slept");
-    assert!(client.until_closed().is_empty());
-    until("it ends", || matches!(procfs::state(child), None | Some('Z')));
+    until("the parent is gone", || matches!(procfs::state(server.pid()), None | Some('Z')));
+    let before = procfs::ticks(child);
+    std::thread::sleep(Duration::from_millis(500)); // a stretch of time, in which nothing is to happen
+    let ticks = procfs::ticks(child) - before;
+    assert!(ticks < 5, "{ticks} hundredths of a second");
+    assert_eq!(client.ask("ECHO still here"), "still here");
 }
 
 #[test]

@@ -149,10 +149,10 @@ fn a_restart_that_is_asked_for_with_a_stop_or_after_it_is_refused() {
         let mut server = Server::start("torture_server", &args);
         let port = server.addr().rsplit(':').next().unwrap().parse().unwrap();
         let mut client = server.connect();
-        client.send("SLEEP 300\n");
+        client.send("SLEEP 1000\n");
         until("the request is taken", || server.queued() == 0 && procfs::unread_on(&[port]) == 0);
         server.signal_and_see_it_taken("TERM");
-        server.signal("USR2");
+        let _ = Command::new("kill").args(["-s", "USR2", &server.pid().to_string()]).output(); // it may have ended
         assert_eq!(client.line(), "slept", "{strategy}");
         server.ended().well_within(AT_ONCE);
         until(&format!("{strategy}: nobody listens after the drain"), || !is_left(&server));
