@@ -264,12 +264,16 @@ impl Server {
         until(&format!("{text:?} in the log"), || self.stderr().iter().any(|line| line.contains(text)));
     }
 
-    /// Waits for the report, which is the last line of a server, to end so.
+    /// Waits for the report, which is the last line of a server, to end so. A count of drained connections may follow:
+    /// a client sees the end of its connection before the server has counted it, and a stop may come in between.
+    #[track_caller]
     pub fn until_reported(&self, end: &str) {
-        until(&format!("a report that ends with {end:?}"), || self.stderr().iter().any(|line| line.ends_with(end)));
+        let ends = |line: &String| line.ends_with(end) || line.contains(&format!("{end}, drained "));
+        until(&format!("a report that ends with {end:?}"), || self.stderr().iter().any(ends));
     }
 
     /// Waits for a report that begins so, and names none of these counts.
+    #[track_caller]
     pub fn until_reported_without(&self, begin: &str, counts: &[&str]) {
         let is_it = |line: &String| line.starts_with(begin) && !counts.iter().any(|count| line.contains(count));
         until(&format!("a report {begin:?} without {counts:?}"), || self.stderr().iter().any(is_it));
