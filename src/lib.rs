@@ -1,4 +1,4 @@
-//! Network servers without an async runtime: write one small handler, and name in one word how connections are served.
+//! Network servers without an async runtime: write one small handler, and say in one word how connections are served.
 //!
 //! ```no_run
 //! use socketserver::{handler, ServerBuilder};
@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run, with
+//! This is Python's `socketserver` as it should be today: a server, a handler, and a choice of where requests run. It has
 //! limits, timeouts, and a clean stop. An event loop in Twisted's manner is one of the choices. The crate runs on Linux,
 //! over TCP, UDP and Unix sockets. The same server with a handler type, as Python writes it:
 //!
@@ -66,7 +66,8 @@
 //! [`ServingStrategy`](strategy::ServingStrategy). [`ServerBuilder`] takes strategies with settings.
 //!
 //! Guides: [choosing a strategy](guide::choosing), [exposing a server](guide::exposing), [every default](guide::defaults),
-//! [its cost](guide::cost), [recipes](guide::recipes), [logging](guide::logging), [when not to use this](guide::not_for).
+//! [its cost](guide::cost), [recipes](guide::recipes), [logging](guide::logging), [restarts and several
+//! machines](guide::beyond), [when not to use this](guide::not_for).
 //!
 //! # Handlers
 //!

@@ -2,8 +2,7 @@
 //! each shown to be closed. A test's number is that of the case in CPython's file, from its top; the names of
 //! CPython's tests stand with them.
 //!
-//! Traps without a test in `traps.rs` are shown by tests elsewhere, which the map in `tests/README.md` names, or belong
-//! to what is not there yet (24: TLS, 32: clients).
+//! Traps without a test in `traps.rs` are shown by other suites: `tests/README.md` names them by theme.
 
 #[path = "../kit/mod.rs"]
 mod kit;
