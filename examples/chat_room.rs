@@ -15,7 +15,7 @@ use socketserver::{LineReceiver, Lost, ServerBuilder};
 
 /// What all members share: they live in one thread, so no lock is needed.
 struct Room {
-    /// Who does not read is cut when 8 MiB wait, and costs the others nothing.
+    /// A member that does not read is cut when 8 MiB wait. It costs the others nothing.
     everyone: Group,
     names: RefCell<BTreeMap<ConnId, String>>,
 }

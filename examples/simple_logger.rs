@@ -1,4 +1,4 @@
-//! Prints who connects, what they send, and who leaves: Twisted's first server, a `Protocol` in a `Reactor`.
+//! Prints the clients that connect and leave, and what they send: Twisted's first server, a `Protocol` in a `Reactor`.
 //! `cargo run --example simple_logger`, then `nc 127.0.0.1 1234`.
 
 mod common;

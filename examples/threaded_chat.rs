@@ -1,4 +1,4 @@
-//! The chat room of `chat_room` with a thread for each member, who write to each other through `writer()`.
+//! The chat room of `chat_room` with a thread for each member. Members write to each other through `writer()`.
 //! `cargo run --example threaded_chat`, then `nc 127.0.0.1 1234` in several terminals.
 
 mod common;
@@ -14,7 +14,7 @@ use socketserver::{Connection, HandlerResult, ServerBuilder, StreamRequestHandle
 
 type Members = BTreeMap<u64, (String, ConnectionWriter)>;
 
-/// One for all members, who come from many threads.
+/// One value for all members. It is used on many threads.
 #[derive(Default)]
 struct Room {
     members: Mutex<Members>,
@@ -74,7 +74,7 @@ impl Room {
         Ok(())
     }
 
-    /// Who does not read misses what comes while 1 MiB waits for him, and costs the others nothing.
+    /// A member that does not read misses what comes while 1 MiB waits for it. It costs the others nothing.
     fn tell_others(&self, id: u64, text: &str) {
         let line: Arc<[u8]> = format!("{text}\n").into_bytes().into();
         for (_, (_, writer)) in self.members().iter().filter(|(other, _)| **other != id) {

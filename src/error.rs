@@ -17,8 +17,8 @@ pub type HandlerResult<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 /// every client can cause it, and counted as a [failure](crate::Stats::failed) and a
 /// [fault of the peer](crate::Stats::peer_faults).
 ///
-/// The library's own errors of this kind need no mark: an over-long line, a malformed frame, a line that is not
-/// UTF-8, a datagram whose sender cannot be replied to.
+/// The library marks its own errors of this kind. Examples: a line that is too long or not UTF-8, a malformed frame,
+/// a datagram whose sender cannot be replied to.
 ///
 /// ```
 /// use std::io::Write;

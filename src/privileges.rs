@@ -60,8 +60,8 @@ impl RunAs {
     /// set-user-ID program.
     ///
     /// # Errors
-    /// The process has other threads, which would keep a right of their own (`no_new_privs` is per thread), or
-    /// the system refuses: only root may become another user.
+    /// The process has other threads, which would keep their rights (`no_new_privs` is per thread). Or the system
+    /// refuses: only root may become another user.
     pub(crate) fn become_it(&self) -> Result<()> {
         let failed = |source| Error::System { act: format!("run as {}", self.text).into(), source };
         // Without /proc the threads cannot be counted.
@@ -105,7 +105,7 @@ impl RunAs {
         if !uid.is_root()
             && (setresuid(root, root, root).is_ok() || (gid != wheel && setresgid(wheel, wheel, wheel).is_ok()))
         {
-            return Err("root's rights could be had back");
+            return Err("root's rights could be regained");
         }
         Ok(())
     }

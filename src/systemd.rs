@@ -1,7 +1,7 @@
 //! [`Notifier`]: tells the service manager how the server is (sd_notify(3)).
 //!
-//! One datagram a message, on a socket that stays open: with the last descriptor gone, a server must still be
-//! able to say that it lives.
+//! Each message is one datagram. The socket stays open, because a server without a free descriptor must still be able
+//! to say that it lives.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -70,7 +70,7 @@ const OUTSIDE: &[&str] = &["lib", "guide", "model"];
 const UNSAFE_OUTSIDE_SYS: usize = 7;
 
 /// Words of riddles in comments, docs and the guide. It may only fall.
-const RIDDLE_COUNT: usize = 8;
+const RIDDLE_COUNT: usize = 4;
 const RIDDLES: &[&str] = &["who", "whoever", "that one", "of which", "so many", "as by then", "tells of"];
 
 const LONGEST_FILE: usize = 500;
@@ -257,7 +257,7 @@ fn method_calls(files: &[&Source]) -> Vec<String> {
     found
 }
 
-/// Fails where the list tells of more or of less than there is.
+/// Fails where the list has more or less than there is.
 fn compare(found: &BTreeSet<String>) {
     let text = fs::read_to_string(VIOLATIONS).unwrap_or_default();
     let listed: BTreeSet<String> = text.lines().map(str::to_owned).collect();

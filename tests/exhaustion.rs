@@ -80,7 +80,7 @@ fn a3_out_of_descriptors_it_rests_and_comes_back() {
     }
 }
 
-/// A burst while nobody accepts: who fits into the queue is served, the others try again, and all have their answer.
+/// A burst while nobody accepts: clients that fit into the queue are served, the others try again, and all have their answer.
 #[test]
 fn a8_a_burst_is_served_from_the_queue() {
     let burst = if std::env::var_os("SOAK").is_some() { 2000 } else { 500 };

@@ -1,6 +1,6 @@
 //! What both chat rooms have in common: the words, and what makes a name.
 
-/// For `--help`, and for members who try commands.
+/// For `--help`, and for members that try commands.
 pub const HELP: &str = "The first line is your name; each later one goes to all others. /who, /nick NAME, /quit";
 
 /// Longest name.

@@ -1,4 +1,4 @@
-//! For the examples whose loop is their own: a listening socket, a descriptor that tells of the stop, lines on stdout.
+//! For the examples whose loop is their own: a listening socket, a descriptor that reports the stop, lines on stdout.
 
 use std::fmt::Display;
 use std::fs::File;

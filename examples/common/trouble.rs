@@ -20,7 +20,7 @@ pub enum Answer {
     Line(String),
     /// A line `slept`, after this time.
     Sleep(Duration),
-    /// So many bytes and a line end; then perhaps the end.
+    /// This number of bytes and a line end; then perhaps the end.
     Big { bytes: usize, closes: bool },
     /// The end of the connection.
     Close,

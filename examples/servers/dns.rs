@@ -22,7 +22,7 @@ use socketserver::{Connection, Datagram, DatagramRequestHandler, HandlerResult, 
 #[derive(Clone)]
 struct Hosts(Arc<BTreeMap<String, Vec<IpAddr>>>);
 
-/// Longest answer by UDP, in bytes: what no network cuts into pieces (DNS flag day 2020). Who asks without EDNS takes
+/// Longest answer by UDP, in bytes: what no network cuts into pieces (DNS flag day 2020). A client without EDNS takes
 /// 512 (RFC 1035). An answer is at most 25 times as long as its question, for attackers that forge its sender.
 const UDP: u16 = 1232;
 

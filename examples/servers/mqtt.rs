@@ -34,7 +34,7 @@ impl Broker {
             if !publish.payload.is_empty() && retained.len() < MOST_RETAINED {
                 retained.insert(publish.topic_name.clone(), publish.clone());
             }
-            publish.retain = false; // it is new to those who have subscribed
+            publish.retain = false; // it is new to the subscribers
         }
         let topic = publish.topic_name.clone();
         let bytes = Packet::from(publish).encode()?;

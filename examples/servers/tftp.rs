@@ -14,7 +14,7 @@ use socketserver::{Addr, HandlerResult, Reactor};
 /// Bytes of a file in a packet. A shorter one is the last.
 const BLOCK: usize = 512;
 
-/// A packet is sent again so often, and after so long a silence each time.
+/// How often a packet is sent again, and after how long a silence each time.
 const TRIES: u32 = 5;
 const SILENCE: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,7 @@
 //! Members of a chat, for measuring: `cargo run --release --example load -- STRATEGY MEMBERS RATE SECONDS [OPTION...]`.
 //! Starts the server with the options, lets MEMBERS join by WebSocket, and says RATE messages a second in all. With a
 //! RATE of 0 they have no names and say nothing. A message has the time at which it was said. SERVERS=N in the
-//! environment: so many servers, which want `--broker URL`.
+//! environment: this number of servers, which want `--broker URL`.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
@@ -86,7 +86,7 @@ fn start_server(strategy: &str, options: &[String]) -> Result<(Child, String), B
 fn arrive(cx: &mut Context<'_>, run: Rc<Run>, seconds: Duration) {
     if run.arrived.borrow().len() == run.members {
         println!("{} members after {:.1} s", run.members, run.start.elapsed().as_secs_f64());
-        // The news of who has joined is heard by all, before the numbers count.
+        // All members hear that the others have joined, before the numbers count.
         cx.call_later(Duration::from_secs(3), move |cx| measure(cx, run, seconds));
         return;
     }

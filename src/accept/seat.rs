@@ -80,8 +80,8 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// True if an epoll set was closed, so that an accept has one descriptor more: a set that no thread waits with,
-    /// or this thread's own. So waits never take a descriptor that a connection needs.
+    /// True if an epoll set was closed, so that an accept has one descriptor more. It was a set that no thread waits
+    /// with, or this thread's own. So waits never take a descriptor that a connection needs.
     fn gives_up_a_set(&mut self) -> bool {
         self.acceptor.shared.sets.pop().or_else(|| self.set.take()).is_some()
     }

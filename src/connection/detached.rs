@@ -130,15 +130,15 @@ impl Drop for Home {
 }
 
 impl Connection {
-    /// Takes the connection out of its handler, so that something else can go on with it when the handler has returned:
-    /// an event loop after an HTTP upgrade ([`Context::adopt`](crate::Context::adopt)), or code of the program's own. What
-    /// is buffered is sent first. What was read ahead goes along, and under TLS the session.
+    /// Takes the connection out of its handler. When the handler has returned, an event loop goes on with it, as
+    /// after an HTTP upgrade ([`Context::adopt`](crate::Context::adopt)), or other code of the program. What is
+    /// buffered is sent first. What was read ahead goes along, and under TLS the session.
     ///
-    /// The connection stays the server's. It counts as active, against the limit too, until it has ended, and is counted
-    /// then. A stop of the server is told to it, and the drain limit cuts it. The server's time limits go along, as the
-    /// handler has set them. The result of the handler is not counted any more; an error is logged.
+    /// The connection still belongs to the server. Until it ends, it is active and takes a permit; then it is
+    /// counted. It hears of a stop of the server, and the drain limit cuts it. The server's time limits go along, as
+    /// the handler has set them. The result of the handler is not counted any more; an error is logged.
     ///
-    /// Afterwards this value is the shell of a connection, and each act on it is an error. Handles for other threads
+    /// Afterwards this value is an empty connection, and each call on it is an error. Handles for other threads
     /// ([`writer`](Self::writer), [`waker`](Self::waker)) have ended.
     ///
     /// ```

@@ -77,8 +77,9 @@ impl Connection {
         self.wire.waker()
     }
 
-    /// Sends what is buffered, then waits for whatever comes first: input, a call of a [`waker`](Self::waker), the
-    /// stop of the server, or the end of the stream. Messages of a [`writer`](Self::writer) are sent meanwhile.
+    /// Sends what is buffered, then waits. It returns at input, a call of a [`waker`](Self::waker), the stop of the
+    /// server, or the end of the stream, whichever comes first. Messages of a [`writer`](Self::writer) are sent
+    /// meanwhile.
     ///
     /// ```
     /// use std::sync::mpsc::Receiver;

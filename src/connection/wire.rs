@@ -218,8 +218,8 @@ impl Wire {
         self.progress.get().ended
     }
 
-    /// True if the peer has ended the stream, or has vanished, or a writer has ended the connection: what the
-    /// handler makes of the end is no fault of its own.
+    /// True if the peer has ended the stream or has vanished, or a writer has ended the connection. An error of the
+    /// handler after that is not its fault.
     pub(crate) fn has_lost_peer(&self) -> bool {
         let progress = self.progress.get();
         progress.ended || progress.broken || progress.failed || self.is_ended_by_writer()

@@ -1,7 +1,7 @@
 //! One thread, thousands of connections: protocols, as Twisted and asyncio have them.
 //!
-//! The crate's root has the names of every event-driven program: [`EventLoop`] and [`EventLoops`] serve,
-//! [`Protocol`] is what you write, [`Transport`] and [`Context`] are lent to its callbacks. This module has the rest:
+//! The crate's root has the names of every event-driven program. [`EventLoop`] and [`EventLoops`] serve. You write a
+//! [`Protocol`]; [`Transport`] and [`Context`] are lent to its callbacks. This module has the rest:
 //!
 //! - ids: [`ConnId`] of connections, [`TimerId`] of timers, [`ListeningPort`] and [`DatagramPort`] of sockets;
 //! - factories: [`Factory`], with the [`Peer`] that it decides about;
@@ -9,8 +9,8 @@
 //!   [`FramedTransport`], and what [`lines()`], [`strings()`] and [`items()`] return;
 //! - ends and failures: [`Lost`] says which connection ended and [`LostReason`] why; [`WriteError`], [`QueueFull`],
 //!   [`BlockingError`], [`Eof`];
-//! - clients: [`Connect`] says where to connect to, [`Connector`] names the attempt, [`ConnectorState`] its state,
-//!   [`Reconnect`] if and when to try again, [`ConnectError`] and [`ConnectFailure`] what went wrong;
+//! - clients: [`Connect`] (where to connect to), [`Connector`] (the attempt), [`ConnectorState`], [`Reconnect`] (when
+//!   to try again), [`ConnectError`] and [`ConnectFailure`] (what went wrong);
 //! - datagrams: [`DatagramProtocol`], [`DatagramTransport`];
 //! - the loop by itself: [`Reactor`], with a [`ReactorHandle`] for other threads ([`ReactorGone`] once it is dropped);
 //! - [`RateLimit`] of a connection; [`TransportStream`], which parsers read from and write to.
@@ -32,8 +32,8 @@
 // The walk of bytes: `State::turn` → `handle_readiness` → `read` → `Io::recv` → `deliver_input` → `call` → the user's
 // `Protocol` → `Transport::write` → `Outbox` → `settle_one` → `flush` → `Io::send`.
 //
-// The loop uses epoll itself, through `sys::Poller`, and not `Selector`. It needs what that contract leaves out: to
-// watch a paused connection for a hang-up alone, readiness without a call per event, and tokens of 64 bits.
+// The loop uses epoll itself, through `sys::Poller`, and not `Selector`. It needs more than that contract has. A
+// paused connection is watched for a hang-up alone, readiness needs no call for each event, and tokens have 64 bits.
 //
 // Left out of Twisted: deferreds, because code that waits has threads. Interfaces and adapters: a trait with defaults
 // is both. Event triggers: `run` returns. Limits as factories: limits are the server's. Processes and a resolver of

@@ -1,8 +1,8 @@
 //! The stage between `accept` and the handler: what a connection begins with before its handler may see it.
 //!
-//! A greeting is made of steps: the header of a proxy, and the handshake of TLS. A [`Step`] goes on as far as
-//! it can without a wait. So one step serves both worlds: [`run`] waits on the thread of a request, and an
-//! event loop waits for the socket as for any other.
+//! A greeting is made of steps: the header of a proxy, and the handshake of TLS. A [`Step`] goes on as far as it can
+//! without a wait. So one step serves both worlds. On the thread of a request, [`run`] waits. An event loop waits for
+//! the socket as for any other.
 //!
 //! The order is fixed: the proxy's header, `verify_request`, then TLS, which is the client's own.
 //! A wait ends with `handshake_timeout`, and at once with a stop: a connection that has said nothing yet is

@@ -40,7 +40,7 @@ use crate::error::HandlerResult;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler of datagrams",
     label = "not a `DatagramRequestHandler`",
-    note = "a closure is made one by `datagram_handler(|datagram| ...)`"
+    note = "`datagram_handler(|datagram| ...)` makes a handler of a closure"
 )]
 pub trait DatagramRequestHandler: Send + Sync + 'static {
     /// Serves one datagram.

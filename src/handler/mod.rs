@@ -53,10 +53,10 @@ pub use per_request::{per_request, sessions, Next, PerRequest, RequestFn, Sessio
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler",
     label = "not a `StreamRequestHandler`",
-    note = "a closure is made one by `handler(|conn| ...)`",
-    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
+    note = "`handler(|conn| ...)` makes a handler of a closure",
+    note = "`per_connection(|| MyHandler::new())` makes a handler of a type with `&mut self` methods",
     note = "if `per_connection` is there already, an alias such as `TcpServer<MyHandler, _>` names the wrong type: call `ServerBuilder::new().bind(…)`",
-    note = "a factory of protocols (`factory(|peer| MyProtocol::new())`) is made one by `Blocking(factory)`, or wants an event loop: `ServerBuilder::new().strategy(EventLoop::new())`"
+    note = "for a factory of protocols (`factory(|peer| MyProtocol::new())`), take an event loop, `ServerBuilder::new().strategy(EventLoop::new())`, or wrap it in `Blocking(factory)`"
 )]
 #[doc(alias = "middleware")]
 pub trait StreamRequestHandler: Send + Sync + 'static {

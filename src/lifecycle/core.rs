@@ -226,8 +226,8 @@ impl Core {
         }
     }
 
-    /// True if a stop does not end a connection that has said nothing yet: others go on to accept from the same
-    /// sockets, and its client must not notice that this process ends. They are the other workers, a successor, or a
+    /// True if a stop does not end a connection that has said nothing yet. Its client must not notice the end of this
+    /// process, because others go on accepting from the same sockets. These are other workers, a successor, or a
     /// former process that this one was to succeed.
     pub(crate) fn spares_newcomers(&self) -> bool {
         let server = self.server();
@@ -236,8 +236,8 @@ impl Core {
         (self.is_worker() && !server.control.stopping()) || server.control.is_succeeded() || is_followed()
     }
 
-    /// Returns what ends the wait of a connection that a stop has spared, before the drain limit: the stop of a
-    /// worker's server, or the urgent stop.
+    /// Returns the stop that ends the wait of a spared connection before the drain limit: that of a worker's server,
+    /// or the urgent one.
     pub(crate) fn end_of_grace(&self) -> Option<BorrowedFd<'_>> {
         let server = &self.server().control;
         if server.stopping() {

@@ -23,8 +23,8 @@ pub(crate) struct SharedState {
 }
 
 impl SharedState {
-    /// Takes over what goes on in a process that was forked from the one with the `old` memory: the limit, the pause
-    /// and a stop that no run has obeyed yet. It has no connections, and counts its own.
+    /// Takes over the limit, the pause, and a stop that no run has obeyed yet. This process was forked from the one
+    /// with the `old` memory. It has no connections, and counts its own.
     pub(super) fn carry_on(&self, old: &Self) {
         self.stop.carry_on(&old.stop);
         self.permits.set_limit(old.permits.limit());

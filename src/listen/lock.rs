@@ -80,8 +80,8 @@ impl Lock {
         }
     }
 
-    /// True if this process is the last with the socket, at its end. False if another process goes on with it: it
-    /// serves, or it was forked since this one bound the socket or began to serve, and perhaps will.
+    /// True if this process, at its end, is the last with the socket. False if another process serves, or may serve
+    /// later: it was forked after this one bound the socket or began to serve.
     pub(super) fn is_last(&mut self) -> bool {
         self.left = self.serves_elsewhere() || (self.forks.load(SeqCst) != fork::forks() && !self.lock_again());
         !self.left
@@ -93,8 +93,8 @@ impl Lock {
         looked.is_some_and(|looked| looked.is_ok()) && found.l_type != libc::F_UNLCK as libc::c_short
     }
 
-    /// True if no other process has the descriptor. The kernel keeps the lock while one has it: so it is closed here,
-    /// and then only such a process can keep this one from locking the file anew.
+    /// True if no other process has the descriptor. The kernel keeps the lock while any process has it. So the
+    /// descriptor is closed here, and the file is locked anew: that fails only if another process has it.
     fn lock_again(&mut self) -> bool {
         self.file = None;
         let until = Instant::now() + WHILE_PROGRAMS_START;

@@ -72,8 +72,7 @@ fn no_message_is_left_behind_an_owner_that_looks_in_passing() {
     });
 }
 
-/// As a handler does that waits for its peer and a queue of its own: it looks at the mark, sleeps, and clears what came
-/// late.
+/// What a handler does that waits for its peer and a queue: it looks at the mark, sleeps, and clears what came late.
 #[test]
 fn no_call_is_left_behind_a_handler_that_waits() {
     check(|| {

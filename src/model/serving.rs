@@ -140,7 +140,7 @@ fn a_thread_that_queues_for_the_gate_in_vain_disturbs_no_other() {
     });
 }
 
-/// Who cannot be served for want of a thread is refused, and the others are served.
+/// A client for whom no thread can be started is refused, and the others are served.
 #[test]
 fn threads_that_fail_to_start_cost_their_connection_only() {
     check(|| {

@@ -15,7 +15,7 @@ fn pool() -> ServerBuilder<ThreadPool> {
     ServerBuilder::new().drain_timeout(FOR_EVER).strategy(ThreadPool::new(2))
 }
 
-/// Who was there before the stop is served, whenever it comes, and however often.
+/// Clients that were there before the stop are served, whenever it comes, and however often.
 #[test]
 fn a_stop_ends_threads_at_any_moment() {
     check(|| {

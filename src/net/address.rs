@@ -19,11 +19,11 @@ use super::numeric::{is_v6, numeric};
 ///
 /// A link-local IPv6 address needs its interface, by name or by number: `[fe80::1%eth0]:80`, `[fe80::1%2]:80`.
 ///
-/// `fd:` is a socket that the program was started with. systemd counts from `fd:3` and may give names
-/// (`LISTEN_FDS`, `LISTEN_FDNAMES`, sd_listen_fds(3)); inetd and other supervisors pass a number alone. The
-/// first address of this kind unsets these variables. Such a socket keeps its own options. A stop of its server
-/// spares clients that have connected and not spoken yet, until the drain limit: another process goes on with the
-/// socket, so they must not notice. A host whose name is `fd` needs a final dot: `fd.:80`.
+/// `fd:` is a socket that the program was started with. systemd counts from `fd:3` and may give names (`LISTEN_FDS`,
+/// `LISTEN_FDNAMES`, sd_listen_fds(3)). inetd and other supervisors pass only a number. The first address of this
+/// kind unsets these variables. Such a socket keeps its own options. Another process goes on with the socket, so
+/// clients must not notice a stop. It spares those that have connected and not spoken yet, until the drain limit. A
+/// host whose name is `fd` needs a final dot: `fd.:80`.
 ///
 /// Strings, socket addresses, paths, and pairs as `("127.0.0.1", 1234)` convert into it. A string is checked, and a host
 /// name is resolved, when the server is bound; [`FromStr`] checks at once. A name with several addresses gets

@@ -20,16 +20,16 @@ use crate::tls::TlsInfo;
 /// counts, or warns of what is slow. [`ServerBuilder::observer`](crate::ServerBuilder::observer) sets it. It changes
 /// nothing: to refuse a connection, use [`verify_request`](crate::ServerBuilder::verify_request).
 ///
-/// Every connection that [`Stats::accepted`](crate::Stats::accepted) counts has one `opened` and then one `closed`, with
-/// the same `id` and `peer`; also a connection that is refused, and one whose handler panics or dies. A datagram counts as
-/// a connection.
+/// Every connection that [`Stats::accepted`](crate::Stats::accepted) counts has one `opened` and then one `closed`,
+/// with the same `id` and `peer`. So has a connection that is refused, and one whose handler panics or dies. A
+/// datagram counts as a connection.
 ///
 /// # Where it is called
-/// In the process that has accepted the connection, on the thread that serves it. With [`Forking`](crate::Forking) that
-/// is the parent, and with an event loop the loop: there a slow observer holds the other connections up. With
-/// [`PreForking`](crate::PreForking) it is the worker process. So each worker has an observer of its own, with its own
-/// counts, and a worker that crashes has not closed its connections
-/// ([`Failure::Worker`](crate::Failure::Worker) has their number).
+/// In the process that has accepted the connection, on the thread that serves it. With [`Forking`](crate::Forking)
+/// that is the parent, and with an event loop the loop: there a slow observer holds the other connections up. With
+/// [`PreForking`](crate::PreForking) it is the worker process. So each worker has an observer of its own, with its
+/// own counts. If a worker crashes, its observer is not told of the ends of its connections;
+/// [`Failure::Worker`](crate::Failure::Worker) has their number.
 ///
 /// A panic in it is contained and logged. Without an observer the server does nothing for it: it does not even read the
 /// clock. Several threads may call it at once.

@@ -199,10 +199,10 @@ impl<E> PreForking<E> {
         self
     }
 
-    /// Called in each worker before it serves, with its number, from 0: to reseed random number generators,
-    /// which otherwise give every worker the same numbers; to open connections to a database; to give up
-    /// rights; to [bind it to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A
-    /// panic in it is a failed start.
+    /// Called in each worker before it serves, with the worker's number, from 0. Reseed random number generators
+    /// here: otherwise they give every worker the same numbers. Open connections to a database, give up rights, or
+    /// [bind the worker to a processor](crate::guide::forking#bounds-of-your-own). It may start threads. A panic in
+    /// it is a failed start.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn(usize) + Send + 'static) -> Self {
         self.settings.after_fork = Some(Box::new(hook));

@@ -271,8 +271,8 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Sets how long a vanished TCP peer may go unnoticed, with or without output on its way: from 6 to 32767
-    /// s, in whole seconds; fractions are cut off. Defaults to `None`: the kernel's times. Without
+    /// Sets how long a vanished TCP peer may go unnoticed, with or without output on its way. The time is from 6 to
+    /// 32767 s; fractions of a second are cut off. Defaults to `None`: the kernel's times. Without
     /// [`keep_alive`](Self::keep_alive) it does nothing.
     ///
     /// For the first half of the time the peer may be silent. Then the kernel probes it five times. The next

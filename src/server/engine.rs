@@ -31,9 +31,9 @@ pub struct Bound {
     message = "`{Self}` cannot serve with `{H}` as the handler",
     label = "this strategy does not take this handler",
     note = "a strategy is a value: `Sequential`, `Threading::new()`, `ThreadPool::new(16)`, `Forking::new()`, `EventLoop::new()`",
-    note = "a handler implements `StreamRequestHandler`; a closure is made one by `handler(|conn| ...)`",
-    note = "a type with `&mut self` methods is made one by `per_connection(|| MyHandler::new())`",
-    note = "a factory of protocols wants the strategy `EventLoop`, or `EventLoops` if it is `Send` and `Sync`; for any other one, wrap it in `Blocking(factory)`"
+    note = "a handler implements `StreamRequestHandler`; `handler(|conn| ...)` makes one of a closure",
+    note = "`per_connection(|| MyHandler::new())` makes a handler of a type with `&mut self` methods",
+    note = "a factory of protocols needs the strategy `EventLoop`, or `EventLoops` if it is `Send` and `Sync`; for any other strategy, wrap it in `Blocking(factory)`"
 )]
 pub trait Engine<H> {
     /// Returns the default connection limit, and the most connections that are possible.

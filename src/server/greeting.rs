@@ -11,23 +11,23 @@ use crate::tls::TlsConfig;
 
 /// What comes before the handler.
 impl<S> ServerBuilder<S> {
-    /// Serves behind a proxy, such as HAProxy or nginx: a connection from these networks begins with a header
-    /// of the [PROXY protocol](crate::proxy), version 1 or 2, which names the client. The server reads it
-    /// before [`verify_request`](Self::verify_request) and before the handler. From then on
+    /// Serves behind a proxy, such as HAProxy or nginx. A connection from these networks begins with a header of the
+    /// [PROXY protocol](crate::proxy), version 1 or 2, which names the client. The server reads it before
+    /// [`verify_request`](Self::verify_request) and before the handler. From then on
     /// [`peer_addr`](crate::Connection::peer_addr) is the client's, in the log and in all hooks too, and
-    /// [`proxy_header`](crate::Connection::proxy_header) has all that the proxy tells. A proxy that does not
-    /// name its client (`UNKNOWN`, or a health check by LOCAL) is the peer itself.
+    /// [`proxy_header`](crate::Connection::proxy_header) has all that the proxy tells. A proxy that does not name its
+    /// client (`UNKNOWN`, or a health check by LOCAL) is the peer itself.
     ///
     /// A connection from another network is refused, because its client could claim any address. With
     /// [`or_direct`](ProxyProtocol::or_direct) it is served as it is. So name the proxies' networks only, and
     /// no network from which clients can connect past the proxy. `unix:` names connections over Unix sockets;
     /// [`unix_mode`](Self::unix_mode) says which users may make them.
     ///
-    /// A header is taken whole: it has at most 107 bytes in version 1 and 4096 in version 2, and no byte
-    /// beyond it is read. A malformed header ends its connection, and so does
-    /// [`handshake_timeout`](Self::handshake_timeout). [`Stats::greetings`](crate::Stats::greetings) counts
-    /// these ends by their reasons. Defaults to off. A network that is none is an error when the server is
-    /// bound. [The guide](crate::guide::exposing) shows the proxies' part.
+    /// A header has at most 107 bytes in version 1 and 4096 in version 2. No byte beyond it is read. A malformed
+    /// header ends its connection, and so does [`handshake_timeout`](Self::handshake_timeout).
+    /// [`Stats::greetings`](crate::Stats::greetings) counts these ends by their reasons. Defaults to off. A network
+    /// that is none is an error when the server is bound. [The guide](crate::guide::exposing) shows the proxies'
+    /// part.
     ///
     /// ```
     /// use std::io::{Read, Write};

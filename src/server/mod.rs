@@ -208,8 +208,8 @@ impl<H, S> TcpServer<H, S> {
     /// The listeners stay open, so you may call it again. Clients that connect meanwhile wait in the kernel's
     /// queue. The listeners are closed when the server is dropped.
     ///
-    /// If the server was asked to stop before, it only drains: it serves the connections that are queued, and
-    /// waits for those that [`handle_request`](Self::handle_request) has begun.
+    /// If the server was asked to stop before, it only drains. It serves the connections that are queued, and waits
+    /// for those that [`handle_request`](Self::handle_request) has begun.
     ///
     /// # Errors
     /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the strategy cannot begin.

@@ -40,9 +40,9 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Gives root's rights up once all addresses are bound: the process becomes this user for good, with its
-    /// groups (setresuid(2), setgroups(2)) and without a way to gain rights (`PR_SET_NO_NEW_PRIVS`). `USER` or
-    /// `USER:GROUP`, each a name or a number. Defaults to `None`: the process stays as it is.
+    /// Gives up root's rights once all addresses are bound. The process becomes this user for good, with its groups
+    /// (setresuid(2), setgroups(2)). It cannot gain rights again (`PR_SET_NO_NEW_PRIVS`). `USER` or `USER:GROUP`,
+    /// each a name or a number. Defaults to `None`: the process stays as it is.
     ///
     /// All of the process changes, not only this server: bind the others before, and start threads afterwards.
     /// [`raise_descriptor_limit`](Self::raise_descriptor_limit) comes first, so it may raise the limit as far as
@@ -50,9 +50,9 @@ impl<S> ServerBuilder<S> {
     /// next start replaces them. A process that is this user already (systemd's `User=`) loses nothing.
     ///
     /// # Errors
-    /// The bind fails with [`Error::Setting`](crate::Error::Setting) for an unknown user or group, before an
-    /// address is bound; with [`Error::System`](crate::Error::System) if the process is not root's or has other
-    /// threads, or if root's rights could be had back.
+    /// For an unknown user or group, the bind fails with [`Error::Setting`](crate::Error::Setting) before an address
+    /// is bound. It fails with [`Error::System`](crate::Error::System) if the process is not root's, has other
+    /// threads, or could regain root's rights.
     pub fn run_as<'a>(mut self, user: impl Into<Option<&'a str>>) -> Self {
         self.run_as = user.into().map(str::to_owned);
         self

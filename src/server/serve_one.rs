@@ -30,8 +30,8 @@ impl<S> ServerBuilder<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Listen`] if the descriptor is not open, is no stream socket or is not connected;
-    /// [`Error::Setting`] for a setting that makes no sense, and for a [`listen`](Self::listen).
+    /// [`Error::Listen`] if the descriptor is not open, is no stream socket or is not connected. [`Error::Setting`]
+    /// for a setting that makes no sense, and for a [`listen`](Self::listen).
     pub fn serve_one<H: StreamRequestHandler>(self, connection: impl Into<Address>, handler: H) -> Result<Report> {
         if !self.more.is_empty() {
             return Err(Error::setting("listen", "serve_one serves one connection and listens nowhere"));

@@ -4,8 +4,8 @@
 //! neighbouring lines of memory, and a flood that fills one set leaves the others alone.
 //!
 //! A process may die at any instruction, also with a lock in hand. So each connection has a *stay*, which names its
-//! owner, and each change of a count notes the stay that has made it, in the same word. [`Table::settle`] then knows
-//! of each stay of a dead owner whether it was counted, and no count is lost or given back twice.
+//! owner. Each change of a count notes the stay that has made it, in the same word. So [`Table::settle`] knows
+//! whether a stay of a dead owner was counted. No count is lost or given back twice.
 //!
 //! A worker that was taken over by a hostile client may write anything here. The worst is a wrong count, or a set
 //! that stays locked. No wait lasts for ever, and no number is taken for an index unseen.

@@ -1,8 +1,9 @@
 //! Which process this is, and how often it has forked: for values that a fork copies, and that only one process may
 //! act on.
 //!
-//! A process number is no answer alone: the kernel gives it to another process later, perhaps to a descendant that has a
-//! copy of the value. So a process is marked in memory that the kernel wipes in each child ([`wiped`](super::wiped)).
+//! A process number alone is no answer. The kernel gives it to another process later, perhaps to a descendant that
+//! has a copy of the value. So a process is marked in memory that the kernel wipes in each child
+//! ([`wiped`](super::wiped)).
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::Once;

@@ -1,15 +1,16 @@
 //! The system calls, and the only place for unsafe acts, so that they can be read in one sitting.
 //!
-//! Each unsafe block has its note on why it is sound. Nothing here knows a type above the ground: what a
-//! signal handler turns or a child shares comes as a switch, a flag or a descriptor of its own.
+//! Each unsafe block has its note on why it is sound. Nothing here knows a type of a higher folder. A signal handler
+//! or a child gets a switch, a flag or a descriptor.
 //!
 //! - waits: [`Epoll`], [`EventFd`] and [`Timer`], [`poll`] for a few descriptors, [`Poller`] for the event loop's many,
 //!   [`watch`] for the selectors;
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
-//!   [`shared`] (memory in common with children), [`window`] (each sees a part of it), [`wishes`] (what children ask for), [`limits`] of descriptors,
-//!   [`inherited`] ones, a [`successor`], [`wiped`] (a parent's books);
+//!   [`successor`], [`wiped`] (a parent's books);
+//! - memory in common with children: [`shared`], [`window`] (each sees a part of it), [`wishes`] (what children ask for);
+//! - descriptors: their [`limits`], and [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
 //!   worker processes), [`master`] (those of their master), [`restart`] (SIGUSR2).
 

@@ -1,9 +1,9 @@
 //! The model's kernel, for its waits. Descriptors are real. The model keeps which threads sleep, and the ready
 //! lists of epoll sets.
 //!
-//! As in Linux, a set reports what is on its ready list. What comes onto the list depends on the threads that
-//! sleep when the descriptor becomes ready: with `EPOLLEXCLUSIVE` the lists are walked up to the first set that
-//! a thread sleeps in.
+//! As in Linux, a set reports what is on its ready list. What comes onto the list depends on the threads that sleep
+//! when the descriptor becomes ready. With `EPOLLEXCLUSIVE` the kernel walks the lists up to the first set in which a
+//! thread sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

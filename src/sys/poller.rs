@@ -12,7 +12,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use super::epoll::Epoll;
 use super::event::whole_millis;
 
-/// The most events that one wait takes from the kernel. The next wait takes the others.
+/// The maximum of events that one wait takes from the kernel. The next wait takes the others.
 const BATCH: usize = 512;
 
 /// What to watch a descriptor for, and what it is ready for. Hang-ups and errors always show.
@@ -22,8 +22,8 @@ pub(crate) struct Readiness {
     pub(crate) write: bool,
     /// The connection is broken, or closed both ways.
     pub(crate) hangup: bool,
-    /// Behind what the next read brings, however little that is, there is something: the stream's end, or
-    /// what follows urgent data, at which TCP's reads stop. Shows with `edge` only.
+    /// After the next read, however short, there is more: the end of the stream, or data behind urgent data, at which
+    /// TCP's reads stop. Set only with `edge`.
     pub(crate) more: bool,
     /// What comes is told once, instead of in every wait while it is there. What is there when the interest
     /// is set is told, also when it is set anew as it was.

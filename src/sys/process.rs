@@ -99,7 +99,7 @@ impl ChildSignals {
 }
 
 /// The handler of a signal that is left to the parent. It does nothing. An ignored signal (SIG_IGN) would stay
-/// ignored in the programs that a handler starts, and a shell could not even trap it; `execve` resets a handler.
+/// ignored in programs that a handler starts, and a shell could not even trap it. `execve` resets a handler.
 extern "C" fn leave_to_the_parent(signal: libc::c_int, info: *mut siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo_t, whose code is there for every signal.
     let by_kernel = unsafe { (*info).si_code } == libc::SI_KERNEL;

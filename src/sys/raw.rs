@@ -1,7 +1,7 @@
 //! System calls without the C library, for a process that was just forked.
 //!
-//! A child maps the text of a program anew, 64 KiB at a time, and each such window that it enters costs it a page
-//! fault. The calls of the C library are spread over many. These are inlined where they are made.
+//! A child maps the code of a program anew, 64 KiB at a time. Each such window that it enters costs a page fault. The
+//! calls of the C library are spread over many. These are inlined where they are made.
 //!
 //! They leave `errno` alone: an error is the answer.
 

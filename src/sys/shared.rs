@@ -1,10 +1,10 @@
 //! Memory that a process shares with its forked children.
 //!
-//! The process that makes such memory writes it. A child can only read it, but for the parts that it was
-//! given: a child that a hostile client has taken over must not be able to stop its parent, or to cheat it.
-//! So the memory is mapped twice, once to write and once to read, from a file that is sealed against further
-//! mappings for writing (`F_SEAL_FUTURE_WRITE`). [`let_go`] moves the second mapping to the place of the first
-//! in a child. `mprotect` cannot make it writable there.
+//! The process that makes such memory writes it. A child can only read it, except for the parts that it was given. A
+//! child that a hostile client has taken over must not be able to stop or cheat its parent. So the memory is mapped
+//! twice, once to write and once to read, from a file that is sealed against further mappings for writing
+//! (`F_SEAL_FUTURE_WRITE`). [`let_go`] moves the second mapping to the place of the first in a child. `mprotect`
+//! cannot make it writable there.
 
 use std::fmt;
 use std::io;
@@ -84,8 +84,8 @@ impl View {
 /// All memory that this process writes and shares.
 static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 
-/// In a forked child, takes away the right to write the shared memory of its parent, but for the kept ranges
-/// of whole pages, one of each mapping at most. The child's own children lose those too.
+/// In a forked child, takes away the right to write the shared memory of its parent. The kept ranges stay writable:
+/// whole pages, at most one range of each mapping. The child's own children lose those too.
 ///
 /// # Errors
 /// If the system refuses a mapping. Some memory may be writable or not mapped at all then: the child must end.
@@ -292,8 +292,8 @@ impl<T: Shareable + ?Sized> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the mapping is as long as T, page-aligned, zeroed (a value, says the trait), and lives as long as
-        // `self`; it holds atomics only, so that a shared reference is all that is needed to change it.
+        // SAFETY: the mapping is as long as T, page-aligned and zeroed, which is a value by the trait's contract. It
+        // lives as long as `self`. It holds only atomics, so a shared reference suffices to change it.
         unsafe { self.0.as_ref() }
     }
 }
@@ -364,8 +364,8 @@ impl<T> Deref for SharedRef<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the pointer comes from a reference into the mapping, which `_whole` keeps; the closure of `new` is good
-        // for every lifetime, so it can have returned nothing else but that or a static.
+        // SAFETY: the pointer comes from a reference into the mapping, which `_whole` keeps. The closure of `new`
+        // works for every lifetime, so it has returned such a reference, or a static.
         unsafe { self.part.as_ref() }
     }
 }

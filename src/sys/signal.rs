@@ -127,8 +127,8 @@ fn tell_servers() -> Ear {
     let mut together = Ear::Deaf;
     INSIDE.fetch_add(1, SeqCst);
     for server in &SERVERS {
-        // SAFETY: a non-null pointer comes from an Arc that `Guard::drop` gives up only after it has cleared
-        // the slot and seen INSIDE at zero; we are inside.
+        // SAFETY: a non-null pointer comes from an Arc. `Guard::drop` gives it up only after it has cleared the slot
+        // and seen INSIDE at zero; we are inside.
         let Some(switch) = (unsafe { server.load(SeqCst).as_ref() }) else { continue };
         match switch.ear() {
             Ear::Obeys => {
@@ -209,8 +209,8 @@ pub(crate) fn child_ends(pid: i32) {
     }
 }
 
-/// While this lives, these signals reach this thread. A program that was started with a blocked signal would
-/// never see it: a mask outlives `execve`, and the program that starts a server may have blocked all.
+/// While this lives, these signals reach this thread. A program that was started with a blocked signal would never
+/// see it. A mask outlives `execve`, and the program that starts a server may have blocked all signals.
 #[derive(Debug)]
 pub(super) struct Unblocked {
     were_blocked: SigSet,

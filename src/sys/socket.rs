@@ -87,9 +87,8 @@ const PROBES: u32 = 5;
 /// `TCP_KEEPIDLE`.
 pub(crate) const SILENCE: RangeInclusive<u64> = 6..=32_767;
 
-/// A peer that vanished is given up after this time: probes take half of it, and bytes that nobody
-/// acknowledges wait no longer either (`TCP_USER_TIMEOUT`, which then counts instead of the number of
-/// probes).
+/// A vanished peer is given up after this time. Probes take half of it. Bytes that nobody acknowledges wait no longer
+/// either (`TCP_USER_TIMEOUT`, which then counts instead of the number of probes).
 fn bound_silence(fd: &impl AsFd, time: Duration) -> nix::Result<()> {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let between = (seconds / (2 * PROBES)).max(1);
@@ -122,9 +121,8 @@ pub(crate) fn bind_unix(addr: &sock::UnixAddr, kind: SockType, mode: Option<u32>
     Ok(fd)
 }
 
-/// True if any process has a socket that is bound to this file. A datagram socket asks, since that disturbs
-/// nobody: of a stream socket the kernel says that it is of another type (EPROTOTYPE), even if it does not
-/// listen yet.
+/// True if any process has a socket that is bound to this file. A datagram socket asks, because that disturbs nobody.
+/// For a stream socket the kernel answers that it is of another type (EPROTOTYPE), even if it does not listen yet.
 pub(crate) fn is_bound(path: &Path) -> io::Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let probe = sock::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;

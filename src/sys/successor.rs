@@ -37,9 +37,9 @@ const DIGITS: usize = 10;
 /// The byte by which a successor says that it serves.
 const READY: u8 = b'R';
 
-/// Returns the path of this program, to be asked for at the start: after a deploy the kernel has only the old file's
-/// name, with " (deleted)" behind it. A link in the path that the program was called by is followed anew at each
-/// start, so a deploy may turn it.
+/// Returns the path of this program. Call it at the start: after a deploy the kernel has only the old file's name,
+/// with " (deleted)" behind it. A link in the path that the program was called by is followed anew at each start, so
+/// a deploy may turn it.
 pub(crate) fn path_of_this_program() -> io::Result<PathBuf> {
     let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
     let own = id(Path::new("/proc/self/exe"));

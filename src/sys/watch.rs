@@ -181,7 +181,7 @@ pub(crate) fn select(watched: impl Watched, timeout: Option<Duration>, told: &mu
     }
     let mut timeout = timeout.map(whole_micros);
     let limit = timeout.as_mut().map_or(null_mut(), std::ptr::from_mut);
-    // SAFETY: select reads and writes both sets and the limit, which are valid for the call; `end` is not past their
+    // SAFETY: select reads and writes both sets and the limit, which are valid for the call. `end` is not past their
     // size, since `insert` takes no such number.
     let n = Errno::result(unsafe { libc::select(end, &mut read.0, &mut write.0, null_mut(), limit) });
     let suspicious = n == Err(Errno::EBADF);

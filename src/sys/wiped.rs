@@ -1,7 +1,7 @@
 //! [`Books`]: what this process keeps of its children, in memory that each child finds empty (`MADV_WIPEONFORK`).
 //!
-//! It is nothing for a child, and it changes with each fork. In other memory, each change after a fork would copy a
-//! page: the parent would pay more for its books than for the rest of its work.
+//! A child does not need it, and it changes with each fork. In other memory, each change after a fork would copy a
+//! page, which costs the parent more than the rest of its work.
 
 use std::num::NonZeroUsize;
 use std::os::fd::RawFd;

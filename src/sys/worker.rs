@@ -69,10 +69,10 @@ static LIFELINE: AtomicI32 = AtomicI32::new(-1);
 
 /// SIGIO: the master is dead. No orphan accepts any more, and each finishes what it has.
 ///
-/// SIGTERM: another worker is to succeed this one. It does not end the worker. To the whole group (systemd, a
-/// terminal) the signal reaches the master too, which drains all together: a worker that had begun to leave
-/// by itself would not know what of the queue is still to be served. To one worker alone it means: replace
-/// it, and lose nothing.
+/// SIGTERM: another worker is to succeed this one. It does not end the worker. If it is sent to the whole group
+/// (systemd, a terminal), the master gets it too, and drains all together. A worker that left by itself would not
+/// know how much of the queue is still to be served. If it is sent to one worker alone, it means: replace it, and
+/// lose nothing.
 extern "C" fn on_worker_signal(number: c_int) {
     let errno = Errno::last_raw();
     // SAFETY: a non-null pointer comes from a box that `become_worker` has given up for good.

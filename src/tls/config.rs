@@ -71,8 +71,8 @@ impl TlsConfig {
     /// calls `serve_forever`. Tickets of one process then open in all of them.
     ///
     /// # Errors
-    /// [`Error::TlsFile`] names the file, and says what to do: it is missing, empty, no PEM, expired, not yet valid,
-    /// encrypted, or does not fit the other.
+    /// [`Error::TlsFile`] names the file, and says what to do. The file is missing, empty, no PEM, expired, not yet
+    /// valid or encrypted, or the two do not belong together.
     pub fn from_pem(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self> {
         let (certificate, key) = (certificate.as_ref().to_owned(), key.as_ref().to_owned());
         let files = Files { certificate, key, clients: None, alpn: Vec::new() };
@@ -80,9 +80,10 @@ impl TlsConfig {
         Ok(Self { files: Some(files), current: Arc::new(RwLock::new(current)) })
     }
 
-    /// Takes a configuration of rustls, for what this type does not have: several certificates by the name that the
-    /// client asks for (`ResolvesServerCert`), a verifier of your own. It is used as it is, with its own tickets. It has
-    /// no files, so [`reload`](Self::reload) fails: a resolver can change its certificates itself.
+    /// Takes a configuration of rustls, for what this type does not have. Examples: several certificates, chosen by
+    /// the name that the client asks for (`ResolvesServerCert`), and a verifier of your own. It is used as it is,
+    /// with its own tickets. It has no files, so [`reload`](Self::reload) fails: a resolver can change its
+    /// certificates itself.
     ///
     /// This is the only place where a type of rustls appears. Its version is in `Cargo.toml` of this crate.
     pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
@@ -207,7 +208,7 @@ impl From<rustls::server::VerifierBuilderError> for Unfit {
     }
 }
 
-/// Returns a hash of whom a server trusts. Tickets are bound to it.
+/// Returns a hash of the authorities that a server trusts. Tickets are bound to it.
 fn hash(roots: &RootCertStore, auth: ClientAuth) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&[auth as u8]);

@@ -90,9 +90,9 @@ impl Session {
         self.0.borrow().tls.is_handshaking()
     }
 
-    /// Reads plaintext. With `wait` it reads the kernel at most once, so that its caller looks at the deadlines: a
-    /// record that comes byte by byte must not escape them. Without, it reads until there is plaintext or nothing more, but
-    /// a few times at most.
+    /// Reads plaintext. With `wait` it reads from the kernel at most once, so that its caller can check the
+    /// deadlines. A record that comes byte by byte must not escape them. Without `wait` it reads until there is
+    /// plaintext or nothing more, a few times at most.
     ///
     /// # Errors
     /// `UnexpectedEof` if the stream ends without the peer's close_notify.
@@ -154,8 +154,8 @@ impl Session {
         self.0.borrow().tls.wants_write()
     }
 
-    /// True if a read may bring something that the kernel does not report: plaintext, the end of the stream behind it,
-    /// or what was not read yet.
+    /// True if a read may return what the kernel does not report: plaintext, the end of the stream, or bytes that
+    /// were not read yet.
     pub(crate) fn holds_input(&self) -> bool {
         let state = &mut *self.0.borrow_mut();
         if state.told_end {
@@ -259,8 +259,8 @@ impl State {
     }
 
     /// Gives the kernel what is encrypted. Returns how many bytes it took, and the error if it did not take all. With
-    /// `wait` it makes one call, so that its caller looks at the deadlines: a peer that takes a little now and then must
-    /// not escape them.
+    /// `wait` it makes one call, so that its caller can check the deadlines. A peer that takes a little now and then
+    /// must not escape them.
     fn push_counted(&mut self, below: &impl Ciphertext, wait: bool) -> (usize, Option<io::Error>) {
         let mut pushed = 0;
         while self.tls.wants_write() {

@@ -1,7 +1,7 @@
 //! The processor time that a TLS server takes: ours on threads and in a loop, and bare rustls with a thread for each
 //! connection. All three serve the same client in turn, in one run, and the ratios to bare rustls are what counts.
 //!
-//! A command is a byte and a length of eight: `G` makes the server send so many bytes, `P` receive them and answer one.
+//! A command is a byte and a length of eight: `G` makes the server send this number of bytes, `P` receive them and answer one.
 
 mod servers;
 

@@ -83,7 +83,7 @@ fn a_close_lingers_for_what_was_read_and_not_used() {
     }
 }
 
-/// Whoever has read a part of the stream already, as a proxy's line, may hand on the rest.
+/// A handler that has read a part of the stream, such as a proxy's line, may hand on the rest.
 #[test]
 fn a_handler_may_begin_and_a_protocol_go_on() {
     let journal = Journal::default();
@@ -217,7 +217,7 @@ fn calls_from_threads_arrive_in_order() {
     }
 }
 
-/// Says who it talks to.
+/// Says which peer it talks to.
 struct Facts;
 
 impl Protocol for Facts {

@@ -358,7 +358,7 @@ fn a_connection_may_receive_datagrams() {
             socket.send_to(word.as_bytes(), ("127.0.0.1", port)).unwrap();
             expect(&mut client, word);
             assert_eq!(socket.recv(&mut buffer).unwrap(), 5, "{name}");
-            server.handle.pause(); // whoever is being served goes on
+            server.handle.pause(); // connections that are being served go on
         }
         say(&client, "end");
         assert_eq!(read_all(&mut client), "");
@@ -426,7 +426,7 @@ impl Protocol for Hurried {
     }
 }
 
-/// They were each connection's own, so that peers who came and went had a server of two connections start hundreds.
+/// They were each connection's own, so that with peers that came and went a server of two connections started hundreds.
 #[test]
 fn the_threads_of_blocking_work_are_few_for_all_connections_together() {
     let (words, wait) = mpsc::channel();

@@ -25,7 +25,7 @@ pub(crate) fn runs_handlers_where_it_says(of: &Traits) {
     }
 }
 
-/// The process and the thread of so many connections that are open at once.
+/// The process and the thread of this number of connections that are open at once.
 fn places_side_by_side(server: &Server, clients: usize) -> Vec<(String, String)> {
     let mut clients: Vec<Client> = (0..clients).map(|_| server.connect()).collect();
     let place = |client: &mut Client| {

@@ -1,4 +1,4 @@
-//! What a client can take of a server is bounded, and who stays within the bounds does not notice them.
+//! What a client can take of a server is bounded. A client within the bounds does not notice them.
 
 use std::io::ErrorKind;
 use std::thread::sleep;
@@ -9,7 +9,7 @@ use crate::Traits;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Exact both ways: so many run side by side, and never one more.
+/// Exact both ways: as many as the limit run side by side, and never one more.
 pub(crate) fn never_serves_more_than_the_limit(of: &Traits) {
     let limit = if of.concurrent { 3 } else { 1 };
     let text = limit.to_string();
@@ -22,7 +22,7 @@ pub(crate) fn never_serves_more_than_the_limit(of: &Traits) {
     let mut waits = server.connect();
     waits.send("ECHO waited\n");
     assert!(waits.hears_nothing_for(200 * MS), "one more than the limit was served");
-    assert_eq!(server.queued(), 1, "whoever is too many waits in the kernel's queue");
+    assert_eq!(server.queued(), 1, "a client beyond the limit waits in the kernel's queue");
     held.pop();
     assert_eq!(waits.line(), "waited", "a place is free again");
 }

@@ -63,7 +63,7 @@ fn asleep(of: &Traits, args: &[&str], time: Duration) -> (Server, Client, Instan
     (server, client, began)
 }
 
-/// Whoever had connected before the stop is served after it.
+/// A client that had connected before the stop is served after it.
 pub(crate) fn serves_clients_in_the_queue(of: &Traits) {
     let (mut server, mut first, mut queued) = with_time_enough(300 * MS, |time| {
         let (mut server, first, began) =

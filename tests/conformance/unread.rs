@@ -12,7 +12,7 @@ const REPLY: usize = 4_000_000;
 const WHOLE: usize = REPLY + 1;
 
 fn ask_and_leave_unread(client: &mut Client) {
-    // In one piece: whether something is unread must not depend on who is faster.
+    // In one piece: whether something is unread must not depend on which side is faster.
     client.send([format!("BIG {REPLY} CLOSE\n").into_bytes(), vec![b'z'; 50_000]].concat());
 }
 

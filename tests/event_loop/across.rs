@@ -153,7 +153,7 @@ fn a_broadcast_can_leave_one_out_and_counts_no_former_member() {
 }
 
 /// A loop that stands still is no way to fill the memory: what it is sent is bounded, and its members are then those
-/// who do not read.
+/// that do not read.
 #[test]
 fn members_whose_loop_does_not_take_what_is_sent_are_cut_or_miss_it() {
     for (room, lossy) in [(Group::new(), false), (Group::lossy(), true)] {
@@ -172,9 +172,14 @@ fn members_whose_loop_does_not_take_what_is_sent_are_cut_or_miss_it() {
         assert_eq!(rig.ask(still.place, move |cx| cx.write_to(still.id, b"")), lossy, "it is cut, or stays");
         // Afterwards it is as before.
         let other = rig.client();
-        until("who was cut has left", || rig.ask(other.place, move |cx| cx.members(room)) == 2 + usize::from(lossy));
+        until("the member that was cut has left", || {
+            rig.ask(other.place, move |cx| cx.members(room)) == 2 + usize::from(lossy)
+        });
         let reached = rig.ask(other.place, move |cx| cx.broadcast(room, b"news", None));
-        assert!(reached == 2 || lossy && reached == 3, "{reached}: in its own loop, who is behind is not counted");
+        assert!(
+            reached == 2 || lossy && reached == 3,
+            "{reached}: in its own loop, a member that is behind is not counted"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel tells of input once: none is left behind, wherever a read ends.
+//! The kernel reports input once: none is left behind, wherever a read ends.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -78,7 +78,7 @@ impl Protocol for Counter {
     }
 }
 
-/// A loop that begins when the kernel has it all: so many bytes and, after some of them, the end.
+/// A loop that begins when the kernel has it all: this number of bytes and, after some of them, the end.
 fn hears_all((how, wants_end, wanted): Case, send: &dyn Fn(&mut Reactor, Counter) -> Box<dyn Any>) {
     let heard = Heard::default();
     let mut reactor = Reactor::new().unwrap();

@@ -1,4 +1,4 @@
-//! Groups: who gets what, in which order, and what a member that never reads costs.
+//! Groups: which member gets what, in which order, and what a member that never reads costs.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Links: who forwards reads no faster than the other side takes it.
+//! Links: a connection that forwards reads no faster than the other side takes it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ const HIGH: usize = 64 << 10;
 const LOW: usize = 16 << 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two connections, of which each copies what it hears to the other.
+/// Two connections. Each copies what it hears to the other.
 fn pair(test: &mut TestLoop, journal: &Journal, linked: [bool; 2]) -> [ConnId; 2] {
     let other: Rc<RefCell<Vec<ConnId>>> = Rc::default();
     let ids = [0, 1].map(|side| {

@@ -64,7 +64,7 @@ fn the_limit_is_exact_over_all_loops_under_load() {
     assert_eq!((server.stop().served, most.load(SeqCst)), (800, 3));
 }
 
-/// All places are taken in one loop; whoever waits is served when one comes back, in whichever loop he waits.
+/// All places are taken in one loop; a waiting client is served when one comes back, whichever its loop.
 #[test]
 fn a_place_that_one_loop_gives_back_is_heard_of_by_the_others() {
     let rig = Rig::new(builder(2));
@@ -108,7 +108,7 @@ fn a_higher_limit_is_heard_of_by_all_loops() {
     clients.iter_mut().for_each(|client| expect(client, "x"));
 }
 
-/// Answers after a while, as one who asks a thread.
+/// Answers after a while, like a protocol that asks a thread.
 struct Slow;
 
 impl Protocol for Slow {
@@ -188,7 +188,7 @@ fn clients_that_stay_are_shared_out() {
         if counts.len() == 2 && counts.values().all(|count| count * 8 >= clients.len() * 3) {
             break;
         }
-        // A loop that had no processor for a while has fewer: it gets those who come next.
+        // A loop that had no processor for a while has fewer: it gets the next clients.
         assert!(clients.len() < 640, "{counts:?}");
         clients.push(rig.client());
     }

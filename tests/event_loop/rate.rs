@@ -101,7 +101,7 @@ fn reading_and_writing_share_one_and_none_starves() {
     let writes = writer(&mut test, &limit);
     (0..10).for_each(|_| test.hold(id, &[b'x'; 60_000]));
     test.act(|cx| (0..10).for_each(|_| assert!(cx.write_to(writes, &[b'y'; 60_000]))));
-    // A newcomer as well, who writes a little now and then.
+    // A newcomer too, which writes a little now and then.
     let little = writer(&mut test, &limit);
     let (mut sent, mut small) = (0, 0);
     for _ in 0..100 {
@@ -205,7 +205,7 @@ fn to_wait_for_a_rate_is_no_idling_and_no_fault_of_the_peer() {
     assert_eq!(journal.count("data:"), 10);
     test.advance(3 * SECOND);
     assert!(journal.take().ends_with("lost:idle limit of 2s exceeded"));
-    // A peer who takes nothing is still cut.
+    // A peer that takes nothing is still cut.
     let id = writer(&mut test, &RateLimit::new(1000));
     test.take_at_most(id, 5);
     test.act(|cx| cx.write_to(id, &[b'x'; 10]));

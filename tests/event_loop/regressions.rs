@@ -50,7 +50,7 @@ fn a_failed_connection_with_output_ends_by_a_reset_an_abort_or_the_write_limit()
     }
 }
 
-/// A reader who takes a byte now and then could stay for ever.
+/// A reader that takes a byte now and then could stay for ever.
 #[test]
 fn the_request_limit_cuts_a_connection_whose_output_drips() {
     for closes in [false, true] {
@@ -74,7 +74,7 @@ fn the_request_limit_cuts_a_connection_whose_output_drips() {
     }
 }
 
-/// epoll tells of room only when a third of the kernel's buffer is free.
+/// epoll reports room only when a third of the kernel's buffer is free.
 #[test]
 fn the_write_limit_spares_a_peer_that_takes_a_little() {
     let (mut test, journal) = (TestLoop::new().unwrap(), Journal::default());
@@ -258,7 +258,7 @@ fn a_protocol_that_takes_over_a_linked_connection_is_given_what_was_left() {
     }
 }
 
-/// What readers give was not counted as progress: epoll tells of room when a third of the buffer is free, and that takes a
+/// What readers give was not counted as progress. epoll reports room when a third of the buffer is free, and that takes a
 /// slow client longer than the limit.
 #[test]
 fn the_write_limit_spares_a_slow_client_of_a_file() {

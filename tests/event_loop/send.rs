@@ -17,7 +17,7 @@ use socketserver::{factory, EventLoop, HandlerResult, Protocol, Transport};
 const SECOND: Duration = Duration::from_secs(1);
 const HIGH: usize = 64 << 10;
 
-/// So many bytes that tell where they are; counts what was read, and whether it was dropped.
+/// Bytes that tell where they are; counts what was read, and whether it was dropped.
 #[derive(Clone, Default)]
 struct Numbers {
     left: usize,
@@ -196,7 +196,7 @@ fn close_sends_all_of_it_and_abort_drops_it() {
     }
 }
 
-/// Fails after so many bytes.
+/// Fails after this number of bytes.
 struct Fails(usize, fn() -> io::Result<usize>);
 
 impl Read for Fails {

@@ -1,4 +1,4 @@
-//! Shutdown of a loop: who is told, who is waited for, and when the rest is cut.
+//! Shutdown of a loop: which connections are told, which are waited for, and when the rest is cut.
 
 use crate::script;
 use std::cell::Cell;
@@ -79,7 +79,7 @@ fn a_shutdown_before_the_run_keeps_its_grace() {
     let since = Instant::now();
     let report = reactor.run().unwrap();
     assert!(since.elapsed() < AT_ONCE, "{:?}: not the default of 10 s", since.elapsed());
-    assert_eq!((report.accepted, report.forced), (1, 1), "who waits in the queue is served: {report}");
+    assert_eq!((report.accepted, report.forced), (1, 1), "a client in the queue is served: {report}");
     drop(client);
 }
 

@@ -29,7 +29,7 @@ fn p10_nc_gets_its_answer_after_its_own_end() {
     }
 }
 
-/// Who takes a reply byte by byte makes progress, so the write limit does not end it: the request limit does.
+/// A client that takes a reply byte by byte makes progress, so the write limit does not end it: the request limit does.
 #[test]
 fn p12_a_slow_reader_is_ended_by_the_request_limit() {
     for strategy in ALL {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use crate::support::{procfs, until, Client};
 use crate::{torture, Settled};
 
-/// As many slow clients as there are threads: their limit frees the pool, and who waits is served then.
+/// As many slow clients as there are threads: their limit frees the pool, and a waiting client is served then.
 #[test]
 fn t3_slow_clients_do_not_hold_a_pool_for_ever() {
     for (strategy, args) in [("thread-pool", ["--workers", "4"]), ("threading", ["--max-connections", "4"])] {

@@ -265,7 +265,7 @@ fn is_written_once(program: &mut Program) {
     assert_eq!(told.matches("from a child").count(), 5, "{told}");
 }
 
-/// As a program with a SIGCHLD handler of its own that waits for whoever has ended.
+/// As a program with a SIGCHLD handler of its own that waits for any child.
 fn reaped_by_others() {
     use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
     use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};

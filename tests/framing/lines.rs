@@ -24,7 +24,7 @@ fn crlf(max: usize) -> LineDecoder {
 
 #[test]
 fn lines_1_raw_stretches_between_lines() {
-    /// An announced length, then an empty line, then so many raw bytes.
+    /// An announced length, then an empty line, then that number of raw bytes.
     fn announced(lines: &mut LineDecoder, frame: &[u8]) {
         if let Some(n) = frame.strip_prefix(b"raw ") {
             lines.set_raw_mode(Raw::Bytes(std::str::from_utf8(n).unwrap().parse().unwrap()));

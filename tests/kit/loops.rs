@@ -1,4 +1,4 @@
-//! A server of several loops, in which the tests know who is where.
+//! A server of several loops. The tests know which client is in which loop.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -122,7 +122,7 @@ impl Rig {
         Client { socket, id, place }
     }
 
-    /// A client in each of so many loops.
+    /// A client in each of this number of loops.
     pub fn one_in_each(&self, loops: usize) -> Vec<Client> {
         let mut found: Vec<Client> = Vec::new();
         let mut others = Vec::new(); // they stay, so that another loop's turn comes

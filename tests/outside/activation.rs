@@ -17,7 +17,7 @@ use socketserver::{handler, ServerBuilder, Threading};
 fn listens(path: &Path, for_datagrams: bool) -> bool {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
     let line = sockets.lines().find(|line| line.ends_with(path.to_str().unwrap()));
-    // The fourth column has the flags, of which one says that it listens.
+    // The fourth column has the flags. One of them says that it listens.
     line.is_some_and(|line| for_datagrams || line.split_whitespace().nth(3) == Some("00010000"))
 }
 

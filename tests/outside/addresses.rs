@@ -170,7 +170,7 @@ fn a11_after_kill_9_with_open_connections_the_port_is_free_at_once() {
 
 // ---- two families ----
 
-/// Says who the client is: its address in its own form, and as the socket has it.
+/// Says the client's address in its own form, and as the socket has it.
 fn introducing() -> impl socketserver::StreamRequestHandler {
     handler(|conn| {
         let peer = conn.peer_addr();

@@ -16,7 +16,7 @@ fn join(server: &Server, name: &str) -> Client {
     client
 }
 
-/// Members who have all heard of each other's joining.
+/// Members that have all heard the others join.
 fn members(server: &Server, names: &[&str]) -> Vec<Client> {
     let mut all: Vec<Client> = Vec::new();
     for name in names {
@@ -112,7 +112,7 @@ fn a_member_that_never_reads_costs_the_room_nothing() {
             assert!(heard == format!("ada: {burst}.{n} {line}"), "{burst}.{n}: {heard:.30}");
         }
     }
-    // 14 MB went to him, who has neither read nor left: he was cut when 8 MiB waited for him.
+    // 14 MB went to a member that has neither read nor left: it was cut when 8 MiB waited.
     assert!(cut > Some(17), "{cut:?}");
     assert!(procfs::rss_kib(server.pid()) < 64_000);
     assert_eq!(procfs::threads(server.pid()), 1);
@@ -165,7 +165,7 @@ fn the_simple_logger_prints_clients_as_they_come_send_and_go() {
     let gone = clients.pop().unwrap();
     let name = gone.local_addr();
     drop(gone);
-    until("it says who went", || server.stdout().contains(&format!("{name} disconnected")));
+    until("it says which member went", || server.stdout().contains(&format!("{name} disconnected")));
     assert!(server.stdout().contains(&format!("Got connection from {name}")));
     assert_eq!(procfs::threads(server.pid()), 1);
     server.term().well_within(AT_ONCE);

@@ -32,7 +32,7 @@ impl Calls {
     }
 }
 
-/// What strace counts in a whole run with so many connections, one after the other.
+/// What strace counts in a whole run with this number of connections, one after the other.
 fn count_calls(strategy: &str, connections: usize, serve: impl Fn(&str)) -> HashMap<String, usize> {
     let log = std::env::temp_dir().join(format!("socketserver-costs-{strategy}-{}", std::process::id()));
     let mut strace = Command::new("strace");

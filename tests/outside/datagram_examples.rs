@@ -31,7 +31,7 @@ fn the_udp_server_answers_in_upper_case_on_every_strategy() {
         client(&server).send(b"panic").unwrap();
         server.until_logged("it was told to");
         assert_eq!(ask(&server, ""), "\n", "{strategy}: an empty datagram is a request");
-        until("it prints who wrote", || server.stdout().iter().any(|line| line.ends_with(r#"wrote: "hello world""#)));
+        until("it prints the sender", || server.stdout().iter().any(|line| line.ends_with(r#"wrote: "hello world""#)));
         server.signal(if strategy == "forking" { "INT" } else { "TERM" });
         server.ended().well_within(AT_ONCE);
         assert_eq!(procfs::descendants(server.pid()), [], "{strategy}");
@@ -96,7 +96,7 @@ fn netcat_is_answered() {
     assert_eq!(String::from_utf8_lossy(&told.stdout), "HELLO\n", "{told:?}");
 }
 
-/// Sends datagrams whose source port is 0, as anybody can who forges. `false` without the rights for it.
+/// Sends datagrams whose source port is 0, as a forger can. `false` without the rights for it.
 fn forge(to: SocketAddr, count: usize) -> bool {
     let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp);
     let (Ok(raw), SocketAddr::V4(ip)) = (raw, to) else {

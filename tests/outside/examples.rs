@@ -150,7 +150,7 @@ fn greets(name: &str) {
         let mut client = server.connect();
         let came = format!("Got connection from {}", client.local_addr());
         assert_eq!(client.rest(), "Thank you for connecting\n");
-        until("it says who came", || server.stdout().contains(&came));
+        until("it says which client came", || server.stdout().contains(&came));
     }
 }
 
@@ -266,7 +266,7 @@ fn the_select_server_prints_what_all_its_clients_send_on_one_thread() {
     assert_eq!(procfs::threads(server.pid()), 1);
     drop(clients.pop());
     let says = |what: &str| names.iter().filter(|name| server.stdout().contains(&what.replace("ADDR", name))).count();
-    until("it says who went", || says("ADDR disconnected") == 1);
+    until("it says which client went", || says("ADDR disconnected") == 1);
     assert_eq!(says("got connection from ADDR"), names.len());
     server.term().well_within(AT_ONCE); // with clients connected
 }

@@ -232,7 +232,7 @@ fn f20_a_big_parent_serves_all_the_same() {
 const DEATHS: [(&str, &str); 5] = [
     ("ABORT", "was killed by SIGABRT"),
     ("SEGV", "was killed by SIGSEGV"),
-    ("OVERFLOW", "was killed by SIG"), // ABRT where the standard library tells of the overflow, SEGV where it cannot
+    ("OVERFLOW", "was killed by SIG"), // ABRT where the standard library reports the overflow, SEGV where it cannot
     ("EXIT 3", "exited with 3"),
     ("PANIC", "panicked: a client asked for it"),
 ];

@@ -124,7 +124,7 @@ fn a_queue_behind_requests_that_crash_is_served_at_a_stop() {
     }
 }
 
-/// Clients know who serves them; so it can be said whose connections fail.
+/// Clients know which worker serves them, so a failed connection can be attributed.
 #[test]
 fn workers_killed_every_100_ms_take_only_their_own_connections_along() {
     let least = if std::env::var_os("SOAK").is_some() { 60_000 * MS } else { 5_000 * MS };
@@ -209,7 +209,7 @@ fn f13_after_the_master_s_death_nobody_accepts_and_what_is_in_progress_is_finish
     let began = Instant::now();
     until("nobody accepts", || TcpStream::connect(server.addr()).is_err());
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed()); // the promise: 1 s
-    assert_eq!(idle.rest(), "", "who idles is sent away");
+    assert_eq!(idle.rest(), "", "an idle client is sent away");
     let next = Server::start_at(server.addr(), "torture_server", &["--strategy", "preforking"]);
     assert_eq!(next.ask("ECHO the port is free"), "the port is free");
     assert_eq!(busy.line(), "slept");

@@ -1,4 +1,4 @@
-//! Socket files: who may connect, from the first moment on, and what is never taken or removed (X9, X10).
+//! Socket files: which users may connect, from the first moment on, and what is never taken or removed (X9, X10).
 
 use crate::support;
 use std::fs;

@@ -1,5 +1,5 @@
 //! S17 to S22: what becomes of a handler's error, and of its exit. CPython's `SystemExit` is an exception, which ends
-//! the process (a plain server), the thread, or the child. In Rust `std::process::exit` ends the process, whoever calls
+//! the process (a plain server), the thread, or the child. In Rust `std::process::exit` ends the process, whichever thread calls
 //! it, and a panic is what ends a thread's work: both are shown for each strategy. S26 is that of
 //! `verify_request`, which says no.
 

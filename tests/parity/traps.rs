@@ -56,7 +56,7 @@ fn trap_03_closing_while_serving_does_not_spin() {
     is_ended_by_its_listener(TestServer::of(server), &outside, "EventLoop");
 }
 
-/// 6: with a listener that two processes share, the one who lost the race for a connection was stuck in `accept`, and
+/// 6: two processes shared a listener. The one that lost the race for a connection was stuck in `accept`, and
 /// could not be stopped.
 #[test]
 fn trap_06_a_shared_listener_blocks_nobody() {
@@ -158,7 +158,7 @@ fn trap_17_a_flush_at_the_end_fails_once() {
     assert!(told.try_recv().is_err(), "once");
 }
 
-/// 21: a restart found its address in use, and a backlog of 5 dropped the clients of a busy server, who then waited for
+/// 21: a restart found its address in use, and a backlog of 5 dropped the clients of a busy server, which then waited for
 /// their timeout.
 #[test]
 fn trap_21_a_restart_has_its_address_and_a_burst_its_backlog() {

@@ -1,4 +1,4 @@
-//! Limits, numbers of workers, pauses: who may serve, and who is woken for it.
+//! Limits, numbers of workers, pauses: which worker may serve, and which is woken.
 
 use super::*;
 

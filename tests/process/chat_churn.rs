@@ -1,4 +1,4 @@
-//! A room of a thousand members who join, leave, are killed, and never read: on one loop and on several. The test's own
+//! A room of a thousand members that join, leave, are killed, and never read: on one loop and on several. The test's own
 //! thread is all clients at once, by a selector. 5 s; with `SOAK=1` a minute.
 
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use socketserver::selectors::{Events, Selector};
 use socketserver::ServerBuilder;
 use socketserver::{factory, lines, EventLoop, EventLoops, Group, HandlerResult, LineReceiver};
 
-/// Members who read, and members who do not.
+/// Members that read, and members that do not.
 const READERS: usize = 1000;
 const MUTE: usize = 8;
-/// Who speaks, and who comes and goes, in a round.
+/// The members that speak, and those that come and go, in a round.
 const SPEAKERS: usize = 4;
 const CHANGES: usize = 12;
 /// A text that many queues share.
@@ -28,7 +28,7 @@ const LONG_TEXT: usize = 2000;
 /// What is queued for a member.
 const QUEUE: usize = 256 << 10;
 
-/// Says to all what it hears; `flood` is for those who do not read.
+/// Says to all what it hears; `flood` is for members that do not read.
 struct Member {
     room: Group,
     mutes: Group,
@@ -92,7 +92,7 @@ fn churn(server: Running) {
     assert_idle();
     let stats = server.handle.stats();
     assert_eq!(stats.panicked, 0, "{stats}, {} rounds", crowd.rounds);
-    // Who never read was cut, and another one came in his place; who was killed has gone, or failed as a write did.
+    // A member that never read was cut, and another one came in its place. A killed one has gone, or failed with a write.
     assert!(stats.failed > 0, "{stats}, {} cut", crowd.cut_mutes);
     drop(crowd);
     assert_eq!(server.stop().forced, 0);
@@ -155,7 +155,7 @@ impl Crowd {
         Self { addr, selector, readers, mutes, cut_mutes: 0, names: 0, rounds: 0, said, dice: 7 }
     }
 
-    /// Any of so many, the same in each run.
+    /// One of this number, the same in each run.
     fn any(&mut self, of: usize) -> usize {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) as usize % of
@@ -243,7 +243,7 @@ impl Crowd {
         self.readers.values().all(|reader| reader.since.is_some())
     }
 
-    /// Texts of speakers who have begun after a reader was there; the last of each.
+    /// Texts of speakers that have begun after a reader was there; the last of each.
     fn all_have_all(&self) -> bool {
         self.readers.values().all(|reader| {
             let since = reader.since.unwrap_or(usize::MAX);
@@ -269,7 +269,7 @@ impl Crowd {
             Ok(0) => panic!("member {} was closed", reader.name),
             Ok(n) => reader.hear(&buffer[..n], self.rounds, &self.said),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(e) => panic!("member {} who reads was cut: {e}", reader.name),
+            Err(e) => panic!("member {} that reads was cut: {e}", reader.name),
         }
     }
 }

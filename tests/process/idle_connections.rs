@@ -13,7 +13,7 @@ use nix::sys::resource::{getrlimit, Resource};
 const ACTIVE: usize = 8;
 const MESSAGES: usize = 2000;
 
-/// So many silent connections as the descriptors allow, up to ten thousand; all are accepted.
+/// As many silent connections as the descriptors allow, up to ten thousand; all are accepted.
 fn silent_clients(server: &Server) -> Vec<TcpStream> {
     let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let many = 10_000.min(descriptors as usize - 700);
@@ -55,8 +55,8 @@ fn idle_connections_cost_nothing(strategy: &[&str]) {
     drop(clients);
 }
 
-/// In 96 MiB of data, beside the silent ones, are 500 who ask for more than they read: each is held up at its water mark,
-/// no allocation fails, which would end the process, and who comes is served.
+/// 500 clients, beside the silent ones, ask for more than they read. Each is held up at its water mark, so 96 MiB of data
+/// suffice: no allocation fails, which would end the process, and new clients are served.
 #[test]
 fn r4_ten_thousand_connections_live_within_a_memory_limit() {
     alone!();
@@ -94,7 +94,7 @@ fn floods(server: &Server, many: usize) -> Vec<TcpStream> {
     clients.into_iter().map(|(client, _)| client).collect()
 }
 
-/// The server's processor time for so many messages there and back, in the kernel's ticks of 10 ms.
+/// The server's processor time for this number of messages there and back, in the kernel's ticks of 10 ms.
 fn cost(server: &Server) -> u64 {
     let before = procfs::ticks(server.pid());
     thread::scope(|scope| {

@@ -31,7 +31,7 @@ pub fn open_all() -> String {
     for mapping in shared_mappings() {
         own += usize::from(mapping.is_writable) * mapping.length.div_ceil(4096);
         let start = NonNull::new(mapping.start as *mut c_void).unwrap();
-        // SAFETY: more rights harm nobody but those who use them.
+        // SAFETY: more rights harm only the process that uses them.
         let done = unsafe { mprotect(start, mapping.length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) };
         opened += usize::from(done.is_ok() && !mapping.is_writable);
     }

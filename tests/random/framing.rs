@@ -71,7 +71,7 @@ fn cut<'a>(mut stream: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
     chunks
 }
 
-/// Lines as a simple reader finds them, who has the whole stream.
+/// Lines as a simple reader of the whole stream finds them.
 fn naive_lines(stream: &[u8], end: &[u8]) -> (Vec<Option<Vec<u8>>>, Vec<u8>) {
     let (mut lines, mut rest) = (Vec::new(), stream);
     while let Some(at) = rest.windows(end.len()).position(|window| window == end) {

@@ -8,7 +8,7 @@ use crate::parked::{held, parking, talkers, until_parked};
 use crate::{line, Talker, ANY};
 use socketserver::{per_request, ServerBuilder, ThreadPool};
 
-/// The one thread is busy when the stop comes. Those of which nothing has come end nevertheless; a request that has come
+/// The one thread is busy when the stop comes. Connections that have sent nothing end nevertheless; a request that has come
 /// is served.
 #[test]
 fn idle_connections_end_at_once_and_requests_are_served() {

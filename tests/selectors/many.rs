@@ -9,7 +9,7 @@ use socketserver::selectors::{Backend, Error, Selector};
 
 use crate::{new, pair, told, NOW, READ, SOON, WRITE};
 
-/// Python's suite takes so many, where the process may have them.
+/// As many as Python's suite takes, where the process may have them.
 const MOST: u64 = 1 << 16;
 
 fn raise_the_limit() -> usize {

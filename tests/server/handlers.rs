@@ -286,7 +286,7 @@ fn idle_threads_retire_down_to_one() {
     until("each has a thread", || threads_named("retiring") >= 10);
     drop(clients);
     until("all but one have retired", || threads_named("retiring") == 1);
-    assert_eq!(server.ask("hello\n"), "hello\n", "and that one serves");
+    assert_eq!(server.ask("hello\n"), "hello\n", "and the new thread serves");
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn waits_for_a_line() -> impl StreamRequestHandler {
     handler(|conn| Ok(conn.next_line().map(drop)?))
 }
 
-/// The cut gave a permit back, and whoever waited for it in the queue was served all the same, by nobody cut.
+/// The cut gave a permit back, and a client that waited for it in the queue was served all the same, and not cut.
 #[test]
 fn after_the_cut_no_client_is_served_and_the_port_is_free() {
     let builder = ServerBuilder::new().strategy(ThreadPool::new(4)).max_connections(1);
@@ -157,8 +157,8 @@ fn an_idle_wait_is_not_broken_off_by_a_shorter_limit() {
     server.stop();
 }
 
-/// The kernel wakes one thread for a connection. Where that one waited for the resume and ended after its
-/// `keep_alive`, none of those who went on waiting knew of the connection.
+/// The kernel wakes one thread for a connection. If it waited for the resume and ended after its
+/// `keep_alive`, no other waiting thread knew of the connection.
 #[test]
 fn a_connection_outlives_the_patience_of_the_thread_that_was_woken_for_it() {
     let strategy = Threading::new().thread_name("patience").keep_alive(ms(300));

@@ -1,5 +1,5 @@
-//! `test_tcp`, `test_factories`: listening, connecting, failing to, and connecting again. What the suites of this crate
-//! show already is not shown again: the table of `tests/README.md` says where.
+//! `test_tcp`, `test_factories`: listening, connecting, failing to, and connecting again. What other suites
+//! of this crate show is not shown again: `tests/README.md` names them.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -141,7 +141,7 @@ fn test_build_protocol_returning_none() {
 
 // ReconnectTestCase
 
-/// Who connects again from the lost callback, over sockets: the connector is the same, and the factory neither stops
+/// A client that connects again from the lost callback, over sockets: the connector is the same, and the factory neither stops
 /// nor starts in between.
 #[test]
 fn test_reconnect() {

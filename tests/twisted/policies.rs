@@ -82,7 +82,7 @@ fn test_write_sequence() {
 }
 
 /// 20 bytes at a limit of 10 a second. There all pass, then producers are paused for a second; what is no producer
-/// passes without a limit. Here a second's worth passes, the rest at the rate, whoever writes; producers pause only
+/// passes without a limit. Here a second's worth passes, the rest at the rate, whichever side writes; producers pause only
 /// when that comes to the high-water mark.
 #[test]
 fn test_write_limit() {
@@ -145,7 +145,7 @@ fn test_timeout() {
     assert!(test.is_lost(id));
 }
 
-/// There what is queued counts; here what is sent, so that a peer who takes nothing is no reason to wait.
+/// There what is queued counts; here what is sent, so that a peer that takes nothing is no reason to wait.
 #[test]
 fn test_send_avoids_timeout() {
     let (mut test, id) = with_timeout(3 * SECOND);

@@ -1,4 +1,4 @@
-//! What does not compile says how to mend it. The texts are recorded for one compiler, and compared by that one only:
+//! What does not compile says how to mend it. The texts are recorded for one compiler, and compared with no other:
 //! `TRYBUILD=overwrite cargo test --test ui` records them anew.
 
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! RFC 1939, with STLS (RFC 2595). Everybody who knows the password has the same messages.
+//! RFC 1939, with STLS (RFC 2595). All clients with the password have the same messages.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

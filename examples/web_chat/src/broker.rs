@@ -1,8 +1,8 @@
 //! Many machines: what is said in one server is heard in the others, through a channel of Redis (PUBLISH, SUBSCRIBE).
 //!
-//! Pub/sub keeps nothing: who is not subscribed at the moment misses the message. So each server numbers what is said in
+//! Pub/sub keeps nothing: a server that is not subscribed at the moment misses the message. So each server numbers what is said in
 //! it, and the others see what they have missed and say how much it was. Each server tells all names once a second, so
-//! the list of who is here heals itself, and names of a server that is gone leave after [`GONE`].
+//! the list of members heals itself. The names of a server that is gone leave after [`GONE`].
 //!
 //! Two threads wait for Redis, so that neither the loop nor a member ever does: `incoming` has the subscription,
 //! `outgoing` publishes.
@@ -30,7 +30,7 @@ const GONE: Duration = Duration::from_secs(10);
 /// Longest wait for an answer of Redis. A subscription hears at least its own server's names in this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Letters that may wait for Redis. More are lost, and counted as lost by those who miss them.
+/// Letters that may wait for Redis. More are lost, and the servers that miss them count them as lost.
 const MOST_WAITING: usize = 10_000;
 
 /// Where the room's letters go out.

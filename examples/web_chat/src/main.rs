@@ -32,7 +32,7 @@ const OPTIONS: &[Usage] = &[
     ("tls-key FILE", "its private key, in PEM"),
 ];
 
-/// Bytes that may wait for a member who does not read.
+/// Bytes that may wait for a member that does not read.
 const MOST_WAITING: usize = 1 << 20;
 
 fn main() -> Result<()> {

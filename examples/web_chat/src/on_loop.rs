@@ -24,7 +24,7 @@ pub struct Chat {
     pub room: Arc<Room>,
     pub ports: Arc<Ports>,
     pub tls: Option<TlsConfig>,
-    /// Members with a browser get frames, members with `nc` get lines. One who does not read is cut.
+    /// Members with a browser get frames, members with `nc` get lines. A member that does not read is cut.
     pub frames: Group,
     pub lines: Group,
 }

@@ -31,7 +31,7 @@ struct Outlet {
     takes_frames: bool,
 }
 
-/// The members who have joined, by numbers of their own.
+/// The members that have joined, each by its number.
 #[derive(Default)]
 struct Members(Mutex<BTreeMap<u64, Outlet>>);
 
@@ -40,7 +40,7 @@ impl Members {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a text to all members, or to all but one. A member who does not read is cut when 1 MiB waits.
+    /// Tells a text to all members, or to all but one. A member that does not read is cut when 1 MiB waits.
     fn tell(&self, room: &Room, except: Option<u64>, text: &str) {
         let (frame, line) = (ws::text_frame(text), Arc::<[u8]>::from([text.as_bytes(), b"\n"].concat()));
         let mut reached = 0;

@@ -1,4 +1,4 @@
-//! Who is in the room, and what a message of a member does. It sends nothing: each variant does that in its own way.
+//! The members of the room, and what a message of a member does. It sends nothing: each variant does that in its own way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,7 @@ pub const STOPPING: &str = "* the server stops";
 /// Tells a text to every member on this machine.
 type Tell = Box<dyn Fn(String) + Send + Sync>;
 
-/// One for all members, who may be on many threads.
+/// One value for all members, which may be on many threads.
 #[derive(Default)]
 pub struct Room {
     people: Mutex<People>,

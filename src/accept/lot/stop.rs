@@ -1,4 +1,4 @@
-//! What a stop does to parked connections: those that have sent nothing end at once, the others are served, and the
+//! What a stop does to parked connections. Those that have sent nothing end at once, and the others are served. The
 //! cut ends what is left.
 
 use std::io;

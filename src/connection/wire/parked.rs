@@ -130,8 +130,8 @@ impl Wire {
         Ok(false)
     }
 
-    /// True if more input may be there than the last read has brought. After a short read there is none, as a rule: then
-    /// the look is saved, and the kernel wakes the connection if there is some after all.
+    /// True if more input may be there than the last read has brought. After a short read there is usually none, so
+    /// no call is made to look. If there is some after all, the kernel wakes the connection.
     fn may_have_more(&self) -> bool {
         // A session may hold what the kernel does not report. Once it has none, a read says so.
         self.progress.get().read_full || self.tls.get().is_some()

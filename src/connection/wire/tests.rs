@@ -67,6 +67,6 @@ fn between_two_requests_no_request_limit_runs() {
     assert_eq!(limit(conn.next_line()), Some(super::Limit::Idle));
     assert_eq!(limit(conn.next_line()), Some(super::Limit::Idle));
     assert_eq!(limit(conn.next_request().map(|_| None)), Some(super::Limit::Idle));
-    assert_eq!(limit(conn.next_line()), Some(super::Limit::Request), "the handler has said that one has begun");
+    assert_eq!(limit(conn.next_line()), Some(super::Limit::Request), "the handler has said that a request has begun");
     drop(client);
 }

@@ -152,8 +152,8 @@ impl State {
         }
     }
 
-    /// True if the peer has taken something after all. epoll reports room only when a third of the buffer is free, so
-    /// a slow reader may have gone unseen. If a rate limit holds the output back, the peer is not to blame either.
+    /// True if the peer has taken something after all. epoll reports room only when a third of the buffer is free. So
+    /// a slow reader may have taken some unnoticed. It is also true if a rate limit holds the output back.
     fn sends_more(&mut self, id: ConnId) -> bool {
         self.pause_above_high_water(id);
         self.conns.get_mut(id).into_iter().for_each(|conn| conn.flow.blocked = false);
@@ -161,7 +161,7 @@ impl State {
         sent > 0 || self.conns.get(id).is_some_and(|conn| !conn.flow.blocked)
     }
 
-    /// In a forked child: tells the parent when the request of the solo connection must have ended, so that it can end a
+    /// In a forked child: tells the parent when the request of the solo connection must have ended. The parent ends a
     /// child that hangs.
     pub(crate) fn share_request(&self, since: Option<Instant>) {
         let Some(solo) = &self.solo else { return };

@@ -181,8 +181,8 @@ impl State {
         Ok(())
     }
 
-    /// Checks that `more` bytes may be queued. If the queue would be too long, the connection is cut: a third party,
-    /// such as the other members of a chat, would go on writing.
+    /// Checks that `more` bytes may be queued. If the queue would be too long, the connection is cut. Otherwise
+    /// others, such as the members of a chat, would go on writing.
     pub(crate) fn check_room(&mut self, id: ConnId, more: usize) -> Result<(), WriteError> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.takes_output()) else {
             return Err(WriteError::Closed);

@@ -61,8 +61,8 @@ impl Io {
         }
     }
 
-    /// True if epoll is to watch edge-triggered. Only for TCP a short read is known to be the last: a read of a Unix
-    /// socket stops at each passed descriptor, one of a terminal at each line.
+    /// True if epoll is to watch edge-triggered. Only with TCP a short read is known to be the last. A read of a Unix
+    /// socket stops at each passed descriptor, and a read of a terminal at each line.
     pub(crate) fn is_told_once(&self) -> bool {
         match self {
             Self::Socket(socket) => matches!(socket, Socket::Tcp(_)),

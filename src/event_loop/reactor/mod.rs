@@ -4,8 +4,8 @@
 //! threads. What a turn does is in `turn`. The walk: `Reactor::run` → `run_to_the_end` → `step` → `State::turn`.
 //!
 //! A global reactor can be neither made nor run twice, and every test inherits the state of the last one. A value has
-//! none of that. It is not `Send`, and neither is what callbacks are lent: calling a loop from another thread is the
-//! classic mistake with such servers, and here it does not compile.
+//! none of that. Neither the reactor nor what it lends to callbacks is `Send`. Calling a loop from another thread is
+//! the classic mistake with such servers; here it does not compile.
 
 pub(crate) mod handle;
 
@@ -70,8 +70,8 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a loop with the defaults: as many connections as the process may have descriptors, less 64; a write
-    /// limit of 30 s; a drain of 10 s; the water marks of [`EventLoop`].
+    /// Makes a loop with the defaults. The limit of connections is 64 less than `RLIMIT_NOFILE`, the write limit 30
+    /// s, the drain limit 10 s. The water marks are those of [`EventLoop`].
     ///
     /// # Errors
     /// [`Error::System`] if the system has no descriptors left.

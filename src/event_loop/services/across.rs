@@ -125,8 +125,8 @@ impl Context<'_> {
     /// Queues bytes for another connection. `false` if it is gone or closing, or is aborted now because it did not keep
     /// up.
     ///
-    /// With [`Blocking`](crate::Blocking) each connection has its own loop: only the clients and inputs that its
-    /// protocol makes can be reached, and no other connection of the server.
+    /// With [`Blocking`](crate::Blocking) each connection has its own loop. It reaches the clients and inputs that
+    /// its protocol makes, and no other connection of the server.
     pub fn write_to(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         match self.state.write_across(id, bytes) {
             Some(sent) => sent,
@@ -195,11 +195,11 @@ impl Context<'_> {
         self.post(id, message)
     }
 
-    /// Sends a copy of `message` to each member of a group but `except`, as [`post_to`](Self::post_to) does, and returns
-    /// to how many. So a fact goes to a whole room, and each member makes its own output of it: for text that is the
-    /// same for all, [`broadcast`](Self::broadcast) is cheaper.
+    /// Sends a copy of `message` to each member of a group except `except`, as [`post_to`](Self::post_to) does.
+    /// Returns the number of members that it was sent to. Each member makes its own output of the message. For text
+    /// that is the same for all, [`broadcast`](Self::broadcast) is cheaper.
     ///
-    /// The order is that in which the members joined. In each other loop one call does it. No limit counts messages.
+    /// The members get it in the order in which they joined. Each other loop gets one call. No limit counts messages.
     ///
     /// ```
     /// use std::any::Any;

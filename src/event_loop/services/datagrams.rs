@@ -244,9 +244,9 @@ impl State {
         }
     }
 
-    /// Connects the port to one peer. Noted is the name that the kernel has for the peer, because received datagrams
-    /// are compared with it. It may differ from `peer`: 0.0.0.0 is this host, a Unix socket has the path it was bound
-    /// to, and a flow label is no part of a name.
+    /// Connects the port to one peer. The port keeps the kernel's name of the peer, because it compares received
+    /// datagrams with that. The name may differ from `peer`: 0.0.0.0 is this host, a Unix socket has the path of its
+    /// bind, and a flow label is dropped.
     pub(crate) fn connect_datagrams(&mut self, place: Place, delivering: Option<usize>, peer: &Addr) -> io::Result<()> {
         let port = self.datagrams.list.get_mut(place).ok_or_else(closed)?;
         let number = port.number_for(peer, delivering);

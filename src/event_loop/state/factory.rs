@@ -44,8 +44,8 @@ impl fmt::Display for Peer {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes no protocols",
     label = "not a `Factory`",
-    note = "a protocol, or a closure that makes it, is made one by `factory(|peer| MyProtocol::new())`",
-    note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` wants a strategy like `Threading`"
+    note = "`factory(|peer| MyProtocol::new())` makes a factory of a protocol",
+    note = "an event loop serves a `Protocol` for each connection; a `StreamRequestHandler` needs a strategy such as `Threading`"
 )]
 pub trait Factory {
     /// Makes the protocol of a new connection. `None` refuses the connection: it is closed at once, and counted as

@@ -7,9 +7,9 @@
 //! The walk: `State` → `conns` (a slab of `Conn`) → `Conn` with its parts `entry`, `watch`, `flow`, `request`,
 //! `limits`, `end`, and `ColdState` for what few connections have.
 //!
-//! A protocol that owned its transport would share it with the loop: an `Rc<RefCell<…>>` around each connection, a
-//! check at each use, and a panic where a callback meets itself. A transport lent as `&mut` is checked by the
-//! compiler. For all other code there is `ConnId`, a number.
+//! If a protocol owned its transport, it would share it with the loop. That needs an `Rc<RefCell<…>>` around each
+//! connection and a check at each use, and it panics if a callback meets itself. A transport lent as `&mut` is
+//! checked by the compiler. For all other code there is `ConnId`, a number.
 
 pub(crate) mod clockwork;
 pub(crate) mod cold;

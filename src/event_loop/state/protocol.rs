@@ -66,7 +66,7 @@ pub enum Eof {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no protocol",
     label = "not a `Protocol`",
-    note = "a `LineReceiver` is made one by `lines(MyReceiver::new())`, a `StringReceiver` by `strings(...)`"
+    note = "`lines(MyReceiver::new())` makes a protocol of a `LineReceiver`, and `strings(...)` of a `StringReceiver`"
 )]
 pub trait Protocol {
     /// Called first: the connection is open. A server that speaks first does it here.

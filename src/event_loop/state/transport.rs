@@ -10,9 +10,9 @@ use crate::event_loop::state::State;
 
 /// The protocol's own connection, lent to each callback. By `Deref` it is also the [`Context`].
 ///
-/// A write is queued. After the callback, everything is sent in one system call; what other connections have written to
-/// this one is sent at the end of the turn. If the queue is empty, a piece of 16 KiB or more goes to the kernel at
-/// once; only the rest is copied into the queue.
+/// A write is queued. After the callback, everything is sent in one system call. Bytes that other connections have
+/// written to this one are sent at the end of the turn. If the queue is empty, a piece of 16 KiB or more goes to the
+/// kernel at once, and only the rest is copied.
 ///
 /// For formatted text use `write!(transport, "...")?`, which needs no trait in scope.
 pub struct Transport<'a> {

@@ -1,12 +1,12 @@
 //! A loop for one connection, which a blocking strategy has handed over.
 //!
-//! It is the same `State` as in any loop, so callbacks, timers, limits and the drain need no second implementation. It
-//! lacks what one connection does not need: it waits by `poll(2)` instead of epoll, which saves a descriptor for each
-//! connection and a system call for each change; it has no listener, and no part in the gate.
+//! It is the same `State` as in any loop, so callbacks, timers, limits and the drain need no second implementation.
+//! It lacks what one connection does not need: a listener, and a part in the gate. It waits by `poll(2)` instead of
+//! epoll, which saves a descriptor for each connection and a system call for each change.
 //!
-//! The server finishes the connection as any other: it closes, counts and reports in one place. So the socket goes back,
-//! with what has happened to it. The connection stays busy in the registry meanwhile, so that no other thread shuts its
-//! reading side: the loop knows best whether it is idle, and watches the stop itself.
+//! The server finishes the connection as any other: it closes, counts and reports in one place. So the socket goes
+//! back, with what has happened to it. The connection stays busy in the registry meanwhile, so that no other thread
+//! shuts its reading side. The loop knows whether it is idle, and watches the stop itself.
 //!
 //! The loop ends with its connection, because its thread is the connection's. Clients that the protocol has made are
 //! drained first, so that a protocol that passes on a request and closes loses nothing. The drain limit bounds that: a

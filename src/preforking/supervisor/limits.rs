@@ -5,8 +5,8 @@ use crate::preforking::shares::{raise, share, Part};
 use crate::preforking::worker::{State, Worker};
 
 impl Supervisor<'_> {
-    /// Gives workers that have no share of the limit at the stop what the others leave of theirs: without it they could
-    /// not serve the queue. They have become ready too late, or will be, or a drain has started them.
+    /// At the stop, gives workers without a share of the limit what the others leave of theirs. Without a share they
+    /// could not serve the queue. They have become ready too late, or will be, or a drain has started them.
     pub(super) fn give_missing_shares(&mut self) {
         let (limit, wanted) = (self.core().admission.permits.limit(), self.scoreboard.wanted());
         let is_to_serve = |w: &Worker| matches!(w.state, State::Starting | State::Ready) && w.limit == 0;

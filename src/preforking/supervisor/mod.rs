@@ -5,8 +5,8 @@
 //! is woken. Wishes come from handles in any process, from signals, and from workers that have served their time. So two wishes at
 //! once need no protocol, and no wish is lost.
 //!
-//! The walk of a turn is [`Supervisor::serve`]: hear the workers and the signals, check the heartbeats
-//! ([`hearts`]), start and dismiss ([`reconcile`]), divide the limit ([`limits`]), wait. [`ends`] accounts
+//! The walk of a turn is [`Supervisor::serve`]. It hears the workers and the signals, checks the heartbeats
+//! ([`hearts`]), starts and dismisses ([`reconcile`]), divides the limit ([`limits`]), and waits. [`ends`] accounts
 //! for each end, and drains.
 
 mod ends;

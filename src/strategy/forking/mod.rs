@@ -95,9 +95,9 @@ impl Forking {
         }
     }
 
-    /// Called in each child before its handler: to reseed random number generators, which otherwise give
-    /// every child the same numbers; to set
-    /// [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic in it fails the connection.
+    /// Called in each child before its handler. Reseed random number generators here: otherwise they give every child
+    /// the same numbers. Set [bounds of your own](crate::guide::forking#bounds-of-your-own). A panic in it fails the
+    /// connection.
     #[must_use]
     pub fn after_fork(mut self, hook: impl Fn() + Send + 'static) -> Self {
         self.after_fork = Some(Box::new(hook));
@@ -109,11 +109,10 @@ impl Forking {
     /// Forks even where the process has other threads.
     ///
     /// # Safety
-    /// The child has only the thread that forked, but the memory of all: a lock that another thread held at
-    /// that moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child
-    /// may hang in the first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure
-    /// that no other thread ever holds anything that a handler, the logger or the standard library in the
-    /// child needs.
+    /// The child has only the thread that forked, but the memory of all threads. A lock that another thread held at
+    /// that moment stays locked for ever. So, unless it runs nothing but async-signal-safe code, the child may hang
+    /// in the first `println!`, `log` call, allocation or mutex (POSIX, fork). The caller makes sure that no other
+    /// thread ever holds anything that a handler, the logger or the standard library in the child needs.
     #[allow(unsafe_code)] // no unsafe act: the caller's promise, which `sys::process::fork_child` relies on
     #[must_use]
     pub unsafe fn allow_threads(mut self) -> Self {
@@ -121,7 +120,7 @@ impl Forking {
         self
     }
 
-    /// Refuses a fork beside other threads. A lock that one of them holds (of the allocator, of the logger)
+    /// Refuses a fork beside other threads. A lock that another thread holds (of the allocator, of the logger)
     /// would stay locked in the child for ever. A handler may call anything, so this crate cannot mend that.
     fn check_threads(&self) -> Result<()> {
         if self.threads_allowed {
@@ -154,8 +153,8 @@ impl Forking {
         };
         let Some(children) = children.as_mut() else { return Ok(()) };
         let signals = self.signals.get().unwrap_or_else(|| {
-            // What the parent has touched once, a child need not resolve: the destructor of a thread-local
-            // alone costs it a dozen page faults in the dynamic linker.
+            // A child need not resolve what the parent has touched once. The destructor of a thread-local alone would
+            // cost it a dozen page faults in the dynamic linker.
             warm_up();
             let interrupt = signal::are_handled().then_some(Signal::SIGINT);
             let left_to_the_parent: Vec<_> = interrupt.into_iter().chain(restart::handled()).collect();

@@ -3,9 +3,9 @@
 //! A verdict and a text, so that the parent's log and hook can say what the handler's error was. An exit code
 //! or a signal is left for children that die without a word. If SIGCHLD is ignored, the slot is all there is.
 //!
-//! A slot has a page of its own, which no other child has before, meanwhile or afterwards: a process that a
-//! child has left behind may still write it. So slots are never used again, and the memory of [`AT_ONCE`] of
-//! them is given back when their children have ended.
+//! A slot has a page of its own, which no other child ever has. A process that a child has left behind may still
+//! write it. So slots are never used again, and the memory of [`AT_ONCE`] of them is given back when their children
+//! have ended.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::SeqCst};

@@ -200,7 +200,7 @@ fn a_reply_too_long_for_a_datagram_is_an_error_with_the_sizes() {
         datagram.write_all(&[0; 65_507])?; // so much is no error yet
         let e = datagram.write_all(&[0; 3]).unwrap_err();
         assert_eq!(sizes(&e), (io::ErrorKind::InvalidInput, 65_510, 65_507));
-        Ok(()) // who does not heed it sends no half of it
+        Ok(()) // a handler that ignores the error sends no half of it
     });
     assert_eq!(
         (why.as_str(), report.failed),

@@ -188,7 +188,7 @@ impl Door {
     }
 }
 
-/// A builder whose `verify_request` hangs at the door the first so many times, and says yes.
+/// A builder whose `verify_request` hangs at the door the first few times, and says yes.
 fn hanging(times: usize) -> (ServerBuilder, Arc<Door>) {
     let (door, left) = (Arc::new(Door::default()), AtomicUsize::new(times));
     let theirs = door.clone();

@@ -24,7 +24,7 @@ fn verify_request_decides_which_clients_are_served() {
             assert_eq!(incoming.local_addr().socket_addr(), Some(server.addr), "{strategy:?}");
             assert_ne!(thread, server.thread(), "{strategy:?}: it may be slow");
             assert_eq!(ask(server.addr, "yes"), "served yes", "{strategy:?}");
-            assert_eq!(served.load(SeqCst), round, "{strategy:?}: no handler for who is refused");
+            assert_eq!(served.load(SeqCst), round, "{strategy:?}: no handler for a refused client");
         }
         let report = server.stop();
         assert_eq!((report.accepted, report.served, report.refused), (6, 3, 3), "{strategy:?}");
@@ -69,12 +69,12 @@ fn a15_more_hung_hooks_than_threads_refuse_and_recover() {
             assert_eq!(client.answer(), "", "{strategy:?}");
         }
         until("all are refused", || server.handle.stats().refused == 80);
-        assert_eq!(door.inside.load(SeqCst), 64, "{strategy:?}: so many at once, and no more");
+        assert_eq!(door.inside.load(SeqCst), 64, "{strategy:?}: 64 at once, and no more");
         assert_eq!(ask(server.addr, "nobody to ask"), "", "{strategy:?}");
         door.open();
         until("the hooks return", || door.inside.load(SeqCst) == 0);
         assert_eq!(ask(server.addr, "again"), "served again", "{strategy:?}");
-        assert_eq!(door.entered.load(SeqCst), 65, "{strategy:?}: nobody is asked about who is gone");
+        assert_eq!(door.entered.load(SeqCst), 65, "{strategy:?}: the hook is not asked about a client that has gone");
         let report = server.stop();
         assert_eq!((report.accepted, report.served, report.refused), (82, 1, 81), "{strategy:?}");
     }

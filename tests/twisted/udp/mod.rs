@@ -80,7 +80,7 @@ fn turn(reactor: &mut Reactor) -> bool {
     reactor.turn(Some(Duration::ZERO)).unwrap()
 }
 
-/// Has the loop send so many at once, and says what came of each; a panic within would stay in the loop.
+/// Has the loop send this number at once, and says what came of each; a panic within would stay in the loop.
 fn sends(
     reactor: &mut Reactor,
     port: &DatagramPort,

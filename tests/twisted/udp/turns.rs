@@ -78,7 +78,7 @@ fn replies_leave_from_the_address_that_was_sent_to() {
     for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
         let to = SocketAddr::from((ip, at(&port).port()));
         let client = UdpSocket::bind(ANY).unwrap();
-        client.connect(to).unwrap(); // hears that one only
+        client.connect(to).unwrap(); // hears only that server
         client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         client.send(b"x").unwrap();
         turn(&mut reactor);

@@ -24,7 +24,7 @@ fn mosquitto_publishes_to_those_who_have_subscribed() {
         let said = output(subscriber, "mosquitto_sub").stdout;
         assert_eq!(String::from_utf8(said).unwrap(), "home/kitchen/lamp on\n");
     }
-    // Who subscribes later gets what was retained.
+    // A client that subscribes later gets what was retained.
     let retained = ["-h", "127.0.0.1", "-p", &port, "-r", "-t", "home/door", "-m", "shut"];
     assert_eq!(client("mosquitto_pub", &retained).unwrap(), "");
     let args = ["-h", "127.0.0.1", "-p", &port, "-W", "30", "-C", "1", "-v", "-t", "home/#"];

@@ -9,7 +9,7 @@ pub enum Letter {
     Joined(String),
     /// A member has gone.
     Left(String),
-    /// All who are in the server that writes.
+    /// All members of the server that writes.
     Here(Vec<String>),
 }
 
