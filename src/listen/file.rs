@@ -219,7 +219,7 @@ impl Place {
                 remove(&self.folder, &self.name, Id::of(&stat)).map_err(|e| ("remove the dead socket", e.into()))
             }
             Ok(true) => Err(("bind", Errno::EADDRINUSE.into())),
-            Err(e) => Err(("find out who listens on", e)),
+            Err(e) => Err(("find out which process listens on", e)),
         }
     }
 }

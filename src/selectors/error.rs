@@ -116,7 +116,7 @@ impl fmt::Display for Error {
             }
             Self::Registered { fd } => write!(
                 f,
-                "cannot register descriptor {fd}: it is registered already; modify it, or, if that one has been \
+                "cannot register descriptor {fd}: it is registered already; modify it, or, if it has been \
                  closed, unregister it first"
             ),
             Self::NotRegistered { fd } => write!(f, "descriptor {fd} is not registered; register it first"),

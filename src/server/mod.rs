@@ -135,10 +135,10 @@ struct Signals {
 ///
 /// type Server = UnixServer<WhoAmI, Threading>;
 ///
-/// # let name = format!("socketserver-doc-who-{}", std::process::id());
+/// # let name = format!("socketserver-doc-unix-{}", std::process::id());
 /// # let folder = std::env::temp_dir().join(name);
 /// # std::fs::create_dir(&folder)?;
-/// # let path = folder.join("who.sock");
+/// # let path = folder.join("doc.sock");
 /// let mut server = Server::bind(path.as_path(), WhoAmI)?;
 /// let handle = server.handle();
 /// let serving = std::thread::spawn(move || server.serve_forever());

@@ -12,7 +12,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use super::epoll::Epoll;
 use super::event::whole_millis;
 
-/// The maximum of events that one wait takes from the kernel. The next wait takes the others.
+/// The most events that a wait takes from the kernel. The next wait takes the others.
 const BATCH: usize = 512;
 
 /// What to watch a descriptor for, and what it is ready for. Hang-ups and errors always show.

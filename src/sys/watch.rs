@@ -19,7 +19,7 @@ use super::number::{clamped, LONGEST_WAIT};
 /// `select` takes numbers below this one; its sets have no room for others.
 pub(crate) const SELECT_LIMIT: RawFd = libc::FD_SETSIZE as RawFd;
 
-/// The most descriptors that one `epoll_wait` reports. The kernel goes on with the others at the next.
+/// The most descriptors that an `epoll_wait` reports. The kernel goes on with the others at the next.
 const BATCH: usize = 1024;
 
 /// What a call has told of one descriptor.

@@ -44,7 +44,7 @@ pub(super) struct Supervisor<'a> {
     settings: &'a PreForkingSettings,
     run: Run<'a>,
     scoreboard: Arc<Scoreboard>,
-    /// The most connections that one worker can serve.
+    /// The most connections that a worker can serve.
     capacity: usize,
     workers: Vec<Worker>,
     /// Each worker's pidfd and pipe. A token is the process number and one of [`ENDED`] and [`SPOKE`].
