@@ -1,4 +1,4 @@
-//! A strategy of one's own: at most two threads per core, each started for one connection.
+//! A strategy of your own: at most two threads per core, each started for one connection.
 //! `cargo run --example custom_strategy`, then `nc 127.0.0.1 1234`.
 
 mod common;

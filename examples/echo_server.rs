@@ -53,7 +53,7 @@ impl Protocol for Echo {
 fn main() -> socketserver::Result<()> {
     let own = [
         ("mode M", "echo or greet [echo]"),
-        ("buf BYTES", "size of the read buffer, but for an event loop [8192]"),
+        ("buf BYTES", "size of the read buffer; not for an event loop [8192]"),
         ("heap MIB", "memory to hold while serving [0]"),
     ];
     let args = common::args("Echoes what clients send.", &[STRATEGY, WORKERS, &own, common::LIMITS, TLS]);

@@ -189,8 +189,9 @@
 //! | drain | [`drain_timeout`](ServerBuilder::drain_timeout) | 10 s | `TimedOut`, [`Limit::Drain`] |
 //! | line | [`max_line_length`](ServerBuilder::max_line_length) | 64 KiB | `InvalidData`, with a [`LineTooLong`](framing::LineTooLong) inside |
 //!
-//! A server that faces the internet should set the idle and request limits. A handler that returns such an error ends its
-//! connection. A handler may also answer first:
+//! A server that faces the internet should set the idle and request limits, and
+//! [`per_source`](ServerBuilder::per_source). A handler that returns such an error ends its connection. A handler may
+//! also answer first:
 //! ```
 //! # use std::{io::Read, time::Duration};
 //! use socketserver::{handler, Limit, ServerBuilder};
@@ -216,11 +217,12 @@
 //! # Hooks
 //!
 //! They are Python's, as settings. [`verify_request`](ServerBuilder::verify_request) decides whether a connection is
-//! served, and may be slow. The serving thread calls [`service_actions`](ServerBuilder::service_actions) now and then.
-//! [`handle_timeout`](ServerBuilder::handle_timeout) is called when a [`handle_request`](TcpServer::handle_request) has
-//! waited in vain, and [`handle_error`](ServerBuilder::handle_error) when something goes wrong. An [`Observer`] is told of
-//! each connection when it opens and when it closes: for an access log, or metrics. A panic in a hook is
-//! logged and ends nothing. [The guide](guide::from_socketserver) has their order, and what became of Python's names.
+//! served, and may be slow. The serving thread calls [`service_actions`](ServerBuilder::service_actions) now and
+//! then. [`handle_timeout`](ServerBuilder::handle_timeout) is called when a
+//! [`handle_request`](TcpServer::handle_request) has waited in vain, and
+//! [`handle_error`](ServerBuilder::handle_error) when something goes wrong. An [`Observer`] hears of each connection
+//! when it opens and when it closes: for an access log, or metrics. A panic in a hook is logged and ends nothing.
+//! [The guide](guide::from_socketserver) has their order, and what became of Python's names.
 //!
 //! # Stopping
 //!
@@ -243,6 +245,7 @@
 //! | `socketserver::preforking` | `error`: workers that died or could not be started; `info`: their beginning and end |
 //! | `socketserver::event_loop` | `warn`: a callback held up a loop; `error`: panics in its calls and timers |
 //! | `socketserver::server` | `error`: panics of hooks |
+//! | `socketserver::restart` | `info`: a restart and its end; `error`: a restart that failed |
 //!
 //! With `env_logger`: `RUST_LOG=socketserver=info,socketserver::handler=debug`.
 //!

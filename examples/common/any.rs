@@ -16,7 +16,7 @@ pub const STRATEGY: &[Usage] = &[
     ("workers N", "threads of a thread-pool [16], processes of preforking and event-loops [one a processor]"),
     ("accepted yes", "ADDR is fd:0 (inetd) or fd:3 (systemd), one connection that was accepted: serve it and end"),
     ("notify yes", "report to systemd (NOTIFY_SOCKET)"),
-    ("observe yes", "print what an observer is told of each connection, and measure times for STATS"),
+    ("observe yes", "print what an observer hears of each connection, and measure times for STATS"),
     ("run-as USER", "the user to become once it listens: USER or USER:GROUP"),
     ("as A", "what serves with a strategy other than an event loop: handler, protocol, or request, a handler for each request \
               (torture_server, echo_server) [handler]"),

@@ -46,7 +46,7 @@ impl PerSource {
         Self::default()
     }
 
-    /// Sets the most connections that a source has at once. A connection counts until the server has closed it: so a
+    /// Sets the most connections that a source has at once. A connection counts until the server has closed it. So a
     /// client that reconnects at the end of each reply needs 2 at least. Many clients may share an address, behind
     /// one router: 20 suits most. Defaults to no limit. 0 is an error when the server is bound.
     pub fn at_once(mut self, connections: usize) -> Self {
@@ -80,9 +80,9 @@ impl PerSource {
     /// bytes together. Defaults to 16 MiB: 500,000 sources. It is mapped when the server is bound, and taken from the
     /// system page by page, as sources come.
     ///
-    /// A new source takes the place of one that is not connected, of several the one that has been away for longest.
-    /// A source that is connected keeps its place. If all eight places where a source may stand are taken by
-    /// connected ones, it is served and not counted ([`SourceCounts::uncounted`](crate::SourceCounts::uncounted)):
+    /// A new source takes the place of one that is not connected: the one that has been away for the longest time. A
+    /// source that is connected keeps its place. A source has eight possible places. If connected sources have all of
+    /// them, its connection is served and not counted ([`SourceCounts::uncounted`](crate::SourceCounts::uncounted));
     /// `max_connections` still holds. So give room for four times the connections.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;

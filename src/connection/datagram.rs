@@ -14,10 +14,10 @@ use crate::sys;
 
 /// A datagram, as its handler sees it. Read from it what the peer has sent, and write the reply to it.
 ///
-/// The reply is collected, and sent as one datagram after the handler has returned `Ok`. A datagram has no
-/// half: after an error nothing is sent, and nothing if nothing was written. The reply leaves from the
-/// address that the datagram was sent to. For an empty reply, or several, call [`send_to`](Self::send_to).
-/// Reading ([`Read`], [`BufRead`]) never waits: the whole datagram is there.
+/// The reply is collected, and sent as one datagram after the handler has returned `Ok`. Nothing is sent after an
+/// error, or if nothing was written. The reply leaves from the address that the datagram was sent to. For an empty
+/// reply, or several, call [`send_to`](Self::send_to). Reading ([`Read`], [`BufRead`]) never waits: the whole
+/// datagram is there.
 ///
 /// ```
 /// use std::io::{BufRead, Write};

@@ -13,24 +13,25 @@ use crate::mailbox::Bell;
 #[non_exhaustive]
 pub enum Event {
     /// Input has arrived. Take it by [`try_next_line`](Connection::try_next_line),
-    /// [`try_read_frame`](Connection::try_read_frame) or [`try_read`](Connection::try_read), which never wait. What
-    /// is left is told again, but for the part of a line or frame: then more must come first.
+    /// [`try_read_frame`](Connection::try_read_frame) or [`try_read`](Connection::try_read), which never wait. If
+    /// something is left, the next wait reports it again. For a part of a line or frame, it waits until more has
+    /// come.
     Input,
     /// A [`ConnectionWaker`] was called, once or many times, since the last event of this kind.
     Woken,
-    /// The server stops. It is told once, before all that has arrived. A handler that has something to finish goes
-    /// on waiting, up to the [drain limit](crate::ServerBuilder::drain_timeout).
+    /// The server stops. This event comes once, before those of input that has arrived. A handler that has something
+    /// to finish goes on waiting, up to the [drain limit](crate::ServerBuilder::drain_timeout).
     Stopping,
-    /// The peer has ended the stream, or a [`ConnectionWriter`](super::ConnectionWriter) has closed the connection. It is
-    /// told at each wait from then on. The part of a line or frame may be unread.
+    /// The peer has ended the stream, or a [`ConnectionWriter`](super::ConnectionWriter) has closed the connection.
+    /// Each wait from then on returns it. A part of a line or frame may be unread.
     End,
 }
 
 /// Ends a [`Connection::wait`] from any thread, or from a signal handler. It comes from [`Connection::waker`].
 ///
-/// Clone it and keep it beside the queue that the handler reads. Send a message first, then wake:
-/// then the handler sees all messages whose wake-up it has seen. Calls before the handler looks count as one, and cost
-/// one system call. After the connection has ended, a call does nothing.
+/// Clone it and keep it beside the queue that the handler reads. Send a message first, then wake. So after a wake-up
+/// the handler sees its message. Calls before the handler looks count as one, and cost one system call. After the
+/// connection has ended, a call does nothing.
 #[derive(Debug, Clone)]
 pub struct ConnectionWaker(Arc<Bell>);
 
@@ -134,8 +135,8 @@ impl Connection {
         }
     }
 
-    /// As [`wait`](Self::wait), but for `timeout` at most; `None` if nothing has come by then. So a handler can send
-    /// a ping now and then.
+    /// As [`wait`](Self::wait), for `timeout` at most. Returns `None` if nothing has come by then. So a handler can
+    /// send a ping now and then.
     ///
     /// ```
     /// use std::time::Duration;
@@ -159,17 +160,16 @@ impl Connection {
     /// [`max_line_length`](crate::ServerBuilder::max_line_length). A last line without an end is never returned.
     ///
     /// # Errors
-    /// As [`next_line`](Self::next_line), but for time limits.
+    /// As [`next_line`](Self::next_line), without the time limits.
     pub fn try_next_line(&mut self) -> io::Result<Option<String>> {
         self.halves().0.try_next_line()
     }
 
     /// Returns the payload of the next frame, if a whole one has come. It never waits: call it after an
-    /// [`Event::Input`], until it returns `None`. It is for [`read_frame`](Self::read_frame) what
-    /// [`try_next_line`](Self::try_next_line) is for [`next_line`](Self::next_line).
+    /// [`Event::Input`], until it returns `None`. A part of a frame stays.
     ///
     /// # Errors
-    /// As [`read_frame`](Self::read_frame), but for time limits, and a stream that ends within a frame.
+    /// As [`read_frame`](Self::read_frame), without the time limits and the end of the stream within a frame.
     pub fn try_read_frame<D: Decoder + ?Sized>(&mut self, decoder: &mut D) -> io::Result<Option<&[u8]>> {
         self.input.try_frame(&self.wire, decoder)
     }
@@ -186,7 +186,7 @@ impl Connection {
         }
     }
 
-    /// Lends the connection as a stream that never waits for input, as parsers without I/O of their own want one.
+    /// Lends the connection as a stream that never waits for input, for parsers that have no I/O of their own.
     ///
     /// ```
     /// use std::io::{ErrorKind, Read, Write};

@@ -86,7 +86,7 @@ use output::Output;
 /// | [`next_line`](Self::next_line), [`read_line`](Self::read_line), [`read_frame`](Self::read_frame), [`BufRead::read_until`] | one line or frame, until the next one is asked for | each wait before one, with nothing buffered |
 /// | bytes ([`Read::read`], [`BufRead::fill_buf`]) | the whole connection | a wait with nothing read since the last flush, or since the start |
 /// | any of them, after [`next_request`](Self::next_request) | all from one call of `next_request` to the next one | the wait in `next_request`, and no other |
-/// | any of them, after [`wait`](Self::wait) | all from its input to the next wait | each wait, but within a line or frame |
+/// | any of them, after [`wait`](Self::wait) | all from its input to the next wait | each wait, except within a line or frame |
 ///
 /// So call `next_request` if a request has several lines. Otherwise a stop may come between two of them, and a client
 /// that sends one line now and then meets no request limit.
@@ -96,8 +96,8 @@ use output::Output;
 /// Lines and frames are bounded. The other methods of [`BufRead`] (`read_until`, `read_to_end`) are not: they
 /// collect into the buffer that the caller gives.
 ///
-/// It is one type for TCP, Unix sockets and a test's socket pair, so a handler serves all of them without a
-/// type parameter.
+/// One type stands for TCP, Unix sockets and a test's socket pair, so a handler serves all of them without a type
+/// parameter.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};

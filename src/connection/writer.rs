@@ -62,7 +62,7 @@ impl ConnectionWriter {
     }
 
     /// Queues a message as [`send`](Self::send) does, but waits up to `timeout` for room in the queue. So a peer that
-    /// reads slowly loses nothing, and holds the sender up instead.
+    /// reads slowly loses nothing, but the sender waits for it.
     ///
     /// Do not call it in the connection's own handler: that thread makes the room, so the wait would be in vain.
     ///

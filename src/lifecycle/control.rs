@@ -73,8 +73,8 @@ impl Control {
     }
 
     /// Makes this the control of a forked child, which asks its parent for what it may not do itself. Closes the
-    /// descriptors of all servers, but for the children's ends of the pipes, and the socket that a datagram is
-    /// replied from.
+    /// descriptors of all servers. The children's ends of the pipes stay, and the socket from which a datagram is
+    /// replied to.
     pub(crate) fn become_child(&self, wishes: &SharedRef<Wishes>, shared: Option<BorrowedFd<'_>>) {
         let Some(pipes) = self.made_pipes() else { return };
         self.with_master().for_each(|control| control.enter_child(wishes.clone(), pipes.clone()));

@@ -133,7 +133,7 @@ impl ServerHandle {
     ///
     /// The new process is the successor. It gets the same arguments, the present environment and working directory,
     /// and the listening sockets of all servers that are [restartable](crate::ServerBuilder::restartable). It binds
-    /// the same addresses as ever, and a bind takes the socket that is there already. When all of them are served,
+    /// its addresses as always, and each bind takes the socket that is there already. When all of them are served,
     /// this process drains, and its `serve_forever` returns. Until then it serves on. SIGUSR2 does the same.
     ///
     /// `restart` waits: a handler on a thread may call it. [`request_restart`](Self::request_restart) does not wait.

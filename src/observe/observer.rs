@@ -1,4 +1,4 @@
-//! [`Observer`]: it is told of each connection's beginning and end, whatever the end was.
+//! [`Observer`]: it hears of each connection's beginning and end, whatever the end was.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::proxy::ProxyHeader;
 use crate::sync::now;
 use crate::tls::TlsInfo;
 
-/// An observer is told of each connection twice: when it is open, and when it is closed. It writes an access log,
+/// An observer hears of each connection twice: when it is open, and when it is closed. It writes an access log,
 /// counts, or warns of what is slow. [`ServerBuilder::observer`](crate::ServerBuilder::observer) sets it. It changes
 /// nothing: to refuse a connection, use [`verify_request`](crate::ServerBuilder::verify_request).
 ///

@@ -119,7 +119,7 @@ pub struct Report {
     pub sources: SourceCounts,
 }
 
-/// One line. Counts that are zero are left out, but for the first two:
+/// One line. Counts that are zero are left out, except for the first two:
 /// `accepted 6, served 3, failed 2 (panicked 1), disconnected 1, drained 1`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

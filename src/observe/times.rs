@@ -11,9 +11,9 @@ const BUCKETS: usize = PARTS + OCTAVES * PARTS;
 
 /// How long connections took, from the accept to the close, those without a handler left out.
 ///
-/// The server counts into a histogram, which has 2 KiB in all. A percentile is never lower than the true one, and at most
-/// an eighth (12.5 %) and a microsecond higher. Times above 4 hours and 46 minutes count as that long, but for
-/// [`longest`](Self::longest).
+/// The server counts into a histogram, which has 2 KiB in all. A percentile is never lower than the true one, and at
+/// most an eighth (12.5 %) and a microsecond higher. Times above 4 hours and 46 minutes count as that long. Only
+/// [`longest`](Self::longest) has its true value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Times {

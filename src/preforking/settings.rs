@@ -20,24 +20,22 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// The process that calls [`serve_forever`](crate::TcpServer::serve_forever) is the master. It accepts
 /// nothing, and keeps N workers:
 ///
-/// - A worker that dies is replaced at once, and only its own connections fail with it. So a storm of requests
-///   that crash keeps out nobody. After five in a row that have accepted no connection and have lived less than
-///   100 ms, there are rests as below.
+/// - A worker that dies is replaced at once, and only its own connections fail with it. So a storm of requests that
+///   crash keeps out no other client. After five workers in a row that have accepted no connection and have lived
+///   less than 100 ms, there are rests as below.
 /// - A worker that ends before it is ready is started again after 1 s, then 2 s, and so on up to 60 s. After
 ///   some attempts in a row ([`max_start_failures`](Self::max_start_failures)), `serve_forever` ends with
 ///   [`Error::Workers`].
 /// - A worker that gives no sign of life is [replaced](Self::heartbeat). A worker that has served its time is
 ///   [recycled](Self::max_requests).
-/// - When the master dies, whatever the cause, its workers stop accepting at once. They finish what they have
-///   within the drain limit, and end. Only a handler that computes on and never waits for its peer can
-///   outlast that.
-/// - The listening socket is shut then, so that a stopped worker holds no clients. A socket that was taken
-///   over by [`from_listener`](crate::ServerBuilder::from_listener) stays its maker's. (The path of a Unix
-///   socket is taken as long as a stopped worker has the socket.)
+/// - When the master dies, whatever the cause, its workers stop accepting at once. They finish what they have within
+///   the drain limit, and end. Only a handler that keeps computing and never waits for its peer can outlast that.
+/// - The listening socket is shut then, so that a stopped worker (SIGSTOP) holds no clients. A socket of
+///   [`from_listener`](crate::ServerBuilder::from_listener) is not shut. The path of a Unix socket is taken as long
+///   as a stopped worker has the socket.
 ///
-/// The master must have no other threads, since `fork` copies only one of them, and every lock as it is. It
-/// refuses to start, and to fork, beside others ([`Error::Threads`]). Engines start their threads in the
-/// workers.
+/// The master must have no other threads, since `fork` copies only one of them, and every lock as it is. It refuses
+/// to start and to fork if there are others ([`Error::Threads`]). Engines start their threads in the workers.
 ///
 /// ```no_run
 /// use socketserver::{handler, PreForking, TcpServer, Threading};
@@ -52,31 +50,30 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 ///
 /// # Limits and counters
 ///
-/// [`max_connections`](crate::ServerBuilder::max_connections) is a limit on all workers together, and exact.
-/// It is divided among them as evenly as can be, and nobody is lent a share before it has been given back. So
-/// with fewer connections than workers, some workers serve nobody. With
-/// [`AtLimit::Refuse`](crate::AtLimit::Refuse), a worker whose share is used up may refuse a client although
-/// another worker could serve it. The default is N times the engine's own limit, and follows N.
+/// [`max_connections`](crate::ServerBuilder::max_connections) is a limit on all workers together, and exact. It is
+/// divided among them as evenly as possible. A share is given to another worker only after it was given back. So with
+/// fewer connections than workers, some workers serve nobody. With [`AtLimit::Refuse`](crate::AtLimit::Refuse), a
+/// worker whose share is used up may refuse a client although another worker could serve it. The default is N times
+/// the engine's own limit, and follows N.
 ///
-/// [`ServerHandle::stats`](crate::ServerHandle::stats), in the master and in every worker, are sums over all
-/// workers, past and present. Connections that a worker took along have failed and crashed.
+/// [`ServerHandle::stats`](crate::ServerHandle::stats), in the master and in every worker, are sums over all workers,
+/// past and present. The connections of a worker that died count as failed and crashed.
 ///
 /// # What is where
 ///
-/// [`ServerHandle`](crate::ServerHandle) works on the whole server, wherever it is called. The hooks
-/// `handle_error` and `verify_request` run in the connection's worker, `service_actions` in the master.
-/// Memory is copied at the fork: other workers do not see what a handler changes, and a successor begins with
-/// the master's.
+/// [`ServerHandle`](crate::ServerHandle) works on the whole server, wherever it is called. The hooks `handle_error`
+/// and `verify_request` run in the connection's worker, `service_actions` in the master. Memory is copied at the
+/// fork. Other workers do not see what a handler changes, and a successor begins with the master's memory.
 ///
 /// # Signals
 ///
 /// With [`handle_signals`](crate::ServerBuilder::handle_signals), the master drains all workers at SIGINT and
-/// SIGTERM, and kills them at a second one. It [reloads](crate::ServerHandle::reload) at SIGHUP, and has one
-/// worker more or fewer after SIGTTIN or SIGTTOU. All of them are handled from the bind on. The two that a
-/// terminal sends to a job in its background do not count, and do not stop the master. A worker that gets SIGTERM itself is replaced, and drained
-/// once its successor is ready. SIGKILL is felt by its own connections only, those in children of
-/// [`Forking`](crate::Forking) included. SIGIO tells workers of their master's death; one that comes from
-/// elsewhere does nothing.
+/// SIGTERM, and kills them at a second one. It [reloads](crate::ServerHandle::reload) at SIGHUP. SIGTTIN adds a
+/// worker, and SIGTTOU removes one. All of them are handled from the bind on. If a terminal sends SIGTTIN or SIGTTOU
+/// to a job in the background, it does not count, and does not stop the master. A worker that gets SIGTERM itself is
+/// replaced, and drained once its successor is ready. SIGKILL ends only the connections of that worker, also those in
+/// children of [`Forking`](crate::Forking). SIGIO tells workers that their master has died; from elsewhere it does
+/// nothing.
 ///
 /// [`handle_request`](crate::TcpServer::handle_request) starts one worker for its one connection. If it
 /// cannot be started, that is an error, [`Error::Workers`], at once.
@@ -126,9 +123,9 @@ impl<E: Default> Default for PreForking<E> {
 }
 
 impl<E> PreForking<E> {
-    /// A number of workers, each with a copy of this engine. When the server is bound, these are errors: none
-    /// at all, more than 512, and more than there may be processes (`kernel.pid_max`, `RLIMIT_NPROC`). The
-    /// master also needs 8 descriptors for each (`RLIMIT_NOFILE`).
+    /// A number of workers, each with a copy of this engine. When the server is bound, these are errors: no worker,
+    /// more than 512, and more than there may be processes (`kernel.pid_max`, `RLIMIT_NPROC`). The master also needs
+    /// 8 descriptors for each worker (`RLIMIT_NOFILE`).
     pub fn new(workers: usize, engine: E) -> Self {
         let settings = PreForkingSettings {
             workers,
@@ -163,10 +160,9 @@ impl<E> PreForking<E> {
         self
     }
 
-    /// The longest time without a sign of life, after which a worker is replaced: it is stopped, or its
-    /// serving thread does not come back. When its successor is ready, it is killed, and its connections
-    /// fail; those in the kernel's queue are its successor's. A worker must also become ready in this time.
-    /// Defaults to 30 s; `None`: for ever.
+    /// The longest time without a sign of life. After it, a worker is replaced: it is stopped, or its serving thread
+    /// hangs. When its successor is ready, it is killed, and its connections fail. The successor serves those in the
+    /// kernel's queue. A worker must also become ready in this time. Defaults to 30 s; `None`: for ever.
     ///
     /// The thread that serves gives the sign:
     ///
@@ -174,18 +170,18 @@ impl<E> PreForking<E> {
     /// - with [`Sequential`](crate::Sequential) the thread of the handler, whenever it waits for the peer;
     /// - with [`Threading`], [`ThreadPool`](crate::ThreadPool) and [`Forking`](crate::Forking) a thread that
     ///   runs no handlers. So handlers may take as long as they like, and one that hangs stays unnoticed.
-    /// - A strategy of your own gives it where it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
-    ///   Otherwise it is left alone.
+    /// - A strategy of your own gives it if it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
+    ///   Otherwise the worker is not watched.
     #[must_use]
     pub fn heartbeat(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.heartbeat = limit.into();
         self
     }
 
-    /// After this number of failed starts in a row, `serve_forever` ends with [`Error::Workers`]. A start
-    /// fails when the worker ends before it is ready, or its engine fails within a second. Each worker's
-    /// number counts by itself, and its rests hold up no other. While any worker serves, failures never end
-    /// the server. Defaults to 5, which takes 15 s.
+    /// After this number of failed starts in a row, `serve_forever` ends with [`Error::Workers`]. A start fails when
+    /// the worker ends before it is ready, or its engine fails within a second. Each worker's number counts by
+    /// itself, and its rests do not hold up the others. While any worker serves, failures never end the server.
+    /// Defaults to 5, which takes 15 s.
     #[must_use]
     pub fn max_start_failures(mut self, attempts: u32) -> Self {
         self.settings.start_failures = attempts;

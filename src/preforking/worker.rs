@@ -234,9 +234,9 @@ fn become_worker_process(
     lifeline: &Private,
     settings: &PreForkingSettings,
 ) -> Result<Bound> {
-    // Let go of memory, but for what this worker writes. Keep its own eventfds, the master's pipes for workers,
-    // the listeners, and the two pipes. A copy of another worker's lifeline, for one, would hide the master's
-    // death from that worker.
+    // Let go of memory, except for what this worker writes. Keep its own eventfds, the master's pipes for workers,
+    // the listeners, and the two pipes. A copy of another worker's lifeline, for one, would hide the master's death
+    // from that worker.
     let sources = core.admission.sources.iter().map(Sources::on_pages);
     let_go(&[role.slot.on_pages(), role.queue_counts().on_pages()].into_iter().chain(sources).collect::<Vec<_>>())
         .map_err(Error::system("let go of the memory of the master"))?;

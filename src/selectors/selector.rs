@@ -189,8 +189,8 @@ impl<T> Selector<T> {
         Ok(ready.iter().filter_map(|r| Some((self.key(r)?.clone(), r.events))).collect())
     }
 
-    /// As [`select`](Self::select), but for data that cannot be cloned, and without an allocation once the
-    /// list has grown. It replaces the contents of the list. [`key`](Self::key) returns the key of an entry.
+    /// As [`select`](Self::select), also for data that cannot be cloned, and without an allocation once the list has
+    /// grown. It replaces the contents of the list. [`key`](Self::key) returns the key of an entry.
     ///
     /// ```
     /// use std::{io::Write, os::unix::net::UnixStream, time::Duration};

@@ -12,9 +12,9 @@ use crate::net::Address;
 use crate::observe::{Failure, Observer};
 use crate::strategy::Threading;
 
-/// Builds a server. Every setting has a default. A server that faces the internet should set two more:
-/// [`idle_timeout`](Self::idle_timeout) and [`request_timeout`](Self::request_timeout), which have no limit
-/// by default.
+/// Builds a server. Every setting has a default. Three are off by default, and a server that faces the internet
+/// should set them: [`idle_timeout`](Self::idle_timeout), [`request_timeout`](Self::request_timeout), and
+/// [`per_source`](Self::per_source).
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,10 +110,11 @@ impl<S> ServerBuilder<S> {
         }
     }
 
-    /// Sets the most connections that are served at once. The limit is exact. A `ThreadPool` never serves
-    /// more than it has threads. Defaults to the strategy's own limit: 1 for `Sequential`, the threads of a
-    /// `ThreadPool`; for `Threading` 1024, or `RLIMIT_NOFILE` less 64, whichever is lower. With a handler of
-    /// requests ([`per_request`](crate::per_request)) it is `RLIMIT_NOFILE` less 64 for these three.
+    /// Sets the most connections that are served at once. The limit is exact. Defaults to the strategy's own limit: 1
+    /// for `Sequential`, the threads of a `ThreadPool`; for `Threading` 1024, or `RLIMIT_NOFILE` less 64, whichever
+    /// is lower. A `ThreadPool` never serves more than it has threads. With a handler of requests
+    /// ([`per_request`](crate::per_request)) the default of these three is `RLIMIT_NOFILE` less 64. The threads of a
+    /// pool then bound the requests, not the connections.
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
         self
@@ -310,9 +311,9 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Sets the owner and the group of a Unix socket's file; `None` leaves them as they are. Defaults to
-    /// those of the process. As with chown(2), giving it to another user needs root's rights (`CAP_CHOWN`);
-    /// giving it to a group of one's own does not.
+    /// Sets the owner and the group of a Unix socket's file; `None` leaves them as they are. Defaults to those of the
+    /// process. As with chown(2), giving it to another user needs root's rights (`CAP_CHOWN`); giving it to a group
+    /// of the process does not.
     ///
     /// ```
     /// use socketserver::{handler, ServerBuilder};
@@ -343,9 +344,9 @@ impl<S> ServerBuilder<S> {
         self
     }
 
-    /// Adds an observer, which is told of each connection's beginning and end: for an access log, metrics, a count by
-    /// client. Several are told in the order in which they were added. `()` is an observer that tells nobody: the server
-    /// then measures [`Stats::times`](crate::Stats::times). Defaults to none: then no time is measured.
+    /// Adds an observer, which hears of each connection's beginning and end: for an access log, metrics, a count by
+    /// client. Several are called in the order in which they were added. `()` is an observer that does nothing, so
+    /// that the server measures [`Stats::times`](crate::Stats::times). Defaults to none: then no time is measured.
     ///
     /// See [`Observer`] for what it is told, on which thread and in which process. The examples `access_log`,
     /// `per_client` and `slow_log` are observers.

@@ -87,8 +87,8 @@ impl AsFd for EventFd {
     }
 }
 
-/// Reads once, if there is something to read now (or the end): for descriptors that may be blocking and shall
-/// stay so.
+/// Reads once, if there is something to read now, or the end. It works for descriptors in blocking mode, and leaves
+/// them so.
 pub(crate) fn read_if_ready(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     if poll([Some(fd)], None, Some(Duration::ZERO))?.none() {
         return Err(io::ErrorKind::WouldBlock.into());

@@ -243,8 +243,8 @@ impl Drop for PidFd {
     }
 }
 
-/// Closes the parents' private descriptors in a child, but for some. Neighbours go in one call, if the kernel
-/// has it.
+/// Closes the parents' private descriptors in a child, except for some. Neighbours go in one call, if the kernel has
+/// it.
 pub(crate) fn close_private<'a>(but: impl Iterator<Item = BorrowedFd<'a>> + Clone) {
     // In place: memory that is allocated here would be copied for the child.
     let mut run: Option<(RawFd, RawFd)> = None;

@@ -132,7 +132,7 @@ impl Region {
             View::Same => Ok(unsafe { mprotect(place, length, READ) }?),
             // SAFETY: these are whole pages of a mapping of ours, and nothing here uses them from now on.
             View::Nothing => Ok(unsafe { munmap(place, length) }?),
-            // The memory at `place` stays what it was, but for the right to write it.
+            // The memory at `place` stays what it was; only the right to write it ends.
             View::At(_) => self.view.address().map_or(Ok(()), |view| move_to(view, length, place)),
         }
     }

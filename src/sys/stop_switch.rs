@@ -224,7 +224,7 @@ impl StopSwitch {
             return;
         }
         let nanos = u64::try_from((now() - self.epoch).as_nanos()).unwrap_or(u64::MAX - 1);
-        // Once is enough, but for a run that begins meanwhile. The state of a worker is in memory that the worker can
+        // Once is enough, unless a run begins meanwhile. The state of a worker is in memory that the worker can
         // write, so it is not waited for.
         for _ in 0..16 {
             // The drain limit counts from the first request. A second one must not prolong the drain.

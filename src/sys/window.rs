@@ -14,7 +14,7 @@ use nix::sys::mman::{madvise, mmap_anonymous, mremap, munmap, MRemapFlags, MapFl
 use super::fork;
 use super::shared::{pages, OnPages, Shareable, Shared, SharedRef};
 
-/// A value that this process shares with nobody, but for the part that a [`Window`] shows. Zeroed at first.
+/// A value that this process shares with no other, except for the part that a [`Window`] shows. Zeroed at first.
 ///
 /// A process that is forked while it lives does not have it. Such a process may not use it: it may only drop it.
 #[derive(Debug)]

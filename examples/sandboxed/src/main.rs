@@ -32,7 +32,7 @@ struct Sandbox {
 
 impl Sandbox {
     fn new() -> Result<Self> {
-        // Landlock: everything with files and TCP ports is denied, but for reading in the folder.
+        // Landlock: everything with files and TCP ports is denied, except for reading in the folder.
         let files_and_ports = Ruleset::default()
             .handle_access(AccessFs::from_all(WANTED))?
             .handle_access(AccessNet::from_all(WANTED))?

@@ -56,8 +56,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Checks the limits, then waits for a peer that takes no more. True if the next call shall wait itself:
-    /// the kernel's timeout is armed then. False if this call has waited.
+    /// Checks the limits, then waits for a peer that takes no more. True if the next call is to wait itself, with the
+    /// kernel's timeout. False if this call has waited.
     pub(super) fn may_wait_to_send(&self, deadline: Option<Deadline>) -> io::Result<bool> {
         match self.notice {
             StopNotice::ByPolling => {

@@ -6,9 +6,9 @@ use crate::event_loop::state::transport::Transport;
 use crate::event_loop::state::State;
 
 impl Transport<'_> {
-    /// Links this connection to `other`, to which it copies its input: it is read only as fast as `other` takes it.
-    /// Reading pauses while the queue of `other` is above the high-water mark, until the low one. For both ways, link
-    /// each to the other. (Twisted's port forwarder does this by `registerProducer`.)
+    /// Links this connection to `other`, to which its protocol copies the input. This connection is then read only as
+    /// fast as `other` takes it. Reading pauses while the queue of `other` is above the high-water mark, until the
+    /// low one. For both ways, link each to the other. (Twisted's port forwarder does this by `registerProducer`.)
     ///
     /// This pause is independent of [`pause_reading`](Self::pause_reading) and
     /// [`resume_reading`](Self::resume_reading). A long queue of this connection *itself* no longer pauses its reading,

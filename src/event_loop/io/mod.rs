@@ -202,7 +202,7 @@ impl Io {
         }
     }
 
-    /// Of no effect but for TCP.
+    /// Has an effect only with TCP.
     pub(crate) fn set_no_delay(&self, on: bool) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_no_delay(on),
@@ -211,7 +211,7 @@ impl Io {
         }
     }
 
-    /// Of no effect but for TCP.
+    /// Has an effect only with TCP.
     pub(crate) fn set_keep_alive(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.set_keep_alive(time),

@@ -10,13 +10,14 @@ use crate::event_loop::state::work::Deferred;
 use crate::event_loop::state::State;
 
 impl Context<'_> {
-    /// Goes on with a connection that a handler has [detached](crate::Connection::detach), or with a connected socket of
-    /// the program's own, as with one of the loop. The protocol gets what was read ahead first. Under TLS the loop goes on
-    /// with the session.
+    /// Goes on with a connection that a handler has [detached](crate::Connection::detach), or with another connected
+    /// socket of the program. The loop treats it as one of its own. The protocol gets what was read ahead first.
+    /// Under TLS the loop goes on with the session.
     ///
     /// A detached connection stays with the server that has accepted it: in its counts, under its limit and its time
-    /// limits, and in its drain. When that server stops, [`shutting_down`](Protocol::shutting_down) is called, and the
-    /// connection ends when it is idle, or is cut at that server's drain limit. This loop's own stop ends it as well.
+    /// limits, and in its drain. When that server stops, [`shutting_down`](Protocol::shutting_down) is called, and
+    /// the connection ends when it is idle, or is cut at that server's drain limit. This loop's own stop ends it,
+    /// too.
     ///
     /// A socket of the program's own is in no counter and under no limit of connections.
     ///

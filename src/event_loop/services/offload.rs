@@ -45,8 +45,8 @@ impl std::error::Error for BlockingError {
 }
 
 impl Context<'_> {
-    /// Runs `work` on a thread of a small pool, and then calls `done` on the loop with the result. Use it for what
-    /// would hold up the loop: a file, a database, a long computation (Twisted's `deferToThread`, asyncio's
+    /// Runs `work` on a thread of a small pool, and then calls `done` on the loop with the result. Use it for work
+    /// that would hold up the loop: a file, a database, a long computation (Twisted's `deferToThread`, asyncio's
     /// `run_in_executor`).
     ///
     /// ```
@@ -65,9 +65,8 @@ impl Context<'_> {
     /// work. A server that never calls this has none. Pieces of work end in any order. A panic in `work` is contained
     /// and logged; `done` gets it as an error, and also gets the error if there is no thread.
     ///
-    /// More work waits in a queue without a bound. Only the caller knows what to do at a bound, and that is one call:
-    /// pause reading until the work is done. Then each connection has one piece in the queue, and the connection limit
-    /// bounds it.
+    /// More work waits in a queue without a bound. To bound it, pause reading until the work is done. Then each
+    /// connection has one piece in the queue.
     ///
     /// `done` is called in a later turn, never within this callback. The connection that asked may be gone then: keep
     /// its [`ConnId`](crate::event_loop::ConnId), which then stands for nothing. A drain waits for busy connections,

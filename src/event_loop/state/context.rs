@@ -11,9 +11,9 @@ use crate::event_loop::state::State;
 /// before this one has returned. If the connection is gone, the method returns `false` or `None`.
 ///
 /// With [`EventLoops`](crate::EventLoops), ids of connections of the other loops work as well. The act is sent to the
-/// connection's loop, and done there in order. `true` then means only that the loop exists, because this loop does not
-/// know if the connection does. Methods that work for this loop only say so. An id of a reactor of another server
-/// stands for nothing.
+/// connection's loop, and done there in order. `true` then means only that the loop exists, because this loop does
+/// not know if the connection does. Methods that work for this loop only say so. An id from the reactor of another
+/// server is not valid.
 pub struct Context<'a> {
     pub(crate) state: &'a mut State,
 }

@@ -22,11 +22,11 @@ pub enum Eof {
 /// One connection's side of a conversation: a value for each connection, made by a
 /// [`Factory`](crate::event_loop::Factory).
 ///
-/// The loop calls the methods; only [`data_received`](Self::data_received) is required. Each is lent the [`Transport`],
-/// to write, to close, and to reach other connections. None may block, because all connections of the loop wait for it.
-/// For what takes time use a timer, [`Context::blocking`], or a thread that comes back by
+/// The loop calls the methods; only [`data_received`](Self::data_received) is required. Each is lent the
+/// [`Transport`], to write, to close, and to reach other connections. None may block, because all connections of the
+/// loop wait for it. For what takes time use a timer, [`Context::blocking`], or a thread that comes back by
 /// [`ReactorHandle::call_from_thread`](crate::event_loop::ReactorHandle::call_from_thread).
-/// [The guide](crate::guide::event_loop) explains it all.
+/// [The guide](crate::guide::event_loop) has the order of things.
 ///
 /// | callback | when | afterwards |
 /// |---|---|---|
@@ -77,7 +77,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Called with data, which is lent for the call. Its pieces need not be those that the peer wrote.
+    /// Called with data, which is lent for the call. The peer's writes do not arrive as they were cut.
     ///
     /// # Errors
     /// Whatever the protocol likes.
@@ -152,8 +152,8 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Called once, last: the connection is gone. It is in no group any more, its timers are cancelled, and its id
-    /// stands for nothing. A panic here is contained and logged.
+    /// Called once, last: the connection is gone. It has left its groups, its timers are cancelled, and its id is not
+    /// valid any more. A panic here is contained and logged.
     fn connection_lost(&mut self, cx: &mut Context<'_>, why: &Lost) {}
 }
 

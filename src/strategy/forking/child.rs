@@ -60,7 +60,7 @@ fn serve(request: &mut Option<Request>, slot: &SharedRef<ChildSlot>, strategy: &
         hook();
     }
 
-    // From here on the request belongs to the child, but for its permit.
+    // From here on the request belongs to the child, and only its permit to the parent.
     let Some(mut request) = request.take() else { return Verdict::Failed };
     if let Err(verdict) = let_in(&core, &mut request, slot, parent) {
         // The permit is the parent's. Dropped here, it would count as given back.

@@ -5,8 +5,7 @@
 //! watches the child's pidfd, and accounts for its end ([`children`]). [`bounds`] are what a process is held
 //! to; worker processes of `PreForking` have the same.
 //!
-//! What may not stand here: `unsafe` but for the promise of [`Forking::allow_threads`]. System calls are in
-//! `sys::process`.
+//! The only `unsafe` here is the promise of [`Forking::allow_threads`]. System calls are in `sys::process`.
 
 mod bounds;
 mod child;
@@ -35,16 +34,15 @@ pub(crate) use bounds::{bound_settings, Bounds};
 
 /// A process for each connection: what happens in a handler, happens to that connection only.
 ///
-/// A panic, an abort, an exit, a segfault, a stack overflow, a leak, an endless loop: the child is gone, and
-/// the server goes on. The child's end is classified, counted, logged and told to the
-/// [`handle_error`](crate::ServerBuilder::handle_error) hook. Memory is copied on write: a handler sees the
-/// server's state as it was at the fork, and changes only its own copy. [The guide](crate::guide::forking)
-/// has what a handler may do there, and the exit codes.
+/// After a panic, an abort, an exit, a segfault or a stack overflow the child is gone, and the server goes on. So it
+/// is after a leak or an endless loop, where a limit ends the child. The end is classified, counted, logged and given
+/// to the [`handle_error`](crate::ServerBuilder::handle_error) hook. Memory is copied on write: a handler sees the
+/// server's state as it was at the fork, and changes only its own copy. [The guide](crate::guide::forking) has what a
+/// handler may do there, and the exit codes.
 ///
-/// The server must have no other threads, since `fork` copies only one of them, and every lock as it is. It
-/// refuses to start, and to fork, beside others ([`Error::Threads`]). Unlike Python's `ForkingMixIn`, it
-/// never waits for a child at its limit, and reaps its own children only. A child keeps neither the listener
-/// nor the signal handlers.
+/// The server must have no other threads, since `fork` copies only one of them, and every lock as it is. It refuses
+/// to start and to fork if there are others ([`Error::Threads`]). Unlike Python's `ForkingMixIn`, it never waits for
+/// a child at its limit, and reaps its own children only. A child keeps neither the listener nor the signal handlers.
 ///
 /// ```no_run
 /// use socketserver::{Connection, Forking, HandlerResult};
