@@ -142,6 +142,11 @@ impl<T> Mailbox<T> {
         self.queue.pop()
     }
 
+    /// True if no message waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Clears, and takes the messages that are there now. Those that come meanwhile wake the owner again.
     pub(crate) fn take_all(&self) -> Vec<T> {
         self.clear();

@@ -15,19 +15,28 @@ impl Args {
     /// Gives the server the certificate of the command line, if there is one.
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     pub fn tls<S>(&self, builder: ServerBuilder<S>) -> ServerBuilder<S> {
+        match self.tls_config() {
+            Some(config) => builder.tls(config),
+            None => builder,
+        }
+    }
+
+    /// The certificate of the command line, for servers that begin TLS themselves.
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    pub fn tls_config(&self) -> Option<socketserver::TlsConfig> {
         use socketserver::tls::ClientAuth;
         use socketserver::TlsConfig;
 
         let [cert, key, ca] = ["tls-cert", "tls-key", "tls-client-ca"].map(|name| self.get::<String>(name));
         let config = match (cert, key, ca) {
-            (None, None, None) => return builder,
+            (None, None, None) => return None,
             (Some(cert), Some(key), None) => TlsConfig::from_pem(cert, key),
             (Some(cert), Some(key), Some(ca)) => {
                 TlsConfig::from_pem(cert, key).and_then(|config| config.client_ca(ca, ClientAuth::Required))
             }
             _ => fail("TLS wants both --tls-cert FILE and --tls-key FILE"),
         };
-        builder.tls(config.unwrap_or_else(|e| fail(e)))
+        Some(config.unwrap_or_else(|e| fail(e)))
     }
 
     /// As [`tls`](Self::tls). Without a certificate on the command line, it makes one for localhost with the `openssl`

@@ -29,7 +29,7 @@ const UDP: u16 = 1232;
 /// How long others may keep an answer, in seconds.
 const TTL: u32 = 60;
 
-/// How long a client of TCP may be silent (RFC 7766 wants seconds).
+/// How long a client of TCP may be silent, and how long it may take for a question (RFC 7766 wants seconds).
 const IDLE: Duration = Duration::from_secs(10);
 
 impl Hosts {
@@ -136,6 +136,7 @@ impl DatagramProtocol for Hosts {
 impl StringReceiver for Hosts {
     fn connection_made(&mut self, t: &mut FramedTransport<'_, dyn Encoder>) -> HandlerResult {
         t.set_idle_timeout(Some(IDLE));
+        t.set_request_timeout(Some(IDLE));
         Ok(())
     }
 
@@ -150,8 +151,8 @@ impl StringReceiver for Hosts {
 
 /// Two servers, each with the thread that waits for it.
 fn on_threads(args: &Args, hosts: Hosts) -> Result<(), AnyError> {
-    let threading = ServerBuilder::new().strategy(Threading::new()).idle_timeout(IDLE).handle_signals();
-    let mut tcp = threading.bind(&args.addr, hosts.clone())?;
+    let threading = ServerBuilder::new().strategy(Threading::new()).idle_timeout(IDLE).request_timeout(IDLE);
+    let mut tcp = threading.handle_signals().bind(&args.addr, hosts.clone())?;
     let mut udp = ServerBuilder::new().strategy(Sequential).bind_udp(tcp.local_addr().to_string(), hosts)?;
     let handle = udp.handle();
     common::listening(tcp.local_addr());

@@ -1,5 +1,5 @@
 //! Rooms for IRC clients: `irssi -c 127.0.0.1 -p 1234 -n ada`, then `/join #rust`. On one event loop, where a channel is a
-//! group. Messages are read and written by `irc-proto`. There are no operators, modes and passwords.
+//! group. Messages are read and written by `irc-proto`. There are no topics, modes, operators and passwords.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};

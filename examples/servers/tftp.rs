@@ -1,4 +1,4 @@
-//! Gives out the files of a folder by TFTP (RFC 1350): `tftp 127.0.0.1 1234 -c get README.md`. One reactor, with a socket
+//! Gives out the files of a folder by TFTP (RFC 1350): `tftp -m binary 127.0.0.1 1234 -c get README.md`. One reactor, with a socket
 //! and a protocol of its own for each transfer. A timer sends again what was lost.
 
 use std::fs::File;
@@ -14,9 +14,8 @@ use socketserver::{Addr, HandlerResult, Reactor};
 /// Bytes of a file in a packet. A shorter one is the last.
 const BLOCK: usize = 512;
 
-/// How often a packet is sent again, and after how long a silence each time.
+/// How often a packet is sent again.
 const TRIES: u32 = 5;
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Most transfers at once.
 const TRANSFERS: usize = 100;
@@ -24,6 +23,7 @@ const TRANSFERS: usize = 100;
 /// Takes the requests.
 struct Server {
     folder: PathBuf,
+    silence: Duration,
     /// Each transfer has a clone.
     transfers: Rc<()>,
 }
@@ -34,8 +34,8 @@ impl DatagramProtocol for Server {
             [0, 1, rest @ ..] => match self.open(rest) {
                 Ok(file) => {
                     let any = if matches!(from, Addr::Ip(addr) if addr.is_ipv6()) { "[::]:0" } else { "0.0.0.0:0" };
-                    let (to, _count) = (from.clone(), self.transfers.clone());
-                    t.listen_udp(any, Transfer { file, to, block: 1, tries: 0, timer: None, _count })?;
+                    let (to, silence, _count) = (from.clone(), self.silence, self.transfers.clone());
+                    t.listen_udp(any, Transfer { file, to, silence, block: 1, tries: 0, timer: None, _count })?;
                     return Ok(());
                 }
                 Err(refused) => refused,
@@ -78,6 +78,8 @@ impl Server {
 struct Transfer {
     file: File,
     to: Addr,
+    /// After so long without an answer, the block is sent again.
+    silence: Duration,
     /// The number of the block that was sent last, from 1 on. Its packet has the lower 16 bits.
     block: u64,
     tries: u32,
@@ -97,7 +99,7 @@ impl Transfer {
         let [high, low] = (self.block as u16).to_be_bytes();
         let packet = [&[0, 3, high, low], self.block()?.as_slice()].concat();
         t.send_to(&self.to, &packet)?;
-        if let Some(old) = self.timer.replace(t.set_timer(SILENCE)) {
+        if let Some(old) = self.timer.replace(t.set_timer(self.silence)) {
             t.cancel(old);
         }
         Ok(())
@@ -142,9 +144,13 @@ impl DatagramProtocol for Transfer {
 }
 
 fn main() -> Result<(), AnyError> {
-    let options = [("folder DIR", "whose files are given out [.]")];
+    let options = [
+        ("folder DIR", "whose files are given out [.]"),
+        ("silence MS", "after how long a packet is sent again, five times at most [1000]"),
+    ];
     let args = common::args("Gives out the files of a folder by TFTP.", &[&options]);
-    let server = Server { folder: args.choice("folder", ".").into(), transfers: Rc::new(()) };
+    let silence = args.millis("silence").unwrap_or(Duration::from_secs(1));
+    let server = Server { folder: args.choice("folder", ".").into(), silence, transfers: Rc::new(()) };
     if !server.folder.is_dir() {
         common::fail(format!("--folder {}: there is no such folder", server.folder.display()));
     }

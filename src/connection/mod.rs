@@ -27,6 +27,7 @@ mod input;
 mod items;
 mod output;
 mod parked;
+mod shortcut;
 mod traits;
 mod wire;
 mod writer;

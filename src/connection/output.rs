@@ -49,6 +49,11 @@ impl Output {
         Ok(data.len())
     }
 
+    /// The buffer, which is empty: for what must go before all that is written.
+    pub(super) fn rest(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
     /// Sends the buffer. After an error the rest is dropped, because the connection cannot be written to any
     /// more.
     pub(super) fn send(&mut self, wire: &Wire) -> io::Result<()> {

@@ -1,14 +1,18 @@
 //! The mailbox: no message stays without a wake-up, and no wake-up stays without a message.
 
+use std::io::Read;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{check, join_all};
+use crate::connection::Event;
 use crate::mailbox::{Bell, Mailbox};
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::thread::{spawn, JoinHandle};
-use crate::sys;
+use crate::sys::{self, model::act};
+use crate::Connection;
 
 const SENDERS: usize = 2;
 const EACH: usize = 2;
@@ -102,6 +106,29 @@ fn no_call_is_left_behind_a_handler_that_waits() {
         }
         join_all(senders);
         assert!(sleeps <= 2 * SENDERS * EACH, "{sleeps} wake-ups");
+    });
+}
+
+/// A thread waits for its peer while two others send: past the queue, or into it.
+#[test]
+fn messages_to_a_connection_that_waits_arrive_in_order() {
+    check(|| {
+        let (mut conn, mut client) = Connection::pair().unwrap();
+        let writer = conn.writer().unwrap();
+        let serving = spawn(move || while conn.wait().unwrap() != Event::End {});
+        let send = |name| {
+            let writer = writer.clone();
+            spawn(move || (0..EACH).for_each(|n| writer.send(format!("{name}{n} ").into_bytes()).unwrap()))
+        };
+        join_all(vec![send('a'), send('b')]);
+        act(|| client.shutdown(Shutdown::Write).unwrap());
+        serving.join().unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        for name in ['a', 'b'] {
+            let of_one: Vec<_> = heard.split_whitespace().filter(|word| word.starts_with(name)).collect();
+            assert_eq!(of_one, (0..EACH).map(|n| format!("{name}{n}")).collect::<Vec<_>>(), "{heard}");
+        }
     });
 }
 

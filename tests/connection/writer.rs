@@ -57,6 +57,43 @@ fn each_thread_s_messages_keep_their_order() {
     serving.join().unwrap().unwrap();
 }
 
+/// Over TCP, where a socket may take a part of a message.
+#[test]
+fn messages_arrive_whole_at_a_peer_that_reads_slowly() {
+    const EACH: usize = 200;
+    let (lend, lent) = mpsc::channel();
+    let listen = handler(move |conn| {
+        lend.send(conn.writer()?)?;
+        while conn.next_line()?.is_some() {
+            conn.send_line("an answer between them")?;
+        }
+        Ok(())
+    });
+    let server = serve(ServerBuilder::new().bind_tcp("127.0.0.1:0", listen).unwrap());
+    let mut client = server.connect();
+    let writer = lent.recv_timeout(LONG).unwrap();
+    let senders = ["a", "b"].map(|name| {
+        let writer = writer.clone();
+        let message = move |n: usize| format!("{name} {n} {}\n", "x".repeat(16_000 - n)).into_bytes();
+        thread::spawn(move || (0..EACH).for_each(|n| writer.send_timeout(message(n), LONG).unwrap()))
+    });
+    (0..20).for_each(|_| client.write_all(b"a question\n").unwrap());
+    let (mut next, mut answers) = (std::collections::HashMap::new(), 0);
+    for line in BufReader::with_capacity(1000, client).lines().take(2 * EACH + 20) {
+        let line = line.unwrap();
+        let [name, n, text] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{line:.50}") };
+        if line == "an answer between them" {
+            answers += 1;
+            continue;
+        }
+        let due: &mut usize = next.entry(name.to_owned()).or_default();
+        assert_eq!((n.parse(), text.len()), (Ok(*due), 16_000 - *due), "{name}");
+        *due += 1;
+    }
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    assert_eq!((next["a"], next["b"], answers), (EACH, EACH, 20));
+}
+
 #[test]
 fn a_message_never_lands_within_what_the_handler_writes() {
     let (mut conn, mut client) = Connection::pair().unwrap();

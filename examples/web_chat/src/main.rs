@@ -1,6 +1,7 @@
 //! A chat room for browsers and for `nc`, on one thread or on many: `cargo run`, then http://127.0.0.1:1234 in a browser,
 //! and `nc 127.0.0.1 PORT` for the second port. README.md says in which order to read.
 
+mod allowance;
 mod broker;
 #[path = "../../common/mod.rs"]
 mod common;
@@ -14,12 +15,13 @@ mod ws;
 
 use std::sync::Arc;
 
+use allowance::Allowance;
 use broker::Broker;
 use common::{fail, Args, Usage};
 use ports::{Kind, Ports};
 use room::Room;
 use socketserver::server::Engine;
-use socketserver::{EventLoop, Group, Report, Result, ServerBuilder, Threading, TlsConfig};
+use socketserver::{EventLoop, Group, Report, Result, ServerBuilder, Threading};
 
 const ABOUT: &str = "A chat room for browsers at ADDR, and for nc at a second port. /stats has the server's numbers.";
 
@@ -28,6 +30,7 @@ const OPTIONS: &[Usage] = &[
     ("strategy S", "event-loop: one thread for all; threading: a thread for each connection [event-loop]"),
     ("broker URL", "redis://HOST[:PORT]: share the room with the servers on other machines"),
     ("room NAME", "which of the rooms that the broker has [lobby]"),
+    ("most-said N", "messages of one member in a second; one more, and the member is cut [20]"),
     ("tls-cert FILE", "serve the pages by TLS with this certificate, in PEM"),
     ("tls-key FILE", "its private key, in PEM"),
 ];
@@ -37,7 +40,8 @@ const MOST_WAITING: usize = 1 << 20;
 
 fn main() -> Result<()> {
     let args = common::args(ABOUT, &[OPTIONS, common::LIMITS]);
-    let (room, ports, tls) = (Arc::new(Room::default()), Arc::new(Ports::default()), tls(&args));
+    let most_said = args.get("most-said").unwrap_or(Allowance::PER_SECOND);
+    let (room, ports, tls) = (Arc::new(Room::new(most_said)), Arc::new(Ports::default()), args.tls_config());
     if let Some(url) = args.get::<String>("broker") {
         let started = Broker::start(&url, args.choice("room", "lobby"), &room);
         started.unwrap_or_else(|e| fail(format!("--broker {url}: {e}")));
@@ -73,13 +77,4 @@ fn serve<H, S: Engine<H>>(builder: ServerBuilder<S>, args: &Args, ports: &Ports,
     let lines = lines.unwrap_or_else(|| fail("--lines wants a port that is not the page's"));
     [&addrs[0], lines].into_iter().for_each(common::listening);
     server.serve_forever()
-}
-
-/// The certificate of the command line.
-fn tls(args: &Args) -> Option<TlsConfig> {
-    match (args.get::<String>("tls-cert"), args.get::<String>("tls-key")) {
-        (None, None) => None,
-        (Some(cert), Some(key)) => Some(TlsConfig::from_pem(cert, key).unwrap_or_else(|e| fail(e))),
-        _ => fail("TLS wants both --tls-cert FILE and --tls-key FILE"),
-    }
 }

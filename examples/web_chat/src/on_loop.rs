@@ -15,7 +15,7 @@ use socketserver::{
 use crate::http::{self, Answer, Heads, LONGEST_HEAD};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
-use crate::room::{Effect, Room, Seat, STOPPING};
+use crate::room::{Effect, Room, Seat, FLOOD, STOPPING};
 use crate::ws::{self, Next, Socket};
 
 /// What all connections share. A clone is a handful of pointers.
@@ -164,9 +164,15 @@ impl Protocol for Member {
             match self.socket.next(&mut stream) {
                 Next::Says(text) => {
                     let effect = self.seat.hear(&text);
+                    let is_flood = effect.is_flood;
                     let reply = self.chat.apply(stream.transport(), &self.seat, self.chat.frames, effect);
                     if let Some(reply) = reply {
                         stream.write_all(&ws::text_frame(&reply))?;
+                    }
+                    if is_flood {
+                        stream.transport().leave(self.chat.frames); // nothing may follow the close
+                        self.socket.cut(&mut stream);
+                        return Err(PeerFault::new(FLOOD).into());
                     }
                 }
                 Next::Waits => return Ok(()),
@@ -210,9 +216,13 @@ impl LineReceiver for Liner {
 
     fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
         let effect = self.seat.hear(&String::from_utf8_lossy(line));
-        match self.chat.apply(t, &self.seat, self.chat.lines, effect) {
-            Some(reply) => t.send_line(reply),
-            None => Ok(()),
+        let is_flood = effect.is_flood;
+        if let Some(reply) = self.chat.apply(t, &self.seat, self.chat.lines, effect) {
+            t.send_line(reply)?;
+        }
+        match is_flood {
+            true => Err(PeerFault::new(FLOOD).into()),
+            false => Ok(()),
         }
     }
 

@@ -13,7 +13,7 @@ use socketserver::{Connection, HandlerResult, PeerFault, StreamRequestHandler, T
 use crate::http::{self, Answer, Heads};
 use crate::numbers;
 use crate::ports::{Kind, Ports};
-use crate::room::{Room, Seat, STOPPING};
+use crate::room::{Room, Seat, FLOOD, STOPPING};
 use crate::ws::{self, Next, Socket};
 
 /// One for all connections.
@@ -66,8 +66,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Does what a message does.
-    fn hear(&mut self, writer: &ConnectionWriter, text: &str) -> HandlerResult {
+    /// Does what a message does. False if the member says too much, and must go.
+    fn hear(&mut self, writer: &ConnectionWriter, text: &str) -> HandlerResult<bool> {
         let had_joined = self.seat.has_joined();
         let effect = self.seat.hear(text);
         if let Some(news) = effect.news {
@@ -83,7 +83,16 @@ impl Place<'_> {
             let outlet = Outlet { writer: writer.clone(), takes_frames: self.takes_frames };
             self.chat.members.lock().insert(self.seat.number(), outlet);
         }
-        Ok(())
+        Ok(!effect.is_flood)
+    }
+}
+
+impl Place<'_> {
+    /// Sends what the member has been told so far, and tells it no more. Nothing may follow a close: a browser would take
+    /// it for a fault.
+    fn fall_silent(&self, conn: &mut Connection) -> io::Result<()> {
+        self.chat.members.lock().remove(&self.seat.number());
+        conn.flush()
     }
 }
 
@@ -165,14 +174,18 @@ impl Chat {
             };
             if event == Some(Event::Stopping) {
                 is_stopping = true;
-                // Nothing may follow the close: a browser would take it for a fault.
-                self.members.lock().remove(&place.seat.number());
-                conn.flush()?;
+                place.fall_silent(conn)?;
                 socket.go_away(&mut conn.nonblocking());
             }
             loop {
                 match socket.next(&mut conn.nonblocking()) {
-                    Next::Says(text) => place.hear(&writer, &text)?,
+                    Next::Says(text) => {
+                        if !place.hear(&writer, &text)? {
+                            place.fall_silent(conn)?;
+                            socket.cut(&mut conn.nonblocking());
+                            return Err(PeerFault::new(FLOOD).into());
+                        }
+                    }
                     Next::Waits => break,
                     Next::Leaves => return Ok(()),
                     Next::Errs(why) => return Err(PeerFault::new(why).into()),
@@ -190,7 +203,9 @@ impl Chat {
         writer.send_line("What is your name?")?;
         while conn.next_request()? {
             let Some(line) = conn.next_line()? else { break };
-            place.hear(&writer, &line)?;
+            if !place.hear(&writer, &line)? {
+                return Err(PeerFault::new(FLOOD).into());
+            }
         }
         if conn.is_stopping() {
             writer.send_line(STOPPING)?;

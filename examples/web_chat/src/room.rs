@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
+use crate::allowance::Allowance;
 use crate::broker::{Broker, Letter};
 
 /// Longest name and longest message, in characters.
@@ -13,12 +15,17 @@ const TEXT: usize = 2000;
 /// What members by lines are told at a stop; a browser gets code 1001.
 pub const STOPPING: &str = "* the server stops";
 
+/// Why the connection of a member ends who says too much.
+pub const FLOOD: &str = "a member says too much at once";
+
 /// Tells a text to every member on this machine.
 type Tell = Box<dyn Fn(String) + Send + Sync>;
 
 /// One value for all members, which may be on many threads.
 #[derive(Default)]
 pub struct Room {
+    /// Messages that a member may say in a second.
+    most_said: u32,
     people: Mutex<People>,
     next_seat: AtomicU64,
     /// Messages that members have said here, and copies of them and of news that were sent out.
@@ -47,15 +54,22 @@ impl People {
 pub struct Effect {
     pub reply: Option<String>,
     pub news: Option<String>,
+    /// True if the member says too much: told so, it must go.
+    pub is_flood: bool,
 }
 
 impl Effect {
     fn reply(text: impl Into<String>) -> Self {
-        Self { reply: Some(text.into()), news: None }
+        Self { reply: Some(text.into()), ..Self::default() }
     }
 }
 
 impl Room {
+    /// A room whose members may say so many messages in a second each.
+    pub fn new(most_said: u32) -> Self {
+        Self { most_said, ..Self::default() }
+    }
+
     fn people(&self) -> MutexGuard<'_, People> {
         self.people.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,11 +157,13 @@ pub struct Seat {
     room: Arc<Room>,
     number: u64,
     name: Option<String>,
+    allowance: Allowance,
 }
 
 impl Seat {
     pub fn new(room: &Arc<Room>) -> Self {
-        Self { room: room.clone(), number: room.next_seat.fetch_add(1, Relaxed), name: None }
+        let (number, allowance) = (room.next_seat.fetch_add(1, Relaxed), Allowance::new(room.most_said));
+        Self { room: room.clone(), number, name: None, allowance }
     }
 
     /// Which no other seat has.
@@ -162,6 +178,13 @@ impl Seat {
 
     /// Takes a message: the first one is a name.
     pub fn hear(&mut self, text: &str) -> Effect {
+        if !self.allowance.take(Instant::now()) {
+            let most = self.room.most_said;
+            return Effect {
+                is_flood: true,
+                ..Effect::reply(format!("* too much at once: at most {most} messages a second"))
+            };
+        }
         let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
         match &self.name {
             None => self.join(&text),
@@ -173,7 +196,7 @@ impl Seat {
                 self.room.said.fetch_add(1, Relaxed);
                 let news = format!("{name}: {text}");
                 self.room.publish(Letter::Said(news.clone()));
-                Effect { reply: None, news: Some(news) }
+                Effect { news: Some(news), ..Effect::default() }
             }
         }
     }
@@ -191,7 +214,7 @@ impl Seat {
         self.name = Some(name.to_owned());
         self.room.publish(Letter::Joined(name.to_owned()));
         let news = Some(joined(name));
-        Effect { reply: news.clone(), news }
+        Effect { reply: news.clone(), news, is_flood: false }
     }
 
     fn who(&self) -> Effect {

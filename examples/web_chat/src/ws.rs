@@ -65,9 +65,9 @@ pub enum Next {
 
 impl Socket {
     pub fn new() -> Self {
-        // 4 KiB to read: the default makes 128 KiB for each member.
+        // 1 KiB to read, which most messages fit into: the default makes 128 KiB for each member.
         let config = WebSocketConfig::default()
-            .read_buffer_size(4 << 10)
+            .read_buffer_size(1 << 10)
             .write_buffer_size(0)
             .max_message_size(Some(LONGEST))
             .max_frame_size(Some(LONGEST));
@@ -99,6 +99,11 @@ impl Socket {
     /// Tells a member of the server's stop.
     pub fn go_away(&mut self, stream: &mut (impl Read + Write)) {
         self.close(stream, CloseCode::Away);
+    }
+
+    /// Tells a member that it has said too much.
+    pub fn cut(&mut self, stream: &mut (impl Read + Write)) {
+        self.close(stream, CloseCode::Policy);
     }
 
     fn close(&mut self, stream: &mut (impl Read + Write), code: CloseCode) {

@@ -39,7 +39,7 @@ impl Wire {
         sent
     }
 
-    fn count(&self, read: usize, written: usize) {
+    pub(super) fn count(&self, read: usize, written: usize) {
         let Moved { read: before, written: sent } = self.moved.get();
         self.set_moved(Moved { read: before + read as u64, written: sent + written as u64 });
     }

@@ -127,7 +127,7 @@ impl Wire {
             if look && until.is_some_and(|at| at <= Instant::now()) {
                 return Ok(None);
             }
-            readable = self.wait_for_news(waits, by, until)?;
+            readable = self.shared(output, || self.wait_for_news(waits, by, until))?;
         }
     }
 

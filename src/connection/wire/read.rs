@@ -214,7 +214,7 @@ impl Wire {
             }
             self.check(deadline)?;
             // Also ends for a message or the stop: the next round finds out which.
-            self.wait(idle, Some(self.as_fd()), None, deadline)?;
+            self.shared(output, || self.wait(idle, Some(self.as_fd()), None, deadline))?;
         }
     }
 }

@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::io::{Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
@@ -20,6 +21,31 @@ fn a_wake_up_that_comes_late_is_cleared() {
     let by = deadline();
     wire.wait(false, None, None, by).unwrap();
     assert!(wire.check(by).is_err(), "the second wait waits");
+}
+
+#[test]
+fn a_message_to_a_connection_that_waits_wakes_no_thread() {
+    let waits: [fn(&mut Connection); 2] = [|conn| drop(conn.next_line()), |conn| drop(conn.wait())];
+    for wait in waits {
+        let (mut conn, mut client) = Connection::pair().unwrap();
+        let writer = conn.writer().unwrap();
+        let messages = conn.wire().mailbox.get().unwrap().clone();
+        let waiting = thread::spawn(move || {
+            wait(&mut conn);
+            conn
+        });
+        while !messages.shortcut.is_open() {
+            thread::yield_now();
+        }
+        writer.send(*b"news").unwrap();
+        let mut news = [0; 4];
+        client.read_exact(&mut news).unwrap();
+        assert!(news == *b"news" && !messages.is_woken() && writer.queued() == 0);
+        client.write_all(b"bye\n").unwrap();
+        let conn = waiting.join().unwrap();
+        assert_eq!(conn.wire().moved.get().written, 4);
+        assert!(!messages.shortcut.is_open());
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Writing. Only the thread that serves the connection writes; it also sends the messages of other threads.
+//! Writing. The thread that serves the connection writes; it also sends the messages of other threads.
 //!
-//! If several threads wrote to one socket, each write would need a lock, and a slow peer would block a sender
-//! that serves another client. So other threads queue whole messages.
+//! If any thread wrote to the socket, a slow peer would block a sender that serves another client. So other threads queue
+//! whole messages. Only while this thread waits for its peer do they write themselves, without a wait: see `Shortcut`.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
@@ -86,6 +87,20 @@ impl Wire {
             output.write(self, &message)?;
         }
         output.send(self)
+    }
+
+    /// Waits for the peer, and lets writers write to the socket meanwhile. Call it with nothing to send.
+    ///
+    /// Not under TLS: only this thread has the session.
+    pub(super) fn shared<T>(&self, output: &RefCell<Output>, wait: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let messages = self.mailbox.get().filter(|_| self.tls.get().is_none() && !self.progress.get().broken);
+        let Some(messages) = messages else { return wait() };
+        let open = messages.shortcut.open(self.fd());
+        let waited = wait();
+        // What is left of a message goes before all that the handler writes.
+        let written = messages.close_shortcut(open, output.borrow_mut().rest());
+        self.count(0, written as usize);
+        waited
     }
 
     pub(in crate::connection) fn writer(&self) -> io::Result<ConnectionWriter> {

@@ -98,6 +98,15 @@ fn what_is_no_question_harms_nothing() {
     }
 }
 
+/// Both servers at once, since each takes its 10 s.
+#[test]
+fn a_client_that_does_not_end_its_question_is_cut() {
+    let servers = servers("slow");
+    let mut clients: Vec<_> = servers.iter().map(Server::connect).collect();
+    clients.iter_mut().for_each(|client| client.send(b"\0\x20half a question"));
+    clients.iter_mut().for_each(|client| assert!(client.until_closed().is_empty()));
+}
+
 #[test]
 fn a_file_that_is_none_is_named() {
     let output =

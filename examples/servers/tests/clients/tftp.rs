@@ -1,10 +1,10 @@
 //! `tftp` of tftp-hpa, and a client that loses packets.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use crate::start;
-use crate::support::{output, tool, AT_ONCE, LIMIT};
+use crate::support::{output, tool, until, Server, AT_ONCE, LIMIT};
 
 /// A folder with files whose names are their lengths.
 fn folder(test: &str) -> PathBuf {
@@ -48,18 +48,38 @@ fn client(port: u16) -> (UdpSocket, String) {
     (socket, format!("127.0.0.1:{port}"))
 }
 
-#[test]
-fn a_lost_packet_is_sent_again_and_a_doubled_one_is_not() {
-    let folder = folder("lost");
-    let server = start!("tftp", "--folder", folder.to_str().unwrap());
+/// Asks for a file of 1024 bytes. Returns the socket, and where the answer comes from.
+fn begin(server: &Server, packet: &mut [u8]) -> (UdpSocket, SocketAddr) {
     let (socket, to) = client(server.port());
     socket.send_to(b"\0\x011024\0octet\0", &to).unwrap();
-    let mut packet = [0; 600];
-    let (len, transfer) = socket.recv_from(&mut packet).unwrap();
+    let (len, transfer) = socket.recv_from(packet).unwrap();
     assert_eq!((len, &packet[..4]), (516, &b"\0\x03\0\x01"[..]));
-    // It is not acknowledged, and so comes again.
-    assert_eq!(socket.recv_from(&mut packet).unwrap(), (516, transfer));
-    assert_eq!(packet[..4], *b"\0\x03\0\x01");
+    (socket, transfer)
+}
+
+#[test]
+fn a_lost_packet_is_sent_again_until_it_is_given_up() {
+    let folder = folder("lost");
+    let server = start!("tftp", "--folder", folder.to_str().unwrap(), "--silence", "10");
+    let mut packet = [0; 600];
+    let (socket, transfer) = begin(&server, &mut packet);
+    for _ in 0..5 {
+        assert_eq!(socket.recv_from(&mut packet).unwrap(), (516, transfer));
+        assert_eq!(packet[..4], *b"\0\x03\0\x01");
+    }
+    until("its port is closed", || {
+        socket.connect(transfer).unwrap();
+        let _ = socket.send(b"\0\x04\0\x00"); // it acknowledges nothing
+        socket.take_error().unwrap().is_some()
+    });
+}
+
+#[test]
+fn a_doubled_acknowledgement_brings_one_packet() {
+    let folder = folder("doubled");
+    let server = start!("tftp", "--folder", folder.to_str().unwrap(), "--silence", "1000000");
+    let mut packet = [0; 600];
+    let (socket, transfer) = begin(&server, &mut packet);
     // Acknowledged twice, the next one comes once; the one after it is what the second acknowledgement brings.
     socket.send_to(b"\0\x04\0\x01", transfer).unwrap();
     socket.send_to(b"\0\x04\0\x01", transfer).unwrap();
@@ -79,6 +99,8 @@ fn a_lost_packet_is_sent_again_and_a_doubled_one_is_not() {
 #[test]
 fn what_is_no_file_of_the_folder_is_refused() {
     let folder = folder("refused");
+    let _ = std::fs::remove_file(folder.join("pipe"));
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let server = start!("tftp", "--folder", folder.to_str().unwrap());
     let (socket, to) = client(server.port());
     for (request, code) in [
@@ -91,6 +113,9 @@ fn what_is_no_file_of_the_folder_is_refused() {
         (b"\0\x011024\0mail\0", 4),
         (b"\0\x011024", 4),
         (b"\0\x021024\0octet\0", 2),
+        (b"\0\x01..\\..\\etc\\passwd\0octet\0", 2),
+        (b"\0\x01link/etc/passwd\0octet\0", 2),
+        (b"\0\x01pipe\0octet\0", 1), // it would block the loop
         (b"\0\x04\0\x01", 4),
         (b"", 4),
     ] {

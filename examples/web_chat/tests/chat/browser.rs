@@ -157,11 +157,40 @@ impl Page<'_> {
 
     /// Presses a key and releases it.
     pub fn key(&self, key: &str, code: u32) {
+        self.press(key, code, 0);
+    }
+
+    /// Goes back to the element before the one that has the focus. Returns that element's name for a screen reader.
+    pub fn shift_tab(&self) -> String {
+        self.press("Tab", 9, 8);
+        let focused = |node: &Value| node["properties"].as_array().is_some_and(|all| all.iter().any(is_focused));
+        let node = self.nodes().into_iter().rfind(focused);
+        node.map_or_else(String::new, |node| node["name"]["value"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn press(&self, key: &str, code: u32, modifiers: u32) {
         let text = if key == "Enter" { "\r" } else { "" };
         for kind in ["keyDown", "keyUp"] {
-            let params = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            let mut params =
+                json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            params["modifiers"] = modifiers.into();
             self.call("Input.dispatchKeyEvent", params);
         }
+    }
+
+    /// Waits until a screen reader finds something of this role with this name.
+    #[track_caller]
+    pub fn until_heard(&self, role: &str, name: &str) {
+        let is_it = |node: &Value| node["role"]["value"] == role && node["name"]["value"] == name;
+        let came = comes_true(LIMIT, || self.nodes().iter().any(is_it));
+        let tree = self.nodes().iter().map(|node| format!("{} {}\n", node["role"]["value"], node["name"]["value"]));
+        assert!(came, "no {role} {name:?} in\n{}", tree.collect::<String>());
+    }
+
+    /// What assistive technology is told of the page.
+    fn nodes(&self) -> Vec<Value> {
+        let tree = self.call("Accessibility.getFullAXTree", json!({}));
+        tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] == false).cloned().collect()
     }
 
     pub fn size(&self, width: u32, height: u32) {
@@ -187,6 +216,10 @@ impl Page<'_> {
         self.eval("0"); // what has been thrown so far has been read by the answer
         assert_eq!(self.browser.talk().errors, Vec::<String>::new());
     }
+}
+
+fn is_focused(property: &Value) -> bool {
+    property["name"] == "focused" && property["value"]["value"] == true
 }
 
 fn base64(text: &str) -> Vec<u8> {

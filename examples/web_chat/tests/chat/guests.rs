@@ -1,12 +1,14 @@
 //! The chat as a process, and its guests: by lines, and by WebSocket.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::Message;
 
-use super::support::{until, Client, Server, LIMIT};
+use super::support::{tool, until, Client, Server, LIMIT};
 
 /// Both variants.
 pub const STRATEGIES: &[&str] = &["event-loop", "threading"];
@@ -41,6 +43,23 @@ impl Chat {
         client
     }
 
+    /// A guest by `nc` who has joined; `None` where it is not installed.
+    pub fn nc(&self, name: &str) -> Option<Nc> {
+        let (host, port) = self.lines.rsplit_once(':').unwrap();
+        let mut command = tool("nc")?;
+        command.args([host, port]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (keys, screen, (send, lines)) = (child.stdin.take(), child.stdout.take().unwrap(), mpsc::channel());
+        std::thread::spawn(move || {
+            BufReader::new(screen).lines().map_while(Result::ok).for_each(|line| drop(send.send(line)));
+        });
+        let mut nc = Nc { child, keys: keys.unwrap(), lines };
+        assert_eq!(nc.line(), "What is your name?");
+        nc.enter(name);
+        assert_eq!(nc.line(), format!("* {name} has joined"));
+        Some(nc)
+    }
+
     /// The answer to these bytes of HTTP, up to the end of the connection.
     pub fn http(&self, request: &str) -> String {
         let mut client = self.server.connect();
@@ -69,6 +88,31 @@ impl Chat {
 /// Asks for a WebSocket. The key is the one of RFC 6455.
 pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: chat\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A real `nc`, as at a terminal. Dropping it ends it.
+pub struct Nc {
+    child: Child,
+    keys: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Nc {
+    pub fn enter(&mut self, line: &str) {
+        self.keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        self.lines.recv_timeout(LIMIT).unwrap()
+    }
+}
+
+impl Drop for Nc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 pub struct Guest(pub WebSocket<TcpStream>);
 

@@ -19,12 +19,12 @@ fn two_pages_and_nc_talk() {
         let (anna, ben) = (browser.open(&chat.page(), 1200, 800), browser.open(&chat.page(), 390, 844));
         joins(&anna, "anna");
         joins(&ben, "ben");
-        let mut carl = chat.liner("carl");
+        let Some(mut carl) = chat.nc("carl") else { return };
         anna.until_log_has("carl has joined");
         anna.enter("hello from a page");
         ben.until_log_has("hello from a page");
         assert_eq!(carl.line(), "anna: hello from a page");
-        carl.send("hello from nc\n");
+        carl.enter("hello from nc");
         anna.until_log_has("hello from nc");
         ben.until_log_has("hello from nc");
         ben.enter("/who");
@@ -137,6 +137,40 @@ fn the_pages_fit_a_desk_and_a_phone_in_light_and_in_the_dark() {
     numbers.no_errors();
 }
 
+/// All by keys, at the width of a phone.
+#[test]
+fn a_keyboard_reaches_everything_and_a_screen_reader_hears_it() {
+    let Some(browser) = Browser::start() else { return };
+    let chat = Chat::start(&[]);
+    let page = browser.open(&chat.page(), 390, 844);
+    page.until_heard("textbox", "Your name");
+    page.until_heard("button", "Join");
+    joins(&page, "anna");
+    let mut ben = chat.liner("ben");
+    ben.send("hello by lines\n");
+    page.until_log_has("hello by lines");
+    for (role, name) in [
+        ("main", ""),
+        ("heading", "Chat room"),
+        ("StaticText", "connected"),
+        ("log", "Messages"),
+        ("StaticText", "hello by lines"),
+        ("textbox", "Message"),
+        ("button", "Send"),
+        ("button", "2 here"),
+        ("link", "Numbers"),
+    ] {
+        page.until_heard(role, name);
+    }
+    assert_eq!(["Messages", "Numbers", "2 here"].map(|_| page.shift_tab()), ["Messages", "Numbers", "2 here"]);
+    page.key("Enter", 13);
+    page.until_heard("complementary", "Who is here");
+    page.until("document.querySelector('#open').ariaExpanded === 'true'");
+    page.key("Escape", 27);
+    page.until("document.activeElement.id === 'text' && document.querySelector('#open').ariaExpanded === 'false'");
+    page.no_errors();
+}
+
 const TALK: &[(&str, &str)] = &[
     ("Ada", "Good morning! Does everybody hear me?"),
     ("Grace", "Loud and clear, on the phone."),
@@ -190,7 +224,7 @@ fn what_members_say_and_call_themselves_is_text_and_runs_nowhere() {
 #[test]
 fn a_reader_who_has_scrolled_away_stays_there_and_the_log_has_an_end() {
     let Some(browser) = Browser::start() else { return };
-    let chat = Chat::start(&[]);
+    let chat = Chat::start(&["--most-said", "1000"]);
     let page = browser.open(&chat.page(), 390, 844);
     joins(&page, "anna");
     let mut ben = chat.liner("ben");

@@ -1,9 +1,11 @@
 //! HTTP and WebSocket by their bytes: what is answered, what is refused, and how.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::Arc;
 
 use super::guests::{Chat, Guest, STRATEGIES, UPGRADE};
-use super::support::AT_ONCE;
+use super::support::{until, AT_ONCE};
 
 #[test]
 fn requests_get_what_they_ask_for_and_others_are_refused() {
@@ -179,16 +181,20 @@ fn a_stop_says_1001_to_members_and_ends_every_other_connection() {
 #[test]
 fn a_member_who_does_not_read_is_cut_and_the_others_miss_nothing() {
     for strategy in STRATEGIES {
-        let chat = Chat::start(&["--strategy", strategy, "--write-timeout", "1000"]);
+        let args = ["--strategy", strategy, "--write-timeout", "1000", "--most-said", "1000000"];
+        let chat = Chat::start(&args);
         let _slow = chat.member("slow");
         let (mut anna, ben) = (chat.member("anna"), chat.member("ben"));
-        let reader = std::thread::spawn(move || read_on(ben));
+        let heard = Arc::new(AtomicU32::new(0));
+        let theirs = heard.clone();
+        let reader = std::thread::spawn(move || read_on(ben, &theirs));
         // 2,000 characters of 4 bytes: 8 KiB each, more than the kernel's buffers and the queue take.
         let text = "😀".repeat(1990);
         let mut said = 0;
         anna.0.get_ref().set_nonblocking(true).unwrap();
         while !hears(&mut anna, "* slow has left") {
             said += 1;
+            until("ben is not far behind", || heard.load(SeqCst) + 20 > said);
             anna.0.get_ref().set_nonblocking(false).unwrap();
             anna.say(&format!("{said} {text}"));
             anna.0.get_ref().set_nonblocking(true).unwrap();
@@ -196,6 +202,34 @@ fn a_member_who_does_not_read_is_cut_and_the_others_miss_nothing() {
         anna.0.get_ref().set_nonblocking(false).unwrap();
         anna.say("that is all");
         assert_eq!(reader.join().unwrap(), said, "{strategy}");
+    }
+}
+
+/// A stop of the server in the middle would begin a new second: so much is said that no number of stops lets it all pass.
+#[test]
+fn a_member_who_says_too_much_is_told_so_and_cut() {
+    const NOTICE: &str = "* too much at once: at most 5 messages a second";
+    for strategy in STRATEGIES {
+        let mut chat = Chat::start(&["--strategy", strategy, "--most-said", "5"]);
+        let mut witness = chat.member("witness");
+        let (mut anna, mut ben) = (chat.member("anna"), chat.liner("ben"));
+        witness.until_text("* ben has joined");
+        let _ = anna.0.get_mut().write_all(&frame(FINAL | TEXT, b"/who").repeat(1000));
+        anna.until_text(NOTICE);
+        assert_eq!(anna.close_code(), 1008, "{strategy}");
+        witness.until_text("* anna has left");
+        let _ = ben.try_send(
+            "/who
+"
+            .repeat(1000)
+            .as_bytes(),
+        );
+        let heard = String::from_utf8(ben.until_closed()).unwrap();
+        assert!(heard.ends_with(&format!("{NOTICE}\n")), "{strategy}: {heard}");
+        witness.until_text("* ben has left");
+        drop(witness);
+        chat.server.term().well_within(AT_ONCE);
+        assert!(chat.server.stderr().iter().all(|line| !line.contains("WARN") && !line.contains("ERROR")));
     }
 }
 
@@ -210,7 +244,7 @@ fn hears(guest: &mut Guest, wanted: &str) -> bool {
 }
 
 /// Counts the messages of anna, which come in order.
-fn read_on(mut guest: Guest) -> u32 {
+fn read_on(mut guest: Guest, heard: &AtomicU32) -> u32 {
     let mut count = 0;
     loop {
         let text = guest.text();
@@ -219,6 +253,7 @@ fn read_on(mut guest: Guest) -> u32 {
             return count;
         }
         count += 1;
+        heard.store(count, SeqCst);
         assert!(said.starts_with(&format!("{count} ")));
     }
 }
