@@ -24,6 +24,10 @@ const FLAGS: &[&str] = &[
     "--disable-dev-shm-usage",
     "--ignore-certificate-errors",
     "--hide-scrollbars",
+    // A page behind another one is not slowed down.
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-background-timer-throttling",
     "--remote-debugging-pipe",
 ];
 
@@ -183,8 +187,7 @@ impl Page<'_> {
     pub fn until_heard(&self, role: &str, name: &str) {
         let is_it = |node: &Value| node["role"]["value"] == role && node["name"]["value"] == name;
         let came = comes_true(LIMIT, || self.nodes().iter().any(is_it));
-        let tree = self.nodes().iter().map(|node| format!("{} {}\n", node["role"]["value"], node["name"]["value"]));
-        assert!(came, "no {role} {name:?} in\n{}", tree.collect::<String>());
+        assert!(came, "no {role} {name:?} in {}", json!(self.nodes()));
     }
 
     /// What assistive technology is told of the page.
@@ -196,6 +199,11 @@ impl Page<'_> {
     pub fn size(&self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
+    }
+
+    /// Puts the tab before the others. One that nobody sees may draw nothing.
+    pub fn to_front(&self) {
+        self.call("Page.bringToFront", json!({}));
     }
 
     /// `light` or `dark`.

@@ -96,6 +96,7 @@ fn the_pages_fit_a_desk_and_a_phone_in_light_and_in_the_dark() {
     let Some(browser) = Browser::start() else { return };
     let folder = std::env::var_os("SHOTS").map(std::path::PathBuf::from);
     let shoot = |page: &Page<'_>, name: &str| {
+        page.to_front();
         // Nothing moves any more, and nothing sticks out to the side.
         page.until("document.getAnimations().every(one => one.playState === 'finished')");
         page.until("document.documentElement.scrollWidth <= innerWidth");
