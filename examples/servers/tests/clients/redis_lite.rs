@@ -32,7 +32,7 @@ fn redis_benchmark_has_no_error() {
     for strategy in STRATEGIES {
         let server = start!("redis_lite", "--strategy", strategy);
         let port = server.port().to_string();
-        let args = ["-p", &port, "-t", "set,get,incr", "-n", "20000", "-c", "20", "-P", "16", "-r", "1000", "--csv"];
+        let args = ["-p", &port, "-t", "set,get,incr", "-n", "5000", "-c", "20", "-P", "16", "-r", "1000", "--csv"];
         let Some(said) = client("redis-benchmark", &args) else { return };
         for test in ["\"SET\",", "\"GET\",", "\"INCR\","] {
             assert!(said.lines().any(|line| line.starts_with(test)), "{said}");

@@ -7,10 +7,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use super::support::{comes_true, tool, LIMIT};
+use super::support::{comes_true, tool};
+
+/// Longest wait for a browser, which on a busy machine takes its time.
+const LIMIT: Duration = Duration::from_secs(120);
 
 const FLAGS: &[&str] = &[
     "--headless",
