@@ -76,8 +76,8 @@ impl Protocol for Side {
         Ok(())
     }
 
-    /// What has ended in order here is ended so there, after what is still queued; anything else is no end that the
-    /// other side should take for one.
+    /// If this side has ended in order, the other side ends in order too, after what is still queued. After any other
+    /// end it is aborted.
     fn connection_lost(&mut self, cx: &mut Context<'_>, lost: &Lost) {
         match (&self.other, &lost.reason) {
             (Other::Is(other), LostReason::PeerClosed | LostReason::Closed | LostReason::Shutdown) => {

@@ -1,6 +1,6 @@
-//! How `src` is built: its folders are floors, and imports run down; files and functions stay short; `unsafe` stays in
-//! `src/sys`. What still breaks a rule stands in `tests/architecture/violations.txt`, a list that may only shrink:
-//! `BLESS=1 cargo test --test architecture` writes it anew where it has not grown (`BLESS=moved`: also where it has).
+//! How `src` is built: its folders are floors, and imports run down; files and functions stay short; `unsafe` stays
+//! in `src/sys`. What still breaks a rule stands in `tests/architecture/violations.txt`, a list that may only shrink.
+//! `BLESS=1 cargo test --test architecture` writes it anew if it has not grown, `BLESS=moved` also if it has.
 
 #[path = "architecture/source.rs"]
 mod source;

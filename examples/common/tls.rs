@@ -39,8 +39,8 @@ impl Args {
         Some(config.unwrap_or_else(|e| fail(e)))
     }
 
-    /// As [`tls`](Self::tls). Without a certificate on the command line, it makes one for localhost with the `openssl`
-    /// command, which lasts a day: clients must be told not to check it.
+    /// As [`tls`](Self::tls). Without a certificate on the command line, it makes one for localhost with the
+    /// `openssl` command. It lasts a day. Clients must be told not to check it.
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     pub fn tls_always<S>(&self, builder: ServerBuilder<S>) -> ServerBuilder<S> {
         if TLS.iter().any(|(usage, _)| usage.split(' ').next().is_some_and(|name| self.has(name))) {

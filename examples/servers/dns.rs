@@ -1,6 +1,6 @@
 //! Answers for the names of a hosts file, over UDP and TCP: `dig @127.0.0.1 -p 1234 localhost`. Messages are read and
-//! written by `simple-dns`. One function makes the answers. With `--strategy threading` it runs in handlers, for UDP on
-//! one thread and for TCP on a thread for each connection; with `event-loop` in the protocols of one reactor.
+//! written by `simple-dns`. One function makes the answers. With `--strategy threading` it runs in handlers: one
+//! thread for UDP, and a thread for each TCP connection. With `event-loop` it runs in the protocols of one reactor.
 
 use std::collections::BTreeMap;
 use std::fs;

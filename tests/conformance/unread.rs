@@ -66,8 +66,8 @@ pub(crate) fn a_reply_arrives_whole_while_the_server_drains(of: &Traits) {
     server.ended().well_within(AT_ONCE);
 }
 
-/// The handler has written all and waits for a request, the kernel still holds much of the reply: then comes the stop,
-/// and after it a request that the server did not know of.
+/// The handler has written all and waits for a request, and the kernel still holds much of the reply. Then comes the
+/// stop, and after it a request that the server did not know of.
 pub(crate) fn a_reply_arrives_whole_although_the_client_was_idle_at_the_stop(of: &Traits) {
     stop_and_send_on(of, REPLY / 2);
 }

@@ -152,8 +152,8 @@ fn a_broadcast_can_leave_one_out_and_counts_no_former_member() {
     until("all have left", || rig.ask(here, move |cx| (cx.members(room), cx.broadcast(room, b"x", None))) == (0, 0));
 }
 
-/// A loop that stands still is no way to fill the memory: what it is sent is bounded, and its members are then those
-/// that do not read.
+/// A loop that stands still does not fill the memory. What it is sent is bounded, and its members then count as
+/// members that do not read.
 #[test]
 fn members_whose_loop_does_not_take_what_is_sent_are_cut_or_miss_it() {
     for (room, lossy) in [(Group::new(), false), (Group::lossy(), true)] {

@@ -258,8 +258,8 @@ fn a_protocol_that_takes_over_a_linked_connection_is_given_what_was_left() {
     }
 }
 
-/// What readers give was not counted as progress. epoll reports room when a third of the buffer is free, and that takes a
-/// slow client longer than the limit.
+/// What readers give was not counted as progress. epoll reports room when a third of the buffer is free. A slow
+/// client needs longer than the limit for that.
 #[test]
 fn the_write_limit_spares_a_slow_client_of_a_file() {
     let looped = script::run(|reactor| {

@@ -142,8 +142,8 @@ fn e3_a_place_that_is_used_again_hears_nothing_of_the_one_before() {
     }
 }
 
-/// What the kernel says of the socket in this process whose peer is at this address: no delay, keep-alive, the silence
-/// after which the first probe follows, and the time for an acknowledgement in ms.
+/// What the kernel says of the socket in this process whose peer has this address. These are no delay, keep-alive,
+/// the silence before the first probe, and the time for an acknowledgement in ms.
 #[allow(unsafe_code)]
 fn options(peer: SocketAddr) -> (bool, bool, u32, u32) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();

@@ -1,6 +1,6 @@
-//! The fault list, row by row, on every strategy where the row makes sense: what a handler may do to a server (H), what
-//! threads may (T), what a stop meets (S), what clients and sockets do (P, R). A test is named by its row; rows that
-//! other suites show stand in the table of `tests/README.md`.
+//! The fault list, row by row, on every strategy where the row makes sense. Rows H are faults of handlers, T of
+//! threads, P and R of clients and sockets; rows S are what a stop meets. A test is named by its row; rows that other
+//! suites show stand in the table of `tests/README.md`.
 
 #[path = "../support/mod.rs"]
 mod support;

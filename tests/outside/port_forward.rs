@@ -1,5 +1,5 @@
-//! The port forwarder: what goes in on one side comes out on the other, at the pace of the slower one, with every end
-//! where it belongs.
+//! The port forwarder. What goes in on one side comes out on the other, at the pace of the slower one, and each end
+//! comes out too.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

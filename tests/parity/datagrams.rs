@@ -132,8 +132,8 @@ for n in range(3):
     assert_eq!((udp.stop().served, unix.stop().served), (3, 3));
 }
 
-/// 25: an empty reply was sent where none was written, and after an error what had been written; what was too long for
-/// the buffer was cut without a word.
+/// 25: an empty reply was sent where none was written. After an error, what had been written was sent. What was too
+/// long for the buffer was cut without a word.
 #[test]
 fn trap_25_a_reply_goes_when_there_is_one_and_after_success_only() {
     let handler = datagram_handler(|datagram| {

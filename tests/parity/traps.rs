@@ -117,8 +117,8 @@ fn trap_09_a_child_that_ends_makes_room() {
     assert_eq!(waits.line(), "at last");
 }
 
-/// 17: `wfile` was unbuffered, Nagle's algorithm stalled what came of that, `TCP_NODELAY` failed on a Unix socket, and
-/// the flush at the end failed twice for a client that had left.
+/// 17: `wfile` was unbuffered, and Nagle's algorithm stalled its small writes. `TCP_NODELAY` failed on a Unix socket,
+/// and the flush at the end failed twice for a client that had left.
 #[test]
 fn trap_17_small_writes_are_one_and_nodelay_is_for_tcp_only() {
     let in_words = || {

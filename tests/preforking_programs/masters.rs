@@ -171,8 +171,8 @@ pub(crate) fn serves_twice(program: &mut Program) {
     assert!(program.stop().contains("second: accepted 2, served 2"));
 }
 
-/// As a supervisor does it that hands its socket on: this program is both the supervisor and, with the socket as its
-/// standard input, the server.
+/// A supervisor that hands its socket on. This program is the supervisor, and with the socket as its standard input,
+/// the server too.
 pub(crate) fn taken_over() {
     const SERVER: &str = "SOCKETSERVER_TAKES_OVER";
     if std::env::var_os(SERVER).is_some() {

@@ -1,5 +1,5 @@
-//! What the accepting side survives: the rows A and R of the fault list that need no process of their own, on every
-//! strategy that serves in this one. The listener fails as told.
+//! What the accepting side survives: rows A and R of the fault list, on every strategy that serves in this process.
+//! The rows that need another process stand elsewhere. The listener fails as told.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -264,8 +264,9 @@ impl Server {
         until(&format!("{text:?} in the log"), || self.stderr().iter().any(|line| line.contains(text)));
     }
 
-    /// Waits for the report, which is the last line of a server, to end so. A count of drained connections may follow:
-    /// a client sees the end of its connection before the server has counted it, and a stop may come in between.
+    /// Waits for the report, which is the last line of a server, to end so. A count of drained connections may
+    /// follow. A client sees the end of its connection before the server has counted it, and a stop may come in
+    /// between.
     #[track_caller]
     pub fn until_reported(&self, end: &str) {
         let ends = |line: &String| line.ends_with(end) || line.contains(&format!("{end}, drained "));
@@ -293,7 +294,7 @@ impl Server {
         Stats::parse(&self.ask("STATS"))
     }
 
-    /// Waits until the counters are as they shall be: a connection is counted when it is closed, a little after its
+    /// Waits until the counters have these values. A connection is counted when it is closed, a little after its
     /// client has seen the end.
     #[track_caller]
     pub fn until_stats(&self, what: &str, mut hold: impl FnMut(&Stats) -> bool) {

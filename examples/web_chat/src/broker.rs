@@ -1,8 +1,8 @@
 //! Many machines: what is said in one server is heard in the others, through a channel of Redis (PUBLISH, SUBSCRIBE).
 //!
-//! Pub/sub keeps nothing: a server that is not subscribed at the moment misses the message. So each server numbers what is said in
-//! it, and the others see what they have missed and say how much it was. Each server tells all names once a second, so
-//! the list of members heals itself. The names of a server that is gone leave after [`GONE`].
+//! Pub/sub keeps nothing: a server that is not subscribed at the moment misses the message. So each server numbers
+//! what is said in it. The others see what they have missed, and say how much it was. Each server tells all names
+//! once a second, so the list of members heals itself. The names of a server that is gone leave after [`GONE`].
 //!
 //! Two threads wait for Redis, so that neither the loop nor a member ever does: `incoming` has the subscription,
 //! `outgoing` publishes.

@@ -1,5 +1,6 @@
-//! A chat room for browsers and for `nc`, on one thread or on many: `cargo run`, then http://127.0.0.1:1234 in a browser,
-//! and `nc 127.0.0.1 PORT` for the second port. README.md says in which order to read.
+//! A chat room for browsers and for `nc`, on one thread or on many. Start it with `cargo run`, then open
+//! http://127.0.0.1:1234 in a browser. `nc 127.0.0.1 PORT` talks to the second port. README.md says in which order to
+//! read.
 
 mod allowance;
 mod broker;

@@ -1,5 +1,5 @@
-//! The hooks of `BaseServer` on every strategy that runs in this process (`tests/fork_programs` has Forking):
-//! when they are called, on which thread, and that nothing they do ends or stops the server.
+//! The hooks of `BaseServer` on every strategy that runs in this process; `tests/fork_programs` has Forking. Shown
+//! are when they are called, on which thread, and that nothing they do ends or stops the server.
 
 mod others;
 mod stops;

@@ -62,8 +62,8 @@ fn what_is_no_request_ends_its_connection_only() {
     assert_eq!(server.ask("*1\r\n$4\r\nPING\r"), "+PONG");
 }
 
-/// The replies to 400 short requests are 200 MB: a client that takes its time gets them all, and the server never has
-/// more than a little of them in its memory.
+/// The replies to 400 short requests are 200 MB. A client that takes its time gets them all, and the server has only
+/// a little of them in its memory.
 #[test]
 fn replies_wait_for_a_client_that_is_behind() {
     let server = start!("redis_lite", "--strategy", "event-loop");
