@@ -13,7 +13,9 @@ fn nc(server: &Server, input: &str) -> Option<String> {
     let mut command = tool("nc")?;
     command.args(["-N", "127.0.0.1", &server.port().to_string()]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_owned());
+    // On a thread of its own: `nc` may wait until what it prints is read, before it takes more.
+    std::thread::spawn(move || stdin.write_all(input.as_bytes()).unwrap());
     Some(String::from_utf8(output(child, "nc").stdout).unwrap())
 }
 
