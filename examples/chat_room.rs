@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use common::chat::{check_name, printable, HELP};
 use common::tls::TLS;
-use socketserver::event_loop::{ConnId, FramedTransport, Peer};
+use socketserver::event_loop::{ConnId, Peer};
 use socketserver::{factory, lines, Context, EventLoop, Group, HandlerResult};
-use socketserver::{LineReceiver, Lost, ServerBuilder};
+use socketserver::{LineReceiver, LineTransport, Lost, ServerBuilder};
 
 /// What all members share: they live in one thread, so no lock is needed.
 struct Room {
@@ -27,11 +27,11 @@ struct Member {
 }
 
 impl LineReceiver for Member {
-    fn connection_made(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
         transport.send_line("What is your name?")
     }
 
-    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
         let line = printable(&String::from_utf8_lossy(line));
         match (&self.name, line.split_once(' ').unwrap_or((&line, ""))) {
             (None, _) => self.enter(transport, line.trim())?,
@@ -57,7 +57,7 @@ impl LineReceiver for Member {
 
 impl Member {
     /// Takes a name, the first or another one, unless somebody has it.
-    fn enter(&mut self, transport: &mut FramedTransport<'_>, name: &str) -> HandlerResult {
+    fn enter(&mut self, transport: &mut LineTransport<'_>, name: &str) -> HandlerResult {
         let taken = {
             let names = self.room.names.borrow();
             let others = names.iter().filter(|(id, _)| **id != self.id).map(|(_, name)| name);

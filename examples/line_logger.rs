@@ -3,18 +3,17 @@
 
 mod common;
 
-use socketserver::event_loop::FramedTransport;
-use socketserver::{factory, lines, Context, HandlerResult, LineReceiver, Lost, Reactor};
+use socketserver::{factory, lines, Context, HandlerResult, LineReceiver, LineTransport, Lost, Reactor};
 
 struct LineLogger;
 
 impl LineReceiver for LineLogger {
-    fn connection_made(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
         println!("Got connection from {}", transport.peer_addr());
         Ok(())
     }
 
-    fn line_received(&mut self, _transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, _transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
         println!("{}", String::from_utf8_lossy(line));
         Ok(())
     }

@@ -63,6 +63,9 @@ server_connection_duration_seconds_count {}
 
 /// Answers one request of HTTP, whatever its path is.
 fn scrape(conn: &mut Connection, server: &ServerHandle) -> HandlerResult {
+    if !conn.next_request()? {
+        return Ok(());
+    }
     while conn.next_line()?.is_some_and(|line| !line.is_empty()) {} // the request and its headers
     let body = text(&server.stats());
     let head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length:";
@@ -79,7 +82,8 @@ fn main() -> socketserver::Result<()> {
 
     // A listener of its own: a crowd at the first one does not hold it up, and only the monitoring can reach it.
     let handle = server.handle();
-    let builder = ServerBuilder::new().max_connections(10).request_timeout(Duration::from_secs(5));
+    let limit = Duration::from_secs(5);
+    let builder = ServerBuilder::new().max_connections(10).idle_timeout(limit).request_timeout(limit);
     let builder = builder.restartable(Duration::from_secs(60)); // all servers of a program are, or none
     let mut metrics =
         builder.bind(args.choice("metrics", "127.0.0.1:0"), handler(move |conn| scrape(conn, &handle)))?;

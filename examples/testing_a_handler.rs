@@ -7,8 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::any::STRATEGY;
-use socketserver::event_loop::{FramedTransport, TimerId};
-use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver};
+use socketserver::event_loop::TimerId;
+use socketserver::{factory, lines, Connection, HandlerResult, LineReceiver, LineTransport};
 use socketserver::{ServerBuilder, StreamRequestHandler};
 
 /// The sum of the numbers of a line.
@@ -51,12 +51,12 @@ struct PatientSums {
 }
 
 impl LineReceiver for PatientSums {
-    fn connection_made(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
         self.timer = Some(transport.set_timer(PATIENCE));
         Ok(())
     }
 
-    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
         if let Some(timer) = self.timer {
             transport.reset(timer, PATIENCE);
         }
@@ -67,7 +67,7 @@ impl LineReceiver for PatientSums {
         Ok(())
     }
 
-    fn timer(&mut self, transport: &mut FramedTransport<'_>, _timer: TimerId) -> HandlerResult {
+    fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {
         transport.send_line("good bye")?;
         transport.close();
         Ok(())

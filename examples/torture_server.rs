@@ -9,8 +9,8 @@ use std::thread::sleep;
 use common::any::{STRATEGY, WORKERS};
 use common::tls::TLS;
 use common::trouble::{answer, Answer, Facts};
-use socketserver::event_loop::{Eof, FramedTransport, TimerId, WriteError};
-use socketserver::{factory, lines, per_request, Connection, HandlerResult, LineReceiver, Next, PeerFault};
+use socketserver::event_loop::{Eof, TimerId, WriteError};
+use socketserver::{factory, lines, per_request, Connection, HandlerResult, LineReceiver, LineTransport, Next, PeerFault};
 use socketserver::{ServerBuilder, StreamRequestHandler, Transport};
 
 /// For most strategies.
@@ -66,7 +66,7 @@ struct TortureProtocol {
 }
 
 impl LineReceiver for TortureProtocol {
-    fn line_received(&mut self, transport: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult {
+    fn line_received(&mut self, transport: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult {
         let stats = transport.server().stats();
         let facts = Facts { master: self.master, peer: transport.peer_addr(), stats };
         match answer(std::str::from_utf8(line).map_err(PeerFault::new)?, &facts)? {
@@ -86,20 +86,20 @@ impl LineReceiver for TortureProtocol {
         Ok(())
     }
 
-    fn eof_received(&mut self, _transport: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
+    fn eof_received(&mut self, _transport: &mut LineTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         match partial {
             [] => Ok(Eof::Close),
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()), // half a line is no request
         }
     }
 
-    fn timer(&mut self, transport: &mut FramedTransport<'_>, _timer: TimerId) -> HandlerResult {
+    fn timer(&mut self, transport: &mut LineTransport<'_>, _timer: TimerId) -> HandlerResult {
         transport.send_line("slept")?;
         transport.resume_reading();
         Ok(())
     }
 
-    fn resume_writing(&mut self, transport: &mut FramedTransport<'_>) -> HandlerResult {
+    fn resume_writing(&mut self, transport: &mut LineTransport<'_>) -> HandlerResult {
         Ok(self.go_on(transport)?)
     }
 }

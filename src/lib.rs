@@ -339,7 +339,8 @@ pub use config::{AtLimit, Limit, PerSource};
 pub use connection::{Connection, Datagram};
 pub use error::{Error, HandlerResult, PeerFault, Result};
 pub use event_loop::{
-    factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, Lost, Protocol, Reactor, Transport,
+    factory, lines, Blocking, Context, EventLoop, EventLoops, Group, LineReceiver, LineTransport, Lost, Protocol,
+    Reactor, Transport,
 };
 pub use handler::{
     datagram_handler, handler, per_connection, per_request, sessions, DatagramRequestHandler, Next, Session,

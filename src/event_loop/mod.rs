@@ -6,7 +6,7 @@
 //! - ids: [`ConnId`] of connections, [`TimerId`] of timers, [`ListeningPort`] and [`DatagramPort`] of sockets;
 //! - factories: [`Factory`], with the [`Peer`] that it decides about;
 //! - receivers of lines, of strings and of parsed items: [`LineReceiver`], [`StringReceiver`], [`ItemReceiver`], their
-//!   [`FramedTransport`], and what [`lines()`], [`strings()`] and [`items()`] return;
+//!   [`FramedTransport`] (for lines [`LineTransport`]), and what [`lines()`], [`strings()`] and [`items()`] return;
 //! - ends and failures: [`Lost`] says which connection ended and [`LostReason`] why; [`WriteError`], [`QueueFull`],
 //!   [`BlockingError`], [`Eof`];
 //! - clients: [`Connect`] (where to connect to), [`Connector`] (the attempt), [`ConnectorState`], [`Reconnect`] (when
@@ -66,7 +66,7 @@ pub use reactor::handle::{ReactorGone, ReactorHandle};
 pub use reactor::Reactor;
 pub use receivers::framed::{Framed, FramedTransport};
 pub use receivers::item_receiver::{items, ItemReceiver, Items};
-pub use receivers::line_receiver::LineReceiver;
+pub use receivers::line_receiver::{LineReceiver, LineTransport};
 pub use receivers::lines::{lines, Lines};
 pub use receivers::string_receiver::{strings, StringReceiver, Strings};
 pub use services::offload::BlockingError;

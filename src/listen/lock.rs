@@ -141,6 +141,8 @@ fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(File, Id)>> {
     let file = match opened {
         Err(Errno::EEXIST) => return Ok(None),
         Err(Errno::ELOOP) => return Err((LOCK, no_lock("a symbolic link"))),
+        Err(Errno::EISDIR) => return Err((LOCK, no_lock("a folder"))),
+        Err(Errno::ENXIO) => return Err((LOCK, no_lock("a socket"))),
         other => File::from(other.map_err(failed)?),
     };
     let stat = fstat(&file).map_err(failed)?;

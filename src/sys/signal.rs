@@ -8,13 +8,15 @@
 
 use std::io;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{pthread_sigmask, sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::time::{clock_gettime, ClockId};
 use parking_lot::Mutex;
 
 use super::fork;
@@ -30,8 +32,10 @@ const SLOTS: usize = 64;
 static SERVERS: [AtomicPtr<StopSwitch>; SLOTS] = [const { AtomicPtr::new(null_mut()) }; SLOTS];
 /// The handlers that run at this moment. A server lets go of its switch only when there is none.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// True if a first signal has come.
-static SEEN: AtomicBool = AtomicBool::new(false);
+/// The first signal that has come.
+static FIRST: First = First(AtomicU64::new(0));
+/// timeout(1) and some container inits send a signal to a process and to its group: it comes twice, and is meant once.
+const ECHO: Duration = Duration::from_millis(50);
 /// The process that has kept a signal since it was forked, until it serves. A second signal acts as it would
 /// without us.
 static KEPT_BY: AtomicI32 = AtomicI32::new(0);
@@ -107,7 +111,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
                 libc::raise(signal);
             }
         }
-    } else if ear == Ear::Obeys && SEEN.swap(true, SeqCst) {
+    } else if ear == Ear::Obeys && FIRST.is_before(signal, since_boot()) {
         // A second signal means now, and nothing else may be able to run: a handler may spin, a lock may be
         // held. `_exit` needs neither. The status is 128 and the signal's number, as shells report it.
         for pid in books().children.iter().map(|c| c.load(SeqCst)).filter(|pid| *pid > 0) {
@@ -120,6 +124,33 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     }
     previous.call(signal, info, context);
     Errno::set_raw(errno);
+}
+
+/// The first signal: its time in milliseconds, and in the lowest byte its number. 0: none has come.
+struct First(AtomicU64);
+
+impl First {
+    /// Notes a signal, and returns true if another one has come before. The same signal within [`ECHO`] is no other one.
+    /// Async-signal-safe.
+    fn is_before(&self, signal: c_int, at: Duration) -> bool {
+        let millis = at.as_millis() as u64;
+        match self.0.compare_exchange(0, (millis + 1) << 8 | signal as u64, SeqCst, SeqCst) {
+            Ok(_) => false,
+            Err(first) => {
+                let passed = (millis + 1).saturating_sub(first >> 8);
+                first & 0xff != signal as u64 || passed >= ECHO.as_millis() as u64
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.0.store(0, SeqCst);
+    }
+}
+
+/// Returns the monotonic clock's time. Async-signal-safe.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Stops the servers of this process, and returns what the signal means for them together. Async-signal-safe.
@@ -162,7 +193,7 @@ pub(crate) fn forget() {
 
 /// Forgets what concerns the parent alone, in a forked process.
 fn forget_parent() {
-    SEEN.store(false, SeqCst);
+    FIRST.clear();
     // Another thread of the parent may have been inside at the fork.
     INSIDE.store(0, SeqCst);
     // Zero in wiped memory: a write would only take a page of it.
@@ -189,7 +220,7 @@ pub(crate) fn take_over(switch: &StopSwitch) -> io::Result<()> {
     }
     installed.by = fork::this_process();
     if KEPT_BY.swap(0, SeqCst) == std::process::id() as i32 {
-        SEEN.store(true, SeqCst);
+        FIRST.is_before(0, since_boot());
         switch.request_stop();
     }
     Ok(())
@@ -253,7 +284,7 @@ impl Guard {
         installed.users += 1;
         let guard = Self { switch, _unblocked: Unblocked::these(&SIGNALS)? };
         if installed.users == 1 {
-            SEEN.store(false, SeqCst);
+            FIRST.clear();
             installed.by = fork::this_process();
             let old = install_handlers();
             match old {
@@ -301,5 +332,20 @@ impl Drop for Guard {
         while installed.by == fork::this_process() && INSIDE.load(SeqCst) != 0 {
             std::hint::spin_loop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_twice_at_once_is_one() {
+        let first = First(AtomicU64::new(0));
+        let at = |millis| Duration::from_millis(millis);
+        assert!(!first.is_before(libc::SIGTERM, at(0)), "the first");
+        assert!(!first.is_before(libc::SIGTERM, at(49)), "its echo");
+        assert!(first.is_before(libc::SIGTERM, at(50)), "the second");
+        assert!(first.is_before(libc::SIGINT, at(1)), "another one, at any time");
     }
 }

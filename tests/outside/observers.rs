@@ -149,6 +149,16 @@ fn prometheus_reads_the_metrics_and_finds_no_fault() {
     assert!(checked.status.success() && said.is_empty(), "{said}");
 }
 
+/// As many as the second listener takes: some say nothing, and some begin a request.
+#[test]
+fn clients_that_stay_do_not_shut_prometheus_out() {
+    let server = Server::start("metrics", &[]);
+    let addr = told(&server, "metrics on ").replace("metrics on ", "");
+    let mut staying: Vec<Client> = (0..10).map(|_| Client::connect(&addr)).collect();
+    staying.iter_mut().skip(5).for_each(|client| client.send("GET / HTTP/1.1\r\nHost: localhost\r\n"));
+    assert!(scrape(&addr).contains("server_accepted_total 0"));
+}
+
 #[test]
 fn metrics_are_told_beside_a_mute_client_and_end_with_the_server() {
     let mut server = Server::start("metrics", &["--max-connections", "1"]);

@@ -326,9 +326,18 @@ fn a_lock_file_that_is_none_is_told_and_left() {
     let (path, precious) = (folder.path("s"), folder.path("precious"));
     fs::write(&precious, "precious").unwrap();
     symlink(&precious, lock_of(&path)).unwrap();
-    let error = bind(&path).unwrap_err();
-    assert!(error.to_string().contains("its lock file is a symbolic link"), "{error}");
-    assert!(lock_of(&path).exists() && precious.exists() && !path.exists());
+    let is_told = |what: &str| {
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("its lock file is {what}; remove it")), "{error}");
+        assert!(lock_of(&path).exists() && precious.exists() && !path.exists());
+    };
+    is_told("a symbolic link");
+    fs::remove_file(lock_of(&path)).unwrap();
+    fs::create_dir(lock_of(&path)).unwrap();
+    is_told("a folder");
+    fs::remove_dir(lock_of(&path)).unwrap();
+    let _socket = UnixListener::bind(lock_of(&path)).unwrap();
+    is_told("a socket");
     fs::remove_file(lock_of(&path)).unwrap();
     fs::write(lock_of(&path), "").unwrap(); // left by a server that was killed
     drop(bind(&path).unwrap());

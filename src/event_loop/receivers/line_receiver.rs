@@ -12,18 +12,21 @@ use crate::event_loop::state::lost::Lost;
 use crate::event_loop::state::protocol::Eof;
 use crate::framing::{Decoder, LineDecoder, LineEnd, OverLong, Raw};
 
+/// The transport of a [`LineReceiver`]: a [`FramedTransport`] of lines.
+pub type LineTransport<'a> = FramedTransport<'a>;
+
 /// A protocol of lines; [`lines`](crate::lines) makes a [`Protocol`](crate::Protocol) of it.
 ///
 /// A line is lent for the call, without its end. Lines come one by one, in order, and none once the connection is
 /// closing. While reading is paused they are kept, and come when it is resumed. A setting made on the
-/// [`FramedTransport`] holds from the next line on, also for input that has arrived already.
+/// [`LineTransport`] holds from the next line on, also for input that has arrived already.
 pub trait LineReceiver {
     /// Called first: the connection is open, and nothing has been read.
     ///
     /// # Errors
     /// Here and in the other methods: whatever the receiver likes. It ends the connection, and input that has arrived
     /// is dropped.
-    fn connection_made(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+    fn connection_made(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -32,7 +35,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn line_received(&mut self, t: &mut FramedTransport<'_>, line: &[u8]) -> HandlerResult;
+    fn line_received(&mut self, t: &mut LineTransport<'_>, line: &[u8]) -> HandlerResult;
 
     /// Called with raw bytes, at least one. Returns how many of them were taken.
     ///
@@ -42,7 +45,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn raw_data_received(&mut self, t: &mut FramedTransport<'_>, data: &[u8]) -> HandlerResult<usize> {
+    fn raw_data_received(&mut self, t: &mut LineTransport<'_>, data: &[u8]) -> HandlerResult<usize> {
         let _ = t;
         Ok(data.len())
     }
@@ -53,7 +56,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn line_length_exceeded(&mut self, t: &mut FramedTransport<'_>, start: &[u8]) -> HandlerResult<OverLong> {
+    fn line_length_exceeded(&mut self, t: &mut LineTransport<'_>, start: &[u8]) -> HandlerResult<OverLong> {
         let _ = start;
         Ok(t.over_long())
     }
@@ -63,7 +66,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn eof_received(&mut self, t: &mut FramedTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
+    fn eof_received(&mut self, t: &mut LineTransport<'_>, partial: &[u8]) -> HandlerResult<Eof> {
         let _ = (t, partial);
         Ok(Eof::Close)
     }
@@ -72,7 +75,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn pause_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+    fn pause_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -81,7 +84,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn resume_writing(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+    fn resume_writing(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -90,7 +93,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn transfer_complete(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+    fn transfer_complete(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
@@ -99,7 +102,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn timer(&mut self, t: &mut FramedTransport<'_>, id: TimerId) -> HandlerResult {
+    fn timer(&mut self, t: &mut LineTransport<'_>, id: TimerId) -> HandlerResult {
         let _ = (t, id);
         Ok(())
     }
@@ -108,7 +111,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn message(&mut self, t: &mut FramedTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
+    fn message(&mut self, t: &mut LineTransport<'_>, message: Box<dyn Any>) -> HandlerResult {
         let _ = (t, message);
         Ok(())
     }
@@ -117,7 +120,7 @@ pub trait LineReceiver {
     ///
     /// # Errors
     /// As above.
-    fn shutting_down(&mut self, t: &mut FramedTransport<'_>) -> HandlerResult {
+    fn shutting_down(&mut self, t: &mut LineTransport<'_>) -> HandlerResult {
         let _ = t;
         Ok(())
     }
