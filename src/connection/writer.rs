@@ -47,7 +47,8 @@ impl ConnectionWriter {
     }
 
     /// Queues a message; `Ok` says that it is queued, not that the peer has it. Never blocks. An `Arc<[u8]>`
-    /// is shared, not copied: one message to a whole room.
+    /// is shared, not copied: one message to a whole room. A `String` goes by [`send_line`](Self::send_line), or as
+    /// `text.into_bytes()`.
     ///
     /// # Errors
     /// [`SendError::Full`] when the peer reads too slowly and

@@ -111,7 +111,8 @@ pub struct Report {
     /// Connections that were cut at the drain limit, or ended after it: a handler on the accepting thread is waited for.
     pub forced: u64,
     /// Handlers that still ran when `serve_forever` returned, although their connections had been cut. A
-    /// handler that computes cannot be ended.
+    /// handler that computes cannot be ended. With [`PreForking`](crate::PreForking) they end with their process, and their
+    /// connections count as failed too.
     pub abandoned: u64,
     /// Of the disconnected and the refused, those that ended before their handler, while they were greeted.
     pub greetings: GreetingCounts,
