@@ -10,7 +10,9 @@ use common::any::{STRATEGY, WORKERS};
 use common::tls::TLS;
 use common::trouble::{answer, Answer, Facts};
 use socketserver::event_loop::{Eof, TimerId, WriteError};
-use socketserver::{factory, lines, per_request, Connection, HandlerResult, LineReceiver, LineTransport, Next, PeerFault};
+use socketserver::{
+    factory, lines, per_request, Connection, HandlerResult, LineReceiver, LineTransport, Next, PeerFault,
+};
 use socketserver::{ServerBuilder, StreamRequestHandler, Transport};
 
 /// For most strategies.
