@@ -1,5 +1,5 @@
-//! The way past the queue. While the thread of a connection waits for its peer and nothing is queued, a sender writes to
-//! the socket itself: one system call in place of four, and no thread wakes.
+//! The way past the queue. While the thread of a connection waits for its peer and nothing is queued, a sender writes
+//! to the socket itself. That is one system call in place of four, and no thread wakes.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::sys::socket;
 /// Longest message that a sender writes itself, in bytes. So a sender's time stays short.
 const LONGEST: usize = 16 << 10;
 
-/// The time after a message in which further ones are queued: in a burst, one wake-up and one system call for many
+/// The time after a message in which further ones are queued. In a burst, one wake-up and one system call for many
 /// messages cost less than one call for each.
 const BURST: Duration = Duration::from_micros(50);
 

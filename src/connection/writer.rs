@@ -19,8 +19,9 @@ use crate::mailbox::Mailbox;
 /// Messages are queued whole and in order. The thread that serves the connection sends them when it flushes,
 /// waits for the peer, or ends. A message never lands within the handler's output between two flushes.
 ///
-/// While that thread waits for its peer and the queue is empty, a message of up to 16 KiB goes to the socket at once, from
-/// the sender's thread. That never blocks either, and saves a wake-up. Over TLS, and in a burst, messages are queued.
+/// While that thread waits for its peer and the queue is empty, the sender's thread writes a message of up to 16 KiB
+/// to the socket at once. That never blocks either, and saves a wake-up. Over TLS, and in a burst, messages are
+/// queued.
 ///
 /// ```
 /// use std::io::Read;
