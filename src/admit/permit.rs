@@ -83,8 +83,8 @@ impl Drop for Permit {
         if core.admission.permits.is_awaited(self.used) || core.admission.a_loop_waits() {
             core.control.wake_gate();
         }
-        // A drain ends when the last permit is back.
-        if core.control.stopping() {
+        // A drain ends when the last permit is back. It would only look in vain at any other.
+        if core.control.stopping() && core.admission.permits.active() == 0 {
             core.control.wake_supervisor();
         }
     }

@@ -58,7 +58,7 @@ impl Connection {
     pub(crate) fn hand_over(&mut self) -> Option<HandedOver> {
         let socket = self.wire.socket.take()?;
         let unread = self.input.take_unread();
-        let (limits, parent_deadline) = (self.wire.limits.get(), self.wire.parent_deadline.take());
+        let (limits, parent_deadline) = (self.wire.limits(), self.wire.parent_deadline.take());
         let (proxy, tls) = (self.wire.proxy.clone(), self.wire.tls.take());
         let (id, moved) = (self.id(), self.moved());
         Some(HandedOver { socket, tls, unread, limits, proxy, id, moved, parent_deadline })

@@ -12,8 +12,17 @@ use super::wire::{Buffered, Place, Wire};
 use crate::error::{text_of_peer, PeerFault};
 use crate::framing::{Decoded, Decoder, Frame, LineDecoder};
 
+/// The largest buffer that a thread keeps for its next connection, in bytes. Without a connection it has no use for more.
+const LARGEST_SPARE: usize = 64 << 10;
+
+/// Registers the destructor of this thread's spare buffer: see `output::warm_up`.
+pub(super) fn warm_up() {
+    SPARE.with(|_| ());
+}
+
 thread_local! {
-    /// The buffer of a connection that this thread has parked, for the next one that it takes up.
+    /// The buffer of this thread's last connection, ended or parked. The next connection uses it, so short ones need no
+    /// allocation.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -108,20 +117,7 @@ impl Input {
     pub(super) fn fold(&mut self) {
         if self.is_empty() {
             self.unread.rewind();
-            let buf = std::mem::take(&mut self.unread.buf);
-            if buf.len() == self.unread.size() {
-                let _ = SPARE.try_with(|spare| spare.set(buf));
-            }
-        }
-    }
-
-    /// Takes the buffer of a connection that this thread has parked.
-    pub(super) fn unfold(&mut self) {
-        if self.unread.buf.is_empty() {
-            let spare = SPARE.try_with(Cell::take).unwrap_or_default();
-            if spare.len() == self.unread.size() {
-                self.unread.buf = spare;
-            }
+            self.unread.give_up();
         }
     }
 
@@ -405,7 +401,7 @@ impl Unread {
                 self.buf.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else if self.buf.is_empty() {
-                self.buf = vec![0; self.size()];
+                self.make();
             } else {
                 // The decoder's limit bounds this: it fails before a frame grows beyond.
                 self.buf.resize(self.buf.len() * 2, 0);
@@ -416,9 +412,30 @@ impl Unread {
 
     fn scratch(&mut self) -> &mut [u8] {
         if self.buf.is_empty() {
-            self.buf = vec![0; self.size()];
+            self.make();
         }
         (self.start, self.end) = (0, 0);
         &mut self.buf
+    }
+
+    /// Makes the buffer, or takes that of this thread's last connection.
+    fn make(&mut self) {
+        let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+        self.buf = if spare.len() == self.size() { spare } else { vec![0; self.size()] };
+    }
+
+    /// Gives the buffer to this thread's next connection. One that has grown is not kept: memory must not follow the
+    /// longest frame ever.
+    fn give_up(&mut self) {
+        let buf = std::mem::take(&mut self.buf);
+        if !buf.is_empty() && buf.len() == self.size() && buf.len() <= LARGEST_SPARE {
+            let _ = SPARE.try_with(|spare| spare.set(buf));
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

@@ -58,13 +58,18 @@ pub(crate) use detached::Home;
 pub use event::{ConnectionWaker, Event, NonBlocking};
 pub use halves::{ReadHalf, WriteHalf};
 pub(crate) use handover::{GivenBack, HandedOver, Happened};
-pub(crate) use output::warm_up;
 pub(crate) use wire::{Ending, Heard, Look, ParentDeadline, Patience, StopNotice, Told, Wire};
 pub(crate) use writer::Poke;
 pub use writer::{ConnectionWriter, SendError};
 
 use input::Input;
 use output::Output;
+
+/// Makes this thread's spare buffers ready for the children that it forks.
+pub(crate) fn warm_up() {
+    input::warm_up();
+    output::warm_up();
+}
 
 /// A connection, as its handler sees it: buffered in both directions, with time limits, over TCP or a Unix
 /// socket.

@@ -16,7 +16,7 @@ const WARM: usize = 1024;
 
 /// Makes this thread's spare buffer, and registers its destructor. A forking parent does so once. Otherwise every
 /// child would, at the price of page faults in the allocator and in the dynamic linker.
-pub(crate) fn warm_up() {
+pub(super) fn warm_up() {
     SPARE.with(|spare| spare.set(Vec::with_capacity(WARM)));
 }
 

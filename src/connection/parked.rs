@@ -55,7 +55,6 @@ impl Connection {
 
     /// Takes buffers, after the connection was parked.
     pub(crate) fn rise(&mut self, between: bool) {
-        self.input.unfold();
         self.output.get_mut().unfold();
         if between {
             self.wire.rise();

@@ -126,7 +126,8 @@ pub(crate) struct Wire {
     server: ServerHandle,
     notice: StopNotice,
     slot: RefCell<Option<Arc<ConnectionSlot>>>,
-    pub(super) limits: Cell<Limits>,
+    /// The connection's own limits. Few have any; the others have the server's.
+    own_limits: OnceCell<Box<Cell<Limits>>>,
     /// The start of the request. Without a request limit it is not kept: that saves reading the clock.
     request_since: Cell<Option<Instant>>,
     progress: Cell<Progress>,
@@ -159,7 +160,7 @@ impl Wire {
             proxy: accepted.proxy,
             notice,
             slot: RefCell::new(slot),
-            limits: Cell::new(limits),
+            own_limits: OnceCell::new(),
             request_since: Cell::new(limits.request.map(|_| Instant::now())),
             progress: Cell::default(),
             armed_read: Cell::new(None),
@@ -268,10 +269,14 @@ impl Wire {
 
     // Requests and limits.
 
+    pub(super) fn limits(&self) -> Limits {
+        self.own_limits.get().map_or(self.server.core.settings.limits, |own| own.get())
+    }
+
     pub(super) fn set_limit(&self, limit: Limit, value: Option<Duration>) {
-        let mut limits = self.limits.get();
+        let mut limits = self.limits();
         limits.set(limit, value);
-        self.limits.set(limits);
+        self.own_limits.get_or_init(Box::default).set(limits);
         if limits.request.is_some() && self.request_since.get().is_none() {
             self.request_since.set(Some(Instant::now()));
         }
@@ -282,7 +287,7 @@ impl Wire {
     /// end a child that spins, and leave one alone that waits for its next request.
     pub(crate) fn share_deadlines(&self, told: SharedRef<Told>) {
         // Not the value that the parent has put there, so that the first deadline is written.
-        let last = Cell::new(u64::from(self.limits.get().request.is_some()));
+        let last = Cell::new(u64::from(self.limits().request.is_some()));
         let _ = self.parent_deadline.set(ParentDeadline { place: told, last });
         self.share_deadline();
     }
@@ -317,7 +322,7 @@ impl Wire {
 
     pub(super) fn request_begins(&self) {
         self.note(|p| (p.between, p.fresh) = (false, false));
-        self.request_since.set(self.limits.get().request.map(|_| Instant::now()));
+        self.request_since.set(self.limits().request.map(|_| Instant::now()));
         self.share_deadline();
     }
 
@@ -329,14 +334,14 @@ impl Wire {
     }
 
     fn request_deadline(&self) -> Option<Deadline> {
-        match (self.limits.get().request, self.request_since.get()) {
+        match (self.limits().request, self.request_since.get()) {
             (Some(after), Some(since)) if !self.progress.get().between => Deadline::new(since, Limit::Request, after),
             _ => None,
         }
     }
 
     fn read_deadline(&self, idle: bool) -> Option<Deadline> {
-        let limits = self.limits.get();
+        let limits = self.limits();
         let (limit, after) = if idle { limits.of_idle_wait() } else { (Limit::Read, limits.read) };
         self.deadline(limit, after)
     }

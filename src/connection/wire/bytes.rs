@@ -69,7 +69,7 @@ impl Wire {
         let mut deadline = None;
         let mut waits = false;
         while let Err(e) = tls.push(&self.as_fd(), waits) {
-            let limit = self.limits.get().write;
+            let limit = self.limits().write;
             let by = *deadline.get_or_insert_with(|| self.deadline(Limit::Write, limit));
             let more = if would_wait(&e) { self.check(by).and_then(|()| self.may_wait_to_send(by)) } else { Err(e) };
             match more {

@@ -170,7 +170,7 @@ impl Wire {
 
     /// Returns the end of the wait for input. An idle one counts over all waits since the last input.
     fn silence_ends(&self, waits: &Waits, idle: bool) -> Option<Deadline> {
-        let limits = self.limits.get();
+        let limits = self.limits();
         if !idle {
             return self.deadline(Limit::Read, limits.read);
         }

@@ -165,7 +165,7 @@ impl Wire {
     fn check_patience(&self, patience: Patience) -> io::Result<()> {
         match patience.0 {
             Some((at, limit)) if at <= Instant::now() => {
-                let after = self.limits.get().get(limit).unwrap_or_default();
+                let after = self.limits().get(limit).unwrap_or_default();
                 Err(LimitExceeded { limit, after }.into())
             }
             _ => Ok(()),

@@ -47,7 +47,7 @@ impl Wire {
                 Err(e) if would_wait(&e) => {
                     // The write limit counts from the last progress, over any number of waits. A peer that
                     // takes a little now and then makes progress for ever: the request limit ends that.
-                    let limit = self.limits.get().write;
+                    let limit = self.limits().write;
                     let deadline = *stalled.get_or_insert_with(|| self.deadline(Limit::Write, limit));
                     waits = self.may_wait_to_send(deadline)?;
                 }
