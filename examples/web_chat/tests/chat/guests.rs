@@ -1,12 +1,12 @@
 //! The chat as a process, and its guests: by lines, and by WebSocket.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
-use tungstenite::Message;
+use tungstenite::{Error, Message};
 
 use super::support::{tool, until, Client, Server, LIMIT};
 
@@ -124,9 +124,12 @@ impl Guest {
     /// The next text.
     #[track_caller]
     pub fn text(&mut self) -> String {
-        match self.0.read() {
-            Ok(Message::Text(text)) => text.to_string(),
-            other => panic!("no text: {other:?}"),
+        loop {
+            match self.0.read() {
+                Ok(Message::Text(text)) => return text.to_string(),
+                Err(Error::Io(e)) if e.kind() == ErrorKind::Interrupted => {}
+                other => panic!("no text: {other:?}"),
+            }
         }
     }
 
@@ -137,6 +140,7 @@ impl Guest {
         loop {
             match self.0.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code.into(),
+                Err(Error::Io(e)) if e.kind() == ErrorKind::Interrupted => {}
                 Ok(Message::Close(None)) | Err(_) => panic!("no code"),
                 Ok(_) => {}
             }

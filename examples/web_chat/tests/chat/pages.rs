@@ -98,7 +98,7 @@ fn the_pages_fit_a_desk_and_a_phone_in_light_and_in_the_dark() {
     let shoot = |page: &Page<'_>, name: &str| {
         page.to_front();
         // Nothing moves any more, and nothing sticks out to the side.
-        page.until("document.getAnimations().every(one => one.playState === 'finished')");
+        page.eval("document.getAnimations().forEach(one => one.finish())");
         page.until("document.documentElement.scrollWidth <= innerWidth");
         if let Some(folder) = &folder {
             page.screenshot(&folder.join(format!("{name}.png")));
