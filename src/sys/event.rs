@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::{self, EfdFlags};
 use nix::sys::time::TimeSpec;
@@ -120,26 +119,29 @@ impl Ready {
     }
 }
 
+/// No wait is for as many descriptors.
+const MOST_POLLED: usize = 8;
+
 /// Waits until one of a few descriptors can be read (`None` is skipped), or `write` can be written to.
 pub(crate) fn poll<const N: usize>(
     read: [Option<BorrowedFd<'_>>; N],
     write: Option<BorrowedFd<'_>>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
-    let mut places = Vec::with_capacity(N + 1);
-    let mut fds = Vec::with_capacity(N + 1);
-    let wanted = read.into_iter().map(|fd| (fd, PollFlags::POLLIN)).chain([(write, PollFlags::POLLOUT)]);
-    for (place, (fd, flags)) in wanted.enumerate() {
-        if let Some(fd) = fd {
-            places.push(place);
-            fds.push(PollFd::new(fd, flags));
-        }
+    const { assert!(N < MOST_POLLED) };
+    // On the stack: a thread comes here for each message that it waits for. poll(2) skips the descriptor -1.
+    let mut list = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MOST_POLLED];
+    for (entry, fd) in list.iter_mut().zip(read) {
+        (entry.fd, entry.events) = (fd.map_or(-1, |fd| fd.as_raw_fd()), libc::POLLIN);
     }
+    (list[N].fd, list[N].events) = (write.map_or(-1, |fd| fd.as_raw_fd()), libc::POLLOUT);
     let timeout = timeout.map(|t| TimeSpec::from_duration(t.min(LONGEST_WAIT)));
-    match ppoll(&mut fds, timeout, None) {
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| std::ptr::from_ref(timeout.as_ref()));
+    // SAFETY: the list has more than N entries, and both it and the timeout outlive the call.
+    match Errno::result(unsafe { libc::ppoll(list.as_mut_ptr(), N as libc::nfds_t + 1, timeout, std::ptr::null()) }) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
-    let ready = fds.iter().zip(places).filter(|(fd, _)| fd.any().unwrap_or(true));
-    Ok(Ready(ready.fold(0, |bits, (_, place)| bits | 1 << place)))
+    let ready = list.iter().enumerate().filter(|(_, entry)| entry.revents != 0);
+    Ok(Ready(ready.fold(0, |bits, (place, _)| bits | 1 << place)))
 }

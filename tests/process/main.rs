@@ -18,6 +18,7 @@ macro_rules! alone {
     };
 }
 
+mod allocations;
 mod blocking_groups;
 mod blocking_work;
 mod chat_churn;
