@@ -15,6 +15,9 @@ use socketserver::{factory, per_request, Connection, HandlerResult, Next, PeerFa
 
 /// The most headers of a request.
 const HEADERS: usize = 64;
+/// The longest head of a request.
+const HEAD: usize = 16 << 10;
+const TOO_LARGE: &str = "431 Request Header Fields Too Large";
 /// The longest body that is taken.
 const BODY: usize = 1 << 20;
 
@@ -70,8 +73,10 @@ fn parse(input: &[u8]) -> Result<Option<Head>, &'static str> {
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(input) {
         Ok(httparse::Status::Complete(length)) => length,
+        // The handler would not be called again: see `max_request_length`.
+        Ok(httparse::Status::Partial) if input.len() >= HEAD => return Err(TOO_LARGE),
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err("431 Request Header Fields Too Large"),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_LARGE),
         Err(_) => return Err("400 Bad Request"),
     };
     let method = request.method.unwrap_or_default();
@@ -127,7 +132,7 @@ fn main() -> socketserver::Result<()> {
         .handle_signals()
         .idle_timeout(Duration::from_secs(60)) // between two requests
         .request_timeout(Duration::from_secs(30)) // from the first byte of a request to its answer
-        .max_request_length(16 << 10); // the longest head
+        .max_request_length(HEAD);
     let none = factory(|_peer| NoProtocol);
     let mut server = args.bind(args.limits(builder), per_request(serve), none)?;
     common::listening(server.local_addr());

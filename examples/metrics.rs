@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{stdout, Write};
 use std::thread;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ fn main() -> socketserver::Result<()> {
     let builder = builder.restartable(Duration::from_secs(60)); // all servers of a program are, or none
     let mut metrics =
         builder.bind(args.choice("metrics", "127.0.0.1:0"), handler(move |conn| scrape(conn, &handle)))?;
-    println!("metrics on {}", metrics.local_addr());
+    let _ = writeln!(stdout(), "metrics on {}", metrics.local_addr()); // no panic if nobody reads
     let end = metrics.handle();
     let answering = thread::spawn(move || metrics.serve_forever());
 

@@ -38,7 +38,7 @@ fn main() -> Result<(), AnyError> {
                 Source::Client(client) if is_served(&client)? => {}
                 Source::Client(client) => {
                     selector.unregister(&client.stream)?;
-                    plain::say(format_args!("{} disconnected", client.addr))?;
+                    plain::say(format_args!("{} disconnected", client.addr));
                     if selector.get_key(&listener).is_none() {
                         selector.register(&listener, Events::READ, Source::Listener)?;
                     }
@@ -52,7 +52,7 @@ fn main() -> Result<(), AnyError> {
 fn accept(listener: &plain::Listener, selector: &mut Selector<Source>) -> io::Result<()> {
     match listener.accept() {
         Ok((stream, addr)) => {
-            plain::say(format_args!("got connection from {addr}"))?;
+            plain::say(format_args!("got connection from {addr}"));
             let client = Rc::new(Client { stream, addr });
             selector.register(&client.stream, Events::READ, Source::Client(client.clone()))?;
         }
@@ -73,7 +73,7 @@ fn is_served(client: &Client) -> io::Result<bool> {
         Ok(0) => Ok(false),
         Ok(n) => {
             let text = String::from_utf8_lossy(&buf[..n]);
-            plain::say(text.trim_end_matches(['\r', '\n']))?;
+            plain::say(text.trim_end_matches(['\r', '\n']));
             Ok(true)
         }
         Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(true),

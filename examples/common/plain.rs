@@ -40,11 +40,11 @@ pub fn listen(addr: &str) -> Result<Listener, AnyError> {
     match &listener {
         Listener::Tcp(l) => {
             l.set_nonblocking(true)?;
-            say(format_args!("listening on {}", l.local_addr()?))?;
+            say(format_args!("listening on {}", l.local_addr()?));
         }
         Listener::Unix(l, _, addr) => {
             l.set_nonblocking(true)?;
-            say(format_args!("listening on {addr}"))?;
+            say(format_args!("listening on {addr}"));
         }
     }
     Ok(listener)
@@ -104,9 +104,8 @@ pub fn stop_signal() -> io::Result<UnixStream> {
     Ok(stop)
 }
 
-/// One line on stdout, at once.
-pub fn say(line: impl Display) -> io::Result<()> {
+/// One line on stdout, at once. It is lost if nobody reads.
+pub fn say(line: impl Display) {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

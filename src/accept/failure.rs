@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::finish::refuse;
 use crate::lifecycle::Core;
 use crate::listen::{AcceptError, Listener};
+use crate::sys::worker::hear_of_the_masters_death;
 
 /// What the caller does after a failed `accept`.
 #[derive(Debug)]
@@ -26,8 +27,10 @@ pub(crate) fn after_failure(core: &Arc<Core>, listener: &Listener, e: io::Error)
     let kind = AcceptError::of(&e);
     match kind {
         AcceptError::Nothing => NextStep::GoOn,
-        // An orphaned worker has shut its listeners itself: the error is expected, and the worker drains.
-        AcceptError::Fatal if core.is_worker() && core.control.stopping() => NextStep::GoOn,
+        // An orphaned worker, or another one, has shut the listeners: the error is expected, and the worker drains.
+        AcceptError::Fatal if core.is_worker() && (core.control.stopping() || hear_of_the_masters_death()) => {
+            NextStep::GoOn
+        }
         AcceptError::Fatal => {
             // Several threads may see the failure. The first of them reports it.
             if listener.lose() {

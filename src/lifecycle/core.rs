@@ -253,6 +253,7 @@ impl Core {
         // Many threads come here at a stop. One of them wakes, the others pay a look at a flag.
         let (first, first_of_all) = self.control.first_to_wake(self.spares_newcomers());
         if first {
+            self.control.pass_stop_on();
             self.registry.wake(SlotState::Idle);
             self.stop_calls.call();
         }
@@ -374,6 +375,7 @@ impl Core {
 
     /// Tells the service manager, once, that this server stops. A successor that does not serve yet is given up.
     pub(crate) fn report_stopping(&self) {
+        self.worker().into_iter().for_each(WorkerRole::report_lost_master);
         self.restarts().into_iter().for_each(Restarts::abandon);
         self.notifier().into_iter().for_each(|notifier| notifier.stopping(self.stats()));
     }

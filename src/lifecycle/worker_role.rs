@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use parking_lot::Mutex;
 
 use super::core::Core;
 use super::scoreboard::{Scoreboard, WorkerSlot, SLOTS};
 use crate::listen::QueueCounts;
+use crate::observe::log_line;
 use crate::sys::process::Private;
 use crate::sys::shared::SharedRef;
 use crate::sys::wishes::ChildPipes;
-use crate::sys::worker::SuccessorWish;
+use crate::sys::worker::{master_is_dead, SuccessorWish};
 
 /// The byte that a worker writes into its pipe when it is ready. All other bytes are its last error text.
 pub(crate) const READY: u8 = 0;
@@ -32,6 +34,8 @@ pub(crate) struct WorkerRole {
     /// The writing end of the pipe to its master. The master closes its own copy.
     pub(crate) pipe: Mutex<Option<Private>>,
     is_ready: AtomicBool,
+    /// True if the log says that the master is gone.
+    is_orphan: AtomicBool,
     pub(crate) successor: SuccessorWish,
 }
 
@@ -43,10 +47,10 @@ impl WorkerRole {
         heartbeat: Option<Duration>,
         (pipe, pipes): (Private, &Arc<ChildPipes>),
     ) -> Self {
-        let (pipe, is_ready) = (Mutex::new(Some(pipe)), AtomicBool::new(false));
+        let (pipe, is_ready, is_orphan) = (Mutex::new(Some(pipe)), AtomicBool::new(false), AtomicBool::new(false));
         let successor = SuccessorWish::new(slot.map(WorkerSlot::successor_wish), pipes);
         let place = scoreboard.place_of(&slot).unwrap_or(0) as u64;
-        Self { master: master.clone(), scoreboard, slot, place, index, heartbeat, pipe, is_ready, successor }
+        Self { master: master.clone(), scoreboard, slot, place, index, heartbeat, pipe, is_ready, is_orphan, successor }
     }
 
     /// Returns the lengths of the kernel's queues at the stop. The master counts them for all workers.
@@ -59,6 +63,15 @@ impl WorkerRole {
         // Every seat comes here, so the usual case is one read.
         if !self.is_ready.load(SeqCst) && !self.is_ready.swap(true, SeqCst) {
             self.say(&[READY]);
+        }
+    }
+
+    /// Says in the log, once, why this worker ends, if it is because its master is gone.
+    pub(crate) fn report_lost_master(&self) {
+        if master_is_dead() && !self.is_orphan.swap(true, SeqCst) {
+            let (index, pid) = (self.index, std::process::id());
+            let text = format_args!("worker {index} (process {pid}) serves what it has and ends: its master is gone");
+            log_line(Level::Error, "socketserver::preforking", text);
         }
     }
 

@@ -95,7 +95,7 @@ impl Passed {
         if self.taken.contains(&number) {
             return Err(invalid(format!("descriptor {number} was taken before")));
         }
-        let fd = inherited::take(number)?;
+        let fd = inherited::take_socket(number)?;
         self.taken.insert(number);
         Ok(fd)
     }

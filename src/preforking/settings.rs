@@ -75,6 +75,9 @@ type ExitHook = Box<dyn Fn(&WorkerExit) + Send>;
 /// children of [`Forking`](crate::Forking). SIGIO tells workers that their master has died; from elsewhere it does
 /// nothing.
 ///
+/// After the death of their master, workers accept nothing more, and drain. A worker that computes for ever is killed one
+/// second after its [drain limit](crate::ServerBuilder::drain_timeout), by a timer of the kernel.
+///
 /// [`handle_request`](crate::TcpServer::handle_request) starts one worker for its one connection. If it
 /// cannot be started, that is an error, [`Error::Workers`], at once.
 pub struct PreForking<E = Threading> {

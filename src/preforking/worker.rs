@@ -29,6 +29,9 @@ const LONGEST_WORDS: usize = 1024;
 /// After its drain, a worker has this long to end.
 pub(super) const AFTER_THE_DRAIN: Duration = Duration::from_millis(250);
 
+/// How long a worker whose master has died may live on after its drain limit. Nobody waits for its end.
+const AFTER_THE_DRAIN_OF_AN_ORPHAN: Duration = Duration::from_secs(1);
+
 /// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -255,6 +258,7 @@ fn become_worker_process(
         stop: core.control.switch().clone(),
         successor: role.successor.clone(),
         keeps_listeners: role.scoreboard.keeps_listeners(),
+        outlives_master_by: core.settings.drain_timeout.saturating_add(AFTER_THE_DRAIN_OF_AN_ORPHAN),
     };
     let listeners: Vec<_> = bound.listeners.iter().map(|l| (l.as_fd(), !l.is_adopted())).collect();
     become_worker(switches, &listeners, lifeline).map_err(Error::system("watch for the master's death"))?;

@@ -163,6 +163,10 @@ impl<S> ServerBuilder<S> {
     /// A handler that computes is not interrupted. On the serving thread (`Sequential`, event loops) the stop
     /// waits for it, even beyond the limit. On another thread it is left behind, and `Forking` kills it
     /// ([choosing a strategy](crate::guide::choosing)).
+    ///
+    /// A stop ends idle connections at once. One exception: on a socket that another process may go on with (`fd:`,
+    /// [`from_listener`](Self::from_listener), a [restart](Self::restartable)), a client that has not spoken yet is
+    /// spared. If it stays mute, the drain lasts up to this limit, or until the [idle limit](Self::idle_timeout) ends it.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
         self.settings.drain_timeout = limit;
         self

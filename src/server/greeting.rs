@@ -69,7 +69,9 @@ impl<S> ServerBuilder<S> {
     /// The source is that of the client, so behind a [proxy](Self::proxy_protocol) it is known once the header has
     /// come, before [`verify_request`](Self::verify_request). Without a proxy it is known at once, and a refusal
     /// starts no thread and no process. Connections over Unix sockets have no source, nor has one that a proxy makes
-    /// for itself; datagrams have one that anybody can forge. They are not counted.
+    /// for itself; datagrams have one that anybody can forge. They are not counted. After a
+    /// [restart](Self::restartable) the new process counts from zero, and the old one goes on with its own: while that
+    /// drains, a source may have the limit twice.
     /// [The guide](crate::guide::exposing#one-source-of-many) says what to set.
     ///
     /// ```

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::SockType;
 
 /// The first descriptor that `LISTEN_FDS` counts (sd_listen_fds(3)).
 pub(crate) const FIRST: RawFd = 3;
@@ -21,6 +23,17 @@ pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open. By the protocol of LISTEN_FDS it belongs to this process and to nothing
     // else in it, and the caller takes it once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// As [`take`], for a socket. Any other descriptor of this number stays as it is: it is not what was meant, and may be
+/// the program's own.
+///
+/// # Errors
+/// `EBADF` if it is not open, `ENOTSOCK` if it is no socket.
+pub(crate) fn take_socket(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is lent to one call, which fails if it is not open.
+    getsockopt(&unsafe { BorrowedFd::borrow_raw(number) }, SockType)?;
+    take(number)
 }
 
 /// Duplicates a descriptor that the user names by its number. The original stays open, since other code of

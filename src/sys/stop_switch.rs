@@ -218,6 +218,13 @@ impl StopSwitch {
         self.raise_to(NOW);
     }
 
+    /// Tells the forked children of a stop that another process has requested: the master of this worker.
+    pub(crate) fn pass_stop_on(&self) {
+        if self.stopping() && !self.in_child() {
+            self.pipes.get().into_iter().for_each(|pipes| pipes.close_stop());
+        }
+    }
+
     fn raise_to(&self, level: u8) {
         if self.wish(if level == NOW { Wish::StopNow } else { Wish::Stop }) {
             self.asked.fetch_max(level, SeqCst);

@@ -5,8 +5,11 @@
 //! whatever its threads are doing, at no cost while nothing happens. `PR_SET_PDEATHSIG` would fire when the
 //! forking thread ends, and a change of user forgets it.
 //!
+//! An orphan drains as at any stop. Nobody kills it if it computes for ever, so a timer of the kernel does
+//! (timer_create(2)): the handler sets it.
+//!
 //! The handlers do only what signal-safety(7) allows: atomics, `poll`, `shutdown`, `dup3`, `clock_gettime`,
-//! `write`.
+//! `timer_settime`, `write`.
 
 use std::ffi::CString;
 use std::io;
@@ -14,11 +17,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicU8, Ordering::SeqCst};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::libc::{self, c_int};
-use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::libc::{self, c_int, c_void};
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
 use nix::unistd::pipe2;
 
 use super::process::Private;
@@ -54,10 +58,20 @@ pub(crate) struct WorkerSwitches {
     pub(crate) successor: SuccessorWish,
     /// True if the listeners stay open when the master dies.
     pub(crate) keeps_listeners: SharedRef<AtomicBool>,
+    /// How long this process may live on after its master.
+    pub(crate) outlives_master_by: Duration,
 }
 
 /// The worker that this process is.
-static WORKER: AtomicPtr<WorkerSwitches> = AtomicPtr::new(null_mut());
+static WORKER: AtomicPtr<Worker> = AtomicPtr::new(null_mut());
+
+struct Worker {
+    switches: WorkerSwitches,
+    /// The timer that kills this process. `None` if the system has given none.
+    end: Option<AtomicPtr<c_void>>,
+    is_orphan: AtomicBool,
+}
+
 /// Its listening sockets. The rest of the list is -1.
 static LISTENERS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
@@ -79,22 +93,65 @@ extern "C" fn on_worker_signal(number: c_int) {
     if let Some(worker) = unsafe { WORKER.load(SeqCst).as_ref() } {
         if number == libc::SIGIO {
             if master_is_dead() {
-                let_go_of_listeners(worker.keeps_listeners.load(SeqCst));
-                worker.stop.request_stop();
+                worker.obey_the_masters_death();
             }
         } else {
-            worker.successor.express();
+            worker.switches.successor.express();
         }
     }
     Errno::set_raw(errno);
 }
 
-/// True if the other end of the lifeline is closed. SIGIO may come from elsewhere too.
-fn master_is_dead() -> bool {
+/// True in a worker whose master is dead: the other end of the lifeline is closed. SIGIO may come from elsewhere too.
+pub(crate) fn master_is_dead() -> bool {
+    is_lifeline_closed(0).unwrap_or(false)
+}
+
+/// Waits for the master's death, for a second at most, and obeys it. True if the master is dead. Call it if a listener
+/// of this worker was shut: another worker may have heard of the death a moment before, and shut it for all.
+pub(crate) fn hear_of_the_masters_death() -> bool {
+    // A signal interrupts the wait, perhaps the one that tells of the death.
+    let is_dead = (0..16).find_map(|_| is_lifeline_closed(1000)).unwrap_or(false);
+    // SAFETY: as in the handler.
+    if let (true, Some(worker)) = (is_dead, unsafe { WORKER.load(SeqCst).as_ref() }) {
+        worker.obey_the_masters_death();
+    }
+    is_dead
+}
+
+/// `None` if a signal has interrupted the wait.
+fn is_lifeline_closed(millis: c_int) -> Option<bool> {
     let mut fd = libc::pollfd { fd: LIFELINE.load(SeqCst), events: libc::POLLIN, revents: 0 };
     // SAFETY: poll(2) reads and writes one pollfd, which is valid for the call; it is async-signal-safe.
-    let ready = unsafe { libc::poll(std::ptr::addr_of_mut!(fd), 1, 0) };
-    ready == 1 && fd.revents & (libc::POLLHUP | libc::POLLERR) != 0
+    let ready = unsafe { libc::poll(std::ptr::addr_of_mut!(fd), 1, millis) };
+    (ready >= 0).then_some(ready == 1 && fd.revents & (libc::POLLHUP | libc::POLLERR) != 0)
+}
+
+impl Worker {
+    fn new(switches: WorkerSwitches) -> Self {
+        let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
+        let (mut event, mut timer): (_, libc::timer_t) = (SigEvent::new(kill).sigevent(), null_mut());
+        let (of_event, of_timer) = (std::ptr::addr_of_mut!(event), std::ptr::addr_of_mut!(timer));
+        // SAFETY: timer_create(2) reads the one and writes the other; both are valid for the call.
+        let is_made = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, of_event, of_timer) } == 0;
+        Self { switches, end: is_made.then(|| AtomicPtr::new(timer)), is_orphan: AtomicBool::new(false) }
+    }
+
+    /// Stops this worker, and sets the time of its end. Async-signal-safe.
+    fn obey_the_masters_death(&self) {
+        let_go_of_listeners(self.switches.keeps_listeners.load(SeqCst));
+        self.switches.stop.request_stop();
+        let Some(timer) = self.end.as_ref().filter(|_| !self.is_orphan.swap(true, SeqCst)) else { return };
+        let after = self.switches.outlives_master_by;
+        let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let end = libc::timespec {
+            tv_sec: i32::try_from(after.as_secs()).unwrap_or(i32::MAX).into(),
+            tv_nsec: after.subsec_nanos() as libc::c_long,
+        };
+        let end = libc::itimerspec { it_interval: never, it_value: end };
+        // SAFETY: timer_settime(2) reads one value, which is valid for the call. The timer lives as long as this process.
+        unsafe { libc::timer_settime(timer.load(SeqCst), 0, std::ptr::addr_of!(end), null_mut()) };
+    }
 }
 
 fn let_go_of_listeners(keep: bool) {
@@ -130,13 +187,13 @@ pub(crate) fn become_worker(
     SHUT.store(shut.fold(0, |bits, (place, _)| bits | 1 << place), SeqCst);
     LISTENERS.iter().skip(listeners.len()).for_each(|place| place.store(-1, SeqCst));
     LIFELINE.store(lifeline.as_raw_fd(), SeqCst);
-    WORKER.store(Box::into_raw(Box::new(switches)), SeqCst);
+    WORKER.store(Box::into_raw(Box::new(Worker::new(switches))), SeqCst);
     handle(Signal::SIGTERM, on_worker_signal)?;
     handle(Signal::SIGIO, on_worker_signal)?;
     // SAFETY: fcntl with F_SETOWN takes three integers.
     Errno::result(unsafe { libc::fcntl(lifeline.as_raw_fd(), libc::F_SETOWN, libc::getpid()) })?;
     fcntl(lifeline, FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
-    if !poll([Some(lifeline.as_fd())], None, Some(std::time::Duration::ZERO))?.none() {
+    if !poll([Some(lifeline.as_fd())], None, Some(Duration::ZERO))?.none() {
         // The master died before the signal was set up.
         on_worker_signal(libc::SIGIO);
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, io};
 
+use nix::sys::socket::{socket, AddressFamily, SockFlag, SockType};
+
 use crate::kit::{read_all, Folder, LONG};
 use crate::support::procfs::descendants;
 use crate::support::{example, output, tool, until, Client};
@@ -128,6 +130,7 @@ fn told(name: &str, args: &[&str], stdin: impl Into<Stdio>) -> String {
 fn a_descriptor_that_does_not_fit_is_told_with_what_would() {
     let listener = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let datagrams = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+    let unconnected = || socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     let connection = || OwnedFd::from(UnixStream::pair().unwrap().0);
     let accepted = ["fd:0", "--accepted", "yes"];
     for (name, args, stdin, why) in [
@@ -139,10 +142,31 @@ fn a_descriptor_that_does_not_fit_is_told_with_what_would() {
         ("torture_server", &["fd:web"], Stdio::null(), "LISTEN_FDS and LISTEN_PID are not set"),
         ("torture_server", &accepted, listener().into(), "it listens, which `bind` takes"),
         ("torture_server", &accepted, Stdio::null(), "Socket operation on non-socket"),
+        ("torture_server", &["fd:0"], unconnected().into(), "it does not listen"),
         ("udp_server", &["fd:0"], listener().into(), "it is for connections, which `bind` accepts"),
     ] {
         let text = told(name, args, stdin);
         assert!(text.contains(why) && text.trim().lines().count() == 1, "{name} {args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_count_of_sockets_that_does_not_fit_is_told_at_the_bind() {
+    for (settings, address, why) in [
+        ("LISTEN_FDS=99999", "fd:3", "LISTEN_FDS is \"99999\", which is no count of sockets"),
+        ("LISTEN_FDS=-1", "fd:3", "LISTEN_FDS is \"-1\", which is no count of sockets"),
+        ("LISTEN_FDS=1 LISTEN_FDNAMES=a:b", "fd:a", "LISTEN_FDNAMES has 2 names for the 1 sockets of LISTEN_FDS"),
+        ("LISTEN_FDS=20", "fd:22", "cannot use fd:22: Bad file descriptor"),
+        ("LISTEN_FDS=1 LISTEN_PID=1", "fd:web", "LISTEN_FDS is for process 1"),
+    ] {
+        let script = format!("export LISTEN_PID=$$ {settings}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(example("torture_server")).arg(address);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = output(command.spawn().unwrap(), settings);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(why), "{settings}: {text}");
+        assert_eq!(text.trim().lines().count(), 1, "{settings}: {text}");
     }
 }
 
@@ -165,6 +189,20 @@ fn the_environment_is_unset_for_programs_that_handlers_start() {
     }
     let test = "activation::the_environment_is_unset_for_programs_that_handlers_start";
     let child = with_environment("LISTEN_FDS=1 LISTEN_FDNAMES=a", test).spawn().unwrap();
+    let output = output(child, "the case");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn a_counted_descriptor_that_is_no_socket_is_left_alone() {
+    if env::var_os("CASE").is_some() {
+        let error = ServerBuilder::new().bind("fd:3", handler(|_| Ok(()))).unwrap_err().to_string();
+        assert!(error.contains("non-socket"), "{error}");
+        assert_eq!(std::fs::read_link("/proc/self/fd/3").unwrap(), Path::new("/dev/null"));
+        return;
+    }
+    let test = "activation::a_counted_descriptor_that_is_no_socket_is_left_alone";
+    let child = with_environment("LISTEN_FDS=1; exec 3</dev/null", test).spawn().unwrap();
     let output = output(child, "the case");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -2,6 +2,8 @@
 
 use crate::support;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -58,6 +60,26 @@ fn every_example_says_first_where_it_listens_and_stops_cleanly() {
         server.term().well_within(AT_ONCE);
         let out = server.stdout();
         assert_eq!(out.iter().filter(|line| line.starts_with("listening")).count(), 1, "{name}: {out:?}");
+    }
+}
+
+/// `println!` would panic there.
+#[test]
+fn an_example_whose_output_nobody_reads_serves_on() {
+    for name in all_servers() {
+        if name == "tls_server" && tool("openssl").is_none() {
+            continue;
+        }
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut command = Command::new(support::example(&name));
+        command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(OwnedFd::from(writer)).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // It handles signals from the bind on, prints then, and only then does it see the stop.
+        until("it is bound", || procfs::catches(child.id(), 15));
+        assert!(support::kill("TERM", &child.id().to_string()));
+        let output = support::output(child, &name);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -159,6 +159,24 @@ fn clients_that_stay_do_not_shut_prometheus_out() {
     assert!(scrape(&addr).contains("server_accepted_total 0"));
 }
 
+/// The program has two servers, which go over together.
+#[test]
+fn metrics_are_told_at_the_same_address_after_a_restart() {
+    let mut old = Server::start("metrics", &[]);
+    let addr = told(&old, "metrics on ").replace("metrics on ", "");
+    for _ in 0..3 {
+        assert_eq!(old.connect().rest(), "Thank you for connecting\n");
+    }
+    until("all are counted", || scrape(&addr).contains("server_connection_duration_seconds_count 3\n"));
+    old.signal("USR2");
+    old.ended().well_within(AT_ONCE);
+    old.until_logged("serves now, and this one drains");
+    assert_eq!(old.connect().rest(), "Thank you for connecting\n");
+    until("the new one counts", || scrape(&addr).contains("server_connection_duration_seconds_count 1\n"));
+    let line = format!("metrics on {addr}");
+    until("the new one says so, too", || old.stdout().iter().filter(|told| **told == line).count() == 2);
+}
+
 #[test]
 fn metrics_are_told_beside_a_mute_client_and_end_with_the_server() {
     let mut server = Server::start("metrics", &["--max-connections", "1"]);

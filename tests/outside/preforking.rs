@@ -217,6 +217,37 @@ fn f13_after_the_master_s_death_nobody_accepts_and_what_is_in_progress_is_finish
     until("the orphans end", || orphans.iter().all(|pid| procfs::state(*pid).is_none_or(|state| state == 'Z')));
 }
 
+/// One of them hears of it first, and shuts the listener for all.
+#[test]
+fn f13_the_log_of_each_orphan_says_that_its_master_is_gone() {
+    for inner in ["threading", "thread-pool", "event-loop", "event-loops"] {
+        let mut server = start(&["--inner", inner]);
+        let orphans = workers(&server);
+        server.signal("KILL");
+        server.ended();
+        server.until_all_is_read();
+        for pid in orphans {
+            let told = format!("(process {pid}) serves what it has and ends: its master is gone");
+            let count = server.stderr().iter().filter(|line| line.contains(&told)).count();
+            assert_eq!(count, 1, "{inner}: {:?}", server.stderr());
+        }
+        assert!(!server.stderr().iter().any(|line| line.contains("gave up")), "{inner}: {:?}", server.stderr());
+    }
+}
+
+/// Nobody is left to kill it, so it is killed by a timer of its own.
+#[test]
+fn f13_an_orphan_that_spins_ends_after_its_drain_limit() {
+    for inner in ["threading", "event-loop", "event-loops"] {
+        let mut server = start(&["--inner", inner, "--drain", "300"]);
+        server.connect().send_and_see_it_taken("SPIN");
+        let orphans = workers(&server);
+        server.signal("KILL");
+        server.ended();
+        until("the orphans end", || orphans.iter().all(|pid| procfs::state(*pid).is_none_or(|state| state == 'Z')));
+    }
+}
+
 #[test]
 fn f13_the_file_of_a_unix_socket_is_free_after_the_master_s_death() {
     let path = std::env::temp_dir().join(format!("socketserver-orphans-{}", std::process::id()));

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::kit::Folder;
 use crate::support::{example, output, until, Server};
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {
         println!("skipped: only root can become another user");
@@ -17,13 +17,13 @@ fn is_root() -> bool {
 }
 
 /// A line of /proc/PID/status, without its name.
-fn status(pid: &str, name: &str) -> Vec<String> {
+pub fn status(pid: &str, name: &str) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-fn number_of(flag: &str) -> String {
+pub fn number_of(flag: &str) -> String {
     let output = Command::new("id").args([flag, "nobody"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -11,6 +11,7 @@ mod programs;
 mod protocols;
 mod requests;
 mod starts;
+mod waits;
 
 use std::collections::HashSet;
 use std::fs;
@@ -40,6 +41,7 @@ use places::*;
 use protocols::*;
 use requests::*;
 use starts::*;
+use waits::*;
 
 const CASES: &[Case] = &[
     ("settings_that_make_no_sense_are_refused_before_anything_is_forked", bad_settings, says_ok),
@@ -100,6 +102,10 @@ const CASES: &[Case] = &[
         recycled_requests,
         first_requests_are_served,
     ),
+    ("waits_of_threads_in_workers_end_for_all_that_comes", waiting_threads, waits_end_for_all_that_comes),
+    ("waits_of_pools_in_workers_end_for_all_that_comes", waiting_pools, waits_end_for_all_that_comes),
+    ("waits_of_processes_in_workers_end_for_all_that_comes", waiting_processes, waits_end_for_all_that_comes),
+    ("idle_processes_within_workers_end_at_a_reload_and_at_a_stop", idle_processes, idle_processes_end_at_once),
     ("a_loop_that_ends_alone_waits_for_a_first_request", recycled_loops, first_requests_are_served),
     ("a_protocol_that_ends_alone_waits_for_a_first_request", recycled_protocols, first_requests_are_served),
 ];

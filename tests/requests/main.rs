@@ -6,6 +6,7 @@ mod kit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside;
 mod handlers;
 mod more;
 mod parked;

@@ -86,6 +86,13 @@ pub fn signals_pending(pid: u32) -> bool {
     pending.is_some_and(|mask| mask.trim().chars().any(|c| c != '0'))
 }
 
+/// Whether the process has a handler for this signal.
+pub fn catches(pid: u32, signal: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map_or("0", str::trim);
+    u64::from_str_radix(mask, 16).unwrap() & 1 << (signal - 1) != 0
+}
+
 struct Stat {
     state: char,
     parent: u32,

@@ -107,8 +107,7 @@ fn main() -> Result<()> {
     let strategy = Forking::new().after_fork(enter);
     let mut server =
         ServerBuilder::new().handle_signals().strategy(strategy).bind(&address, socketserver::handler(serve))?;
-    println!("listening on {}\n{enforced}", server.local_addr());
-    std::io::stdout().flush()?;
+    let _ = writeln!(std::io::stdout(), "listening on {}\n{enforced}", server.local_addr()); // no panic if nobody reads
     eprintln!("{}", server.serve_forever()?);
     Ok(())
 }

@@ -10,13 +10,13 @@ use crate::kit::Folder;
 use crate::support::{example, install, procfs, until, Server, AT_ONCE};
 
 /// A program in a folder of its own, which a test replaces as a deploy does.
-struct Deployed {
-    path: PathBuf,
+pub(super) struct Deployed {
+    pub(super) path: PathBuf,
     _folder: Folder,
 }
 
 impl Deployed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = Folder::new();
         let this = Self { path: folder.path("server"), _folder: folder };
         this.put_back();

@@ -4,6 +4,7 @@ mod failures;
 mod load;
 mod program;
 mod takeover;
+mod users;
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
