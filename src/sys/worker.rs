@@ -110,7 +110,7 @@ pub(crate) fn master_is_dead() -> bool {
 /// Waits for the master's death, for a second at most, and obeys it. True if the master is dead. Call it if a listener
 /// of this worker was shut: another worker may have heard of the death a moment before, and shut it for all.
 pub(crate) fn hear_of_the_masters_death() -> bool {
-    // A signal interrupts the wait, perhaps the one that tells of the death.
+    // A signal interrupts the wait, perhaps the one for this death.
     let is_dead = (0..16).find_map(|_| is_lifeline_closed(1000)).unwrap_or(false);
     // SAFETY: as in the handler.
     if let (true, Some(worker)) = (is_dead, unsafe { WORKER.load(SeqCst).as_ref() }) {
