@@ -35,7 +35,7 @@ fn met(
 
 /// Waits, saying nothing, until the server closes.
 fn silent(mut client: TcpStream) {
-    let _ = client.read(&mut [0]);
+    let _ = kit::read(&mut client, &mut [0]);
 }
 
 /// Half a line, then silence.
@@ -53,7 +53,8 @@ fn mute(client: TcpStream) {
 /// A byte now and then, until the server has ended its side. It may read on for long, in a lingering close.
 fn trickle(mut client: TcpStream) {
     client.set_read_timeout(Some(ms(5))).unwrap();
-    let is_open = |client: &mut TcpStream| client.read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+    let is_open =
+        |client: &mut TcpStream| kit::read(client, &mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
     while client.write_all(b"x").is_ok() && is_open(&mut client) {}
 }
 
@@ -224,7 +225,7 @@ fn a_slow_reader_that_makes_progress_is_no_stalled_one() {
     let (mut part, mut got) = (vec![0; 256 << 10], 0);
     loop {
         thread::sleep(ms(100)); // the whole takes longer than the limit, no wait for progress does
-        match client.read(&mut part).unwrap() {
+        match kit::read(&mut client, &mut part).unwrap() {
             0 => break,
             n => got += n,
         }

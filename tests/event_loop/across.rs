@@ -52,7 +52,7 @@ fn an_id_reaches_its_connection_from_every_loop() {
     assert!(rig.ask(here, move |cx| cx.write_to(b.id, b"x")), "that it is gone, only its own loop knows");
 
     assert!(rig.ask(there, move |cx| cx.abort_connection(a.id)));
-    assert!(a.socket.read(&mut [0]).is_err(), "reset");
+    assert!(kit::read(&mut a.socket, &mut [0]).is_err(), "reset");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_stop_by_a_callback_ends_all_loops_at_once() {
     rig.server.join();
     assert!(since.elapsed() < AT_ONCE);
     for client in [&mut a, &mut b] {
-        assert_eq!(client.socket.read(&mut [0]).unwrap_or(0), 0);
+        assert_eq!(kit::read(&mut client.socket, &mut [0]).unwrap_or(0), 0);
     }
     assert!(handle.stop().is_err(), "the loop is gone");
 }

@@ -281,7 +281,7 @@ fn it_serves_again_after_a_stop() {
             held.write_all(b"x").unwrap();
             expect(&mut held, "x");
             handle.shutdown();
-            assert_eq!(held.read(&mut [0]).unwrap(), 0);
+            assert_eq!(kit::read(&mut held, &mut [0]).unwrap(), 0);
             assert_eq!(serving.join().unwrap().served, 1, "run {run}");
         });
     }

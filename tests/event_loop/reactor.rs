@@ -66,7 +66,7 @@ fn a_stop_keeps_connections_and_listeners_for_the_next_run() {
         assert_eq!(reports.recv_timeout(LONG), Ok(accepted));
     }
     runs.join().unwrap();
-    assert_eq!(client.read(&mut [0]).unwrap(), 0, "dropped with the reactor");
+    assert_eq!(kit::read(&mut client, &mut [0]).unwrap(), 0, "dropped with the reactor");
     assert!(handle.stop().is_err(), "it is gone");
 }
 

@@ -67,7 +67,7 @@ fn an_abort_is_a_reset_for_the_client() {
     let (looped, told) = teller();
     let mut client = connect(looped.addr);
     client.write_all(b"a").unwrap();
-    let error = client.read(&mut [0; 10]).expect_err("a reset");
+    let error = kit::read(&mut client, &mut [0; 10]).expect_err("a reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(until_lost(&told), "aborted, 4 bytes unsent");
 }

@@ -12,7 +12,7 @@ pub fn idle_for_ever() -> ! {
 pub fn verifying() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hears = heard.clone();
-    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(50));
+    let builder = ServerBuilder::new().strategy(Forking::new()).request_timeout(Duration::from_millis(400));
     let builder = builder.verify_timeout(Duration::from_secs(1)).verify_request(|incoming| {
         match incoming.server().stats().accepted {
             1 => false,

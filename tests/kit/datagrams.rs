@@ -1,6 +1,6 @@
 //! Servers of datagrams on a thread of their own, and clients that never wait for ever.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use socketserver::strategy::ServingStrategy;
 use socketserver::{Addr, Datagram, DatagramRequestHandler, Error, HandlerResult, Report, ServerHandle, UdpServer};
 
-use super::{until, LONG};
+use super::{uninterrupted, until, LONG};
 
 /// Sends back what it gets, as CPython's test does.
 #[derive(Debug)]
@@ -117,14 +117,4 @@ pub fn next_unix(client: &UnixDatagram) -> Vec<u8> {
     let n = uninterrupted(|| client.recv(&mut buf)).expect("a datagram");
     buf.truncate(n);
     buf
-}
-
-/// A receive with a time limit ends with `EINTR` when another test of this process raises a signal, see signal(7).
-fn uninterrupted(mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match receive() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
 }

@@ -5,6 +5,8 @@
 pub mod datagrams;
 pub mod frames;
 pub mod loops;
+#[path = "../support/patience.rs"]
+mod patience;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+pub use patience::uninterrupted;
 use socketserver::server::Engine;
 use socketserver::strategy::ServingStrategy;
 use socketserver::{
@@ -132,6 +135,11 @@ pub fn read_all(client: &mut impl Read) -> String {
     let mut text = String::new();
     client.read_to_string(&mut text).expect("read to the end");
     text
+}
+
+/// Reads what has come, or waits for something.
+pub fn read(client: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    uninterrupted(|| client.read(buffer))
 }
 
 /// Reads exactly this text.

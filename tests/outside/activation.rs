@@ -12,7 +12,7 @@ use nix::sys::socket::{socket, AddressFamily, SockFlag, SockType};
 
 use crate::kit::{read_all, Folder, LONG};
 use crate::support::procfs::descendants;
-use crate::support::{example, output, tool, until, Client};
+use crate::support::{example, output, tool, uninterrupted, until, Client};
 use socketserver::{handler, ServerBuilder, Threading};
 
 /// True if a socket with this path is open, and listens if it is for connections.
@@ -112,7 +112,7 @@ fn a_datagram_server_takes_the_socket_that_systemd_passes() {
     client.set_read_timeout(Some(LONG)).unwrap();
     client.send_to(b"hello", &server.path).unwrap();
     let mut reply = [0; 16];
-    let n = client.recv(&mut reply).unwrap();
+    let n = uninterrupted(|| client.recv(&mut reply)).unwrap();
     assert_eq!(&reply[..n], b"HELLO\n");
     assert_eq!(server.term().0, Some(0));
 }

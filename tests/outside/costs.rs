@@ -79,7 +79,8 @@ fn a_greeting_takes_five_calls_on_one_thread() {
     }
 }
 
-/// Other threads may be woken for nothing now and then. But none of them does more than look.
+/// Other threads may be woken for nothing now and then. But none of them does more than look. The long run may start more
+/// threads than the short one: a thread makes each call at most five times for itself.
 #[test]
 fn a_greeting_takes_no_other_calls_on_threads() {
     if tool("strace").is_none() {
@@ -87,13 +88,14 @@ fn a_greeting_takes_no_other_calls_on_threads() {
     }
     for strategy in ["threading", "thread-pool", "preforking"] {
         let calls = Calls::of(strategy, greet);
+        let of_threads = 5.0 * (calls.count("clone3") + calls.count("clone"));
         for name in ["sendto", "ioctl", "close"] {
-            assert!((0.9..1.3).contains(&calls.count(name)), "{strategy}: {name} in {:?}", calls.0);
+            assert!((0.9..1.3 + of_threads).contains(&calls.count(name)), "{strategy}: {name} in {:?}", calls.0);
         }
-        let waits = calls.count("epoll_wait") + calls.count("accept4");
-        // On a busy machine another thread may be started, with two dozen calls of its own.
-        let of_starts = 40.0 * calls.count("clone3");
-        assert!(calls.sum() - waits - of_starts < 4.5, "{strategy}: {:?}", calls.0);
+        for name in calls.0.keys() {
+            let is_its_own = ["sendto", "ioctl", "close", "epoll_wait", "accept4"].contains(&&**name);
+            assert!(is_its_own || calls.count(name) < 0.5 + of_threads, "{strategy}: {name} in {:?}", calls.0);
+        }
     }
 }
 
@@ -149,7 +151,7 @@ fn faults(strategy: &str) -> (f64, f64) {
 fn a_forked_greeting_takes_few_faults() {
     let (parent, child) = faults("forking");
     assert!(parent < 12.0, "the parent has {parent}");
-    let bound = if cfg!(debug_assertions) { 80.0 } else { 25.0 };
+    let bound = if cfg!(debug_assertions) { 120.0 } else { 40.0 };
     assert!(child < bound, "the child has {child}");
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::sys::socket::{sendto, socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn};
 
-use crate::support::{procfs, tool, until, Server, AT_ONCE, LIMIT};
+use crate::support::{procfs, tool, uninterrupted, until, Server, AT_ONCE, LIMIT};
 
 fn client(server: &Server) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -18,7 +18,7 @@ fn client(server: &Server) -> UdpSocket {
 fn ask(server: &Server, text: &str) -> String {
     let (client, mut buf) = (client(server), [0; 1000]);
     client.send(text.as_bytes()).unwrap();
-    let n = client.recv(&mut buf).unwrap();
+    let n = uninterrupted(|| client.recv(&mut buf)).unwrap();
     String::from_utf8_lossy(&buf[..n]).into_owned()
 }
 
@@ -79,7 +79,7 @@ fn unix_paths_are_received_on_and_removed() {
         client.set_read_timeout(Some(LIMIT)).unwrap();
         client.send_to(b"HELLO\n", path("server")).unwrap();
         let mut buf = [0; 100];
-        assert_eq!(client.recv(&mut buf).unwrap(), 6);
+        assert_eq!(uninterrupted(|| client.recv(&mut buf)).unwrap(), 6);
         assert_eq!(&buf[..6], b"HELLO\n");
         std::fs::remove_file(path("client")).unwrap();
         server.term().well_within(AT_ONCE);

@@ -30,16 +30,21 @@ struct Case {
     clients: Vec<Client>,
 }
 
-/// Starts a server of each way with this limit. Its clients have been served once.
-fn start(limit: &'static str, ways: &'static [&[&str]]) -> impl Iterator<Item = Case> {
-    ways.iter().map(move |way| {
-        let millis = LIMIT.as_millis().to_string();
-        let server = Server::start("torture_server", &[*way, &[limit, &millis]].concat());
-        let count = if way.contains(&"sequential") { 1 } else { 3 };
-        let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| assert_eq!(client.ask("ECHO here"), "here"));
-        Case { limit, server, clients }
-    })
+/// Starts a server of each way with each of these limits. Then their clients are served once: within the limit.
+fn start(limits: &[&'static str], ways: &[&[&str]]) -> Vec<Case> {
+    let millis = LIMIT.as_millis().to_string();
+    let all = limits.iter().flat_map(|limit| ways.iter().map(move |way| (*limit, *way)));
+    let start = |(limit, way): (&'static str, &[&str])| {
+        let server = Server::start("torture_server", &[way, &[limit, &millis]].concat());
+        (Case { limit, server, clients: Vec::new() }, if way.contains(&"sequential") { 1 } else { 3 })
+    };
+    let started: Vec<_> = all.map(start).collect();
+    let connect = |(mut case, count): (Case, usize)| {
+        case.clients = (0..count).map(|_| case.server.connect()).collect();
+        case.clients.iter_mut().for_each(|client| assert_eq!(client.ask("ECHO here"), "here"));
+        case
+    };
+    started.into_iter().map(connect).collect()
 }
 
 /// All clients send `before`, the servers are frozen for longer than the limit, and the clients do `meanwhile`.
@@ -64,8 +69,8 @@ fn frozen<T>(
 
 #[test]
 fn a_request_that_came_in_time_counts_before_a_limit() {
-    let limits = ["--read-timeout", "--request-timeout", "--idle-timeout", "--drain"];
-    let mut cases: Vec<Case> = limits.into_iter().flat_map(|limit| start(limit, ALL)).collect();
+    let limits = ["--read-timeout", "--request-timeout", "--drain", "--idle-timeout"];
+    let mut cases = start(&limits, ALL);
     // For the idle limit, the client has sent nothing yet.
     let half = |case: &Case| if case.limit == "--idle-timeout" { "" } else { "ECHO he" }.to_owned();
     frozen(&mut cases, half, |client| client.send("llo\n"));
@@ -80,9 +85,9 @@ fn a_request_that_came_in_time_counts_before_a_limit() {
 
 /// With this limit, an answer arrives whole. It is a little more than what the kernel keeps for a client that does not
 /// read. While the server stands still, the client takes what the kernel has; the rest then fits.
-fn an_answer_arrives_whole(limit: &'static str, ways: &'static [&[&str]]) {
+fn an_answer_arrives_whole(limit: &'static str, ways: &[&[&str]]) {
     let bytes = 5_000_000;
-    let mut cases: Vec<Case> = start(limit, ways).collect();
+    let mut cases = start(&[limit], ways);
     let taken = frozen(&mut cases, |_| format!("BIG {bytes}\n"), Client::take_what_comes);
     for (Case { mut clients, .. }, taken) in cases.into_iter().zip(taken) {
         for (client, taken) in clients.iter_mut().zip(taken) {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::kit::{Folder, LONG};
-use crate::support::{example, install, until, Server};
+use crate::support::{example, install, uninterrupted, until, Server};
 
 /// A service manager, as a server sees it.
 struct Manager {
@@ -65,11 +65,8 @@ impl Manager {
     fn hears(&self, line: &str) -> Vec<String> {
         let mut buffer = [0; 4096];
         loop {
-            let n = match self.socket.recv(&mut buffer) {
-                // A machine that is frozen for a moment interrupts a wait with a time limit, see signal(7).
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                received => received.unwrap_or_else(|e| panic!("no message with {line}: {e}")),
-            };
+            let received = uninterrupted(|| self.socket.recv(&mut buffer));
+            let n = received.unwrap_or_else(|e| panic!("no message with {line}: {e}"));
             let text = String::from_utf8(buffer[..n].to_vec()).unwrap();
             let lines: Vec<_> = text.lines().map(str::to_owned).collect();
             if lines.iter().any(|l| l == line) {

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::kit::read;
 use crate::support::{procfs, tool, until, Server, AT_ONCE};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -82,7 +83,7 @@ fn sends(stream: &TcpStream, len: usize) -> JoinHandle<()> {
 fn receives(stream: &TcpStream, len: usize) {
     let (mut stream, mut got, mut buffer) = (stream, 0, [0; 10_000]);
     loop {
-        match stream.read(&mut buffer).unwrap() {
+        match read(&mut stream, &mut buffer).unwrap() {
             0 => break,
             n => {
                 assert!(buffer[..n].iter().enumerate().all(|(i, b)| *b == byte(got + i)), "at {got}");
@@ -205,7 +206,7 @@ fn a_reader_that_stops_costs_bounded_memory_and_no_time() {
     let (mut server, mut got) = (server, 0);
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match server.read(&mut buffer).unwrap() {
+        match read(&mut server, &mut buffer).unwrap() {
             0 => break,
             n => got += n,
         }
@@ -241,7 +242,7 @@ fn a_reset_of_one_side_is_a_reset_of_the_other() {
         other.read_exact(&mut [0]).unwrap();
         setsockopt(&broken, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
         drop(broken);
-        assert_eq!(other.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(read(&mut other, &mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         target.until_idle(fds);
     }
 }

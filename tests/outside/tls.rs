@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socketserver::{handler, AtLimit, ServerBuilder, TlsConfig};
 
-use crate::kit::{connect, serve, Running};
+use crate::kit::{connect, read, serve, Running};
 use crate::support::pki::Pki;
 use crate::support::tls::{trust, TlsClient};
 use crate::support::{output, run, tool, until, Server, AT_ONCE};
@@ -347,7 +347,7 @@ fn a_hello_that_trickles_is_cut_by_the_handshake_limit() {
                 let is_cut = hello.iter().any(|byte| {
                     let sent = client.write_all(&[*byte]);
                     let waits = |e: &std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
-                    sent.is_err() || client.read(&mut [0]).map_or_else(|e| !waits(&e), |_| true)
+                    sent.is_err() || read(&mut client, &mut [0]).map_or_else(|e| !waits(&e), |_| true)
                 });
                 assert!(is_cut, "{way}: all of {} bytes came", hello.len());
             });

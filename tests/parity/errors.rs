@@ -3,7 +3,7 @@
 //! it, and a panic is what ends a thread's work: both are shown for each strategy. S26 is that of
 //! `verify_request`, which says no.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use socketserver::strategy::ServingStrategy;
 use socketserver::testing::TestServer;
 use socketserver::{handler, Failure, Sequential, ServerBuilder, StreamRequestHandler, TcpServer, Threading};
 
-use crate::kit::{connect, LONG};
+use crate::kit::{connect, read, LONG};
 use crate::support::Server;
 
 /// One connection to a handler that fails: what the hook is told, by its kind.
@@ -30,7 +30,7 @@ where
     let mut server: TcpServer<_, S> = builder.bind("127.0.0.1:0", Arc::new(failing)).unwrap();
     let mut client = connect(server.local_addr().socket_addr().unwrap());
     assert!(server.handle_request(Some(LONG)).unwrap(), "the call returns");
-    assert_eq!(client.read(&mut [0]).unwrap(), 0, "and the connection is closed");
+    assert_eq!(read(&mut client, &mut [0]).unwrap(), 0, "and the connection is closed");
     let first = told.recv_timeout(LONG).expect("the hook is told");
     drop(server);
     std::iter::once(first).chain(told.recv_timeout(Duration::from_millis(50))).collect()

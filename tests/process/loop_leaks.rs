@@ -1,11 +1,10 @@
 //! Nothing is left behind.
 
 use std::cell::Cell;
-use std::io::Read;
 use std::rc::Rc;
 use std::thread;
 
-use crate::kit::{connect, descriptors, ms, until};
+use crate::kit::{connect, descriptors, ms, read, until};
 use crate::script::{Echo, Journal, Script};
 use socketserver::{factory, Reactor};
 
@@ -43,7 +42,7 @@ fn a_reactor_leaves_nothing_behind() {
     });
     let server = reactor.server();
     drop(reactor);
-    assert_eq!((lost.get(), server.stats().active, client.read(&mut [0]).unwrap()), (1, 0, 0));
+    assert_eq!((lost.get(), server.stats().active, read(&mut client, &mut [0]).unwrap()), (1, 0, 0));
     drop((client, server, port));
     assert_eq!((descriptors(), threads()), before);
 }

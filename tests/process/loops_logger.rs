@@ -1,9 +1,9 @@
 //! A logger that panics ends no loop of several.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::Duration;
 
-use crate::kit::{expect, serve};
+use crate::kit::{expect, read, serve};
 use socketserver::{factory, EventLoops, HandlerResult, Protocol, ServerBuilder, Transport};
 
 struct Echo;
@@ -45,5 +45,5 @@ fn a_logger_that_panics_ends_no_loop() {
     server.handle.shutdown();
     let report = server.result().unwrap();
     assert_eq!((report.accepted, report.forced), (6, 6), "{report}");
-    clients.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "closed, or reset"));
+    clients.iter_mut().for_each(|client| assert_eq!(read(client, &mut [0]).unwrap_or(0), 0, "closed, or reset"));
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
-use crate::kit::{connect, expect, read_all, until, Lines};
+use crate::kit::{connect, expect, read, read_all, until, Lines};
 use crate::support::procfs;
 use nix::sys::signal::{raise, Signal};
 use socketserver::{handler, Reactor, ServerBuilder, TcpServer, Threading};
@@ -142,7 +142,7 @@ fn either_signal_drains() {
         until("it no longer accepts", || {
             let mut late = process.connect();
             late.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-            late.write_all(b"late\n").is_err() || !late.read(&mut [0]).is_ok_and(|n| n > 0)
+            late.write_all(b"late\n").is_err() || !read(&mut late, &mut [0]).is_ok_and(|n| n > 0)
         });
         client.write_all(b" and half\n").unwrap();
         assert_eq!(read_all(&mut client), "half and half\n", "{signal}");

@@ -3,6 +3,8 @@
 #![allow(dead_code)] // each suite uses its part
 
 pub mod attack;
+#[path = "../support/patience.rs"]
+mod patience;
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,6 +14,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use patience::uninterrupted;
 
 const CASE: &str = "SOCKETSERVER_FORK_CASE";
 

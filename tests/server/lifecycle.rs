@@ -282,7 +282,7 @@ fn most_at_once(limit: usize, change: impl Fn(&ServerHandle)) -> usize {
     let server = serve(ServerBuilder::new().max_connections(limit).bind(ANY, busy).unwrap());
     change(&server.handle);
     let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 0));
+    clients.iter_mut().for_each(|client| assert_eq!(kit::read(client, &mut [0]).unwrap(), 0));
     let report = server.stop();
     assert_eq!(report.served, 60);
     adds_up(&report);

@@ -40,7 +40,7 @@ fn the_request_limit_bounds_a_reply_to_a_slow_reader() {
     let server = serve(ServerBuilder::new().request_timeout(ms(300)).bind_tcp("127.0.0.1:0", big).unwrap());
     let mut client = server.connect();
     let (mut buf, mut got, began) = (vec![0; 50_000], 0, Instant::now());
-    while let Ok(n @ 1..) = client.read(&mut buf) {
+    while let Ok(n @ 1..) = kit::read(&mut client, &mut buf) {
         got += n;
         std::thread::sleep(ms(5)); // a slow reader
         assert!(began.elapsed() < LONG, "still reading");

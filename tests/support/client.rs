@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{bind, connect, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn};
 
-use super::{procfs, until, LIMIT};
+use super::{procfs, uninterrupted, until, LIMIT};
 
 enum Socket {
     Tcp(TcpStream),
@@ -18,8 +18,8 @@ enum Socket {
 impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(s) => s.read(buf),
-            Self::Unix(s) => s.read(buf),
+            Self::Tcp(s) => uninterrupted(|| s.read(buf)),
+            Self::Unix(s) => uninterrupted(|| s.read(buf)),
         }
     }
 }
@@ -196,13 +196,7 @@ impl Client {
     /// Whether nothing arrives during this time, not even an end.
     pub fn hears_nothing_for(&mut self, time: Duration) -> bool {
         self.wait_at_most(time);
-        // A machine that is frozen for a moment interrupts a wait with a time limit, see signal(7).
-        let heard = loop {
-            match self.socket.fill_buf() {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map(<[u8]>::len),
-            }
-        };
+        let heard = self.socket.fill_buf().map(<[u8]>::len);
         let silent = matches!(&heard, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         self.wait_at_most(LIMIT);
         silent

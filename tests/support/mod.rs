@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each suite uses its part
 
 mod client;
+mod patience;
 pub mod pki;
 pub mod procfs;
 pub mod tls;
@@ -18,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use client::Client;
+pub use patience::uninterrupted;
 
 /// Nothing that a test waits for takes this long, unless it is broken.
 pub const LIMIT: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::pki::Pki;
-use super::LIMIT;
+use super::{uninterrupted, LIMIT};
 
 /// A configuration that trusts the test's authority.
 pub fn trust(pki: &Pki) -> ClientConfig {
@@ -106,7 +106,7 @@ impl TlsClient {
 
 impl Read for TlsClient {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        rustls::Stream::new(&mut self.tls, &mut self.tcp).read(buf)
+        uninterrupted(|| rustls::Stream::new(&mut self.tls, &mut self.tcp).read(buf))
     }
 }
 

@@ -334,7 +334,7 @@ fn test_full_write_buffer_after_byte_exchange() {
     let mut all = Vec::new();
     let error = std::iter::repeat_with(|| {
         std::thread::sleep(MS); // slower than the flood, so that it is cut
-        client.read(&mut [0; 1000]).map(|n| all.push(n))
+        uninterrupted(|| client.read(&mut [0; 1000])).map(|n| all.push(n))
     });
     let error = error.take(30_000).find_map(Result::err).expect("a reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

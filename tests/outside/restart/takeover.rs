@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::{is_gone, master, signal, successor_of, STRATEGIES};
 use crate::kit::{Folder, LONG};
-use crate::support::{example, procfs, until, Client, Server, AT_ONCE};
+use crate::support::{example, procfs, uninterrupted, until, Client, Server, AT_ONCE};
 
 #[test]
 fn the_new_process_serves_the_same_address_and_the_old_one_spares_who_has_not_spoken() {
@@ -101,7 +101,7 @@ fn a_server_of_datagrams_keeps_its_file() {
     old.ended().well_within(AT_ONCE);
     client.send_to(b"new", &path).unwrap();
     let mut reply = [0; 16];
-    let n = client.recv(&mut reply).unwrap();
+    let n = uninterrupted(|| client.recv(&mut reply)).unwrap();
     assert_eq!(&reply[..n], b"NEW\n");
 }
 
@@ -115,7 +115,7 @@ fn a_server_of_datagrams_keeps_its_port() {
         for generation in ["old", "new"] {
             client.send(generation.as_bytes()).unwrap();
             let mut reply = [0; 16];
-            let n = client.recv(&mut reply).unwrap();
+            let n = uninterrupted(|| client.recv(&mut reply)).unwrap();
             assert_eq!(&reply[..n], format!("{}\n", generation.to_uppercase()).as_bytes(), "{strategy}");
             if generation == "old" {
                 old.signal("USR2");

@@ -16,6 +16,7 @@ use socketserver::connection::DatagramTooLong;
 use socketserver::event_loop::{DatagramPort, DatagramProtocol, DatagramTransport};
 use socketserver::{Addr, Context, Error, HandlerResult, Reactor};
 
+use crate::patience::uninterrupted;
 use crate::script::{self, Journal};
 
 const ANY: &str = "127.0.0.1:0";
@@ -110,7 +111,7 @@ fn client_of(port: &DatagramPort) -> UdpSocket {
 
 fn next(client: &UdpSocket) -> Vec<u8> {
     let mut buf = vec![0; 1 << 16];
-    let n = client.recv(&mut buf).unwrap();
+    let n = uninterrupted(|| client.recv(&mut buf)).unwrap();
     buf.truncate(n);
     buf
 }
@@ -209,7 +210,7 @@ fn connection_refused() {
     somebody.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert_eq!(sends(&mut reactor, &port, &Addr::Unnamed, &["there?"]), [Ok(true)]);
     let mut buf = [0; 10];
-    let (n, from) = somebody.recv_from(&mut buf).unwrap();
+    let (n, from) = uninterrupted(|| somebody.recv_from(&mut buf)).unwrap();
     assert_eq!((&buf[..n], from), (&b"there?"[..], at(&port)));
     somebody.send_to(b"yes", at(&port)).unwrap();
     UdpSocket::bind(ANY).unwrap().send_to(b"a stranger", at(&port)).unwrap();

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use crate::start;
-use crate::support::{output, tool, until, Server, AT_ONCE, LIMIT};
+use crate::support::{output, tool, uninterrupted, until, Server, AT_ONCE, LIMIT};
 
 /// A folder with files whose names are their lengths.
 fn folder(test: &str) -> PathBuf {
@@ -52,7 +52,7 @@ fn client(port: u16) -> (UdpSocket, String) {
 fn begin(server: &Server, packet: &mut [u8]) -> (UdpSocket, SocketAddr) {
     let (socket, to) = client(server.port());
     socket.send_to(b"\0\x011024\0octet\0", &to).unwrap();
-    let (len, transfer) = socket.recv_from(packet).unwrap();
+    let (len, transfer) = uninterrupted(|| socket.recv_from(packet)).unwrap();
     assert_eq!((len, &packet[..4]), (516, &b"\0\x03\0\x01"[..]));
     (socket, transfer)
 }
@@ -64,7 +64,7 @@ fn a_lost_packet_is_sent_again_until_it_is_given_up() {
     let mut packet = [0; 600];
     let (socket, transfer) = begin(&server, &mut packet);
     for _ in 0..5 {
-        assert_eq!(socket.recv_from(&mut packet).unwrap(), (516, transfer));
+        assert_eq!(uninterrupted(|| socket.recv_from(&mut packet)).unwrap(), (516, transfer));
         assert_eq!(packet[..4], *b"\0\x03\0\x01");
     }
     until("its port is closed", || {
@@ -83,16 +83,16 @@ fn a_doubled_acknowledgement_brings_one_packet() {
     // Acknowledged twice, the next one comes once; the one after it is what the second acknowledgement brings.
     socket.send_to(b"\0\x04\0\x01", transfer).unwrap();
     socket.send_to(b"\0\x04\0\x01", transfer).unwrap();
-    assert_eq!(socket.recv_from(&mut packet).unwrap().0, 516);
+    assert_eq!(uninterrupted(|| socket.recv_from(&mut packet)).unwrap().0, 516);
     assert_eq!(packet[..4], *b"\0\x03\0\x02");
     // Another client has no part in it.
     let (stranger, _) = client(0);
     stranger.send_to(b"\0\x04\0\x02", transfer).unwrap();
     let mut answer = [0; 100];
-    stranger.recv_from(&mut answer).unwrap();
+    uninterrupted(|| stranger.recv_from(&mut answer)).unwrap();
     assert_eq!(answer[..4], *b"\0\x05\0\x05");
     socket.send_to(b"\0\x04\0\x02", transfer).unwrap();
-    assert_eq!(socket.recv_from(&mut packet).unwrap().0, 4, "an empty block ends a file of whole blocks");
+    assert_eq!(uninterrupted(|| socket.recv_from(&mut packet)).unwrap().0, 4, "an empty block ends a file of whole blocks");
     assert_eq!(packet[..4], *b"\0\x03\0\x03");
 }
 
@@ -121,7 +121,7 @@ fn what_is_no_file_of_the_folder_is_refused() {
     ] {
         socket.send_to(request, &to).unwrap();
         let mut answer = [0; 100];
-        socket.recv_from(&mut answer).unwrap();
+        uninterrupted(|| socket.recv_from(&mut answer)).unwrap();
         assert_eq!(answer[..4], [0, 5, 0, code], "{}", request.escape_ascii());
     }
 }
