@@ -261,7 +261,8 @@ fn a_reload_of_preforking_reads_the_certificate_again() {
     std::fs::write(pki.file("server.pem"), "").unwrap();
     server.signal("HUP");
     server.until_logged("the reload keeps the old certificate");
-    assert_eq!(served(), new);
+    // A worker from before both reloads may serve until the first reload has replaced it.
+    until("the new certificate is kept", || served() == new);
 }
 
 #[test]
@@ -325,7 +326,10 @@ fn a_thousand_mute_clients_hold_up_nobody() {
         let (said, errors) = s_client(&pki, &server, &[], "ECHO hello\nCLOSE\n");
         assert_eq!(said, "hello\n", "{strategy}: {errors}");
         server.term().well_within(AT_ONCE);
-        server.until_logged("accepted 1001, served 1, refused 1000, failed greetings 1000");
+        // The honest one has seen its end, and may have been counted in the drain.
+        let counts = ["accepted 1001, served 1, refused 1000, ", "failed greetings 1000"];
+        let is_report = |line: &String| counts.iter().all(|count| line.contains(count));
+        until("the report counts all", || server.stderr().iter().any(is_report));
         drop(crowd);
     }
 }

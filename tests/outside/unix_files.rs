@@ -73,20 +73,24 @@ fn a_unix_server_is_the_same_type() {
 fn x9_the_file_is_never_open_to_more_than_it_shall_be() {
     let folder = Folder::new();
     let path = folder.path("s");
-    let end = Arc::new(AtomicBool::new(false));
+    let (end, sees) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let watcher = thread::spawn({
-        let (path, end) = (path.clone(), end.clone());
+        let (path, end, sees) = (path.clone(), end.clone(), sees.clone());
         move || {
             let mut seen = Vec::new();
             while !end.load(SeqCst) {
                 seen.extend(mode(&path));
+                sees.store(!seen.is_empty(), SeqCst);
             }
             seen
         }
     });
-    for _ in 0..500 {
+    let mut bound = 0;
+    until("500 have come and gone, and the watcher has seen some", || {
         drop(bind(&path).unwrap());
-    }
+        bound += 1;
+        bound >= 500 && sees.load(SeqCst)
+    });
     end.store(true, SeqCst);
     let seen = watcher.join().unwrap();
     assert!(!seen.is_empty(), "the watcher has seen no file");

@@ -103,7 +103,8 @@ pub(crate) fn few_are_woken(program: &mut Program) {
         assert_eq!(greeting, "x\n");
     }
     let woken = switches(program) - before;
-    assert!(woken * 10 <= connections * 11, "{woken} waits ended for {connections} connections");
+    // If each connection woke all sixteen, it would be 16 times as many. A process also waits for locks now and then.
+    assert!(woken <= connections * 2, "{woken} waits ended for {connections} connections");
     assert!(woken * 10 >= connections * 5, "{woken} switches: what is counted is not what should be");
 }
 

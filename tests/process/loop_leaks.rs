@@ -26,7 +26,8 @@ fn a_reactor_leaves_nothing_behind() {
         let _held = connect(addr);
         assert_eq!(looped.shutdown(ms(run)).failed, 0);
     }
-    assert_eq!((descriptors(), threads()), before);
+    // The kernel's table may name a thread for a moment after its end.
+    until("all is given back", || (descriptors(), threads()) == before);
     // Dropped without a shutdown, with a connection.
     let (mut reactor, lost) = (Reactor::new().unwrap(), Rc::new(Cell::new(0)));
     let ended = lost.clone();
@@ -44,5 +45,5 @@ fn a_reactor_leaves_nothing_behind() {
     drop(reactor);
     assert_eq!((lost.get(), server.stats().active, read(&mut client, &mut [0]).unwrap()), (1, 0, 0));
     drop((client, server, port));
-    assert_eq!((descriptors(), threads()), before);
+    until("all of it is given back", || (descriptors(), threads()) == before);
 }

@@ -32,7 +32,7 @@ fn loops_leave_nothing_behind() {
             let mut held = connect(addr);
             std::io::Write::write_all(&mut held, b"held").unwrap();
             expect(&mut held, "held");
-            assert_eq!(threads_named("loop-3"), 1);
+            until("the last loop has a thread", || threads_named("loop-3") == 1);
             handle.shutdown();
             assert_eq!(serving.join().unwrap().served, 9);
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::kit::{expect, ms, serve};
+use crate::kit::{expect, ms, serve, until};
 use crate::script::Echo;
 use socketserver::event_loop::{Factory, Peer};
 use socketserver::{factory, Context, EventLoop, Failure, HandlerResult, Protocol, Reactor, ServerBuilder, Transport};
@@ -48,6 +48,8 @@ fn e1_each_slow_callback_is_told_with_its_name() {
     ask(&mut client, "fast");
     ask(&mut client, "slow");
     ask(&mut client, "slow");
+    // The client may have its answer before the callback has returned.
+    until("both are told", || stalls.lock().unwrap().iter().filter(|(_, _, took)| *took >= ms(50)).count() >= 2);
     let told = stalls.lock().unwrap().clone();
     // On a loaded machine, others may have been slow as well.
     let slow: Vec<_> = told.iter().filter(|(_, _, took)| *took >= ms(50)).collect();

@@ -93,8 +93,11 @@ fn is_served_without_a_rest(name: &str, server: &TestServer, failures: &Failures
         failures.add(errors.iter().copied());
         let asked = Instant::now();
         assert_eq!(server.connect().ask("hello"), "hello", "{name}");
-        assert_eq!((failures.left(), server.stats().accept_errors), (0, rounds * errors.len() as u64), "{name}");
-        asked.elapsed() < Duration::from_millis(100)
+        let is_quick = asked.elapsed() < Duration::from_millis(100);
+        assert_eq!(failures.left(), 0, "{name}");
+        // Another thread than the client's may have met an error.
+        until("all are counted", || server.stats().accept_errors == rounds * errors.len() as u64);
+        is_quick
     });
 }
 
