@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{procfs, until, Client, Server, AT_ONCE};
+use crate::support::{procfs, until, Client, Server, Stats, AT_ONCE};
 use crate::Traits;
 
 /// A header of version 2 for the client 198.51.100.3:4242, with a unique id.
@@ -80,6 +80,8 @@ pub(crate) fn health_checks_are_no_failures(of: &Traits) {
     let mut honest = server.connect();
     honest.send([V1, b"PEER\n"].concat());
     assert_eq!(honest.line(), "[2001:db8::9]:9");
+    // A stop refuses those whose end has not been seen by then.
+    until("all others are counted", || Stats::parse(&honest.ask("STATS"))["disconnected"] == 20);
     drop(honest);
     server.term().well_within(AT_ONCE);
     server.until_logged("accepted 31, served 11, disconnected 20");

@@ -3,18 +3,18 @@
 use super::*;
 
 pub(crate) fn hanging() {
-    serve(builder(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(300))));
+    serve(builder(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(1000))));
 }
 
 pub(crate) fn hanging_loop() {
-    let strategy = PreForking::new(1, EventLoop::new()).heartbeat(Duration::from_millis(300));
+    let strategy = PreForking::new(1, EventLoop::new()).heartbeat(Duration::from_millis(1000));
     let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());
 }
 
 pub(crate) fn hanging_loops() {
-    let strategy = PreForking::new(1, EventLoops::new(3)).heartbeat(Duration::from_millis(300));
+    let strategy = PreForking::new(1, EventLoops::new(3)).heartbeat(Duration::from_millis(1000));
     let mut server = builder(strategy).bind("127.0.0.1:0", factory(|_| Hangs)).unwrap();
     println!("{}", server.local_addr());
     println!("{}", server.serve_forever().unwrap());

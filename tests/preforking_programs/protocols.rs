@@ -61,7 +61,7 @@ pub(crate) fn serves_four(program: &mut Program) {
 }
 
 pub(crate) fn hanging_protocol() {
-    serve_protocols(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(300)));
+    serve_protocols(PreForking::new(1, Sequential).heartbeat(Duration::from_millis(1000)));
 }
 
 pub(crate) fn waiting_protocol() {
