@@ -44,10 +44,9 @@ fn half(mut client: TcpStream) {
     silent(client);
 }
 
-/// Reads nothing for longer than any limit here.
+/// Reads nothing until the server cuts it, which is a reset.
 fn mute(client: TcpStream) {
-    thread::sleep(ms(500));
-    drop(client);
+    kit::until("it is cut", || client.take_error().unwrap().is_some());
 }
 
 /// A byte now and then, until the server has ended its side. It may read on for long, in a lingering close.

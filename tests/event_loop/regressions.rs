@@ -10,7 +10,7 @@ use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kit::{connect, LONG};
+use crate::kit::{connect, until, LONG};
 use crate::script::{with, Journal, Script};
 use socketserver::event_loop::RateLimit;
 use socketserver::event_loop::{ConnId, ConnectError, Factory, Peer};
@@ -212,7 +212,8 @@ fn a_shutdown_by_turns_closes_the_listeners_and_the_loop_may_be_used_anew() {
         client.write_all(b"stop").unwrap();
         while reactor.turn(Some(LONG)).unwrap() {}
         told.recv_timeout(LONG).unwrap();
-        drop(TcpListener::bind(addr).unwrap());
+        // A program that another test starts has it for a moment.
+        until("nobody listens", || TcpListener::bind(addr).is_ok());
     }
 }
 

@@ -131,6 +131,8 @@ fn a_socket_s_file_is_the_owner_s_and_goes_with_the_server() {
     let folder = Folder::new();
     let path = folder.path("server");
     drop(UnixDatagram::bind(&path).unwrap()); // dead: replaced
+    let is_dead = || UnixDatagram::unbound().unwrap().connect(&path).is_err();
+    until("it is nobody's", is_dead); // a program that another test starts has it for a moment
     let server = ServerBuilder::new().unix_mode(0o620).bind_unix_datagram(&path, EchoBack).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o620);
     let second = ServerBuilder::new().bind_unix_datagram(&path, EchoBack).unwrap_err();

@@ -1,11 +1,21 @@
 //! Many servers that share a room, with a real Redis between them.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::guests::{Chat, Guest};
 use super::support::{tool, until, Client};
+
+/// An address of this program's own: no other binds its ports, also while nobody listens there.
+fn own() -> Ipv4Addr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, a | 64, b, c)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((own(), 0)).unwrap().local_addr().unwrap().port()
+}
 
 /// A Redis of our own, which keeps nothing.
 struct Redis {
@@ -18,7 +28,7 @@ impl Redis {
     /// `None`, with a line that says so, on a system without Redis.
     fn start() -> Option<Self> {
         tool("redis-server")?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("web-chat-redis-{}-{port}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let mut redis = Self { port, folder, child: None };
@@ -28,9 +38,9 @@ impl Redis {
 
     fn restart(&mut self) {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
+        command.args(["--port", &self.port.to_string(), "--bind", &own().to_string(), "--save", "", "--dir"]);
         self.child = Some(command.arg(&self.folder).stdout(Stdio::null()).spawn().unwrap());
-        until("Redis listens", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        until("Redis listens", || std::net::TcpStream::connect((own(), self.port)).is_ok());
     }
 
     fn kill(&mut self) {
@@ -41,7 +51,7 @@ impl Redis {
     }
 
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", own(), self.port)
     }
 }
 
@@ -135,8 +145,7 @@ fn rooms_of_one_redis_do_not_hear_each_other() {
 
 #[test]
 fn a_server_without_its_redis_is_a_room_of_its_own_and_stops_at_once() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut chat = Chat::start(&["--broker", &format!("redis://127.0.0.1:{port}")]);
+    let mut chat = Chat::start(&["--broker", &format!("redis://{}:{}", own(), free_port())]);
     let (mut anna, mut ben) = (chat.member("anna"), chat.member("ben"));
     anna.say("still here");
     ben.until_text("anna: still here");
