@@ -9,7 +9,8 @@ use std::process::{abort, exit, id};
 use std::thread;
 use std::time::Duration;
 
-use programs::{uninterrupted, until, Case, Program};
+use programs::patience::uninterrupted;
+use programs::{until, Case, Program};
 use socketserver::{
     datagram_handler, handler, Datagram, DatagramRequestHandler, Failure, Forking, HandlerResult, ServerBuilder,
     UdpServer,

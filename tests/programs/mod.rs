@@ -4,7 +4,7 @@
 
 pub mod attack;
 #[path = "../support/patience.rs"]
-mod patience;
+pub mod patience;
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,8 +14,6 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
-
-pub use patience::uninterrupted;
 
 const CASE: &str = "SOCKETSERVER_FORK_CASE";
 

@@ -1,7 +1,7 @@
 //! A server's life: stops, waits, pauses, limits that change, and an account that adds up.
 
 use crate::kit;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::thread;

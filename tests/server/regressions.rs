@@ -1,7 +1,7 @@
 //! What reviewers have found, each with the case that shows it mended.
 
 use crate::kit;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::kit::{ms, read_all, serve, threads_named, until, AT_ONCE, LONG};

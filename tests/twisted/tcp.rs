@@ -13,6 +13,7 @@ use socketserver::event_loop::Eof;
 use socketserver::testing::TestLoop;
 use socketserver::{factory, EventLoop, HandlerResult, Protocol, Transport};
 
+use crate::patience::uninterrupted;
 use crate::script::{self, with, Journal, Script};
 
 const SECOND: Duration = Duration::from_secs(1);
