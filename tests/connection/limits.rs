@@ -1,7 +1,7 @@
 //! Time limits: each one ends the wait it is for, by its name, on every strategy, and leaves the connection usable.
 
 use crate::kit;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Instant;

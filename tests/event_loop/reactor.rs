@@ -3,7 +3,7 @@
 use crate::kit;
 use crate::script;
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc};
