@@ -5,6 +5,7 @@
 pub mod datagrams;
 pub mod frames;
 pub mod loops;
+#[allow(clippy::duplicate_mod)] // `support` has it too, and some programs have only one of the two
 #[path = "../support/patience.rs"]
 mod patience;
 

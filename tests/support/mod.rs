@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each suite uses its part
 
 mod client;
+#[allow(clippy::duplicate_mod)] // `kit` has it too
 mod patience;
 pub mod pki;
 pub mod procfs;
