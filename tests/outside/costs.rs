@@ -2,6 +2,7 @@
 //!
 //! Each number is the difference between a long run and a short one, for each further connection.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -114,6 +115,32 @@ fn a_stop_takes_few_calls_for_each_parked_connection() {
     assert!((0.9..1.3).contains(&calls.count("shutdown")), "{:?}", calls.0);
     assert!(calls.count("ioctl") < 4.5, "{:?}", calls.0);
     assert!(calls.count("write") + calls.count("ppoll") < 0.3, "{:?}", calls.0);
+}
+
+/// Of messages on one connection of each run, each of which waits for the answer to the one before.
+#[test]
+fn a_message_takes_a_read_and_a_write() {
+    if tool("strace").is_none() {
+        return;
+    }
+    for (options, most) in [
+        // A thread that finds no input waits for it first.
+        (&["--strategy", "threading"][..], 3.3),
+        (&["--strategy", "forking"], 3.3),
+        (&["--strategy", "preforking", "--workers", "1"], 3.3),
+        (&["--strategy", "event-loop"], 3.3),
+        (&["--strategy", "event-loops", "--workers", "2"], 3.3),
+    ] {
+        let client = RefCell::new(None);
+        let calls = Calls::with(options, |addr| {
+            let mut kept = client.borrow_mut();
+            if kept.as_ref().map(|(to, _): &(String, Client)| &**to) != Some(addr) {
+                *kept = Some((addr.to_owned(), Client::connect(addr)));
+            }
+            assert_eq!(kept.as_mut().unwrap().1.ask("message"), "message");
+        });
+        assert!(calls.sum() < most, "{options:?}: {:?}", calls.0);
+    }
 }
 
 #[test]
