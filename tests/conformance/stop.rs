@@ -136,8 +136,7 @@ fn spinning(of: &Traits) -> Server {
 
 #[track_caller]
 fn end_by(server: &mut Server, signal: &str) -> i32 {
-    server.signal(signal);
-    let ended = server.ended();
+    let ended = server.end_by_another(signal);
     assert!(ended.after < AT_ONCE, "the second signal took {:?}", ended.after);
     ended.code().expect("an exit status")
 }

@@ -286,8 +286,7 @@ fn a_second_signal_takes_the_children_along() {
     let child = child_of(&mut client);
     client.send("SPIN\n");
     server.signal_and_see_it_taken("TERM");
-    server.signal("TERM");
-    assert_eq!(server.ended().code(), Some(128 + 15));
+    assert_eq!(server.end_by_another("TERM").code(), Some(128 + 15));
     until("the child's end", || matches!(procfs::state(child), None | Some('Z')));
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
 use crate::kit::{connect, expect, read, read_all, until, Lines};
-use crate::support::procfs;
+use crate::support::{comes_true, procfs};
 use nix::sys::signal::{raise, Signal};
 use socketserver::{handler, Reactor, ServerBuilder, TcpServer, Threading};
 
@@ -160,7 +160,11 @@ fn the_second_signal_ends_the_process_at_once() {
         process.signal("-TERM");
         thread::sleep(Duration::from_millis(100));
         assert!(process.child.try_wait().unwrap().is_none(), "the first only drains");
-        process.signal(signal);
+        // Again where the first was heard so late that this one is taken for its echo.
+        until("the second one is heard", || {
+            process.signal(signal);
+            comes_true(Duration::from_millis(200), || process.child.try_wait().unwrap().is_some())
+        });
         assert_eq!(process.end().0.code(), Some(code), "{signal}");
     }
 }

@@ -326,6 +326,20 @@ impl Server {
         until("the signal's delivery", || !self.is_running() || !procfs::signals_pending(self.pid()));
     }
 
+    /// Sends a signal to a server that has had one, until it ends. At once, the same one is taken for an echo of the first.
+    #[track_caller]
+    pub fn end_by_another(&mut self, name: &str) -> Ended {
+        let started = Instant::now();
+        until("the server's end", || {
+            let ends = comes_true(Duration::from_millis(100), || !self.is_running());
+            if !ends {
+                self.signal(name);
+            }
+            ends
+        });
+        Ended { status: self.child.wait().unwrap(), after: started.elapsed() }
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn ended(&mut self) -> Ended {
