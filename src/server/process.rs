@@ -7,7 +7,7 @@ use super::ServerBuilder;
 impl<S> ServerBuilder<S> {
     /// Handles SIGINT and SIGTERM, from the bind until `serve_forever` returns. The first signal drains the
     /// server, and every other server of the process with this setting. A second signal ends the process at
-    /// once, with status 128 + its number, even if a handler spins. The same signal within 50 ms is no second one:
+    /// once, with status 128 + its number, even if a handler spins. The same signal within 10 ms is no second one:
     /// timeout(1) sends it to the process and to its group. [`PreForking`](crate::PreForking) handles more signals.
     ///
     /// Handlers that were installed before are called too, and restored at the end. A signal that was ignored

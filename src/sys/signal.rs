@@ -35,7 +35,7 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// The first signal that has come.
 static FIRST: First = First(AtomicU64::new(0));
 /// timeout(1) and some container inits send a signal to a process and to its group: it comes twice, and is meant once.
-const ECHO: Duration = Duration::from_millis(50);
+const ECHO: Duration = Duration::from_millis(10);
 /// The process that has kept a signal since it was forked, until it serves. A second signal acts as it would
 /// without us.
 static KEPT_BY: AtomicI32 = AtomicI32::new(0);
@@ -344,8 +344,8 @@ mod tests {
         let first = First(AtomicU64::new(0));
         let at = |millis| Duration::from_millis(millis);
         assert!(!first.is_before(libc::SIGTERM, at(0)), "the first");
-        assert!(!first.is_before(libc::SIGTERM, at(49)), "its echo");
-        assert!(first.is_before(libc::SIGTERM, at(50)), "the second");
+        assert!(!first.is_before(libc::SIGTERM, at(9)), "its echo");
+        assert!(first.is_before(libc::SIGTERM, at(10)), "the second");
         assert!(first.is_before(libc::SIGINT, at(1)), "another one, at any time");
     }
 }
