@@ -92,7 +92,11 @@ fn a_doubled_acknowledgement_brings_one_packet() {
     uninterrupted(|| stranger.recv_from(&mut answer)).unwrap();
     assert_eq!(answer[..4], *b"\0\x05\0\x05");
     socket.send_to(b"\0\x04\0\x02", transfer).unwrap();
-    assert_eq!(uninterrupted(|| socket.recv_from(&mut packet)).unwrap().0, 4, "an empty block ends a file of whole blocks");
+    assert_eq!(
+        uninterrupted(|| socket.recv_from(&mut packet)).unwrap().0,
+        4,
+        "an empty block ends a file of whole blocks"
+    );
     assert_eq!(packet[..4], *b"\0\x03\0\x03");
 }
 
