@@ -76,6 +76,9 @@ impl Row {
             ratios.sort_by(f64::total_cmp);
             let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
             let (theirs, ratio) = (median(theirs), median(&ratios));
+            if !ratio.is_finite() {
+                return Some(format!("{} {name}", number(theirs))); // it needs nothing
+            }
             Some(format!("{} {name} (**{ratio:.2}x**; {least:.2} to {most:.2})", number(theirs)))
         });
         let beside: Vec<_> = beside.collect();
