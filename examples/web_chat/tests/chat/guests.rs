@@ -43,7 +43,7 @@ impl Chat {
         client
     }
 
-    /// A guest by `nc` who has joined; `None` where it is not installed.
+    /// Starts `nc` as a guest, and waits until it has joined. `None` where `nc` is not installed.
     pub fn nc(&self, name: &str) -> Option<Nc> {
         let (host, port) = self.lines.rsplit_once(':').unwrap();
         let mut command = tool("nc")?;
