@@ -1,4 +1,4 @@
-//! What a readiness event leads to: the connection is read, or found to have hung up.
+//! What a readiness event leads to: the connection is read, a long input a few times, or found to have hung up.
 //!
 //! All connections are read into one buffer of 64 KiB, which is lent to `data_received`. Nothing is copied, and an
 //! idle connection has no buffer.
@@ -13,6 +13,9 @@ use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::protocol::Eof;
 use crate::event_loop::state::State;
 use crate::sys::Readiness;
+
+/// How often a connection with a long input is read in a turn. So a fast peer holds no other connection up.
+const READS: usize = 4;
 
 impl State {
     /// Handles a readiness event: reads once, and settles the connection.
@@ -40,8 +43,30 @@ impl State {
         // Its own output is sent now, while the socket is warm in the caches: that saves a tenth of an echo's cost. If
         // other connections have written to it, it waits for the end of the turn, because more may come.
         if !is_listed {
-            self.settle_one(id);
+            let has_more = self.settle_one(id) && self.read_on(id);
+            if has_more {
+                self.list_unread(id);
+            }
         }
+    }
+
+    /// Reads a long input on, as long as the peer takes the answers. True if there may be more of it, for the next turn.
+    ///
+    /// The connection is warm in the caches, and its peer has room to send again: an echo of 64 KiB costs a quarter
+    /// less.
+    fn read_on(&mut self, id: ConnId) -> bool {
+        for _ in 1..READS {
+            match self.conns.get_mut(id) {
+                // Not one that `read_left_unread` reads in this turn.
+                Some(conn) if !conn.flow.blocked && !conn.watch.listed => conn.dirty = true,
+                _ => break,
+            }
+            self.read(id);
+            if !self.settle_one(id) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Handles a hang-up of a connection that is not read now. It is broken, or the peer has closed it in order.

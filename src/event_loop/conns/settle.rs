@@ -17,14 +17,17 @@ impl State {
         // Two lists change places, so that neither is allocated anew.
         let mut ids = std::mem::replace(&mut self.queues.dirty, std::mem::take(&mut self.queues.spare_list));
         for id in ids.drain(..) {
-            self.settle_one(id);
+            if self.settle_one(id) {
+                self.list_unread(id);
+            }
         }
         self.queues.spare_list = ids;
     }
 
-    /// Settles one connection: callbacks that are due, sending, the end, and what epoll watches.
-    pub(crate) fn settle_one(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+    /// Settles one connection: callbacks that are due, sending, the end, and what epoll watches. True if it is to be
+    /// read on: epoll has reported the rest of its input already.
+    pub(crate) fn settle_one(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
         conn.dirty = false;
 
         // A pause is over: the protocol looks at data that it has kept, before it gets more.
@@ -56,8 +59,9 @@ impl State {
         self.advance(id);
 
         // What the connection waits for now: events, and its next time limit.
-        self.watch(id);
+        let has_more = self.watch(id);
         self.rearm_limit_timer(id);
+        has_more
     }
 
     /// Settles what few connections have.
@@ -97,34 +101,28 @@ impl State {
         }
     }
 
-    /// Has epoll watch for what the connection waits for.
+    /// Has epoll watch for what the connection waits for. True if there is input that it does not report any more.
     ///
     /// Registering is a system call, and so is each change. A connection that is greeted and closed never waits, and is
     /// never registered. In a dialogue with a peer that reads, nothing changes.
-    fn watch(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+    fn watch(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
         let wanted = conn.wanted();
 
-        // Nothing changes. Input that epoll has reported already is read in the next turn, after the others.
+        // Nothing changes.
         if conn.watch.interest == Some(wanted) {
-            if conn.watch.unread && wanted.read && (wanted.edge || conn.io.holds_input()) {
-                self.list_unread(id);
-            }
-            return;
+            return conn.watch.unread && wanted.read && (wanted.edge || conn.io.holds_input());
         }
 
         // epoll would report the hang-up in every turn.
         if conn.watch.hung_up && !wanted.read {
-            return;
+            return false;
         }
 
         // A new interest has epoll look at what is there, so nothing is missed after a pause. It does not see what a
         // session has read.
-        if wanted.read && conn.io.holds_input() {
-            conn.watch.unread = true;
-            self.list_unread(id);
-        }
-        let Some(conn) = self.conns.get_mut(id) else { return };
+        let holds_input = wanted.read && conn.io.holds_input();
+        conn.watch.unread |= holds_input;
         let watched = conn.watch.interest.replace(wanted);
         let done = conn.io.with_fd(|fd| match watched {
             None => self.poller.add(fd, wanted, id.token()),
@@ -137,10 +135,11 @@ impl State {
                 conn.end.phase = Phase::Over; // no event would reach it any more
             }
         }
+        holds_input
     }
 
     /// Lists a connection to be read in the next turn.
-    fn list_unread(&mut self, id: ConnId) {
+    pub(crate) fn list_unread(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if !std::mem::replace(&mut conn.watch.listed, true) {
             self.queues.unread.push(id);

@@ -58,7 +58,7 @@ use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
-/// The most bytes that a connection is read in a turn.
+/// The most bytes that one read takes.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;

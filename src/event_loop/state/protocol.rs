@@ -31,7 +31,7 @@ pub enum Eof {
 /// | callback | when | afterwards |
 /// |---|---|---|
 /// | `connection_made` | once, first | the connection is read from, unless it was paused or closed |
-/// | `data_received` | with each read, at most 64 KiB a turn; never empty, never after `close` | what was written is sent, in one system call |
+/// | `data_received` | with each read, at most 64 KiB at a time; never empty, never after `close` | what was written is sent, in one system call |
 /// | `eof_received` | once, when the peer has ended its stream and all data was delivered | as the returned [`Eof`] says |
 /// | `pause_writing` | the output queue has risen above the high-water mark (64 KiB) | reading pauses too, until the queue falls |
 /// | `resume_writing` | it has fallen to the low-water mark (16 KiB) | |

@@ -7,7 +7,7 @@
 //! `accept`, `hear_greeting`, `check_attempt` or `handle_readiness` → `read_left_unread` → `fire_timers` → `run_deferred` → `settle` →
 //! `continue_drain`.
 //!
-//! A loop is fair only if each step ends. So a connection is read once in a turn, and a listener accepts once. Calls,
+//! A loop is fair only if each step ends. So a connection is read a few times in a turn, and a listener accepts once. Calls,
 //! timers and messages are those that were there when their step began. A protocol that posts to itself for ever
 //! keeps the loop busy, and no other connection waiting.
 
