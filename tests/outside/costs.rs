@@ -144,6 +144,44 @@ fn a_message_takes_a_read_and_a_write() {
     }
 }
 
+/// How many threads wake for each greeting or message, by what `serve` does with a server.
+fn wakes(options: &[&str], serve: impl Fn(&Server)) -> f64 {
+    let server = Server::start("echo_server", options);
+    (0..FEW).for_each(|_| serve(&server)); // threads start
+    let before = procfs::waits(server.pid());
+    (0..10 * MANY).for_each(|_| serve(&server));
+    (procfs::waits(server.pid()) - before) as f64 / (10 * MANY) as f64
+}
+
+#[test]
+fn a_message_wakes_one_thread() {
+    for options in [
+        &["--strategy", "threading"][..],
+        &["--strategy", "forking"],
+        &["--strategy", "thread-pool", "--workers", "4", "--as", "request"],
+        &["--strategy", "preforking", "--workers", "2"],
+        &["--strategy", "event-loop"],
+        &["--strategy", "event-loops", "--workers", "2"],
+    ] {
+        let client = RefCell::new(None);
+        let wakes = wakes(options, |server| {
+            let mut client = client.borrow_mut();
+            assert_eq!(client.get_or_insert_with(|| Client::connect(server.addr())).ask("message"), "message");
+        });
+        println!("{options:?}: {wakes}");
+        assert!(wakes < 1.2, "{options:?}: {wakes}");
+    }
+}
+
+#[test]
+fn a_greeting_wakes_one_thread() {
+    for strategy in ["sequential", "thread-pool", "threading", "preforking", "event-loop", "event-loops"] {
+        let wakes = wakes(&["--strategy", strategy, "--mode", "greet", "--workers", "2"], |server| greet(server.addr()));
+        println!("{strategy}: {wakes}");
+        assert!(wakes < 1.2, "{strategy}: {wakes}");
+    }
+}
+
 #[test]
 fn a_forked_greeting_takes_few_calls() {
     if tool("strace").is_none() {

@@ -157,3 +157,14 @@ pub fn faults(pid: u32) -> (u64, u64) {
     let fields: Vec<_> = stat[stat.rfind(')').unwrap()..].split(' ').collect();
     (fields[8].parse().unwrap(), fields[9].parse().unwrap())
 }
+
+/// How often the threads of a process and of its descendants have waited so far. Each wait ends with a wake-up.
+pub fn waits(pid: u32) -> u64 {
+    let tasks = |pid: u32| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let waits = |task: fs::DirEntry| -> Option<u64> {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse().ok()
+    };
+    descendants(pid).into_iter().chain([pid]).flat_map(tasks).filter_map(waits).sum()
+}

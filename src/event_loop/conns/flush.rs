@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use crate::event_loop::conns::call::take_message;
 use crate::event_loop::primitives::slab::ConnId;
 use crate::event_loop::state::cold::Direction;
-use crate::event_loop::state::conn::Phase;
+use crate::event_loop::state::conn::{Conn, Phase};
 use crate::event_loop::state::lost::LostReason;
 use crate::event_loop::state::State;
 
@@ -95,7 +95,8 @@ impl State {
 
     /// Ends the stream of TLS, after all output. True if the kernel has taken that, and always without TLS.
     pub(crate) fn close_tls(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.flow.broken) else { return true };
+        let ends = |conn: &&mut Conn| conn.io.secured().is_some() && !conn.flow.broken;
+        let Some(conn) = self.conns.get_mut(id).filter(ends) else { return true };
         // A peer that has ended its stream may be gone. If it has all output, it misses nothing.
         let misses_nothing = conn.paused.at_eof && !conn.io.secured().is_some_and(|tls| tls.wants_write());
         conn.io.queue_close_notify();

@@ -97,7 +97,7 @@ impl State {
             // The kernel does not announce the last acknowledgement. So the loop looks again, ever less often.
             Phase::Acknowledging { pause, until } => Some((self.time.now + pause).min(until)),
             Phase::Lingering { idle, until } => Some(idle.min(until)),
-            _ => conn.deadline(&self.limits_of(conn)).map(|(at, _)| at),
+            _ => conn.deadline(self.limits_of(conn)).map(|(at, _)| at),
         };
         let Some(due) = due else { return };
 
@@ -129,7 +129,7 @@ impl State {
             Phase::Lingering { idle, until } if (*idle).min(*until) > now => {}
             Phase::Acknowledging { .. } | Phase::Lingering { .. } | Phase::Over => conn.end.phase = Phase::Over,
             Phase::Open | Phase::Flushing => {
-                let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(&self.limits_of(conn)));
+                let exceeded = self.conns.get(id).and_then(|conn| conn.deadline(self.limits_of(conn)));
                 if let Some((_, limit)) = exceeded.filter(|(at, _)| *at <= now) {
                     self.end_at_limit(id, limit);
                 }

@@ -374,27 +374,36 @@ impl Conn {
 
     /// Returns when the next limit is over, and which limit it is.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<(Instant, LimitExceeded)> {
-        let at = |since: Instant, limit, after: Option<Duration>| {
-            let after = after?;
-            Some((since.checked_add(after)?, LimitExceeded { limit, after }))
+        let mut next = None::<(Instant, LimitExceeded)>;
+        let mut consider = |since: Instant, limit, after: Option<Duration>| {
+            let Some((after, at)) = after.and_then(|after| Some((after, since.checked_add(after)?))) else { return };
+            if next.map_or(true, |(first, _)| at < first) {
+                next = Some((at, LimitExceeded { limit, after }));
+            }
         };
-        let write = at(self.limits.blocked_since, Limit::Write, limits.write).filter(|_| self.flow.blocked);
-        let request = self.limits.request_since.and_then(|since| at(since, Limit::Request, limits.request));
-        let total = at(self.limits.began, Limit::Total, limits.total);
-        // A connection that is ending waits for no input.
-        if self.end.phase != Phase::Open {
-            return [write, request, total].into_iter().flatten().min_by_key(|(at, _)| *at);
+        if self.flow.blocked {
+            consider(self.limits.blocked_since, Limit::Write, limits.write);
         }
-        // The peer is waited for only while nothing is queued and reading is not held back.
-        let waits = self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof;
-        let between = self.request.marks == RequestMarks::None || self.limits.request_since.is_none();
-        let (limit, after) = limits.of_idle_wait();
-        let idle = at(self.limits.since, limit, after).filter(|_| waits && between);
-        let read =
-            at(self.limits.since, Limit::Read, limits.read).filter(|_| waits && self.limits.request_since.is_some());
-        let handshake = self.io.secured().and_then(Secured::handshake_limit);
-        let handshake = handshake.and_then(|(began, within)| at(began, Limit::Handshake, Some(within)));
-        [write, idle, read, request, total, handshake].into_iter().flatten().min_by_key(|(at, _)| *at)
+        // The peer is waited for only while nothing is queued and reading is not held back. A connection that is ending
+        // waits for no input.
+        let is_open = self.end.phase == Phase::Open;
+        if is_open && self.out.is_empty() && !self.paused.holds_input() && !self.paused.at_eof {
+            if self.request.marks == RequestMarks::None || self.limits.request_since.is_none() {
+                let (limit, after) = limits.of_idle_wait();
+                consider(self.limits.since, limit, after);
+            }
+            if self.limits.request_since.is_some() {
+                consider(self.limits.since, Limit::Read, limits.read);
+            }
+        }
+        if let Some(since) = self.limits.request_since {
+            consider(since, Limit::Request, limits.request);
+        }
+        consider(self.limits.began, Limit::Total, limits.total);
+        if let Some((began, within)) = self.io.secured().filter(|_| is_open).and_then(Secured::handshake_limit) {
+            consider(began, Limit::Handshake, Some(within));
+        }
+        next
     }
 }
 

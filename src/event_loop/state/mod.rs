@@ -195,8 +195,8 @@ impl State {
     }
 
     /// Returns the time limits of a connection: its own, or the server's.
-    pub(crate) fn limits_of(&self, conn: &Conn) -> Limits {
-        conn.limits.own.as_deref().copied().unwrap_or(self.core.settings.limits)
+    pub(crate) fn limits_of<'a>(&'a self, conn: &'a Conn) -> &'a Limits {
+        conn.limits.own.as_deref().unwrap_or(&self.core.settings.limits)
     }
 
     /// Returns when connections are cut; `None` while nothing stops.
