@@ -176,7 +176,8 @@ fn a_message_wakes_one_thread() {
 #[test]
 fn a_greeting_wakes_one_thread() {
     for strategy in ["sequential", "thread-pool", "threading", "preforking", "event-loop", "event-loops"] {
-        let wakes = wakes(&["--strategy", strategy, "--mode", "greet", "--workers", "2"], |server| greet(server.addr()));
+        let wakes =
+            wakes(&["--strategy", strategy, "--mode", "greet", "--workers", "2"], |server| greet(server.addr()));
         println!("{strategy}: {wakes}");
         assert!(wakes < 1.2, "{strategy}: {wakes}");
     }
