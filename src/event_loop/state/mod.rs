@@ -58,7 +58,7 @@ use crate::lifecycle::Core;
 use crate::mailbox::Mailbox;
 use crate::sys::{Poller, Readiness};
 
-/// The most bytes that one read takes.
+/// The most bytes that a read takes.
 pub(crate) const READ: usize = 64 << 10;
 
 pub(crate) type LoopInbox = Mailbox<SentCall>;
