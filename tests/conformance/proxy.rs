@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{procfs, until, Client, Server, Stats, AT_ONCE};
+use crate::support::{queues, until, Client, Server, Stats, AT_ONCE};
 use crate::Traits;
 
 /// A header of version 2 for the client 198.51.100.3:4242, with a unique id.
@@ -102,7 +102,7 @@ fn begun(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(&v2()[..20]);
     let ours = client.local_addr().port();
-    until("the server takes the beginning", || procfs::unread(server.port(), ours) == Some(0));
+    until("the server takes the beginning", || queues::unread(server.port(), ours) == Some(0));
     client
 }
 

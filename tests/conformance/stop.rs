@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{comes_true, procfs, until, with_time_enough, Client, Server, AT_ONCE};
+use crate::support::{comes_true, procfs, queues, until, with_time_enough, Client, Server, AT_ONCE};
 use crate::Traits;
 
 /// The default drain limit, 10 s, is never reached where a test asks for less than this.
@@ -40,7 +40,7 @@ pub(crate) fn cuts_half_a_request_at_the_drain_limit(of: &Traits) {
     assert_eq!(half.ask("ECHO served"), "served");
     half.send("ECHO half a li");
     let ours = half.local_addr().port();
-    until("the server reads the half line", || procfs::unread(server.port(), ours) == Some(0));
+    until("the server reads the half line", || queues::unread(server.port(), ours) == Some(0));
     let began = Instant::now();
     let ended = server.term();
     let took = began.elapsed();

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{freeze, procfs, thaw, until, Client, Server};
+use crate::support::{freeze, queues, thaw, until, Client, Server};
 
 /// Each limit here.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -58,7 +58,7 @@ fn frozen<T>(
         case.clients.iter_mut().for_each(|client| client.send(&before));
     }
     let ports: Vec<u16> = cases.iter().map(|case| case.server.port()).collect();
-    until("the servers have read it", || procfs::unread_on(&ports) == 0);
+    until("the servers have read it", || queues::unread_on(&ports) == 0);
     cases.iter().filter(|case| case.limit == "--drain").for_each(|case| case.server.signal("TERM"));
     freeze(cases.iter().map(|case| &case.server));
     let did = cases.iter_mut().map(|case| case.clients.iter_mut().map(&meanwhile).collect()).collect();

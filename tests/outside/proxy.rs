@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use crate::kit::{expect, has_ipv6, serve, Folder, Running};
 use crate::support::pki::Pki;
-use crate::support::{comes_true, output, procfs, tool, until, Client, Server, Stats, AT_ONCE, LIMIT};
+use crate::support::{comes_true, output, procfs, queues, tool, until, Client, Server, Stats, AT_ONCE, LIMIT};
 use socketserver::proxy::ProxyHeader;
 use socketserver::{factory, handler, lines, EventLoop, HandlerResult, LineReceiver, ServerBuilder, Threading};
 
@@ -294,7 +294,7 @@ fn begun(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(HEADER.0);
     let ours = client.local_addr().port();
-    until("the server takes the beginning", || procfs::unread(server.port(), ours) == Some(0));
+    until("the server takes the beginning", || queues::unread(server.port(), ours) == Some(0));
     client
 }
 

@@ -9,6 +9,9 @@ mod procfs;
 #[path = "../programs/mod.rs"]
 mod programs;
 mod protocols;
+#[allow(dead_code)]
+#[path = "../support/queues.rs"]
+mod queues;
 mod requests;
 mod starts;
 mod waits;

@@ -126,7 +126,7 @@ pub(crate) fn one_by_one() {
     let mut queued = std::net::TcpStream::connect(addr).unwrap();
     queued.write_all(b"pid\n").unwrap();
     // A connection whose request is still on its way is sent away by a stop.
-    until("its request is in the queue", || procfs::unread_on(&[addr.port()]) == 4);
+    until("its request is in the queue", || queues::unread_on(&[addr.port()]) == 4);
     assert!(!server.handle_request(None).unwrap() && !server.handle_request(None).unwrap());
     assert_eq!(server.serve_forever().unwrap().served, 1, "the run that drains serves the queue");
     assert_ne!(line(&mut std::io::BufReader::new(queued)), "");

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::{env, thread, time::Duration};
 
 use crate::kit::{connect, expect, read, read_all, until, Lines};
-use crate::support::{comes_true, procfs};
+use crate::support::{comes_true, queues};
 use nix::sys::signal::{raise, Signal};
 use socketserver::{handler, Reactor, ServerBuilder, TcpServer, Threading};
 
@@ -137,7 +137,7 @@ fn either_signal_drains() {
         client.write_all(b"before\nhalf").unwrap();
         expect(&mut client, "before\n");
         let (ours, theirs) = (client.local_addr().unwrap().port(), process.addr.unwrap().port());
-        until("the half is read", || procfs::unread(theirs, ours) == Some(0));
+        until("the half is read", || queues::unread(theirs, ours) == Some(0));
         process.signal(signal);
         until("it no longer accepts", || {
             let mut late = process.connect();

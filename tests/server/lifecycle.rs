@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kit::{concurrent, connect, expect, ms, read_all, serve, strategies, until, Lines, LONG};
-use crate::support::{procfs, AT_ONCE};
+use crate::support::{queues, AT_ONCE};
 use socketserver::{handler, Connection, Error, HandlerResult, Limit, Report, ServerBuilder, ServerHandle};
 
 const ANY: &str = "127.0.0.1:0";
@@ -98,7 +98,7 @@ fn a_stop_ends_the_wait_for_a_request_like_an_end_of_stream() {
 /// What the client has sent has been read, and so its request is in progress.
 fn until_read(client: &std::net::TcpStream) {
     let (ours, theirs) = (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
-    until("the server reads it", || procfs::unread(theirs, ours) == Some(0));
+    until("the server reads it", || queues::unread(theirs, ours) == Some(0));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{bind, connect, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn};
 
-use super::{procfs, uninterrupted, until, LIMIT};
+use super::{queues, uninterrupted, until, LIMIT};
 
 enum Socket {
     Tcp(TcpStream),
@@ -111,7 +111,7 @@ impl Client {
         self.send(format!("{line}\n"));
         let ours = self.local_addr().port();
         let theirs = self.tcp().peer_addr().unwrap().port();
-        until("the server reads the line", || procfs::unread(theirs, ours) == Some(0));
+        until("the server reads the line", || queues::unread(theirs, ours) == Some(0));
     }
 
     /// The next line without its end; empty at the end of the stream.

@@ -1,4 +1,4 @@
-//! What the kernel tells about a server: its descriptors, threads, children, and the queues of its sockets.
+//! What the kernel tells about a server: its descriptors, threads and children.
 
 use std::fs;
 
@@ -112,43 +112,6 @@ fn stat(pid: u32) -> Option<Stat> {
     let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
     let state = fields.first()?.chars().next()?;
     Some(Stat { state, parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)? })
-}
-
-/// One line of `/proc/net/tcp`; the receive queue of a listening socket is the number of clients that wait.
-struct Socket {
-    local: u16,
-    remote: u16,
-    listens: bool,
-    received: usize,
-}
-
-fn sockets() -> Vec<Socket> {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().skip(1).filter_map(parse_socket).collect()
-}
-
-fn parse_socket(line: &str) -> Option<Socket> {
-    let mut fields = line.split_whitespace().skip(1);
-    let mut port = || u16::from_str_radix(fields.next()?.rsplit_once(':')?.1, 16).ok();
-    let (local, remote) = (port()?, port()?);
-    let listens = fields.next()? == "0A";
-    let received = usize::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
-    Some(Socket { local, remote, listens, received })
-}
-
-/// How many clients wait to be accepted on this port.
-pub fn accept_queue(port: u16) -> usize {
-    sockets().iter().filter(|s| s.listens && s.local == port).map(|s| s.received).sum()
-}
-
-/// How much the owner of the end at `local` has not read of what `remote` has sent; `None` where there is no such end.
-pub fn unread(local: u16, remote: u16) -> Option<usize> {
-    sockets().iter().find(|s| !s.listens && s.local == local && s.remote == remote).map(|s| s.received)
-}
-
-/// How much servers on these ports have not read of what their clients have sent.
-pub fn unread_on(ports: &[u16]) -> usize {
-    sockets().iter().filter(|s| !s.listens && ports.contains(&s.local)).map(|s| s.received).sum()
 }
 
 /// The page faults of a process so far, and those of its children that have ended (`minflt` and `cminflt` of proc(5)).

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::{is_gone, master, signal, successor_of, STRATEGIES};
 use crate::kit::Folder;
-use crate::support::{example, install, procfs, until, Server, AT_ONCE};
+use crate::support::{example, install, procfs, queues, until, Server, AT_ONCE};
 
 /// A program in a folder of its own, which a test replaces as a deploy does.
 pub(super) struct Deployed {
@@ -152,7 +152,7 @@ fn a_restart_that_is_asked_for_with_a_stop_or_after_it_is_refused() {
         let port = server.addr().rsplit(':').next().unwrap().parse().unwrap();
         let mut client = server.connect();
         client.send("SLEEP 1000\n");
-        until("the request is taken", || server.queued() == 0 && procfs::unread_on(&[port]) == 0);
+        until("the request is taken", || server.queued() == 0 && queues::unread_on(&[port]) == 0);
         server.signal_and_see_it_taken("TERM");
         let _ = Command::new("kill").args(["-s", "USR2", &server.pid().to_string()]).output(); // it may have ended
         assert_eq!(client.line(), "slept", "{strategy}");
