@@ -4,26 +4,19 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use log::Level;
-
+use super::bound::Signals;
 use super::builder::ServerBuilder;
-use super::engine::{Bound, Engine};
+use super::engine::Engine;
 use super::udp::{Datagrams, UdpServer, UnixDatagramServer};
 use super::TcpServer;
 use crate::accept::ServingStrategy;
-use crate::config::{check_limit, check_needed_time};
 use crate::error::{Error, Result};
 use crate::handler::DatagramRequestHandler;
-use crate::lifecycle::{Core, Restarts};
-use crate::listen::{bind, check_sockets, BindOptions, Listener};
+use crate::listen::Listener;
 use crate::net::Address;
-use crate::observe::log_line;
 use crate::privileges::RunAs;
-use crate::sys::limits;
-use crate::sys::socket::{SockType, TcpOptions};
-use crate::systemd::Notifier;
+use crate::sys::socket::SockType;
 
 /// Binding.
 impl<S> ServerBuilder<S> {
@@ -36,7 +29,7 @@ impl<S> ServerBuilder<S> {
     where
         S: Engine<H>,
     {
-        self.more.insert(0, address.into());
+        self.plan.more.insert(0, address.into());
         self.finish(handler)
     }
 
@@ -86,7 +79,7 @@ impl<S> ServerBuilder<S> {
         H: DatagramRequestHandler,
         S: ServingStrategy,
     {
-        self.more.insert(0, address.into());
+        self.plan.more.insert(0, address.into());
         let handler = Datagrams(Arc::new(handler));
         self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
     }
@@ -123,14 +116,14 @@ impl<S> ServerBuilder<S> {
             ListeningSocket::Failing(listener) => Listener::adopt_failing(listener),
         };
         let failed = |(act, source)| Error::Listen { act, address: "the given socket".to_owned(), source };
-        self.adopted.push(adopted.map_err(failed));
+        self.plan.adopted.push(adopted.map_err(failed));
         self.finish(handler)
     }
 
     /// True if an address or a socket to listen on was given.
     #[cfg(feature = "testing")]
     pub(crate) fn has_addresses(&self) -> bool {
-        !self.more.is_empty() || !self.adopted.is_empty()
+        !self.plan.more.is_empty() || !self.plan.adopted.is_empty()
     }
 
     pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>
@@ -140,140 +133,25 @@ impl<S> ServerBuilder<S> {
         self.finish_as(SockType::Stream, handler)
     }
 
-    fn finish_as<H>(mut self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
+    /// What does not depend on the two types is done by [`Plan`], and compiled once.
+    fn finish_as<H>(self, kind: SockType, handler: H) -> Result<TcpServer<H, S>>
     where
         S: Engine<H>,
     {
-        self.settings.check()?;
-        self.hooks.check()?;
-        self.check_restarts()?;
-        let run_as = self.run_as.as_deref().map(RunAs::named).transpose()?;
-        // Before the strategy is asked: its default limit depends on the descriptors.
-        if self.raises_descriptor_limit {
-            let wanted = self.max_connections.unwrap_or(1024).saturating_add(64);
-            limits::raise_descriptors(wanted).map_err(Error::system("raise RLIMIT_NOFILE"))?;
-        }
-        let (default, capacity) = self.strategy.connection_limits(&handler)?;
-        let limit = self.max_connections.unwrap_or(default);
-        check_limit(limit)?;
-        self.check_descriptors(limit, capacity)?;
-        let restarts = self.restarts()?;
-        // All settings are checked before the first socket: a mistake must not leave a bound address.
-        let listeners = self.open(kind)?;
-        let mut hooks = self.hooks;
-        if self.notifies_systemd {
-            hooks.notifier = reach_manager();
-        }
-        hooks.observers.know(&listeners);
-        hooks.restarts = restarts.map(|(restarts, _)| restarts);
-        let core =
-            Core::new(self.settings, hooks, limit, capacity).map_err(Error::system("make the server's wake-ups"))?;
-        // The program that has passed a socket keeps it, and starts another one when this ends.
-        if listeners.iter().any(Listener::is_adopted) {
-            core.control.is_to_be_succeeded();
-        }
-        core.has_taken_over(listeners.iter().filter(|listener| listener.is_handed_over()).count());
-        let mut server = TcpServer {
-            bound: Bound { core, listeners: Arc::new(listeners) },
-            handler: Arc::new(handler),
-            strategy: self.strategy,
-            handles_signals: self.handles_signals,
-            signals: None,
-        };
+        let Self { strategy, plan } = self;
+        let run_as = plan.check()?;
+        let (follows, signals) = (plan.max_connections.is_none(), Signals::new(plan.handles_signals));
+        let limits = strategy.connection_limits(&handler)?;
+        let opened = plan.open(kind, limits, &|connections| strategy.descriptors(connections))?;
+        let mut server = TcpServer { bound: opened.bound, handler: Arc::new(handler), strategy, signals };
         // From here on, a drop closes what was opened. Engines make no thread here: `PreForking` forks later.
-        server.strategy.prepare(&server.bound, self.max_connections.is_none(), &server.handler)?;
-        if let Some((restarts, limit)) = restarts {
-            restarts.add(&server.bound.core, &server.bound.listeners, limit);
-        }
-        server.install_signals()?;
+        server.strategy.prepare(&server.bound, follows, &server.handler)?;
+        server.bound.take_part_in(opened.restarts);
+        server.signals.install(&server.bound.core, server.strategy.has_workers())?;
         run_as.iter().try_for_each(RunAs::become_it)?;
         Ok(server)
     }
 }
-
-/// Connects to the service manager. A server that cannot report serves all the same, as sd_notify(3) advises.
-fn reach_manager() -> Option<Notifier> {
-    Notifier::from_environment().unwrap_or_else(|e| {
-        let text = format_args!("cannot reach the service manager, and serves without its reports: {e}");
-        log_line(Level::Warn, "socketserver::server", text);
-        None
-    })
-}
-
-impl<S> ServerBuilder<S> {
-    /// Opens the sockets on all addresses, behind those that were given.
-    fn open(&mut self, kind: SockType) -> Result<Vec<Listener>> {
-        let tcp = TcpOptions {
-            backlog: i32::try_from(self.settings.backlog).unwrap_or(i32::MAX),
-            reuse_port: self.reuse_port,
-            only_v6: self.only_v6,
-            no_delay: self.no_delay,
-            keep_alive: self.keep_alive,
-            keep_alive_time: self.keep_alive_time,
-        };
-        check_sockets(tcp, self.access)?;
-        let options = BindOptions { kind, tcp, access: self.access };
-        let mut listeners = std::mem::take(&mut self.adopted).into_iter().collect::<Result<Vec<_>>>()?;
-        for address in &self.more {
-            listeners.extend(bind(address, options)?);
-        }
-        Ok(listeners)
-    }
-
-    fn check_restarts(&self) -> Result<()> {
-        let Some(limit) = self.restart_limit else { return Ok(()) };
-        check_needed_time("restartable", limit)?;
-        if !self.adopted.is_empty() {
-            let why =
-                "the successor would bind a socket of from_listener itself, in vain; give its address, or fd:NUMBER";
-            return Err(Error::setting("restartable", why));
-        }
-        Ok(())
-    }
-
-    /// Returns the restarts of this process, if the server is to take part in them, and the time for each.
-    fn restarts(&self) -> Result<Option<(&'static Restarts, Duration)>> {
-        let Some(limit) = self.restart_limit else { return Ok(None) };
-        let restarts = Restarts::of_this_process().map_err(Error::system("prepare for restarts"))?;
-        Ok(Some((restarts, limit)))
-    }
-
-    /// Checks that the process may open what the server needs: a server that has said that it listens must be able
-    /// to serve.
-    fn check_descriptors<H>(&self, limit: usize, capacity: usize) -> Result<()>
-    where
-        S: Engine<H>,
-    {
-        // A pool of N threads promises N connections. Without such a number, connections beyond the descriptors
-        // wait in the kernel's queue.
-        let connections = if capacity == usize::MAX { 1 } else { limit.min(capacity) };
-        // A Unix socket has its lock and its folder open.
-        let of_each = |address: &Address| if matches!(address, Address::Unix(_)) { 3 } else { 1 };
-        let own = OF_A_CORE
-            + usize::from(self.notifies_systemd)
-            + if self.restart_limit.is_some() { OF_RESTARTS } else { 0 }
-            + self.more.iter().map(of_each).sum::<usize>();
-        let needed = own.saturating_add(self.strategy.descriptors(connections));
-        if self.raises_descriptor_limit && capacity != usize::MAX {
-            limits::raise_descriptors(needed.saturating_add(64)).map_err(Error::system("raise RLIMIT_NOFILE"))?;
-        }
-        let (free, most) = (limits::free_descriptors(needed), limits::descriptors());
-        if free >= needed {
-            return Ok(());
-        }
-        let why = format!(
-            "to serve {connections} at once, the server needs {needed} descriptors, and may open {free}: RLIMIT_NOFILE \
-             is {most}; raise it (ulimit -n, or raise_descriptor_limit()), or serve fewer"
-        );
-        Err(Error::setting("max_connections", why))
-    }
-}
-
-/// The descriptors by which a process waits for restarts, and the set of an accepting thread that watches them.
-const OF_RESTARTS: usize = 3;
-
-/// The descriptors of a server's wake-ups, and the one that it refuses with.
-const OF_A_CORE: usize = 5;
 
 /// A socket for [`ServerBuilder::from_listener`].
 #[derive(Debug)]

@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AtLimit, LingeringClose, ServerSettings};
-use crate::error::Result;
-use crate::lifecycle::{Actions, Hooks, Incoming};
-use crate::listen::{Access, Listener};
+use super::plan::Plan;
+use crate::config::{AtLimit, LingeringClose};
+use crate::lifecycle::{Actions, Incoming};
 use crate::net::Address;
 use crate::observe::{Failure, Observer};
 use crate::strategy::Threading;
@@ -34,22 +33,7 @@ use crate::strategy::Threading;
 #[must_use = "a builder does nothing until it binds"]
 pub struct ServerBuilder<S = Threading> {
     pub(super) strategy: S,
-    pub(super) settings: ServerSettings,
-    pub(super) hooks: Hooks,
-    pub(super) max_connections: Option<usize>,
-    pub(super) reuse_port: bool,
-    pub(super) only_v6: Option<bool>,
-    pub(super) no_delay: bool,
-    pub(super) keep_alive: bool,
-    pub(super) keep_alive_time: Option<Duration>,
-    pub(super) access: Access,
-    pub(super) handles_signals: bool,
-    pub(super) raises_descriptor_limit: bool,
-    pub(super) notifies_systemd: bool,
-    pub(super) run_as: Option<String>,
-    pub(super) restart_limit: Option<Duration>,
-    pub(super) more: Vec<Address>,
-    pub(super) adopted: Vec<Result<Listener>>,
+    pub(super) plan: Plan,
 }
 
 impl ServerBuilder {
@@ -61,25 +45,7 @@ impl ServerBuilder {
 
 impl Default for ServerBuilder {
     fn default() -> Self {
-        Self {
-            strategy: Threading::new(),
-            settings: ServerSettings::default(),
-            hooks: Hooks::default(),
-            max_connections: None,
-            reuse_port: false,
-            only_v6: None,
-            no_delay: true,
-            keep_alive: true,
-            keep_alive_time: None,
-            access: Access::default(),
-            handles_signals: false,
-            raises_descriptor_limit: false,
-            notifies_systemd: false,
-            run_as: None,
-            restart_limit: None,
-            more: Vec::new(),
-            adopted: Vec::new(),
-        }
+        Self { strategy: Threading::new(), plan: Plan::default() }
     }
 }
 
@@ -89,25 +55,7 @@ impl<S> ServerBuilder<S> {
     /// [`Sequential`](crate::Sequential), [`EventLoop`](crate::EventLoop), …, or one of your own. Defaults to
     /// [`Threading`].
     pub fn strategy<T>(self, strategy: T) -> ServerBuilder<T> {
-        ServerBuilder {
-            strategy,
-            settings: self.settings,
-            hooks: self.hooks,
-            max_connections: self.max_connections,
-            reuse_port: self.reuse_port,
-            only_v6: self.only_v6,
-            no_delay: self.no_delay,
-            keep_alive: self.keep_alive,
-            keep_alive_time: self.keep_alive_time,
-            access: self.access,
-            handles_signals: self.handles_signals,
-            raises_descriptor_limit: self.raises_descriptor_limit,
-            notifies_systemd: self.notifies_systemd,
-            run_as: self.run_as,
-            restart_limit: self.restart_limit,
-            more: self.more,
-            adopted: self.adopted,
-        }
+        ServerBuilder { strategy, plan: self.plan }
     }
 
     /// Sets the most connections that are served at once. The limit is exact. Defaults to the strategy's own limit: 1
@@ -116,13 +64,13 @@ impl<S> ServerBuilder<S> {
     /// ([`per_request`](crate::per_request)) the default of these three is `RLIMIT_NOFILE` less 64. The threads of a
     /// pool then bound the requests, not the connections.
     pub fn max_connections(mut self, limit: usize) -> Self {
-        self.max_connections = Some(limit);
+        self.plan.max_connections = Some(limit);
         self
     }
 
     /// Sets the policy for clients beyond the limit. Defaults to [`AtLimit::Wait`].
     pub fn at_limit(mut self, policy: AtLimit) -> Self {
-        self.settings.at_limit = policy;
+        self.plan.settings.at_limit = policy;
         self
     }
 
@@ -131,7 +79,7 @@ impl<S> ServerBuilder<S> {
     /// which has no limit by default, because a chat may be silent for hours. A server that faces the internet
     /// needs one.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.limits.idle = Some(limit.into());
+        self.plan.settings.limits.idle = Some(limit.into());
         self
     }
 
@@ -140,21 +88,21 @@ impl<S> ServerBuilder<S> {
     /// [`write_timeout`](Self::write_timeout).)
     #[doc(alias = "timeout")]
     pub fn read_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.limits.read = limit.into();
+        self.plan.settings.limits.read = limit.into();
         self
     }
 
     /// Sets how long to wait for a peer that takes nothing. Any progress begins the wait anew. Defaults to 30
     /// s.
     pub fn write_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.limits.write = limit.into();
+        self.plan.settings.limits.write = limit.into();
         self
     }
 
     /// Sets how long a request may take in all: see [Requests](crate::Connection#requests). It ends a client that
     /// sends a byte now and then. It is checked when the handler waits for the peer. Defaults to no limit.
     pub fn request_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.limits.request = limit.into();
+        self.plan.settings.limits.request = limit.into();
         self
     }
 
@@ -168,39 +116,39 @@ impl<S> ServerBuilder<S> {
     /// [`from_listener`](Self::from_listener), a [restart](Self::restartable)), a client that has not spoken yet is
     /// spared. If it stays mute, the drain lasts up to this limit, or until the [idle limit](Self::idle_timeout) ends it.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.settings.drain_timeout = limit;
+        self.plan.settings.drain_timeout = limit;
         self
     }
 
     /// Sets the most bytes of a line, without its end. Defaults to 64 KiB.
     pub fn max_line_length(mut self, bytes: usize) -> Self {
-        self.settings.line_limit = bytes;
+        self.plan.settings.line_limit = bytes;
         self
     }
 
     /// Sets how many bytes may be buffered of a request that is not whole, while its handler waits for the rest by
     /// [`Next::More`](crate::Next::More). Defaults to 64 KiB.
     pub fn max_request_length(mut self, bytes: usize) -> Self {
-        self.settings.request_limit = bytes;
+        self.plan.settings.request_limit = bytes;
         self
     }
 
     /// Sets the size of a connection's read buffer in bytes. It is made at the first read. Defaults to 8 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
-        self.settings.read_buffer = bytes;
+        self.plan.settings.read_buffer = bytes;
         self
     }
 
     /// Sets the size of a connection's write buffer in bytes. Defaults to 8 KiB.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
-        self.settings.write_buffer = bytes;
+        self.plan.settings.write_buffer = bytes;
         self
     }
 
     /// Sets the most bytes that other threads may queue through a
     /// [`ConnectionWriter`](crate::connection::ConnectionWriter). Defaults to 1 MiB.
     pub fn writer_capacity(mut self, bytes: usize) -> Self {
-        self.settings.writer_capacity = bytes;
+        self.plan.settings.writer_capacity = bytes;
         self
     }
 
@@ -209,14 +157,14 @@ impl<S> ServerBuilder<S> {
     /// allows; datagrams of Unix sockets can be longer (unix(7)). (Python cuts at 8192, and does not report
     /// it.)
     pub fn max_packet_size(mut self, bytes: usize) -> Self {
-        self.settings.max_packet_size = bytes;
+        self.plan.settings.max_packet_size = bytes;
         self
     }
 
     /// Sets when a connection is closed in two steps, so that the peer can read all of the reply. Defaults to
     /// [`LingeringClose::IfUnread`].
     pub fn lingering_close(mut self, policy: LingeringClose) -> Self {
-        self.settings.lingering_close = policy;
+        self.plan.settings.lingering_close = policy;
         self
     }
 
@@ -224,7 +172,7 @@ impl<S> ServerBuilder<S> {
     /// `net.core.somaxconn`. Defaults to 4096. (Python's 5 and the standard library's 128 drop connections in
     /// a burst.)
     pub fn backlog(mut self, connections: usize) -> Self {
-        self.settings.backlog = connections;
+        self.plan.settings.backlog = connections;
         self
     }
 
@@ -249,21 +197,21 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn reuse_port(mut self, on: bool) -> Self {
-        self.reuse_port = on;
+        self.plan.reuse_port = on;
         self
     }
 
     /// Sets whether a listener on an IPv6 address takes IPv6 only, so that `[::]:80` and `0.0.0.0:80` are two
     /// addresses. Defaults to the system's choice (`net.ipv6.bindv6only`), which is usually both families.
     pub fn only_v6(mut self, only: bool) -> Self {
-        self.only_v6 = Some(only);
+        self.plan.only_v6 = Some(only);
         self
     }
 
     /// Sets whether small writes are sent at once (`TCP_NODELAY`). Defaults to `true`: output is buffered
     /// here already, and a delay in the kernel would only add to it.
     pub fn no_delay(mut self, on: bool) -> Self {
-        self.no_delay = on;
+        self.plan.no_delay = on;
         self
     }
 
@@ -272,7 +220,7 @@ impl<S> ServerBuilder<S> {
     /// kernel begins after 2 hours of silence and gives up 11 minutes later (tcp(7));
     /// [`keep_alive_time`](Self::keep_alive_time) shortens that.
     pub fn keep_alive(mut self, on: bool) -> Self {
-        self.keep_alive = on;
+        self.plan.keep_alive = on;
         self
     }
 
@@ -299,7 +247,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn keep_alive_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.keep_alive_time = limit.into();
+        self.plan.keep_alive_time = limit.into();
         self
     }
 
@@ -311,7 +259,7 @@ impl<S> ServerBuilder<S> {
     /// Names in the abstract namespace have no mode: any process in the network namespace may connect. Check
     /// [`peer_credentials`](crate::Connection::peer_credentials) there.
     pub fn unix_mode(mut self, mode: u32) -> Self {
-        self.access.mode = mode;
+        self.plan.access.mode = mode;
         self
     }
 
@@ -335,7 +283,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unix_owner(mut self, uid: impl Into<Option<u32>>, gid: impl Into<Option<u32>>) -> Self {
-        (self.access.uid, self.access.gid) = (uid.into(), gid.into());
+        (self.plan.access.uid, self.plan.access.gid) = (uid.into(), gid.into());
         self
     }
 
@@ -344,7 +292,7 @@ impl<S> ServerBuilder<S> {
     /// contained and logged. The failures are logged too. Defaults to none: then, in a program without a logger,
     /// the first error of a run is printed to stderr.
     pub fn handle_error(mut self, hook: impl Fn(&Failure<'_>) + Send + Sync + 'static) -> Self {
-        self.hooks.handle_error = Some(Arc::new(Box::new(hook)));
+        self.plan.hooks.handle_error = Some(Arc::new(Box::new(hook)));
         self
     }
 
@@ -358,7 +306,7 @@ impl<S> ServerBuilder<S> {
     #[doc(alias = "access log")]
     #[doc(alias = "access_log")]
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.hooks.observers.add(observer);
+        self.plan.hooks.observers.add(observer);
         self
     }
 
@@ -391,7 +339,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn verify_request(mut self, hook: impl Fn(&Incoming) -> bool + Send + Sync + 'static) -> Self {
-        self.hooks.verify_request = Some(Box::new(hook));
+        self.plan.hooks.verify_request = Some(Box::new(hook));
         self
     }
 
@@ -399,7 +347,7 @@ impl<S> ServerBuilder<S> {
     /// included. Then it is refused and its permit is free. A later answer of the hook is dropped. Defaults
     /// to 10 s. Zero is an error when the server is bound.
     pub fn verify_timeout(mut self, limit: Duration) -> Self {
-        self.settings.verify_timeout = limit;
+        self.plan.settings.verify_timeout = limit;
         self
     }
 
@@ -412,7 +360,7 @@ impl<S> ServerBuilder<S> {
     /// [`handle_request`](crate::TcpServer::handle_request) does not call it, as in Python. A strategy of
     /// your own calls it only if it accepts by [`Acceptor::run`](crate::strategy::Acceptor::run).
     pub fn service_actions(mut self, every: Duration, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
+        self.plan.hooks.service_actions = Some(Actions { every, hook: Box::new(hook) });
         self
     }
 
@@ -420,13 +368,13 @@ impl<S> ServerBuilder<S> {
     /// connection (Python's `handle_timeout`). It is called before `handle_request` returns `false`, but not
     /// for a stop. Defaults to none.
     pub fn handle_timeout(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.hooks.handle_timeout = Some(Box::new(hook));
+        self.plan.hooks.handle_timeout = Some(Box::new(hook));
         self
     }
 
     /// Adds an address to listen on. Each address has its own queue; all share the limits.
     pub fn listen(mut self, address: impl Into<Address>) -> Self {
-        self.more.push(address.into());
+        self.plan.more.push(address.into());
         self
     }
 }
@@ -435,8 +383,8 @@ impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
             .field("strategy", &self.strategy)
-            .field("settings", &self.settings)
-            .field("addresses", &self.more)
+            .field("settings", &self.plan.settings)
+            .field("addresses", &self.plan.more)
             .finish_non_exhaustive()
     }
 }

@@ -8,22 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bound::Bound;
 use super::drain::drain;
 use super::udp::Datagrams;
 use crate::accept::{AcceptEvent, Accepting, Acceptor, Rejected, Service, ServingStrategy, OF_A_LOT};
 use crate::error::{Error, Result};
 use crate::handler::{DatagramRequestHandler, StreamRequestHandler};
-use crate::lifecycle::Core;
-use crate::listen::Listener;
 use crate::sync::left;
 use crate::sys::limits;
-
-/// The listeners of a server and its shared state.
-#[derive(Debug)]
-pub struct Bound {
-    pub(crate) core: Arc<Core>,
-    pub(crate) listeners: Arc<Vec<Listener>>,
-}
 
 /// An engine says how a whole server with handler `H` runs. Every [`ServingStrategy`] is an engine for every
 /// [`StreamRequestHandler`]. Users see the trait in bounds only.

@@ -48,7 +48,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn proxy_protocol(mut self, networks: impl Into<ProxyProtocol>) -> Self {
-        self.settings.proxy_protocol = Some(Arc::new(networks.into()));
+        self.plan.settings.proxy_protocol = Some(Arc::new(networks.into()));
         self
     }
 
@@ -57,7 +57,7 @@ impl<S> ServerBuilder<S> {
     /// permit is free. A stop ends these waits at once. Time in [`verify_request`](Self::verify_request) does
     /// not count. Defaults to 10 s. Zero is an error when the server is bound.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.settings.handshake_timeout = limit;
+        self.plan.settings.handshake_timeout = limit;
         self
     }
 
@@ -96,7 +96,7 @@ impl<S> ServerBuilder<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn per_source(mut self, limits: PerSource) -> Self {
-        self.settings.per_source = Some(limits);
+        self.plan.settings.per_source = Some(limits);
         self
     }
 
@@ -105,7 +105,7 @@ impl<S> ServerBuilder<S> {
     /// after it, and [`Connection::tls`](crate::Connection::tls) tells what was agreed upon.
     #[cfg(feature = "__tls")]
     pub fn tls(mut self, config: TlsConfig) -> Self {
-        self.settings.tls = Some(config);
+        self.plan.settings.tls = Some(config);
         self
     }
 }

@@ -9,10 +9,12 @@
 // they stand above it, and are engines.
 
 mod bind;
+mod bound;
 mod builder;
 mod drain;
 mod engine;
 mod greeting;
+mod plan;
 mod process;
 mod serve_one;
 mod udp;
@@ -21,25 +23,21 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::Level;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hooks;
 use crate::lifecycle::ServerHandle;
-use crate::listen::Listener;
 use crate::net::{Addr, Address};
-use crate::observe::{log_line, Report};
+use crate::observe::Report;
 use crate::strategy::Threading;
-use crate::sys::master::MasterSignals;
-use crate::sys::restart::RestartSignal;
-use crate::sys::{limits, signal};
 
 pub use bind::ListeningSocket;
+use bound::Signals;
+pub(crate) use bound::{Bound, SERVE_HERE};
 pub use builder::ServerBuilder;
 #[cfg(all(test, shuttle))]
 pub(crate) use drain::drain;
 pub use engine::Engine;
-pub(crate) use engine::{Bound, Single};
+pub(crate) use engine::Single;
 pub use udp::{UdpServer, UnixDatagramServer};
 
 /// A server of connections. Handler `H` serves them, strategy `S` says where.
@@ -98,16 +96,7 @@ pub struct TcpServer<H, S = Threading> {
     pub(crate) bound: Bound,
     handler: Arc<H>,
     strategy: S,
-    handles_signals: bool,
-    signals: Option<Signals>,
-}
-
-/// The signals that a server handles, from the bind to the end of a run: it is told them as soon as it listens.
-#[derive(Debug)]
-struct Signals {
-    _stop: signal::Guard,
-    _master: Option<MasterSignals>,
-    _restart: Option<RestartSignal>,
+    signals: Signals,
 }
 
 /// A server on a Unix socket (Python's `UnixStreamServer`). It is another name for [`TcpServer`]: the address
@@ -183,7 +172,7 @@ impl<H, S> TcpServer<H, S> {
     /// A name with several addresses gets a listener on each. Port 0 is a free port, the same for all.
     ///
     /// # Errors
-    /// [`Error::Listen`] with the address, the failed act and the system's answer.
+    /// [`Error::Listen`](crate::Error::Listen) with the address, the failed act and the system's answer.
     pub fn bind(address: impl Into<Address>, handler: H) -> Result<Self>
     where
         S: Engine<H> + Default,
@@ -194,7 +183,7 @@ impl<H, S> TcpServer<H, S> {
     /// As [`bind`](Self::bind), with a strategy that has settings of its own.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind), and [`Error::Setting`] for a setting of the strategy that makes no sense.
+    /// As [`bind`](Self::bind), and [`Error::Setting`](crate::Error::Setting) for a setting of the strategy that makes no sense.
     pub fn with_strategy(address: impl Into<Address>, handler: H, strategy: S) -> Result<Self>
     where
         S: Engine<H>,
@@ -212,25 +201,14 @@ impl<H, S> TcpServer<H, S> {
     /// for those that [`handle_request`](Self::handle_request) has begun.
     ///
     /// # Errors
-    /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the strategy cannot begin.
+    /// [`Error::Accept`](crate::Error::Accept) if the last listener fails for good, [`Error::System`](crate::Error::System) if the strategy cannot begin.
     /// The failure of a connection is no error of the server.
     pub fn serve_forever(&mut self) -> Result<Report>
     where
         S: Engine<H>,
     {
-        self.serve_here()?;
-        // A second run needs its signals again: the end of the first has put the former handlers back.
-        self.install_signals()?;
-        let core = self.bound.core.clone();
-        let _serving = core.begin();
-        let before = core.totals();
-        self.warn_of_few_descriptors();
-        Self::warn_of_panics_that_abort();
-        let abandoned = self.strategy.run(&self.bound, &self.handler);
-        self.signals = None;
-        core.monitor.report_left_out();
-        let report = core.totals().since(before);
-        Ok(Report { abandoned: abandoned?, ..report })
+        let Self { bound, handler, strategy, signals } = self;
+        bound.run(signals, strategy.has_workers(), &mut || strategy.run(bound, handler))
     }
 
     /// Waits for one connection, gives it to the strategy, and returns `true`. It returns `false` if
@@ -262,7 +240,7 @@ impl<H, S> TcpServer<H, S> {
     where
         S: Engine<H>,
     {
-        self.serve_here()?;
+        self.bound.serve_here()?;
         let core = &self.bound.core;
         core.control.begin();
         // What is queued is for the drain.
@@ -325,59 +303,4 @@ impl<H, S> TcpServer<H, S> {
     pub fn handler(&self) -> &Arc<H> {
         &self.handler
     }
-
-    /// Makes this process the one that serves. The program may have forked since the bind.
-    fn serve_here(&self) -> Result<()> {
-        self.bound.core.serve_here().map_err(Error::system(SERVE_HERE))?;
-        self.bound.listeners.iter().for_each(Listener::serve_here);
-        Ok(())
-    }
-
-    fn install_signals(&mut self) -> Result<()>
-    where
-        S: Engine<H>,
-    {
-        if self.handles_signals && self.signals.is_none() {
-            let switch = self.bound.core.control.switch().clone();
-            let stop = signal::Guard::install(switch).map_err(Error::system("handle SIGINT and SIGTERM"))?;
-            let master = self.strategy.has_workers().then(MasterSignals::install).transpose();
-            let master = master.map_err(Error::system("handle SIGHUP, SIGTTIN and SIGTTOU"))?;
-            let restart = self.bound.core.restarts().map(|_| RestartSignal::install()).transpose();
-            let restart = restart.map_err(Error::system("handle SIGUSR2"))?;
-            self.signals = Some(Signals { _stop: stop, _master: master, _restart: restart });
-        }
-        Ok(())
-    }
-
-    /// Warns, once in a run, that a panic cannot be contained.
-    fn warn_of_panics_that_abort() {
-        if cfg!(panic = "abort") {
-            log_line(Level::Warn, "socketserver::server", format_args!("this program is built with panic=abort: a panic in a handler ends the process, with Forking that of \
-                 its connection"));
-        }
-    }
-
-    /// Warns, once in a run, of a connection limit that the system does not allow.
-    fn warn_of_few_descriptors(&self) {
-        let (core, descriptors) = (&self.bound.core, limits::descriptors());
-        let processes = core.scoreboard().map_or(1, |scoreboard| scoreboard.wanted());
-        // Each worker process has descriptors of its own.
-        let limit = core.admission.permits.limit().div_ceil(processes.max(1));
-        if limit > descriptors.saturating_sub(RESERVE) {
-            log_line(
-                Level::Warn,
-                "socketserver::limits",
-                format_args!(
-                    "max_connections is {limit}, but RLIMIT_NOFILE is {descriptors}: raise it (ulimit -n, or \
-                 raise_descriptor_limit()) or lower the limit"
-                ),
-            );
-        }
-    }
 }
-
-/// The act of a process that was forked since the bind, and serves.
-pub(crate) const SERVE_HERE: &str = "serve in a process that was forked";
-
-/// The descriptors that a server needs besides its connections.
-const RESERVE: usize = 16;

@@ -18,7 +18,7 @@ impl<S> ServerBuilder<S> {
     /// A program may bind, fork, and serve in the child ([the guide](crate::guide::forking#going-to-the-background)).
     /// The process that serves hears the signals.
     pub fn handle_signals(mut self) -> Self {
-        self.handles_signals = true;
+        self.plan.handles_signals = true;
         self
     }
 
@@ -36,7 +36,7 @@ impl<S> ServerBuilder<S> {
     /// programs that it starts do not. If nobody receives at `NOTIFY_SOCKET`, the bind logs a warning and the
     /// server serves without reports. Defaults to off.
     pub fn notify_systemd(mut self) -> Self {
-        self.notifies_systemd = true;
+        self.plan.notifies_systemd = true;
         self
     }
 
@@ -54,7 +54,7 @@ impl<S> ServerBuilder<S> {
     /// is bound. It fails with [`Error::System`](crate::Error::System) if the process is not root's, has other
     /// threads, or could regain root's rights.
     pub fn run_as<'a>(mut self, user: impl Into<Option<&'a str>>) -> Self {
-        self.run_as = user.into().map(str::to_owned);
+        self.plan.run_as = user.into().map(str::to_owned);
         self
     }
 
@@ -72,7 +72,7 @@ impl<S> ServerBuilder<S> {
     /// [`from_listener`](Self::from_listener): the new process would bind that socket itself, in vain. Give the address,
     /// or `fd:NUMBER`.
     pub fn restartable(mut self, limit: Duration) -> Self {
-        self.restart_limit = Some(limit);
+        self.plan.restart_limit = Some(limit);
         self
     }
 
@@ -84,7 +84,7 @@ impl<S> ServerBuilder<S> {
     /// select(2), which cannot take descriptors from 1024 on, set it back with `ulimit -Sn`. Children of
     /// [`Forking`](crate::Forking) get the former limit back.
     pub fn raise_descriptor_limit(mut self) -> Self {
-        self.raises_descriptor_limit = true;
+        self.plan.raises_descriptor_limit = true;
         self
     }
 }

@@ -33,10 +33,10 @@ impl<S> ServerBuilder<S> {
     /// [`Error::Listen`] if the descriptor is not open, is no stream socket or is not connected. [`Error::Setting`]
     /// for a setting that makes no sense, and for a [`listen`](Self::listen).
     pub fn serve_one<H: StreamRequestHandler>(self, connection: impl Into<Address>, handler: H) -> Result<Report> {
-        if !self.more.is_empty() {
+        if !self.plan.more.is_empty() {
             return Err(Error::setting("listen", "serve_one serves one connection and listens nowhere"));
         }
-        let no_delay = self.no_delay;
+        let no_delay = self.plan.no_delay;
         let server = self.strategy(Sequential).finish(handler)?;
         let address = connection.into();
         let accepted = accepted(&address, no_delay).map_err(|(act, source)| Error::Listen {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use socketserver::strategy::ServingStrategy;
 use socketserver::{Addr, Datagram, DatagramRequestHandler, Error, HandlerResult, Report, ServerHandle, UdpServer};
@@ -35,7 +35,7 @@ where
     S: ServingStrategy + 'static,
 {
     let (local, handle) = (server.local_addr().clone(), server.handle());
-    Receiving { local, handle, thread: Some(thread::spawn(move || server.serve_forever())) }
+    Receiving { local, handle, thread: Some(super::on_a_thread(Box::new(move || server.serve_forever()))) }
 }
 
 impl Receiving {

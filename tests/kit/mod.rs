@@ -72,7 +72,12 @@ where
     S: Engine<H> + Send + 'static,
 {
     let (addr, handle) = (server.local_addr().socket_addr(), server.handle());
-    Running { addr, handle, thread: Some(thread::spawn(move || server.serve_forever())) }
+    Running { addr, handle, thread: Some(on_a_thread(Box::new(move || server.serve_forever()))) }
+}
+
+/// The closure is boxed: the code of a start of a thread is compiled once, and not for each server of the tests.
+fn on_a_thread(run: Box<dyn FnOnce() -> Result<Report, Error> + Send>) -> JoinHandle<Result<Report, Error>> {
+    thread::spawn(run)
 }
 
 impl Running {
