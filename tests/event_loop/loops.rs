@@ -231,7 +231,7 @@ fn a_listener_that_fails_for_good_ends_all_loops_in_order() {
     let (listener, failures) = FailingListener::bind(ANY).unwrap();
     let known = Arc::<kit::loops::Known>::default();
     let members = kit::loops::Members { known: known.clone(), room: socketserver::Group::new() };
-    let server = serve(builder(2).from_listener(listener, members).unwrap());
+    let server = serve(builder(2).drain_timeout(ms(300)).from_listener(listener, members).unwrap());
     let mut old: Vec<TcpStream> = (0..8).map(|_| server.connect()).collect();
     for client in &mut old {
         client.write_all(b"x").unwrap();

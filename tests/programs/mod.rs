@@ -38,7 +38,8 @@ pub fn run(cases: &'static [Case]) {
         *if ok { &mut counts.0 } else { &mut counts.1 } += 1;
     };
     // As many side by side as libtest would run: most wait most of the time.
-    let most = thread::available_parallelism().map_or(1, usize::from);
+    let told = env::var("RUST_TEST_THREADS").ok().and_then(|number| number.parse().ok());
+    let most = told.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     thread::scope(|scope| (0..most).for_each(|_| drop(scope.spawn(take_cases))));
     let (passed, failed) = counts.into_inner().unwrap();
     println!(
