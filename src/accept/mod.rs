@@ -136,6 +136,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// [`Error::Accept`] if the last listener fails for good, [`Error::System`] if the thread cannot wait.
+    #[inline(never)] // a small frame: each page of the stack that is written costs a fault after each fork
     pub fn run<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> Result<()> {
         let beside = self.beside(strategy).map_err(failed_to_wait)?;
         let restarts = self.core().restarts();
@@ -157,6 +158,7 @@ impl Acceptor {
                         }
                     }
                 }
+                AcceptEvent::Watched if beside.as_ref().is_some_and(|set| !has_restart(set)) => {}
                 AcceptEvent::Watched => restarts.into_iter().for_each(Restarts::step),
                 AcceptEvent::Timeout => {}
                 AcceptEvent::Stopped => return Ok(()),
@@ -172,8 +174,8 @@ impl Acceptor {
     fn beside<S: ServingStrategy + ?Sized>(&self, strategy: &S) -> io::Result<Option<Private<Epoll>>> {
         let (Some(restarts), Some(fd)) = (self.core().restarts(), strategy.wake_fd()) else { return Ok(None) };
         let set = Private::new(Epoll::new()?);
-        set.add(restarts.watch(), 0)?;
-        set.add(fd, 0)?;
+        set.add(restarts.watch(), OF_RESTARTS)?;
+        set.add(fd, OF_THE_STRATEGY)?;
         Ok(Some(set))
     }
 
@@ -191,6 +193,15 @@ impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Acceptor").field("core", &self.shared.core).finish_non_exhaustive()
     }
+}
+
+/// The tokens of a set that watches both.
+const OF_RESTARTS: u64 = 0;
+const OF_THE_STRATEGY: u64 = 1;
+
+/// True if the restarts have something to do.
+fn has_restart(beside: &Epoll) -> bool {
+    beside.ready(&mut [0; 32]).map_or(true, |ready| ready.contains(&OF_RESTARTS))
 }
 
 impl Shared {

@@ -32,6 +32,12 @@ impl Hooks {
     pub(crate) fn check(&self) -> Result<()> {
         self.service_actions.iter().try_for_each(|actions| check_needed_time("service_actions", actions.every))
     }
+
+    /// True if a server whose handlers run in child processes calls code of the program in its own.
+    pub(crate) fn are_beside_children(&self) -> bool {
+        let have_calls = self.service_actions.is_some() || self.handle_timeout.is_some();
+        have_calls || self.handle_error.is_some() || !self.observers.is_empty()
+    }
 }
 
 impl fmt::Debug for Hooks {

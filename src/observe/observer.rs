@@ -229,6 +229,10 @@ pub(crate) struct Observers {
 }
 
 impl Observers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub(crate) fn add(&mut self, observer: impl Observer) {
         self.all.push(Arc::new(observer));
     }
@@ -244,7 +248,7 @@ impl Observers {
 impl Monitor {
     /// True if the time of connections is measured: somebody is to be told.
     pub(crate) fn measures(&self) -> bool {
-        !self.observers.all.is_empty()
+        !self.observers.is_empty()
     }
 
     /// True if this process tells somebody. A forked child tells nobody: its parent does.

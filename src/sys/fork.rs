@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 
-use super::wiped::books;
+use super::wiped::{self, books};
 
 /// The lowest bits of a mark are the process number: Linux has none above 2^22.
 const OF_THE_NUMBER: u64 = (1 << 22) - 1;
@@ -34,6 +34,15 @@ pub(crate) fn this_process() -> u64 {
 /// True if this is the process with this mark. Async-signal-safe once a mark has been made.
 pub(crate) fn is_this_process(mark: u64) -> bool {
     is_ours(mark) && books().mark.load(SeqCst) == mark
+}
+
+/// As [`is_this_process`], mostly without a system call: for what is asked often.
+pub(crate) fn has_not_forked_since(mark: u64) -> bool {
+    if wiped::are_wiped() {
+        books().mark.load(SeqCst) == mark
+    } else {
+        is_this_process(mark)
+    }
 }
 
 fn is_ours(mark: u64) -> bool {
@@ -72,5 +81,6 @@ mod tests {
         assert!(is_this_process(mark));
         assert!(!is_this_process(mark ^ 1 << 40), "the same number at another time");
         assert!(!is_this_process(0));
+        assert!(has_not_forked_since(mark) && !has_not_forked_since(mark ^ 1 << 40));
     }
 }

@@ -8,7 +8,7 @@
 //! - sockets: [`socket`] (options, sends, counts of queued bytes), [`datagram`], [`queue`] (their lengths);
 //! - calls without the C library: [`raw`];
 //! - processes: [`process`] (pidfds, [`Private`](process::Private) descriptors), [`fork`] (which process this is),
-//!   [`successor`], [`wiped`] (a parent's books);
+//!   [`successor`], [`ends`] of children, a parent's books ([`wiped`], [`unforked`]);
 //! - memory in common with children: [`shared`], [`window`] (each sees a part of it), [`wishes`] (what children ask for);
 //! - descriptors: their [`limits`], and [`inherited`] ones;
 //! - signals: [`stop_switch`] (what handlers turn), [`signal`] (SIGINT and SIGTERM), [`worker`] (those of
@@ -16,6 +16,7 @@
 
 pub(crate) mod datagram;
 mod epoll;
+pub(crate) mod ends;
 mod event;
 mod events;
 pub(crate) mod fork;
@@ -33,6 +34,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stop_switch;
 pub(crate) mod successor;
+pub(crate) mod unforked;
 pub(crate) mod watch;
 pub(crate) mod window;
 mod wiped;

@@ -12,11 +12,11 @@ use nix::sys::signal::{pthread_sigmask, SigSet, SigmaskHow, Signal};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
-use parking_lot::Mutex;
 
+use super::ends::wait_for;
 use super::number::{clamped, LONGEST_WAIT};
 use super::raw::{self, Answer};
-use super::shared::{Shareable, SharedRef};
+use super::shared::{Shareable, SharedRef, HERITAGE};
 use super::window::Window;
 use super::wiped::{books, forget_pidfds};
 
@@ -166,9 +166,6 @@ pub(crate) fn die_with(parent: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// The descriptors of each [`Private`] of this process, in order.
-static PRIVATE: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
-
 /// A descriptor that no child keeps, from its making to its close.
 #[derive(Debug)]
 pub(crate) struct Private<T: AsFd = OwnedFd>(T);
@@ -176,7 +173,7 @@ pub(crate) struct Private<T: AsFd = OwnedFd>(T);
 impl<T: AsFd> Private<T> {
     pub(crate) fn new(fd: T) -> Self {
         let number = fd.as_fd().as_raw_fd();
-        let mut private = PRIVATE.lock();
+        let mut private = HERITAGE.private.lock();
         let place = private.partition_point(|other| *other < number);
         private.insert(place, number);
         Self(fd)
@@ -200,7 +197,7 @@ impl<T: AsFd> AsFd for Private<T> {
 impl<T: AsFd> Drop for Private<T> {
     /// Before it is closed: from then on the number may be another file's.
     fn drop(&mut self) {
-        let mut private = PRIVATE.lock();
+        let mut private = HERITAGE.private.lock();
         if let Ok(place) = private.binary_search(&self.0.as_fd().as_raw_fd()) {
             private.remove(place);
         }
@@ -222,6 +219,18 @@ impl PidFd {
         let fd = pidfd(pid)?;
         let is_noted = books().pidfds.add(fd.as_raw_fd());
         Ok(if is_noted { Self::Noted(fd) } else { Self::Private(Private::new(fd)) })
+    }
+
+    /// As [`open`](Self::open), for a child that was forked a while ago. `None` if something else has waited for it: its
+    /// number may be another process's now.
+    pub(crate) fn of_child(pid: Pid) -> io::Result<Option<Self>> {
+        let fd = match Self::open(pid) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            opened => opened?,
+        };
+        let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let is_ours = wait_for(libc::P_PIDFD, fd.as_fd().as_raw_fd(), look).err() != Some(Errno::ECHILD);
+        Ok(is_ours.then_some(fd))
     }
 }
 
@@ -249,7 +258,7 @@ pub(crate) fn close_private<'a>(but: impl Iterator<Item = BorrowedFd<'a>> + Clon
     // In place: memory that is allocated here would be copied for the child.
     let mut run: Option<(RawFd, RawFd)> = None;
     // What it keeps is nothing for its own children either.
-    PRIVATE.lock().retain(|fd| {
+    HERITAGE.private.lock().retain(|fd| {
         let keeps = but.clone().any(|kept| kept.as_raw_fd() == *fd);
         if !keeps {
             run = match run {
@@ -331,16 +340,11 @@ pub(crate) fn ended(pidfd: BorrowedFd<'_>) -> Option<Status> {
 }
 
 fn wait(pidfd: BorrowedFd<'_>) -> nix::Result<siginfo_t> {
-    // SAFETY: siginfo_t is plain integers, for which all zeroes is a value.
-    let mut info: siginfo_t = unsafe { std::mem::zeroed() };
-    let (kind, id) = (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t);
-    // SAFETY: waitid writes one siginfo_t through the pointer, which is valid for the call.
-    let done = unsafe { libc::waitid(kind, id, std::ptr::addr_of_mut!(info), libc::WEXITED | libc::WNOHANG) };
-    Errno::result(done).map(|_| info)
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WEXITED | libc::WNOHANG)
 }
 
 /// Reads what `waitid` has written. `None`: the child has not ended.
-fn status(info: &siginfo_t) -> Option<Status> {
+pub(super) fn status(info: &siginfo_t) -> Option<Status> {
     // SAFETY: `waitid` fills these fields; where no child has ended they are zeroes.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     match info.si_code {

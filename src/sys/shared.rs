@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
@@ -81,8 +81,44 @@ impl View {
     }
 }
 
+/// What a forked child gives up at once: memory and descriptors.
+///
+/// The lists lie together, apart from the heap: a child copies each page that it changes.
+#[repr(align(1024))]
+pub(super) struct Heritage {
+    regions: Mutex<Regions>,
+    /// The numbers of each [`Private`](super::process::Private), in order.
+    pub(super) private: Mutex<Vec<RawFd>>,
+}
+
+pub(super) static HERITAGE: Heritage = Heritage {
+    regions: Mutex::new(Regions { few: [const { None }; 8], more: Vec::new() }),
+    private: Mutex::new(Vec::new()),
+};
+
 /// All memory that this process writes and shares.
-static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
+struct Regions {
+    few: [Option<Region>; 8],
+    more: Vec<Region>,
+}
+
+impl Regions {
+    fn push(&mut self, region: Region) {
+        match self.few.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(region),
+            None => self.more.push(region),
+        }
+    }
+
+    /// Takes out the memory that begins here.
+    fn take(&mut self, start: usize) -> Option<Region> {
+        let few = self.few.iter_mut().find(|place| place.as_ref().is_some_and(|region| region.memory.start == start));
+        few.and_then(Option::take).or_else(|| {
+            let at = self.more.iter().position(|region| region.memory.start == start)?;
+            Some(self.more.swap_remove(at))
+        })
+    }
+}
 
 /// In a forked child, takes away the right to write the shared memory of its parent. The kept ranges stay writable:
 /// whole pages, at most one range of each mapping. The child's own children lose those too.
@@ -90,30 +126,35 @@ static REGIONS: Mutex<Vec<Region>> = Mutex::new(Vec::new());
 /// # Errors
 /// If the system refuses a mapping. Some memory may be writable or not mapped at all then: the child must end.
 pub(crate) fn let_go(kept: &[Range<usize>]) -> io::Result<()> {
-    // In place: memory that is allocated here would be copied for the child.
-    let (mut result, mut regions) = (Ok(()), REGIONS.lock());
-    let mut place = 0;
-    while let Some(region) = regions.get_mut(place) {
-        let all = region.memory.clone();
-        let kept = kept.iter().find(|kept| all.contains(&kept.start)).cloned().unwrap_or(all.end..all.end);
-        if kept == all {
-            place += 1;
-            continue;
+    let (mut result, mut regions) = (Ok(()), HERITAGE.regions.lock());
+    for place in &mut regions.few {
+        if place.as_mut().is_some_and(|region| !region.let_go(kept, &mut result)) {
+            *place = None;
         }
-        for rest in [all.start..kept.start, kept.end..all.end] {
-            result = result.and(region.part(rest).take_away());
-        }
-        *region = region.part(kept);
-        if region.memory.is_empty() {
-            regions.swap_remove(place);
-        } else {
-            place += 1;
-        }
+    }
+    if !regions.more.is_empty() {
+        regions.more.retain_mut(|region| region.let_go(kept, &mut result));
     }
     result
 }
 
 impl Region {
+    /// Lets go of all but the kept part. False if none of it is kept. The first error is the result.
+    #[inline(always)]
+    fn let_go(&mut self, kept: &[Range<usize>], result: &mut io::Result<()>) -> bool {
+        let all = self.memory.clone();
+        let kept = kept.iter().find(|kept| all.contains(&kept.start)).cloned().unwrap_or(all.end..all.end);
+        if kept != all {
+            for rest in [all.start..kept.start, kept.end..all.end] {
+                if let Err(e) = self.part(rest).take_away() {
+                    *result = std::mem::replace(result, Ok(())).and(Err(e));
+                }
+            }
+            *self = self.part(kept);
+        }
+        !self.memory.is_empty()
+    }
+
     #[inline(always)]
     fn part(&self, memory: Range<usize>) -> Self {
         let view = match self.view {
@@ -212,12 +253,8 @@ impl<T: Shareable + ?Sized> Shared<T> {
         // In one step: at every moment there is a value of atomics, as other processes could have written it.
         move_to(fresh.0.cast(), length, self.0.cast())?;
         // The new memory comes with its own view.
-        let mut regions = REGIONS.lock();
-        let mut take = |start: usize| {
-            let at = regions.iter().position(|region| region.memory.start == start)?;
-            Some(regions.swap_remove(at))
-        };
-        let (old, new) = (take(start), take(fresh.on_pages().start));
+        let mut regions = HERITAGE.regions.lock();
+        let (old, new) = (regions.take(start), regions.take(fresh.on_pages().start));
         std::mem::forget(fresh);
         if let (Some(old), Some(new)) = (old, new) {
             if let Some(view) = old.view.address() {
@@ -233,7 +270,7 @@ impl<T: Shareable + ?Sized> Shared<T> {
 /// Enters memory into the list of all memory that is shared.
 fn note(memory: NonNull<c_void>, length: NonZeroUsize, view: View) {
     let start = memory.as_ptr() as usize;
-    REGIONS.lock().push(Region { memory: start..start + pages(length.get()), view });
+    HERITAGE.regions.lock().push(Region { memory: start..start + pages(length.get()), view });
 }
 
 /// Moves a mapping of this module to the place of another one, which goes.
@@ -301,10 +338,9 @@ impl<T: Shareable + ?Sized> Deref for Shared<T> {
 impl<T: Shareable + ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
         let start = self.0.cast::<c_void>().as_ptr() as usize;
-        let mut regions = REGIONS.lock();
+        let mut regions = HERITAGE.regions.lock();
         // A child has let go of it.
-        let Some(at) = regions.iter().position(|region| region.memory.start == start) else { return };
-        let region = regions.swap_remove(at);
+        let Some(region) = regions.take(start) else { return };
         for place in NonNull::new(start as *mut c_void).into_iter().chain(region.view.address()) {
             // SAFETY: these are the mappings that `new` made, and no reference outlives `self`.
             let _ = unsafe { munmap(place, region.memory.len()) };

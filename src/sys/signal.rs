@@ -228,16 +228,20 @@ pub(crate) fn take_over(switch: &StopSwitch) -> io::Result<()> {
 
 /// Notes a child that a second signal takes along. Beyond a thousand of them, the rest finish by themselves.
 pub(crate) fn child_begins(pid: i32) {
-    let _ = books().children.iter().find(|c| c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
+    let _ = places_of(pid).find(|c| c.load(SeqCst) == 0 && c.compare_exchange(0, pid, SeqCst, SeqCst).is_ok());
 }
 
 /// Forgets a child. To be called before it is waited for: from then on its number may be another process's.
 pub(crate) fn child_ends(pid: i32) {
-    for child in &books().children {
-        if child.compare_exchange(pid, 0, SeqCst, SeqCst).is_ok() {
-            return;
-        }
-    }
+    let _ = places_of(pid).find(|c| c.load(SeqCst) == pid && c.compare_exchange(pid, 0, SeqCst, SeqCst).is_ok());
+}
+
+/// All places, from the one that a process of this number most likely has: numbers that are used at one time are
+/// neighbours.
+fn places_of(pid: i32) -> impl Iterator<Item = &'static AtomicI32> {
+    let children = &books().children;
+    let (before, from) = children.split_at(pid as usize % children.len());
+    from.iter().chain(before)
 }
 
 /// While this lives, these signals reach this thread. A program that was started with a blocked signal would never

@@ -24,6 +24,7 @@ use nix::libc::{self, c_char};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::ends;
 use super::limits;
 use super::process::{self, Private, Status};
 
@@ -100,6 +101,7 @@ impl Successor {
                 fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
             limits::restore_descriptors()?;
+            ends::let_through();
             Err(image.execute())
         };
         // SAFETY: between fork and exec the closure makes system calls, and writes into memory that is there. It

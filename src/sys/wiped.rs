@@ -33,11 +33,16 @@ pub(super) fn books() -> &'static Books {
     BOOKS.get_or_init(|| wiped().unwrap_or(&WITHOUT_MEMORY))
 }
 
+/// True if a child finds them empty.
+pub(super) fn are_wiped() -> bool {
+    !std::ptr::eq(books(), &WITHOUT_MEMORY)
+}
+
 /// In a child, forgets the descriptors of its parent, if the system has not.
 #[inline(always)]
 pub(super) fn forget_pidfds() {
     // Wiped memory is not even looked at: that alone would take a page of it.
-    if std::ptr::eq(books(), &WITHOUT_MEMORY) {
+    if !are_wiped() {
         WITHOUT_MEMORY.pidfds.clear();
     }
 }
@@ -47,8 +52,8 @@ fn wiped() -> Option<&'static Books> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping that nothing else uses, and that is never unmapped; the kernel picks the place.
     let memory = unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) }.ok()?;
-    // SAFETY: the mapping is ours alone. Without the advice (before Linux 4.14) it is copied as any other.
-    let _ = unsafe { madvise(memory, length.get(), MmapAdvise::MADV_WIPEONFORK) };
+    // SAFETY: the mapping is ours alone. Without the advice (before Linux 4.14) it would be copied as any other.
+    unsafe { madvise(memory, length.get(), MmapAdvise::MADV_WIPEONFORK) }.ok()?;
     // SAFETY: it is page-aligned, zeroed (a value of atomics) and long enough, and lives as long as the process.
     Some(unsafe { memory.cast().as_ref() })
 }

@@ -182,8 +182,9 @@ impl ChildPipes {
 
     /// Empties the bell, before a look at the wishes.
     pub(crate) fn hear(&self) {
-        // Not until it is empty: a child that writes without end must not hold up the parent.
-        let _ = read(&self.bell[0], &mut [0; 4096]);
+        // Not until it is empty: a child that writes without end must not hold up the parent. Not much at once: a page of
+        // the stack that is written costs a fault after each fork.
+        let _ = read(&self.bell[0], &mut [0; 256]);
     }
 }
 

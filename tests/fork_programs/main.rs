@@ -3,6 +3,7 @@
 mod attacks;
 mod background;
 mod bounds;
+mod ends;
 mod hooks;
 #[path = "../programs/mod.rs"]
 mod programs;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use attacks::*;
 use background::*;
 use bounds::*;
+use ends::*;
 use hooks::*;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::signal::{SigSet, Signal};
@@ -45,6 +47,13 @@ const CASES: &[Case] = &[
     ("the_opt_out_forks_beside_other_threads", opted_out, serves_and_stops),
     ("f4_unflushed_output_is_written_once", with_unflushed_output, is_written_once),
     ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
+    ("sigchld_is_taken_in_a_run_only", without_a_use_for_ends, has_sigchld_afterwards),
+    ("signals_that_others_send_tell_of_no_end", without_a_use_for_ends, survives_signals_of_others),
+    ("programs_of_a_hook_have_sigchld_and_keep_their_status", with_a_hook, keeps_the_signal),
+    ("a_handler_of_sigchld_that_comes_in_a_run_is_called", with_a_late_handler, has_its_handler_called),
+    ("ends_that_are_ignored_later_jam_nothing", that_ignores_ends_later, goes_on_without_signals),
+    ("a_rare_foreign_reaper_jams_nothing", with_a_rare_reaper, loses_no_permit),
+    ("a_program_that_has_blocked_sigchld_gets_it", with_sigchld_blocked, has_its_signal),
     ("f18_the_hook_runs_in_each_child", hooked, children_differ),
     ("h10_what_a_handler_changes_ends_with_it", plain, nothing_is_left_of_a_handler),
     ("a_child_that_was_taken_over_harms_nobody", attacked, withstands_the_attack),

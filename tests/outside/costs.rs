@@ -196,7 +196,10 @@ fn a_forked_greeting_takes_few_calls() {
     assert!(calls.count("mremap") < 2.2, "{:?}", calls.0);
     assert!(calls.count("mmap") + calls.count("munmap") + calls.count("mprotect") < 0.5, "{:?}", calls.0);
     assert_eq!(calls.count("statx"), 0.0, "{:?}", calls.0);
-    assert!(calls.sum() < 33.0, "{:?}", calls.0);
+    // SIGCHLD tells of ended children, so none has a descriptor of its own.
+    assert!(calls.count("pidfd_open") + calls.count("epoll_ctl") < 0.2, "{:?}", calls.0);
+    // How many events come at once is the scheduler's matter.
+    assert!(calls.sum() - calls.count("epoll_wait") < 30.0, "{:?}", calls.0);
 }
 
 /// The page faults of parent and child for each connection.

@@ -2,15 +2,19 @@
 //!
 //! The walk of a request: [`Forking::fork`] counts the threads and forks. The child ([`child`]) lets go of
 //! what is the parent's, serves, and writes a verdict into its slot ([`slots`]). The parent keeps the permit,
-//! watches the child's pidfd, and accounts for its end ([`children`]). [`bounds`] are what a process is held
-//! to; worker processes of `PreForking` have the same.
+//! watches the child ([`children`]), ends it at its limits ([`overdue`]), and accounts for its end ([`account`]).
+//! [`bounds`] are what a process is held to; worker processes of `PreForking` have the same.
 //!
 //! The only `unsafe` here is the promise of [`Forking::allow_threads`]. System calls are in `sys::process`.
 
+mod account;
 mod bounds;
 mod child;
 mod children;
+mod hear;
+mod overdue;
 mod slots;
+mod table;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
@@ -66,7 +70,7 @@ pub struct Forking {
     threads_allowed: bool,
     /// Made before the first fork, so never in a child of another server.
     children: RefCell<Option<Children>>,
-    /// The pidfds of the children and the timer. Readable, it makes the acceptor call
+    /// The pidfds of the children or the signal for their ends, and the timer. Readable, it makes the acceptor call
     /// [`service_actions`](ServingStrategy::service_actions).
     watch: OnceCell<Private<Epoll>>,
     /// Made at the first fork of a run: asking for the dispositions of all signals costs more than the rest
@@ -141,6 +145,7 @@ impl Forking {
     /// Forks a child for the request. The child never comes back from here.
     fn fork(&self, request: Request) -> std::result::Result<(), Rejected> {
         if let Err(e) = self.check_threads() {
+            self.leave_ends();
             return Err(Rejected::new(request, io::Error::other(e)));
         }
         let Some(core) = request.core().cloned() else { return Ok(()) };
@@ -165,6 +170,15 @@ impl Forking {
         })
     }
 
+    /// Has each child watched by itself from now on.
+    fn leave_ends(&self) {
+        // A panic may have come from where they are in use.
+        let Ok(mut children) = self.children.try_borrow_mut() else { return };
+        if let (Some(children), Some(watch)) = (children.as_mut(), self.watch.get()) {
+            children.leave_ends(watch);
+        }
+    }
+
     /// Forgets the children of the process that this one was forked from, without their destructors.
     fn forget_children_of_another(&self) -> io::Result<()> {
         let mut children = self.children.borrow_mut();
@@ -182,6 +196,28 @@ impl Forking {
             *children = Some(Children::new(core, watch)?);
         }
         Ok(watch)
+    }
+}
+
+/// While this lives, SIGCHLD announces children that have ended, if it can.
+struct HearsEnds<'a>(&'a Forking);
+
+impl<'a> HearsEnds<'a> {
+    fn of(forking: &'a Forking, core: &Core) -> Self {
+        // Another thread could take the signal away. A hook could start a program, which would have it blocked for ever,
+        // or have children and handlers of its own.
+        if !forking.threads_allowed && !core.hooks.are_beside_children() {
+            if let (Some(children), Some(watch)) = (forking.children.borrow_mut().as_mut(), forking.watch.get()) {
+                children.hear_ends(watch);
+            }
+        }
+        Self(forking)
+    }
+}
+
+impl Drop for HearsEnds<'_> {
+    fn drop(&mut self) {
+        self.0.leave_ends();
     }
 }
 
@@ -221,13 +257,14 @@ impl ServingStrategy for Forking {
             .map_err(Error::system("prepare to watch children"))?;
         // The program may have other handlers than at the last run.
         self.signals.set(None);
+        let _hears = HearsEnds::of(self, acceptor.core());
         acceptor.run(self)
     }
 
-    /// The set of its children, their timer, and what it shares with them: memory and a bell. The pidfd of a child
-    /// comes in place of its connection.
+    /// The set of its children, their timer, their ends, and what it shares with them: memory and a bell. The pidfd of
+    /// a child comes in place of its connection.
     fn descriptors(&self) -> usize {
-        5
+        6
     }
 
     fn max_connections(&self) -> Result<usize> {

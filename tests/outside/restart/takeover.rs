@@ -164,3 +164,17 @@ fn a_new_master_that_is_killed_later_lets_go_of_the_address() {
     until("nobody listens", || std::net::TcpStream::connect(old.addr()).is_err());
     assert_eq!(held.line(), "slept", "a worker finishes what it has");
 }
+
+/// The old process may hear of its children by SIGCHLD, which it blocks meanwhile. A mask outlives execve.
+#[test]
+fn a_new_process_hears_of_its_children_as_the_old_one_did() {
+    let mut old = Server::start("torture_server", &["--strategy", "forking"]);
+    let hears = |pid| procfs::fd_kinds(pid).iter().any(|(_, kind)| kind.contains("signalfd"));
+    until("the old process hears", || hears(old.pid()));
+    old.signal("USR2");
+    let new = successor_of(old.pid(), old.addr());
+    until("the new process hears", || hears(new));
+    old.ended().well_within(AT_ONCE);
+    signal("TERM", new);
+    until("the new process ends", || is_gone(new));
+}
