@@ -15,8 +15,8 @@
 //!   worker processes), [`master`] (those of their master), [`restart`] (SIGUSR2).
 
 pub(crate) mod datagram;
-mod epoll;
 pub(crate) mod ends;
+mod epoll;
 mod event;
 mod events;
 pub(crate) mod fork;
