@@ -54,8 +54,8 @@ pub fn comes_true(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
         if Instant::now() > end {
             return false;
         }
-        // Between two looks. A look that takes long, at all processes for example, takes a fifth of a processor at most.
-        thread::sleep(Duration::from_millis(2).max(look.elapsed() * 4));
+        // Between two looks. One at all processes takes long, and must not take a whole processor.
+        thread::sleep((look.elapsed() * 4).clamp(Duration::from_millis(2), Duration::from_millis(20)));
     }
 }
 
