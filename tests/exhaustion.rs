@@ -199,7 +199,8 @@ fn within(descriptors: u32, name: &str) -> Command {
 const IN_A_LACK: [(&str, u32, &[&str]); 6] = [
     ("threading", 23, &["--max-connections", "200"]),
     ("thread-pool", 25, &["--workers", "8"]),
-    ("forking", 23, &["--max-connections", "200"]),
+    // With an observer, it has a descriptor for each child; without, it cannot come into a lack.
+    ("forking", 23, &["--max-connections", "200", "--observe", "yes"]),
     ("event-loop", 23, &["--max-connections", "200"]),
     ("event-loops", 23, &["--workers", "2", "--max-connections", "200"]),
     ("preforking", 51, &["--workers", "1", "--max-connections", "200"]),
