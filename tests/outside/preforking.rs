@@ -181,14 +181,15 @@ fn workers_killed_every_100_ms_take_only_their_own_connections_along() {
 
 #[test]
 fn f16_a_stopped_worker_is_replaced_and_nothing_in_the_queue_is_lost() {
-    let server = start(&["--heartbeat", "400"]);
+    // Long enough for those that are not stopped, on a busy machine.
+    let server = start(&["--heartbeat", "2000"]);
     let mut held = server.connect();
     let stopped = server_of(&mut held);
     kill("STOP", &stopped.to_string());
     let began = Instant::now();
     let served = load(&server, 4, || until("the stopped one is gone", || !workers(&server).contains(&stopped)));
     let took = began.elapsed();
-    assert!(took > 300 * MS && took < AT_ONCE, "{took:?} for a heartbeat of 400 ms");
+    assert!(took > 1500 * MS && took < AT_ONCE * 2, "{took:?} for a heartbeat of 2 s");
     assert!(served > 10);
     assert!(held.until_closed().is_empty(), "its own connection goes with it");
     until("four again", || workers(&server).len() == 4);
