@@ -350,6 +350,8 @@ pub(super) fn status(info: &siginfo_t) -> Option<Status> {
     match info.si_code {
         _ if pid == 0 => None,
         libc::CLD_EXITED => Some(Status::Exited(status)),
+        // A child that has this process trace it (PTRACE_TRACEME) is reported at each signal, asked for or not.
+        libc::CLD_TRAPPED | libc::CLD_STOPPED | libc::CLD_CONTINUED => None,
         _ => Some(Status::Killed(Signal::try_from(status).map_or("a real-time signal", Signal::as_str))),
     }
 }

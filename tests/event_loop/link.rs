@@ -1,13 +1,17 @@
 //! Links: a connection that forwards reads no faster than the other side takes it.
 
 use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
+use crate::kit::LONG;
 use crate::script::{Journal, Script};
-use socketserver::event_loop::ConnId;
+use socketserver::event_loop::{ConnId, Peer};
 use socketserver::testing::TestLoop;
-use socketserver::EventLoop;
+use socketserver::{factory, Context, EventLoop, HandlerResult, Lost, Protocol, Reactor, Transport};
 
 const HIGH: usize = 64 << 10;
 const LOW: usize = 16 << 10;
@@ -191,4 +195,60 @@ fn to_wait_for_a_link_is_no_idling() {
     test.take_at_most(to, usize::MAX);
     assert!(test.is_lost(id) && test.is_lost(to));
     assert!(journal.take().contains("data:waits"), "what the peer has sent before is served");
+}
+
+/// Copies what it hears to another connection, a little at a time, and notes the longest queue there.
+struct Copier {
+    to: Rc<Cell<Option<ConnId>>>,
+    longest: Rc<Cell<usize>>,
+    left: usize,
+}
+
+impl Protocol for Copier {
+    fn connection_made(&mut self, t: &mut Transport<'_>) -> HandlerResult {
+        match self.to.get() {
+            None => self.to.set(Some(t.id())),
+            Some(to) => assert!(t.link(to)),
+        }
+        Ok(())
+    }
+
+    fn data_received(&mut self, t: &mut Transport<'_>, data: &[u8]) -> HandlerResult {
+        let to = self.to.get().ok_or("nobody")?;
+        data.chunks(1000).for_each(|part| assert!(t.write_to(to, part)));
+        self.longest.set(self.longest.get().max(t.queued_of(to).ok_or("gone")?));
+        self.left -= data.len();
+        if self.left == 0 {
+            t.stop();
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, cx: &mut Context<'_>, _: &Lost) {
+        cx.stop();
+    }
+}
+
+/// A turn reads a connection several times. What it copies is not sent until the end of the turn.
+#[test]
+fn a_long_input_that_is_copied_is_read_once_in_a_turn() {
+    const ALL: usize = 32 << 20;
+    let (to, longest) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
+    let mut reactor = Reactor::with(EventLoop::new().max_queued(2 * HIGH)).unwrap();
+    let (target, longest_seen) = (Rc::clone(&to), longest.clone());
+    let copier = move |_: &Peer| Copier { to: target.clone(), longest: longest.clone(), left: ALL };
+    let port = reactor.listen_tcp("127.0.0.1:0", factory(copier)).unwrap();
+    let addr = port.local_addr().socket_addr().unwrap();
+    let mut takes = TcpStream::connect(addr).unwrap();
+    while to.get().is_none() {
+        assert!(reactor.turn(Some(LONG)).unwrap());
+    }
+    let mut sends = TcpStream::connect(addr).unwrap();
+    let sends = thread::spawn(move || sends.write_all(&vec![b'x'; ALL]).map(|()| sends));
+    let takes = thread::spawn(move || takes.read_to_end(&mut Vec::new()));
+    reactor.run().unwrap();
+    assert!(longest_seen.get() <= 2 * HIGH, "{}", longest_seen.get());
+    drop(reactor);
+    sends.join().unwrap().unwrap();
+    takes.join().unwrap().unwrap();
 }

@@ -167,3 +167,19 @@ pub(crate) fn survives_signals_of_others(program: &mut Program) {
     let told = program.stop();
     assert!(told.contains("accepted 21, served 21") && told.contains("blocked: false"), "{told}");
 }
+
+/// A process that its parent traces stops at each signal, which tells its parent of no end.
+pub(crate) fn counts_a_traced_child(program: &mut Program) {
+    let mut client = BufReader::new(TcpStream::connect(&program.addr).unwrap());
+    writeln!(client.get_ref(), "trace").unwrap();
+    let mut number = String::new();
+    client.read_line(&mut number).unwrap();
+    let status = format!("/proc/{}/status", number.trim());
+    if number.trim() == "none" {
+        return eprintln!("skipped: the sandbox forbids ptrace");
+    }
+    until("the child is stopped", || std::fs::read_to_string(&status).unwrap().contains("State:\tt"));
+    is_asked(program, 10);
+    let told = program.ask("stats");
+    assert!(told.contains("active 2"), "{told}");
+}

@@ -25,8 +25,9 @@ use background::*;
 use bounds::*;
 use ends::*;
 use hooks::*;
+use nix::libc;
 use nix::sys::resource::{setrlimit, Resource};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{raise, SigSet, Signal};
 use nix::sys::stat::{umask, Mode};
 use nix::unistd::Pid;
 use programs::{Case, Program};
@@ -49,6 +50,7 @@ const CASES: &[Case] = &[
     ("f7_a_foreign_reaper_jams_nothing", reaped_by_others, serves_many_and_stops),
     ("sigchld_is_taken_in_a_run_only", without_a_use_for_ends, has_sigchld_afterwards),
     ("signals_that_others_send_tell_of_no_end", without_a_use_for_ends, survives_signals_of_others),
+    ("a_traced_child_that_stops_has_not_ended", without_a_use_for_ends, counts_a_traced_child),
     ("programs_of_a_hook_have_sigchld_and_keep_their_status", with_a_hook, keeps_the_signal),
     ("a_handler_of_sigchld_that_comes_in_a_run_is_called", with_a_late_handler, has_its_handler_called),
     ("ends_that_are_ignored_later_jam_nothing", that_ignores_ends_later, goes_on_without_signals),
@@ -121,6 +123,7 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             }
         }
         "haunt" => haunt(conn)?,
+        "trace" => be_traced(conn)?,
         "wait" => {
             writeln!(conn, "waits")?;
             conn.flush()?;
@@ -194,6 +197,18 @@ fn haunt(conn: &mut Connection) -> HandlerResult {
         exit(0);
     }
     Ok(writeln!(conn, "haunts")?)
+}
+
+/// Has its parent trace this child, which then stops at a signal.
+#[allow(unsafe_code)]
+fn be_traced(conn: &mut Connection) -> HandlerResult {
+    // SAFETY: PTRACE_TRACEME takes no other argument.
+    if unsafe { libc::ptrace(libc::PTRACE_TRACEME) } != 0 {
+        return Ok(writeln!(conn, "none")?);
+    }
+    writeln!(conn, "{}", std::process::id())?;
+    conn.flush()?;
+    Ok(raise(Signal::SIGUSR1)?)
 }
 
 fn state() -> std::io::Result<String> {

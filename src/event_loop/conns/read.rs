@@ -53,12 +53,15 @@ impl State {
     /// Reads a long input on, as long as the peer takes the answers. True if there may be more of it, for the next turn.
     ///
     /// The connection is warm in the caches, and its peer has room to send again: an echo of 64 KiB costs a quarter
-    /// less.
+    /// less. What it writes to others goes out at the end of the turn. They are to get one read's worth until then: their
+    /// queues are bounded, and may be to pause it.
     fn read_on(&mut self, id: ConnId) -> bool {
         for _ in 1..READS {
             match self.conns.get_mut(id) {
                 // Not one that `read_left_unread` reads in this turn.
-                Some(conn) if !conn.flow.blocked && !conn.watch.listed => conn.dirty = true,
+                Some(conn) if !conn.flow.blocked && !conn.watch.listed && self.queues.dirty.is_empty() => {
+                    conn.dirty = true;
+                }
                 _ => break,
             }
             self.read(id);
