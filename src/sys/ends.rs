@@ -129,6 +129,13 @@ pub(crate) fn is_gone(pid: i32) -> bool {
     wait_for(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).err() == Some(Errno::ECHILD)
 }
 
+/// Sends a signal to this child by its number, unless other code has waited for it.
+pub(crate) fn signal(pid: Pid, signal: Signal) {
+    if !is_gone(pid.as_raw()) {
+        let _ = nix::sys::signal::kill(pid, signal);
+    }
+}
+
 /// Waits for children (waitid(2)). `errno` stays as it is: that nothing has ended is the rule here, and to write it would
 /// cost a page.
 pub(super) fn wait_for(kind: libc::idtype_t, id: i32, options: libc::c_int) -> nix::Result<siginfo_t> {

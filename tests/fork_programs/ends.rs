@@ -1,7 +1,8 @@
 //! The ends of children, told by SIGCHLD, beside programs that have a use for that signal.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, sigaction, SaFlags, SigAction, SigHandler};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 
@@ -182,4 +183,47 @@ pub(crate) fn counts_a_traced_child(program: &mut Program) {
     is_asked(program, 10);
     let told = program.ask("stats");
     assert!(told.contains("active 2"), "{told}");
+}
+
+/// SIGUSR1 takes the right to open descriptors away, and the next one gives it back.
+fn serve_with_few_descriptors(builder: ServerBuilder<Forking>) {
+    static LIMIT: AtomicU64 = AtomicU64::new(3);
+    extern "C" fn exchange(_: i32) {
+        let (now, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, LIMIT.swap(now, SeqCst), hard).unwrap();
+    }
+    answer_signal(Signal::SIGUSR1, SigHandler::Handler(exchange));
+    println!("{}", serve_two_at_once(builder));
+}
+
+pub(crate) fn starved_at_its_stop() {
+    serve_with_few_descriptors(forking());
+}
+
+pub(crate) fn drains_without_descriptors(program: &mut Program) {
+    let mut client = BufReader::new(TcpStream::connect(&program.addr).unwrap());
+    writeln!(client.get_ref(), "wait 100").unwrap();
+    let mut told = String::new();
+    client.read_line(&mut told).unwrap();
+    assert_eq!(program.ask("starve"), "stopping");
+    client.read_line(&mut told).unwrap();
+    assert_eq!(told, "waits\ndone\n");
+    let report = program.rest();
+    assert!(report.contains("accepted 2, served 2"), "{report}");
+}
+
+pub(crate) fn starved_at_a_limit() {
+    serve_with_few_descriptors(forking().request_timeout(Duration::from_secs(2)));
+}
+
+pub(crate) fn ends_its_children_without_descriptors(program: &mut Program) {
+    let mut client = BufReader::new(TcpStream::connect(&program.addr).unwrap());
+    writeln!(client.get_ref(), "wait 60000").unwrap();
+    client.read_line(&mut String::new()).unwrap();
+    signal(program);
+    let children = format!("/proc/{0}/task/{0}/children", program.child.id());
+    until("the child has been ended", || std::fs::read_to_string(&children).unwrap().is_empty());
+    signal(program);
+    let report = program.stop();
+    assert!(report.contains("accepted 2, served 1, failed 1"), "{report}");
 }

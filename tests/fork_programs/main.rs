@@ -27,7 +27,7 @@ use ends::*;
 use hooks::*;
 use nix::libc;
 use nix::sys::resource::{setrlimit, Resource};
-use nix::sys::signal::{raise, SigSet, Signal};
+use nix::sys::signal::{kill, raise, SigSet, Signal};
 use nix::sys::stat::{umask, Mode};
 use nix::unistd::Pid;
 use programs::{Case, Program};
@@ -51,6 +51,12 @@ const CASES: &[Case] = &[
     ("sigchld_is_taken_in_a_run_only", without_a_use_for_ends, has_sigchld_afterwards),
     ("signals_that_others_send_tell_of_no_end", without_a_use_for_ends, survives_signals_of_others),
     ("a_traced_child_that_stops_has_not_ended", without_a_use_for_ends, counts_a_traced_child),
+    ("children_drain_without_a_free_descriptor", starved_at_its_stop, drains_without_descriptors),
+    (
+        "children_end_at_their_limit_without_a_free_descriptor",
+        starved_at_a_limit,
+        ends_its_children_without_descriptors,
+    ),
     ("programs_of_a_hook_have_sigchld_and_keep_their_status", with_a_hook, keeps_the_signal),
     ("a_handler_of_sigchld_that_comes_in_a_run_is_called", with_a_late_handler, has_its_handler_called),
     ("ends_that_are_ignored_later_jam_nothing", that_ignores_ends_later, goes_on_without_signals),
@@ -121,6 +127,11 @@ fn answer(conn: &mut Connection) -> HandlerResult {
             if rest == "and exit" {
                 exit(0);
             }
+        }
+        "starve" => {
+            kill(Pid::parent(), Signal::SIGUSR1)?;
+            conn.server().shutdown();
+            writeln!(conn, "stopping")?;
         }
         "haunt" => haunt(conn)?,
         "trace" => be_traced(conn)?,

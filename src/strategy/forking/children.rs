@@ -41,7 +41,8 @@ const BELL: u64 = u64::MAX - 1;
 pub(super) const ENDS: u64 = u64::MAX - 2;
 /// A living child.
 pub(super) struct Child {
-    /// Readable when it has ended. `None` before it is watched, and where SIGCHLD announces its end.
+    /// Readable when it has ended. `None` before it is watched, where SIGCHLD announces its end, and if there was no
+    /// descriptor left when SIGCHLD went.
     pub(super) pidfd: Option<PidFd>,
     pub(super) pid: Pid,
     pub(super) peer: Addr,
@@ -78,10 +79,11 @@ impl Child {
         match &self.pidfd {
             Some(pidfd) => process::signal(pidfd.as_fd(), signal),
             // By a descriptor all the same: if something else has waited for it, its number is free.
-            None => {
-                let pidfd = PidFd::of_child(self.pid).ok().flatten();
-                pidfd.into_iter().for_each(|pidfd| process::signal(pidfd.as_fd(), signal));
-            }
+            None => match PidFd::of_child(self.pid) {
+                Ok(pidfd) => pidfd.into_iter().for_each(|pidfd| process::signal(pidfd.as_fd(), signal)),
+                // None is free. A child over its limit ends all the same.
+                Err(_) => ends::signal(self.pid, signal),
+            },
         }
     }
 

@@ -38,10 +38,18 @@ impl Children {
                 self.all.insert(child);
                 continue;
             }
+            let pidfd = match PidFd::of_child(child.pid) {
+                // No descriptor is free. The timer looks at it until it ends.
+                Err(_) => {
+                    self.all.insert(child);
+                    continue;
+                }
+                // It is gone: other code has waited for it.
+                Ok(None) => Err(Errno::ESRCH.into()),
+                opened => opened,
+            };
             // Noted again by `take_in`.
             signal::child_ends(number);
-            // Without a descriptor it is gone: other code has waited for it.
-            let pidfd = PidFd::of_child(child.pid).and_then(|fd| fd.map(Some).ok_or(Errno::ESRCH.into()));
             self.take_in(watch, child, pidfd);
         }
     }
@@ -72,6 +80,12 @@ impl Children {
         self.reap_ended(watch);
         if self.ends.is_some() && self.all.numbers().into_iter().any(ends::is_gone) {
             self.leave_ends(watch);
+        }
+        if self.ends.is_none() {
+            let unwatched = self.all.all().filter(|child| child.pidfd.is_none()).map(|child| child.pid.as_raw());
+            for number in unwatched.collect::<Vec<_>>() {
+                self.reap(watch, number);
+            }
         }
     }
 }

@@ -63,7 +63,7 @@ impl Children {
             // time.
             running.map(left).min().unwrap_or(Duration::MAX).min(limit + AFTER_THE_LIMIT)
         });
-        let look = self.ends.as_ref().filter(|_| !self.all.is_empty()).map(|_| LOOK);
+        let look = self.all.all().any(|child| child.pidfd.is_none()).then_some(LOOK);
         kill.into_iter().chain(overdue).chain(look).min()
     }
 
