@@ -51,7 +51,7 @@ impl Lock {
     pub(super) fn take(place: &Arc<Place>) -> Outcome<Self> {
         let name = name_beside(place);
         for _ in 0..TRIES {
-            if let Some((file, id)) = lock(&place.folder, &name)? {
+            if let Some((file, id)) = lock(&place.folder, &name, true)? {
                 let (place, file) = (Arc::clone(place), Some(Private::new(file)));
                 return Ok(Self { place, name, id, file, forks: AtomicU64::new(fork::forks()), left: false });
             }
@@ -94,17 +94,19 @@ impl Lock {
     }
 
     /// True if no other process has the descriptor. The kernel keeps the lock while any process has it. So the
-    /// descriptor is closed here, and the file is locked anew: that fails only if another process has it.
+    /// descriptor is closed here, and the file is locked anew: that fails only if another process has it, or has removed it.
     fn lock_again(&mut self) -> bool {
         self.file = None;
         let until = Instant::now() + WHILE_PROGRAMS_START;
         loop {
-            match lock(&self.place.folder, &self.name) {
+            match lock(&self.place.folder, &self.name, false) {
                 Ok(Some((file, id))) => {
                     self.file = Some(Private::new(file));
                     return id == self.id;
                 }
-                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Err((_, e)) if e.kind() != io::ErrorKind::NotFound && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1))
+                }
                 _ => return false,
             }
         }
@@ -128,14 +130,15 @@ fn whole(kind: libc::c_int) -> libc::flock {
 
 const LOCK: Act = "lock";
 
-/// Opens and locks the file. `None` if its former holder has removed it in between: try again.
-fn lock(folder: &OwnedFd, name: &OsString) -> Outcome<Option<(File, Id)>> {
+/// Opens and locks the file, and makes it where it is missing, if that is wanted. `None` if its former holder has removed
+/// it in between: try again.
+fn lock(folder: &OwnedFd, name: &OsString, makes_it: bool) -> Outcome<Option<(File, Id)>> {
     let failed = |e: Errno| (LOCK, io::Error::from(e));
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let create = flags | OFlag::O_CREAT | OFlag::O_EXCL;
     // Two calls: O_CREAT on another user's file in a sticky folder is refused (fs.protected_regular).
     let opened = match openat(folder, name.as_os_str(), flags, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(folder, name.as_os_str(), create, Mode::S_IRUSR | Mode::S_IWUSR),
+        Err(Errno::ENOENT) if makes_it => openat(folder, name.as_os_str(), create, Mode::S_IRUSR | Mode::S_IWUSR),
         other => other,
     };
     let file = match opened {
@@ -195,10 +198,24 @@ mod tests {
             assert!(claim(&place.folder, &place.name, file, id).unwrap().is_none());
             drop(other);
         }
-        let (held, _) = lock(&place.folder, &place.name).unwrap().unwrap();
-        assert_eq!(lock(&place.folder, &place.name).unwrap_err().1.kind(), io::ErrorKind::AddrInUse);
+        let (held, _) = lock(&place.folder, &place.name, true).unwrap().unwrap();
+        assert_eq!(lock(&place.folder, &place.name, true).unwrap_err().1.kind(), io::ErrorKind::AddrInUse);
         drop(held);
-        assert!(lock(&place.folder, &place.name).unwrap().is_some());
+        assert!(lock(&place.folder, &place.name, true).unwrap().is_some());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// As when the process that served with this socket has removed its files, and the one that had forked it ends.
+    #[test]
+    fn a_lock_file_that_another_process_has_removed_is_not_made_anew() {
+        let folder = std::env::temp_dir().join(format!("socketserver-lock-gone-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let mut lock = Lock::take(&Arc::new(Place::of(&folder.join("socket")).unwrap())).unwrap();
+        let file = folder.join("socket.lock");
+        let keeps_the_inode = File::open(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(!lock.lock_again());
+        drop((lock, keeps_the_inode));
+        fs::remove_dir(&folder).unwrap(); // empty
     }
 }
