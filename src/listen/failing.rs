@@ -73,7 +73,13 @@ impl Failures {
         self.0.lock().len()
     }
 
-    pub(super) fn next(&self) -> Option<i32> {
-        self.0.lock().pop_front()
+    /// Fails as it was told, or accepts. [`add`](Self::add) waits meanwhile: what it adds comes before each client that
+    /// connects afterwards.
+    pub(super) fn or<T>(&self, accept: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let mut failures = self.0.lock();
+        match failures.pop_front() {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => accept(),
+        }
     }
 }

@@ -174,9 +174,13 @@ impl Listener {
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
         // A failure that a test has set comes before the connection, which stays in the queue.
         #[cfg(feature = "testing")]
-        if let Some(errno) = self.script.as_ref().and_then(super::failing::Failures::next) {
-            return Err(io::Error::from_raw_os_error(errno));
+        if let Some(failures) = &self.script {
+            return failures.or(|| self.accept_next());
         }
+        self.accept_next()
+    }
+
+    fn accept_next(&self) -> io::Result<Accepted> {
         // Linux hands the listener's `TCP_NODELAY` and `SO_KEEPALIVE` on to the accepted socket, but not its
         // `O_NONBLOCK`. So a connection costs no call for any of them.
         match &self.kind {

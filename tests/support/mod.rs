@@ -37,10 +37,10 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Does something that must be prepared within the given time, and returns `None` where it was not: a loaded machine may
-/// be too slow. Then it is done again with 8 times as much, and at last with 64 times.
+/// be too slow. Then it is done again with three times as much, and so on up to 81 times.
 pub fn with_time_enough<R>(time: Duration, mut act: impl FnMut(Duration) -> Option<R>) -> R {
-    let done = [1, 8, 64].into_iter().find_map(|factor| act(time * factor));
-    done.unwrap_or_else(|| panic!("{:?} were not enough to prepare it", time * 64))
+    let done = [1, 3, 9, 27, 81].into_iter().find_map(|factor| act(time * factor));
+    done.unwrap_or_else(|| panic!("{:?} were not enough to prepare it", time * 81))
 }
 
 /// Whether the condition comes true within the time.
