@@ -58,7 +58,8 @@ impl FailingListener {
 pub struct Failures(Arc<Mutex<VecDeque<i32>>>);
 
 impl Failures {
-    /// Appends failures by their error numbers: one for each accept, in this order.
+    /// Appends failures by their error numbers: one for each accept, in this order. They come before each client that
+    /// connects afterwards.
     pub fn add(&self, errnos: impl IntoIterator<Item = i32>) {
         self.0.lock().extend(errnos);
     }

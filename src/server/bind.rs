@@ -29,7 +29,7 @@ impl<S> ServerBuilder<S> {
     where
         S: Engine<H>,
     {
-        self.plan.more.insert(0, address.into());
+        self.plan.addresses.insert(0, address.into());
         self.finish(handler)
     }
 
@@ -79,7 +79,7 @@ impl<S> ServerBuilder<S> {
         H: DatagramRequestHandler,
         S: ServingStrategy,
     {
-        self.plan.more.insert(0, address.into());
+        self.plan.addresses.insert(0, address.into());
         let handler = Datagrams(Arc::new(handler));
         self.finish_as(SockType::Datagram, handler).map(|server| UdpServer { server })
     }
@@ -123,7 +123,7 @@ impl<S> ServerBuilder<S> {
     /// True if an address or a socket to listen on was given.
     #[cfg(feature = "testing")]
     pub(crate) fn has_addresses(&self) -> bool {
-        !self.plan.more.is_empty() || !self.plan.adopted.is_empty()
+        !self.plan.addresses.is_empty() || !self.plan.adopted.is_empty()
     }
 
     pub(crate) fn finish<H>(self, handler: H) -> Result<TcpServer<H, S>>

@@ -374,7 +374,7 @@ impl<S> ServerBuilder<S> {
 
     /// Adds an address to listen on. Each address has its own queue; all share the limits.
     pub fn listen(mut self, address: impl Into<Address>) -> Self {
-        self.plan.more.push(address.into());
+        self.plan.addresses.push(address.into());
         self
     }
 }
@@ -384,7 +384,7 @@ impl<S: fmt::Debug> fmt::Debug for ServerBuilder<S> {
         f.debug_struct("ServerBuilder")
             .field("strategy", &self.strategy)
             .field("settings", &self.plan.settings)
-            .field("addresses", &self.plan.more)
+            .field("addresses", &self.plan.addresses)
             .finish_non_exhaustive()
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Plan {
     pub(super) notifies_systemd: bool,
     pub(super) run_as: Option<String>,
     pub(super) restart_limit: Option<Duration>,
-    pub(super) more: Vec<Address>,
+    pub(super) addresses: Vec<Address>,
     pub(super) adopted: Vec<Result<Listener>>,
 }
 
@@ -54,7 +54,7 @@ impl Default for Plan {
             notifies_systemd: false,
             run_as: None,
             restart_limit: None,
-            more: Vec::new(),
+            addresses: Vec::new(),
             adopted: Vec::new(),
         }
     }
@@ -123,7 +123,7 @@ impl Plan {
         check_sockets(tcp, self.access)?;
         let options = BindOptions { kind, tcp, access: self.access };
         let mut listeners = std::mem::take(&mut self.adopted).into_iter().collect::<Result<Vec<_>>>()?;
-        for address in &self.more {
+        for address in &self.addresses {
             listeners.extend(bind(address, options)?);
         }
         Ok(listeners)
@@ -158,7 +158,7 @@ impl Plan {
         let own = OF_A_CORE
             + usize::from(self.notifies_systemd)
             + if self.restart_limit.is_some() { OF_RESTARTS } else { 0 }
-            + self.more.iter().map(of_each).sum::<usize>();
+            + self.addresses.iter().map(of_each).sum::<usize>();
         let needed = own.saturating_add(of_strategy(connections));
         if self.raises_descriptor_limit && capacity != usize::MAX {
             limits::raise_descriptors(needed.saturating_add(64)).map_err(Error::system("raise RLIMIT_NOFILE"))?;

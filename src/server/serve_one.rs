@@ -33,7 +33,7 @@ impl<S> ServerBuilder<S> {
     /// [`Error::Listen`] if the descriptor is not open, is no stream socket or is not connected. [`Error::Setting`]
     /// for a setting that makes no sense, and for a [`listen`](Self::listen).
     pub fn serve_one<H: StreamRequestHandler>(self, connection: impl Into<Address>, handler: H) -> Result<Report> {
-        if !self.plan.more.is_empty() {
+        if !self.plan.addresses.is_empty() {
             return Err(Error::setting("listen", "serve_one serves one connection and listens nowhere"));
         }
         let no_delay = self.plan.no_delay;

@@ -39,6 +39,7 @@ const TIMER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
 /// The token of SIGCHLD.
 pub(super) const ENDS: u64 = u64::MAX - 2;
+
 /// A living child.
 pub(super) struct Child {
     /// Readable when it has ended. `None` before it is watched, where SIGCHLD announces its end, and if there was no
